@@ -1,0 +1,61 @@
+"""pipelab: learn pipeline parallelism by running it.
+
+A schedule is data, and everything is driven by that one table: it is built, checked, predicted, run, measured, drawn.
+Names that need torch are loaded when they are first used, so that ``pipelab.schedules``, ``pipelab.simulation`` and
+``pipelab.timeline`` stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "pipelab.errors": ["ConfigurationError", "PipelabError", "ScheduleError", "ScheduleParseError", "StageError"],
+    "pipelab.schedules": [
+        "Action",
+        "Schedule",
+        "TimeTable",
+        "Violation",
+        "build_schedule",
+        "check_schedule",
+        "why_blocked",
+    ],
+    "pipelab.timeline": ["Timeline", "compare"],
+    "pipelab.simulation": ["Costs", "simulate"],
+    "pipelab.runtime": ["Pipeline", "StepReport"],
+    "pipelab.view": ["plot_prediction", "plot_schedules", "plot_timeline"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, ScheduleParseError, StageError
+    from pipelab.runtime import Pipeline, StepReport
+    from pipelab.schedules import (
+        Action,
+        Schedule,
+        TimeTable,
+        Violation,
+        build_schedule,
+        check_schedule,
+        why_blocked,
+    )
+    from pipelab.simulation import Costs, simulate
+    from pipelab.timeline import Timeline, compare
+    from pipelab.view import plot_prediction, plot_schedules, plot_timeline
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pipelab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

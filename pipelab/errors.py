@@ -1,0 +1,84 @@
+"""The package's own exceptions. Every message says what was given, what is allowed and the nearest thing that works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelab.schedules.checker import Violation
+
+__all__ = [
+    "ConfigurationError",
+    "PipelabError",
+    "ScheduleError",
+    "ScheduleParseError",
+    "StageError",
+    "whole_number",
+]
+
+
+class PipelabError(Exception):
+    """Base of everything that pipelab raises on purpose."""
+
+
+class ConfigurationError(PipelabError, ValueError):
+    """A setting that cannot work: found before anything starts."""
+
+
+class ScheduleError(PipelabError, ValueError):
+    """A schedule that is not sound. ``violations`` holds everything that the checker found."""
+
+    def __init__(self, message: str, violations: Sequence[Violation] = ()) -> None:
+        super().__init__(message)
+        self.violations = tuple(violations)
+
+    @classmethod
+    def refuse(cls, name: str, violations: Sequence[Violation], shown: int = 8) -> ScheduleError:
+        """The error for a schedule that the checker refused: the first few reasons, and how many more there are."""
+        lines = [f"  {violation}" for violation in violations[:shown]]
+        if len(violations) > shown:
+            lines.append(f"  ... and {len(violations) - shown} more (check_schedule lists all)")
+        count = "1 violation" if len(violations) == 1 else f"{len(violations)} violations"
+        return cls("\n".join([f"schedule '{name}' cannot run, the checker found {count}:", *lines]), violations)
+
+
+class ScheduleParseError(ScheduleError):
+    """A schedule's text that cannot be read. ``row`` and ``column`` count from 0 (row = device), ``token`` is the text."""
+
+    def __init__(self, message: str, row: int, column: int, token: str) -> None:
+        super().__init__(f"row {row}, column {column}: {message}")
+        self.row, self.column, self.token = row, column, token
+
+
+class StageError(PipelabError, RuntimeError):
+    """Something raised while a stage was running. ``__cause__`` is the original exception with its own traceback."""
+
+    device: int
+    stage: int
+    action: str
+    microbatch: int
+
+
+def whole_number(name: str, symbol: str, value: object) -> int:
+    """``value`` as an int of at least 1.
+
+    Raises ConfigurationError for anything else (bools and fractions included).
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        as_int = getattr(value, "__index__", None)
+        if isinstance(value, bool) or as_int is None:
+            raise ConfigurationError(
+                f"{name} ({symbol}) must be a whole number of at least 1, got {value!r}; try {_nearest_whole(value)}"
+            )
+        value = int(as_int())
+    if value < 1:
+        raise ConfigurationError(f"{name} ({symbol}) must be a whole number of at least 1, got {value}; try 1")
+    return value
+
+
+def _nearest_whole(value: object) -> int:
+    try:
+        return max(1, round(float(value)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return 1

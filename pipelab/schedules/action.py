@@ -1,0 +1,94 @@
+"""Actions and slots: the words that a schedule is written in.
+
+``3F0`` is the forward of micro-batch 0 through stage 3. A slot is one entry of a device's program: an action, or a
+tuple of actions that run as one (fused). A fused forward and backward is written as PyTorch writes it,
+``(4F1;3B0)OVERLAP_F_B``; other fused tuples have no suffix: ``(4F1;3I0)``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+__all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "actions_of", "format_slot", "parse_slot"]
+
+OPS: Final = {
+    "F": "forward",
+    "B": "full backward",
+    "I": "backward, gradient of the input",
+    "W": "backward, gradient of the weights",
+    "R": "recompute the forward",
+    "U": "optimizer update",
+}
+BACKWARD_OPS: Final = frozenset("BIW")
+
+_ACTION = re.compile(r"(\d+)([A-Z]+)(\d+)", re.ASCII)
+_FUSED = re.compile(r"\(([^()]*)\)(OVERLAP_F_B)?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Action:
+    """One piece of work: ``op`` of micro-batch ``microbatch`` on ``stage``. All counting starts at 0."""
+
+    stage: int
+    op: str
+    microbatch: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}{self.op}{self.microbatch}"
+
+    @classmethod
+    def parse(cls, token: str) -> Action:
+        """Read ``{stage}{op}{micro-batch}``. Raises ValueError with a sentence that says what is wrong."""
+        text = token.strip()
+        match = _ACTION.fullmatch(text)
+        if match and match[2] in OPS:
+            return cls(int(match[1]), match[2], int(match[3]))
+        raise ValueError(_explain(text))
+
+
+Slot: TypeAlias = Action | tuple[Action, ...]
+
+
+def actions_of(slot: Slot) -> tuple[Action, ...]:
+    """The actions of a slot, in the order in which they run."""
+    return (slot,) if isinstance(slot, Action) else slot
+
+
+def format_slot(slot: Slot) -> str:
+    """The text of a slot; :func:`parse_slot` reads it back."""
+    if isinstance(slot, Action):
+        return str(slot)
+    suffix = "OVERLAP_F_B" if [action.op for action in slot] == ["F", "B"] else ""
+    return f"({';'.join(map(str, slot))}){suffix}"
+
+
+def parse_slot(token: str) -> Slot:
+    """Read one slot. Raises ValueError with a sentence that says what is wrong."""
+    text = token.strip()
+    if not text.startswith("("):
+        return Action.parse(text)
+    match = _FUSED.fullmatch(text)
+    if not match:
+        raise ValueError(f"'{text}' is not a fused slot; write actions in brackets with ';' between them: (4F1;3B0)")
+    parts = tuple(Action.parse(part) for part in match[1].split(";"))
+    if match[2] and sorted(action.op for action in parts) != ["B", "F"]:
+        raise ValueError(f"'{text}': OVERLAP_F_B fuses one F with one B; leave the suffix out for other fused slots")
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _explain(text: str) -> str:
+    shape = "an action is stage, op, micro-batch, like 3F0"
+    match = _ACTION.fullmatch(text)
+    if match:
+        return f"'{text}': unknown op '{match[2]}'; ops are {', '.join(OPS)}"
+    mended = text.upper().translate(str.maketrans({"O": "0", " ": "", "_": "", "-": "", ".": ""}))
+    match = _ACTION.fullmatch(mended)
+    if match and match[2] in OPS:
+        return f"'{text}' is not an action; did you mean {mended}?"
+    if re.fullmatch(r"[A-Z]+\d+", mended):
+        return f"'{text}' has no stage; {shape}"
+    if re.fullmatch(r"\d+[A-Z]+", mended):
+        return f"'{text}' has no micro-batch; {shape}"
+    return f"'{text}' is not an action; {shape}"

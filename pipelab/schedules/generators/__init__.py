@@ -1,0 +1,1 @@
+"""One file per schedule, each defining ``RECIPE``."""

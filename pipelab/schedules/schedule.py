@@ -1,0 +1,257 @@
+"""A schedule is data: one program per device, and where each stage lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, actions_of, format_slot
+from pipelab.schedules.dependencies import earliest_slots
+from pipelab.schedules.text import draw_grid, read_csv, read_grid, write_csv
+
+__all__ = ["Program", "Schedule", "TimeTable"]
+
+Program = tuple[Slot, ...]
+
+
+def _infer_placement(programs: Sequence[Sequence[Slot | None]]) -> tuple[tuple[int, ...], ...]:
+    """Stage -> devices, read from where each stage's actions stand."""
+    homes: dict[int, set[int]] = {}
+    for device, program in enumerate(programs):
+        for slot in program:
+            for action in actions_of(slot) if slot is not None else ():
+                homes.setdefault(action.stage, set()).add(device)
+    return tuple(tuple(sorted(homes.get(stage, ()))) for stage in range(max(homes, default=-1) + 1))
+
+
+def _infer_microbatches(programs: Sequence[Sequence[Slot | None]]) -> int:
+    found = (action.microbatch for row in programs for slot in row if slot is not None for action in actions_of(slot))
+    return max(found, default=-1) + 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What runs, on which device, in which order.
+
+    ``programs[r]`` is the program of device r: slots in the order in which it runs them.
+    ``placement[s]`` is the tuple of devices that hold stage s (one device, but two in two-way pipelines).
+    ``weights[i]`` is the size of micro-batch i relative to batch / m: 1 for even micro-batches, m for the single
+    micro-batch of the naive schedule.
+    """
+
+    name: str
+    programs: tuple[Program, ...]
+    placement: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for stage, homes in enumerate(self.placement):
+            if any(device not in range(self.devices) for device in homes):
+                raise ConfigurationError(
+                    f"placement puts stage {stage} on devices {tuple(homes)}, but there are devices 0..{self.devices - 1}"
+                )
+        if any(not weight > 0 for weight in self.weights):
+            raise ConfigurationError(f"weights must be positive, got {self.weights}")
+
+    @property
+    def devices(self) -> int:
+        """p, the number of devices."""
+        return len(self.programs)
+
+    @property
+    def stages(self) -> int:
+        """The number of stages: p * v where each device holds v chunks."""
+        return len(self.placement)
+
+    @property
+    def microbatches(self) -> int:
+        """The number of micro-batches in the table (1 for naive, whatever m it was built with)."""
+        return len(self.weights)
+
+    @cached_property
+    def chunks(self) -> int:
+        """v, the largest number of stages on one device."""
+        return max((len(self.stages_on(device)) for device in range(self.devices)), default=0)
+
+    @property
+    def share(self) -> float:
+        """One stage's part of a full device share of the model: p / stages, that is 1 / v."""
+        return self.devices / self.stages if self.stages else 0.0
+
+    @cached_property
+    def ops(self) -> frozenset[str]:
+        """The ops that occur in the table."""
+        return frozenset(action.op for _, _, action in self.actions())
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether this is an evaluation schedule: forwards and nothing else."""
+        return not self.ops & (BACKWARD_OPS | {"R", "U"})
+
+    def stages_on(self, device: int) -> tuple[int, ...]:
+        """The stages that ``device`` holds, in ascending order."""
+        return tuple(stage for stage, homes in enumerate(self.placement) if device in homes)
+
+    def actions(self) -> Iterator[tuple[int, int, Action]]:
+        """Every (device, position, action) of the table, device by device."""
+        for device, program in enumerate(self.programs):
+            for position, slot in enumerate(program):
+                for action in actions_of(slot):
+                    yield device, position, action
+
+    def microbatch_sizes(self, batch: int) -> tuple[int, ...]:
+        """How many of ``batch`` sequences each micro-batch gets, as ``torch.tensor_split`` cuts even weights.
+
+        Raises ConfigurationError if there are fewer sequences than micro-batches, or if uneven weights do not give
+        whole numbers of sequences.
+        """
+        m = self.microbatches
+        if batch < m:
+            raise ConfigurationError(
+                f"m = {m} micro-batches need a batch of at least {m} sequences, got {batch}; try m = {max(batch, 1)}"
+            )
+        if len(set(self.weights)) == 1:
+            small, rest = divmod(batch, m)
+            return tuple(small + (i < rest) for i in range(m))
+        sizes = [weight * batch / sum(self.weights) for weight in self.weights]
+        whole = tuple(round(size) for size in sizes)
+        if any(abs(a - b) > 1e-6 for a, b in zip(sizes, whole, strict=True)) or min(whole) < 1:
+            shown = ", ".join(f"{size:g}" for size in sizes)
+            raise ConfigurationError(
+                f"weights {self.weights} cut a batch of {batch} into {shown} sequences, which are not whole numbers; "
+                f"try for_batch({batch}) on the schedule without weights"
+            )
+        return whole
+
+    def for_batch(self, batch: int) -> Schedule:
+        """The same table with the weights that a batch of ``batch`` sequences gives its micro-batches.
+
+        >>> build_schedule("1f1b", devices=4, microbatches=12).for_batch(64).weights[0]   # 6 of 64 / 12 sequences
+        1.125
+        """
+        nominal = sum(self.weights)
+        return replace(self, weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
+
+    def with_recompute(self) -> Schedule:
+        """The same table with an R before each backward (B or I), as GPipe's paper pairs it (arXiv 1811.06965, 2.3)."""
+        if self.ops & {"R"}:
+            return self
+        programs = []
+        for program in self.programs:
+            slots: list[Slot] = []
+            for slot in program:
+                # In a fused slot too, each R stands alone before it: what it recomputes is needed from the start.
+                slots += [Action(a.stage, "R", a.microbatch) for a in actions_of(slot) if a.op in "BI"]
+                slots.append(slot)
+            programs.append(tuple(slots))
+        return replace(self, programs=tuple(programs))
+
+    def forward_part(self) -> Schedule:
+        """The evaluation schedule in this table: its forwards, in its order."""
+        programs = tuple(
+            tuple(action for slot in program for action in actions_of(slot) if action.op == "F")
+            for program in self.programs
+        )
+        return replace(self, programs=programs)
+
+    def to_csv(self, dialect: str = "pipelab") -> str:
+        """One CSV row per device; ``dialect="torch"`` refuses what ``torch.distributed.pipelining`` does not read."""
+        if dialect == "torch":
+            self._refuse_for_torch()
+        elif dialect != "pipelab":
+            raise ConfigurationError(f"unknown CSV dialect {dialect!r}; there are 'pipelab' and 'torch'")
+        return write_csv(self.programs)
+
+    def _refuse_for_torch(self) -> None:
+        """torch.distributed.pipelining reads F, B, I, W and OVERLAP_F_B, of stages that live on one device each."""
+        for device, program in enumerate(self.programs):
+            for position, slot in enumerate(program):
+                strange = [action for action in actions_of(slot) if action.op in "RU"]
+                if strange or (not isinstance(slot, Action) and not format_slot(slot).endswith("OVERLAP_F_B")):
+                    raise ScheduleError(
+                        f"device {device}, position {position}: PyTorch's tables have no {format_slot(slot)}; they know "
+                        "F, B, I, W and one forward fused with one backward"
+                    )
+        for stage, homes in enumerate(self.placement):
+            if len(homes) != 1:
+                raise ScheduleError(
+                    f"stage {stage} lives on devices {homes}: in PyTorch's tables each stage lives on exactly one"
+                )
+
+    @classmethod
+    def from_csv(
+        cls,
+        text: str,
+        *,
+        name: str = "table",
+        placement: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Schedule:
+        """Read a schedule from CSV. Empty cells are idle time and are skipped.
+
+        Placement and the number of micro-batches are read off the table unless given. Weights are not part of the
+        text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token.
+        """
+        return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights)
+
+    def to_grid(self) -> str:
+        """The table drawn as text: one row per device, one column per time slot (each slot takes one).
+
+        Raises ScheduleError where the table waits for ever: what can never start has no column.
+        """
+        return draw_grid(earliest_slots(self.programs, self.placement))
+
+    @classmethod
+    def from_grid(
+        cls,
+        text: str,
+        *,
+        name: str = "table",
+        placement: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Schedule:
+        """Read a schedule from the text that :meth:`to_grid` draws. Raises ScheduleParseError."""
+        return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights)
+
+    def __str__(self) -> str:
+        return self.to_grid()
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """A timed table: ``rows[r][t]`` is what device r starts in time slot t, or None where it idles."""
+
+    rows: tuple[tuple[Slot | None, ...], ...]
+
+    @classmethod
+    def from_csv(cls, text: str) -> TimeTable:
+        """Read a timed table from CSV: one row per device, one column per time slot, empty cells idle."""
+        return cls(read_csv(text))
+
+    @classmethod
+    def from_grid(cls, text: str) -> TimeTable:
+        """Read a timed table from the text form that ``Schedule.to_grid`` draws."""
+        return cls(read_grid(text))
+
+    def to_grid(self) -> str:
+        """The table drawn as text."""
+        return draw_grid(self.rows)
+
+    def schedule(
+        self,
+        *,
+        name: str = "table",
+        placement: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Schedule:
+        """The order of this table without its times."""
+        if weights is None:
+            weights = (1.0,) * _infer_microbatches(self.rows)
+        return Schedule(
+            name=name,
+            programs=tuple(tuple(slot for slot in row if slot is not None) for row in self.rows),
+            placement=_infer_placement(self.rows) if placement is None else tuple(map(tuple, placement)),
+            weights=tuple(float(weight) for weight in weights),
+        )

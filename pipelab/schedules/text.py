@@ -1,0 +1,96 @@
+"""Schedules as text: CSV for files and other programs, a drawn grid for people. Both are read back.
+
+This file knows rows of slots and nothing of schedules: ``rows[r]`` is device r's row, None is an idle cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from pipelab.errors import ScheduleParseError
+from pipelab.schedules.action import Slot, format_slot, parse_slot
+
+__all__ = ["Rows", "draw_grid", "read_csv", "read_grid", "write_csv"]
+
+Rows = tuple[tuple[Slot | None, ...], ...]
+IDLE = "."
+
+
+def _cell(slot: Slot | None, idle: str) -> str:
+    return idle if slot is None else format_slot(slot)
+
+
+def _parse_cell(token: str, row: int, column: int) -> Slot | None:
+    text = token.strip()
+    if text in ("", IDLE, "-"):
+        return None
+    try:
+        return parse_slot(text)
+    except ValueError as problem:
+        raise ScheduleParseError(str(problem), row, column, text) from None
+
+
+def write_csv(rows: Sequence[Sequence[Slot | None]]) -> str:
+    """One line per device, in order; idle cells are empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_cell(slot, "") for slot in row])
+    return out.getvalue()
+
+
+def read_csv(text: str) -> Rows:
+    """Read what :func:`write_csv` wrote, or a person did. Blank lines at the end are ignored.
+
+    Raises ScheduleParseError naming row (device), column and token.
+    """
+    lines = text.lstrip("\ufeff").splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ScheduleParseError("the table is empty; write one row of actions per device, such as 0F0,0B0", 0, 0, "")
+    return tuple(
+        tuple(_parse_cell(token, row, column) for column, token in enumerate(cells))
+        for row, cells in enumerate(csv.reader(lines))
+    )
+
+
+def draw_grid(rows: Sequence[Sequence[Slot | None]]) -> str:
+    """Draw rows as a grid: a header that counts time slots, one row per device, '.' where it idles."""
+    columns = max((len(row) for row in rows), default=0)
+    cells = [[_cell(slot, IDLE) for slot in row] + [IDLE] * (columns - len(row)) for row in rows]
+    widths = [max(len(str(t)), *(len(row[t]) for row in cells)) for t in range(columns)]
+    label = len(f"device {len(rows) - 1}")
+    lines = [f"{'time':<{label}} | " + " ".join(f"{t:>{width}}" for t, width in enumerate(widths))]
+    for device, row in enumerate(cells):
+        body = " ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append(f"{f'device {device}':<{label}} | {body}")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def read_grid(text: str) -> Rows:
+    """Read what :func:`draw_grid` drew: the part behind '|' of each row, cells parted by blanks.
+
+    Raises ScheduleParseError naming row (device), column (time slot) and token.
+    """
+    rows: list[tuple[Slot | None, ...]] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        head, bar, body = line.partition("|")
+        if not bar:
+            raise ScheduleParseError(
+                f"'{line.strip()}' has no '|' behind the device; a row reads 'device 0 | 0F0 0B0'", len(rows), 0, line
+            )
+        if head.strip() == "time":
+            continue
+        if head.split() != ["device", str(len(rows))]:
+            raise ScheduleParseError(
+                f"'{head.strip()}' stands where 'device {len(rows)}' should", len(rows), 0, head.strip()
+            )
+        rows.append(tuple(_parse_cell(token, len(rows), column) for column, token in enumerate(body.split())))
+    if not rows:
+        raise ScheduleParseError("the grid has no rows; a row reads 'device 0 | 0F0 0B0'", 0, 0, "")
+    return tuple(rows)

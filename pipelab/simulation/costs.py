@@ -1,0 +1,155 @@
+"""What actions and messages cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipelab.errors import ConfigurationError
+from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.schedule import Schedule
+
+__all__ = ["CostModel", "Costs", "PerStage", "SlotCosts"]
+
+PerStage = float | Sequence[float]
+
+
+class CostModel(Protocol):
+    """What :func:`simulate` asks of costs."""
+
+    unit: str
+    latency: float
+    bandwidth: float
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        """How long one slot runs."""
+        ...
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        """Bytes of the message that ``producer`` sends."""
+        ...
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Activation bytes of one micro-batch on one stage while it is in flight (0 where not known)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs by op.
+
+    A number is the cost of a **full device share** of the model for a micro-batch of weight 1: with v chunks per
+    device each chunk costs 1/v of it, and the naive schedule's one micro-batch, which weighs m, m times as much. A
+    sequence gives each stage's own cost (one entry per stage, not divided again).
+
+    ``input_gradient`` and ``weight_gradient`` are the halves of a split backward (default: half of ``backward``
+    each), ``recompute`` defaults to ``forward``. ``fused`` maps the ops of a fused slot, such as ``"FB"``, to its cost
+    as a fraction of the sum of its parts (default 1). A message takes ``latency + bytes / bandwidth``; messages of one
+    channel follow one another on it. ``message_bytes`` are those of a micro-batch of weight 1 (gradients weigh the
+    same as activations); ``activation_bytes`` what a full device share keeps of one until its backward.
+    All times are in ``unit``.
+    """
+
+    forward: PerStage = 1.0
+    backward: PerStage = 1.0
+    input_gradient: PerStage | None = None
+    weight_gradient: PerStage | None = None
+    recompute: PerStage | None = None
+    update: PerStage = 0.0
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    message_bytes: PerStage = 0.0
+    activation_bytes: PerStage = 0.0
+    fused: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "units"
+
+    def __post_init__(self) -> None:
+        for name in ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update"):
+            value = getattr(self, name)
+            entries = value if isinstance(value, Sequence) else () if value is None else (value,)
+            if any(not (entry >= 0 and math.isfinite(entry)) for entry in entries):
+                raise ConfigurationError(f"cost '{name}' must be finite and not negative, got {value!r}")
+        if not self.latency >= 0 or not math.isfinite(self.latency):
+            raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
+        if not self.bandwidth > 0:
+            raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
+
+    def action_cost(self, schedule: Schedule, action: Action) -> float:
+        """How long one action runs."""
+        half = self.backward if isinstance(self.backward, Sequence) else self.backward / 2
+        if isinstance(half, Sequence):
+            half = [value / 2 for value in half]
+        given: dict[str, PerStage] = {
+            "F": self.forward,
+            "B": self.backward,
+            "I": half if self.input_gradient is None else self.input_gradient,
+            "W": half if self.weight_gradient is None else self.weight_gradient,
+            "R": self.forward if self.recompute is None else self.recompute,
+            "U": self.update,
+        }
+        cost = _per_stage(given[action.op], schedule, action.stage, f"cost of {action.op}")
+        return cost * (1.0 if action.op == "U" else schedule.weights[action.microbatch])
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        """How long one slot runs: the sum of its actions, times ``fused`` where it is fused."""
+        actions = actions_of(schedule.programs[device][position])
+        factor = self.fused.get("".join(action.op for action in actions), 1.0) if len(actions) > 1 else 1.0
+        return factor * sum(self.action_cost(schedule, action) for action in actions)
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        """Bytes of the message that ``producer`` sends; per-stage entries are by the stage whose output it is."""
+        stage = producer.stage if kind == "activation" else producer.stage - 1
+        size = self.message_bytes
+        entry = size if not isinstance(size, Sequence) else _entry(size, schedule, stage, "message_bytes")
+        return entry * schedule.weights[producer.microbatch]
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Activation bytes that a stage keeps of one micro-batch."""
+        return (
+            _per_stage(self.activation_bytes, schedule, action.stage, "activation_bytes")
+            * schedule.weights[action.microbatch]
+        )
+
+
+def _per_stage(value: PerStage, schedule: Schedule, stage: int, what: str) -> float:
+    """A full share's cost is divided among a device's chunks; a per-stage list is taken as it is."""
+    if isinstance(value, Sequence):
+        return _entry(value, schedule, stage, what)
+    return value * schedule.share
+
+
+def _entry(values: Sequence[float], schedule: Schedule, stage: int, what: str) -> float:
+    if len(values) != schedule.stages:
+        raise ConfigurationError(
+            f"{what} is given for {len(values)} stages, but schedule '{schedule.name}' has {schedule.stages}; "
+            f"give one number, or {schedule.stages}"
+        )
+    return values[stage]
+
+
+@dataclass(frozen=True)
+class SlotCosts:
+    """Costs that were measured slot by slot: ``slots[r][k]`` is what slot k of device r took.
+
+    ``sizes`` are the bytes of each message by its producer and kind.
+    """
+
+    slots: tuple[tuple[float, ...], ...]
+    sizes: Mapping[tuple[Action, str], float] = field(default_factory=dict)
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    unit: str = "s"
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        """What the slot took."""
+        return self.slots[device][position]
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        """The bytes that were sent."""
+        return self.sizes.get((producer, kind), 0.0)
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Not known here: the runtime measures bytes itself."""
+        return 0.0

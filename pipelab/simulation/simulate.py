@@ -1,0 +1,135 @@
+"""An event-driven simulation of a schedule, linear in its number of actions.
+
+A slot starts when its device is free and everything that it needs has arrived::
+
+    start(slot) = max(end of the slot before it on its device, arrival of each message it needs)
+    arrival     = when the channel is free after sending + bytes / bandwidth + latency
+"""
+
+from __future__ import annotations
+
+from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.schedules.action import Action, actions_of, format_slot
+from pipelab.schedules.checker import check_schedule
+from pipelab.schedules.dependencies import SlotGraph
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel, routes
+from pipelab.simulation.costs import CostModel, Costs
+from pipelab.timeline import Holding, Message, Span, Timeline
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    schedule: Schedule,
+    costs: CostModel | None = None,
+    *,
+    batch: int | None = None,
+    clock: str = "predicted",
+    check: bool = True,
+) -> Timeline:
+    """Predict when each slot of ``schedule`` runs, given what things cost (default: tF = tB = 1).
+
+    ``batch`` is the number of sequences in the whole batch: with it, micro-batches get the weights that it gives them
+    and what is in flight is also counted in sequences. Raises ScheduleError with the checker's violations if the
+    schedule is not sound; with ``check=False`` only once it gets stuck.
+
+    >>> simulate(build_schedule("1f1b", devices=4, microbatches=4), Costs(forward=1, backward=1)).makespan
+    14.0
+    """
+    costs = Costs() if costs is None else costs
+    if batch is not None:
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ConfigurationError(f"batch must be a whole number of at least 1, got {batch!r}; try 64")
+        schedule = schedule.for_batch(batch)
+    if check:
+        violations = check_schedule(schedule)
+        if violations:
+            raise ScheduleError.refuse(schedule.name, violations)
+    graph = SlotGraph(schedule.programs, schedule.placement)
+    sends = _sends(graph)
+    ends: dict[tuple[int, int], float] = {}
+    device_free = [0.0] * schedule.devices
+    channel_free: dict[Channel, float] = {}
+    arrivals: dict[tuple[Action, int], float] = {}
+    spans: list[Span] = []
+    updates: list[Span] = []
+    messages: list[Message] = []
+    for device, position, edges in graph.topological():
+        slot = schedule.programs[device][position]
+        start = device_free[device]
+        for edge in edges:
+            if edge.crosses:
+                start = max(start, arrivals[edge.action, device])
+            elif edge.source.device != device:
+                start = max(start, ends[edge.source.slot])
+        end = start + costs.slot_cost(schedule, device, position)
+        ends[device, position] = device_free[device] = end
+        is_update = all(action.op == "U" for action in actions_of(slot))
+        (updates if is_update else spans).append(Span(device, position, slot, start, end))
+        for channel, producer, consumer in sends.get((device, position), ()):
+            size = costs.message_size(schedule, producer, channel.kind)
+            leaves = max(end, channel_free.get(channel, 0.0)) + size / costs.bandwidth
+            channel_free[channel] = leaves
+            arrivals[consumer, channel.destination] = arrived = leaves + costs.latency
+            ends_at = (channel.kind, producer, consumer, device, channel.destination)
+            messages.append(Message(*ends_at, sent=end, arrived=arrived, size=size))
+    missing = sum(map(len, schedule.programs)) - len(ends)
+    if missing:
+        stuck = [
+            f"{format_slot(slot)} on device {device}"
+            for device, program in enumerate(schedule.programs)
+            for position, slot in enumerate(program)
+            if (device, position) not in ends
+        ]
+        raise ScheduleError(f"the simulation is stuck: {missing} slots wait for ever, the first is {stuck[0]}")
+    spans.sort(key=lambda span: (span.device, span.position))
+    return Timeline(
+        schedule=schedule,
+        spans=tuple(spans),
+        messages=tuple(sorted(messages, key=lambda message: (message.sent, message.arrived))),
+        clock=clock,
+        unit=costs.unit,
+        sequences=None if batch is None else batch / sum(schedule.weights),
+        updates=tuple(updates),
+        holdings=_holdings(schedule, spans, costs),
+    )
+
+
+def _sends(graph: SlotGraph) -> dict[tuple[int, int], list[tuple[Channel, Action, Action]]]:
+    """Slot -> the messages that it sends."""
+    found: dict[tuple[int, int], list[tuple[Channel, Action, Action]]] = {}
+    for channel, messages in routes(graph).items():
+        for route in messages:
+            found.setdefault(route.sent_by, []).append((channel, route.producer, route.consumer))
+    return found
+
+
+def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[Holding, ...]:
+    """Activation bytes over time where costs know them: kept from F (or R, where there is one) to the last B or W."""
+    if isinstance(costs, Costs) and costs.activation_bytes == 0:
+        return ()
+    recomputed = "R" in schedule.ops
+    begins: dict[tuple[int, int, int], float] = {}
+    ends: dict[tuple[int, int, int], float] = {}
+    for span in spans:
+        for action in actions_of(span.slot):
+            key = (span.device, action.stage, action.microbatch)
+            if action.op == ("R" if recomputed else "F"):
+                begins[key] = span.start
+                ends.setdefault(key, span.end)
+            elif action.op in "BIW":
+                ends[key] = span.end
+    result = []
+    for device in range(schedule.devices):
+        changes = []
+        for (r, stage, i), start in begins.items():
+            if r == device:
+                held = costs.held_bytes(schedule, Action(stage, "F", i))
+                changes += [(start, 1, held), (ends[r, stage, i], 0, -held)]
+        total, steps = 0.0, []
+        for t, _, change in sorted(changes):
+            total += change
+            steps.append((t, max(total, 0.0)))
+        result.append(Holding(device, tuple(steps)))
+    return tuple(result)

@@ -1,0 +1,448 @@
+"""WHEN it ran: spans of a schedule's slots in time, and the figures taken from them.
+
+A prediction and a measurement are both a Timeline, so that they can be laid over each other. Pure Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+
+from pipelab.errors import ConfigurationError
+from pipelab.schedules.action import Action, Slot, actions_of, format_slot
+from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
+from pipelab.schedules.schedule import Schedule
+
+__all__ = ["Comparison", "Gap", "Holding", "Message", "Span", "Timeline", "compare"]
+
+CLOCKS = {
+    "unit": "unit clock: costs are given",
+    "device": "device clock: measured costs, composed as if each stage had its own device",
+    "wall": "wall clock: what happened on this machine",
+    "predicted": "predicted from costs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One slot of one device, from ``start`` to ``end`` (in the timeline's unit)."""
+
+    device: int
+    position: int
+    slot: Slot
+    start: float
+    end: float
+
+    @property
+    def duration(self) -> float:
+        """How long it ran."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What ``producer`` sent to ``consumer`` on another device: ``kind`` is "activation" or "gradient"."""
+
+    kind: str
+    producer: Action
+    consumer: Action
+    source: int
+    destination: int
+    sent: float
+    arrived: float
+    size: float = 0.0
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Idle time of a device and why: ``cause`` is "fill", "wait", "link" or "drain", ``blocker`` what it waited for."""
+
+    device: int
+    start: float
+    end: float
+    cause: str
+    blocker: Action | None
+    blocker_device: int | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Activation bytes of one device over time: steps of (time, bytes held from then on)."""
+
+    device: int
+    steps: tuple[tuple[float, float], ...]
+
+    @property
+    def peak(self) -> float:
+        """The most that was held at any time."""
+        return max((held for _, held in self.steps), default=0.0)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each slot of ``schedule`` ran, by ``clock``, in ``unit`` ("units" or "s").
+
+    ``sequences`` is the number of sequences in a micro-batch of weight 1 (None where no batch is known).
+    ``updates`` are the optimizer's spans, reported beside the makespan. ``holdings`` are activation bytes over time,
+    one entry a device, where they are known.
+    """
+
+    schedule: Schedule
+    spans: tuple[Span, ...]
+    messages: tuple[Message, ...] = ()
+    clock: str = "predicted"
+    unit: str = "units"
+    sequences: float | None = None
+    updates: tuple[Span, ...] = ()
+    holdings: tuple[Holding, ...] = ()
+    note: str = field(default="", compare=False)
+
+    # ---- figures -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def start(self) -> float:
+        """The first start."""
+        return min((span.start for span in self.spans), default=0.0)
+
+    @cached_property
+    def end(self) -> float:
+        """The last end."""
+        return max((span.end for span in self.spans), default=0.0)
+
+    @property
+    def makespan(self) -> float:
+        """First start to last end over all devices; optimizer updates are not part of it."""
+        return self.end - self.start
+
+    @cached_property
+    def busy(self) -> tuple[float, ...]:
+        """Busy time of each device."""
+        return tuple(sum(span.duration for span in self.on_device(r)) for r in range(self.schedule.devices))
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Idle device-time over all device-time, idle / (p * makespan): the bubble figure of the course."""
+        total = self.schedule.devices * self.makespan
+        return 1 - sum(self.busy) / total if total else 0.0
+
+    @property
+    def bubble_ratio(self) -> float:
+        """Idle time over ideal (busy) time: (p - 1) / m for GPipe and 1F1B (arXiv 1811.06965, 2104.04473)."""
+        busy = sum(self.busy)
+        return (self.schedule.devices * self.makespan - busy) / busy if busy else 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """Busy device-time over all device-time: 1 - bubble fraction."""
+        return 1 - self.bubble_fraction
+
+    @property
+    def clock_name(self) -> str:
+        """The clock this was read from, in words."""
+        return CLOCKS.get(self.clock, self.clock) + (f" ({self.note})" if self.note else "")
+
+    def on_device(self, device: int) -> tuple[Span, ...]:
+        """The spans of one device, in order."""
+        return self._by_device[device]
+
+    @cached_property
+    def _by_device(self) -> tuple[tuple[Span, ...], ...]:
+        rows: list[list[Span]] = [[] for _ in range(self.schedule.devices)]
+        for span in self.spans:
+            rows[span.device].append(span)
+        return tuple(tuple(sorted(row, key=lambda span: (span.start, span.position))) for row in rows)
+
+    # ---- what is in flight ---------------------------------------------------------------------------------------
+
+    def in_flight(self, device: int) -> tuple[tuple[float, float, float], ...]:
+        """What ``device`` holds over time: steps (time, shares, sequences).
+
+        A micro-batch is in flight on a stage from the start of its F to the end of the last of its B or W. It counts
+        1/v of a share (v chunks per device). Without a batch, sequences are counted in micro-batches of weight 1.
+        """
+        share = self.schedule.share
+        size = 1.0 if self.sequences is None else self.sequences
+        begins: dict[tuple[int, int], float] = {}
+        ends: dict[tuple[int, int], float] = {}
+        for span in self.on_device(device):
+            for action in actions_of(span.slot):
+                key = (action.stage, action.microbatch)
+                if action.op == "F":
+                    begins[key] = span.start
+                    ends.setdefault(key, span.end)
+                elif action.op in "BIW":
+                    ends[key] = span.end
+        changes = [(t, 1, +1.0, key[1]) for key, t in begins.items()]
+        changes += [(ends[key], 0, -1.0, key[1]) for key in begins]  # at equal times what ends is let go first
+        steps: list[tuple[float, float, float]] = []
+        shares = sequences = 0.0
+        for t, _, sign, i in sorted(changes):
+            shares += sign * share
+            sequences += sign * share * self.schedule.weights[i] * size
+            steps.append((t, _settle(shares), _settle(sequences)))
+        return tuple(steps)
+
+    @cached_property
+    def peak_microbatches(self) -> tuple[float, ...]:
+        """The most micro-batches in flight on each device, in full shares (chunks / v)."""
+        return tuple(max((s for _, s, _ in self.in_flight(r)), default=0.0) for r in range(self.schedule.devices))
+
+    @cached_property
+    def peak_sequences(self) -> tuple[float, ...]:
+        """The most sequences in flight on each device, in full shares."""
+        return tuple(max((q for _, _, q in self.in_flight(r)), default=0.0) for r in range(self.schedule.devices))
+
+    @property
+    def peak_bytes(self) -> tuple[float, ...]:
+        """The most activation bytes held on each device; empty where they are not known."""
+        return tuple(holding.peak for holding in self.holdings)
+
+    # ---- messages ------------------------------------------------------------------------------------------------
+
+    @property
+    def message_count(self) -> int:
+        """Messages between devices, activations and gradients."""
+        return len(self.messages)
+
+    @property
+    def message_bytes(self) -> float:
+        """Bytes sent between devices."""
+        return sum(message.size for message in self.messages)
+
+    # ---- why -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _graph(self) -> SlotGraph:
+        return SlotGraph(self.schedule.programs, self.schedule.placement)
+
+    @cached_property
+    def _span_at(self) -> dict[tuple[int, int], Span]:
+        return {(span.device, span.position): span for span in self.spans}
+
+    @cached_property
+    def _arrivals(self) -> dict[tuple[Action, int], Message]:
+        return {(message.consumer, message.destination): message for message in self.messages}
+
+    def _inputs(self, span: Span) -> Iterator[tuple[float, Edge]]:
+        """(time from which it was there, edge) for each thing that a span took from elsewhere."""
+        for edge in self._graph.edges_into(span.device, span.position):
+            if edge.inside_slot or edge.source.device == span.device:
+                continue
+            message = self._arrivals.get((edge.action, span.device))
+            source = self._span_at.get(edge.source.slot)
+            if message is not None:
+                yield message.arrived, edge
+            elif source is not None:
+                yield source.end, edge
+
+    def critical_path(self) -> tuple[Span, ...]:
+        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last."""
+        if not self.spans:
+            return ()
+        span = max(self.spans, key=lambda s: (s.end, -s.device))
+        path = [span]
+        while True:
+            before = self._span_at.get((span.device, span.position - 1))
+            candidates = [(before.end, 1, before)] if before is not None else []
+            for arrived, edge in self._inputs(span):
+                candidates.append((arrived, 0, self._span_at[edge.source.slot]))
+            if not candidates:
+                return tuple(reversed(path))
+            span = max(candidates, key=lambda c: (c[0], c[1]))[2]
+            path.append(span)
+
+    def gaps(self, device: int | None = None, tolerance: float = 1e-9) -> tuple[Gap, ...]:
+        """All idle time longer than ``tolerance``, each with the reason."""
+        devices = range(self.schedule.devices) if device is None else (device,)
+        return tuple(gap for r in devices for gap in self._gaps_on(r, tolerance))
+
+    def _gaps_on(self, device: int, tolerance: float) -> Iterator[Gap]:
+        free = self.start
+        row = self.on_device(device)
+        for span in row:
+            if span.start - free > tolerance:
+                yield self._why(span, free)
+            free = max(free, span.end)
+        if self.end - free > tolerance:
+            last = max(self.spans, key=lambda s: s.end)
+            done = f"device {device} has finished its part" if row else f"device {device} has nothing to run"
+            sentence = f"{done}; device {last.device} still runs {format_slot(last.slot)}"
+            yield Gap(device, free, self.end, "drain", None, last.device, sentence)
+
+    def _why(self, span: Span, free: float) -> Gap:
+        """Why ``span`` did not start when its device was free."""
+        inputs = sorted(self._inputs(span), key=lambda pair: pair[0])
+        what = format_slot(span.slot)
+        if not inputs or inputs[-1][0] <= free:
+            sentence = f"device {span.device} had all it needed for {what}, but the machine was busy elsewhere"
+            return Gap(span.device, free, span.start, "wait", None, None, sentence)
+        edge = inputs[-1][1]
+        source = self._span_at[edge.source.slot]
+        gap = (span.device, free, span.start)
+        who = f"device {span.device} waits for {edge.supplier} from device {source.device}"
+        if source.end <= free:
+            sentence = f"{who}: it is on its way, the link takes until {span.start:.4g}"
+            return Gap(*gap, "link", edge.supplier, source.device, sentence)
+        if edge.kind != GRADIENT and span.position == 0:
+            sentence = f"{who}: the pipeline is still filling"
+            return Gap(*gap, "fill", edge.supplier, source.device, sentence)
+        return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
+
+    def _doing(self, source: Span, at: float) -> str:
+        """What the device of ``source`` is about at time ``at``, before it gets to ``source``."""
+        row = self.on_device(source.device)
+        current = next((span for span in row if span.start <= at < span.end), None)
+        if current is not None and current.position == source.position:
+            return "which is running it"
+        if current is None:
+            blocked = max(self._inputs(source), key=lambda pair: pair[0], default=None)
+            if blocked is not None:
+                return f"which itself waits for {blocked[1].supplier} from device {blocked[1].source.device}"
+            return "which is idle too"
+        first_backward = next((s.position for s in row if any(a.op in "BIW" for a in actions_of(s.slot))), len(row))
+        if current.position < first_backward:
+            return f"which is still warming up (it runs {format_slot(current.slot)})"
+        return f"which runs {format_slot(current.slot)} first"
+
+    # ---- export --------------------------------------------------------------------------------------------------
+
+    def to_chrome_trace(self) -> str:
+        """Chrome trace JSON: opens in Perfetto and in about:tracing. One unit is drawn as one millisecond."""
+        scale = 1e6 if self.unit == "s" else 1e3
+        events: list[dict[str, object]] = []
+        for r in range(self.schedule.devices):
+            name = f"device {r} (stages {', '.join(map(str, self.schedule.stages_on(r)))})"
+            events.append({"ph": "M", "name": "process_name", "pid": r, "tid": 0, "args": {"name": name}})
+            events.append({"ph": "M", "name": "process_sort_index", "pid": r, "tid": 0, "args": {"sort_index": r}})
+        for span in (*self.spans, *self.updates):
+            events.append(
+                {
+                    "ph": "X",
+                    "name": format_slot(span.slot),
+                    "cat": "".join(action.op for action in actions_of(span.slot)),
+                    "pid": span.device,
+                    "tid": 0,
+                    "ts": (span.start - self.start) * scale,
+                    "dur": span.duration * scale,
+                    "args": {"clock": self.clock, "position": span.position},
+                }
+            )
+        for number, message in enumerate(self.messages):
+            common = {"cat": message.kind, "name": message.kind, "id": number, "tid": 0}
+            starts = self._starts_of(message)
+            # A flow binds to the slice that encloses its time stamp, so it leaves just inside the sender's span.
+            events.append({"ph": "s", "pid": message.source, "ts": (message.sent - self.start) * scale - 1e-3, **common})
+            events.append({"ph": "f", "bp": "e", "pid": message.destination, "ts": starts * scale + 1e-3, **common})
+        for holding in self.holdings:
+            for t, held in holding.steps:
+                ts = (t - self.start) * scale
+                args = {"bytes": held}
+                events.append({"ph": "C", "name": "activation bytes", "pid": holding.device, "ts": ts, "args": args})
+        meta = {"schedule": self.schedule.name, "clock": self.clock_name, "unit": self.unit}
+        return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": meta})
+
+    def _starts_of(self, message: Message) -> float:
+        for place in self._graph.places.get(message.consumer, ()):
+            span = self._span_at.get(place.slot)
+            if span is not None and place.device == message.destination:
+                return span.start - self.start
+        return message.arrived - self.start
+
+    def figures(self) -> dict[str, object]:
+        """The figures as plain data, for JSON."""
+        return {
+            "clock": self.clock,
+            "unit": self.unit,
+            "makespan": self.makespan,
+            "bubble_fraction": self.bubble_fraction,
+            "bubble_ratio": self.bubble_ratio,
+            "utilisation": self.utilisation,
+            "busy": list(self.busy),
+            "peak_microbatches": list(self.peak_microbatches),
+            "peak_sequences": list(self.peak_sequences),
+            "messages": self.message_count,
+            "message_bytes": self.message_bytes,
+        }
+
+
+def _settle(value: float) -> float:
+    """Rid sums of shares such as 1/3 of their rounding dust."""
+    return round(value, 9) + 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``second`` laid over ``first`` (say, measured over predicted)."""
+
+    first: Timeline
+    second: Timeline
+
+    @property
+    def makespan_ratio(self) -> float:
+        """Makespan of the second over that of the first."""
+        return self.second.makespan / self.first.makespan if self.first.makespan else float("nan")
+
+    @property
+    def bubble_difference(self) -> float:
+        """Bubble fraction of the second minus that of the first."""
+        return self.second.bubble_fraction - self.first.bubble_fraction
+
+    @cached_property
+    def same_order(self) -> bool:
+        """Whether every device ran the same slots in the same order in both."""
+        devices = range(max(self.first.schedule.devices, self.second.schedule.devices))
+        if self.first.schedule.devices != self.second.schedule.devices:
+            return False
+        return all(
+            [s.slot for s in self.first.on_device(r)] == [s.slot for s in self.second.on_device(r)] for r in devices
+        )
+
+    @cached_property
+    def duration_ratios(self) -> dict[str, float]:
+        """Per op, the median over its slots of (duration in the second / duration in the first)."""
+        before = {(s.device, s.slot): s.duration for s in self.first.spans}
+        ratios: dict[str, list[float]] = {}
+        for span in self.second.spans:
+            given = before.get((span.device, span.slot))
+            if given:
+                op = "+".join(action.op for action in actions_of(span.slot))
+                ratios.setdefault(op, []).append(span.duration / given)
+        return {op: median(values) for op, values in sorted(ratios.items())}
+
+    def table(self) -> str:
+        """The two side by side, as text."""
+        rows: list[tuple[str, str, str]] = [
+            ("", self.first.clock, self.second.clock),
+            (
+                "makespan",
+                f"{self.first.makespan:.4g} {self.first.unit}",
+                f"{self.second.makespan:.4g} {self.second.unit}",
+            ),
+            ("bubble fraction", f"{self.first.bubble_fraction:.1%}", f"{self.second.bubble_fraction:.1%}"),
+            ("utilisation", f"{self.first.utilisation:.1%}", f"{self.second.utilisation:.1%}"),
+            ("peak micro-batches", _row(self.first.peak_microbatches), _row(self.second.peak_microbatches)),
+            ("messages", str(self.first.message_count), str(self.second.message_count)),
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        return "\n".join(
+            f"{label:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for label, a, b in rows
+        )
+
+
+def compare(first: Timeline, second: Timeline) -> Comparison:
+    """Lay two timelines over each other. Raises ConfigurationError if they have different numbers of devices."""
+    if first.schedule.devices != second.schedule.devices:
+        raise ConfigurationError(
+            f"timelines of {first.schedule.devices} and {second.schedule.devices} devices cannot be laid over each "
+            "other; build both schedules with the same p"
+        )
+    return Comparison(first, second)
+
+
+def _row(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
