@@ -1,0 +1,19 @@
+"""The 48-layer transformer, the text it learns from, and how layers are cut into stages."""
+
+from pipelab.models.cut import Sections, Stage, cut_layers, cut_model
+from pipelab.models.dropout import KeyedDropout, dropout_key
+from pipelab.models.text import text_batch, training_text
+from pipelab.models.transformer import TransformerLM, next_byte_loss
+
+__all__ = [
+    "KeyedDropout",
+    "Sections",
+    "Stage",
+    "TransformerLM",
+    "cut_layers",
+    "cut_model",
+    "dropout_key",
+    "next_byte_loss",
+    "text_batch",
+    "training_text",
+]

@@ -1,0 +1,137 @@
+"""Cutting a model's layers into stages."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+
+__all__ = ["Sections", "Stage", "call_layer", "cut_layers", "cut_model", "sections_of"]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """A model as a chain of submodules, by name: ``layers`` are cut, ``first`` and ``last`` go with the end stages."""
+
+    first: tuple[str, ...]
+    layers: tuple[str, ...]
+    last: tuple[str, ...]
+
+
+def sections_of(model: nn.Module) -> Sections:
+    """How ``model`` can be cut: what its ``pipeline_sections()`` says, or the children of an ``nn.Sequential``.
+
+    Raises ConfigurationError for other models.
+    """
+    describe = getattr(model, "pipeline_sections", None)
+    if callable(describe):
+        sections = describe()
+        return sections if isinstance(sections, Sections) else Sections(*map(tuple, sections))
+    if isinstance(model, nn.Sequential):
+        return Sections((), tuple(model._modules), ())
+    raise ConfigurationError(
+        f"cannot see the layers of {type(model).__name__}: make it an nn.Sequential, give it a method "
+        "pipeline_sections() that returns the names of its submodules (first, layers, last), or pass a function "
+        "build_stage(s) in place of the model"
+    )
+
+
+def cut_layers(layers: int, stages: int, cuts: Sequence[int] | None = None) -> tuple[range, ...]:
+    """Which layers each stage runs: 48 layers in 4 stages are 0-11, 12-23, 24-35, 36-47.
+
+    A remainder is given to the first stages, one layer each. ``cuts`` names the first layer of stages 1, 2, ...
+    instead. Raises ConfigurationError if a stage would be empty.
+    """
+    if stages > layers:
+        raise ConfigurationError(
+            f"{stages} stages need at least {stages} layers, the model has {layers}; use at most {layers} stages "
+            "(devices x chunks) or a deeper model"
+        )
+    if cuts is None:
+        small, rest = divmod(layers, stages)
+        sizes = [small + (s < rest) for s in range(stages)]
+        bounds = [sum(sizes[:s]) for s in range(stages + 1)]
+    else:
+        bounds = [0, *cuts, layers]
+        even = [r.start for r in cut_layers(layers, stages)][1:]
+        if len(bounds) != stages + 1:
+            raise ConfigurationError(
+                f"{stages} stages need {stages - 1} cuts, got {len(cuts)}: {list(cuts)}; try {even}"
+            )
+        if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+            raise ConfigurationError(
+                f"cuts must rise and leave each stage a layer between 0 and {layers}, got {list(cuts)}; try {even}"
+            )
+    return tuple(range(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+class Stage(nn.Module):
+    """A contiguous run of a model's submodules. Parameters keep the names that they have in the unsplit model."""
+
+    def __init__(self, parts: Sequence[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        self.names = tuple(name for name, _ in parts)
+        self.parts = nn.ModuleList(module for _, module in parts)
+
+    def forward(self, x: Any) -> Any:
+        """Run the parts in a row; a layer that takes several arguments gets a tuple unpacked."""
+        for part in self.parts:
+            x = call_layer(part, x)
+        return x
+
+    def named_unsplit_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the unsplit model, parameter), each parameter once."""
+        seen: set[int] = set()
+        for name, part in zip(self.names, self.parts, strict=True):
+            for inner, parameter in part.named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{name}.{inner}", parameter
+
+    def unsplit_state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name in the unsplit model, tensor) of all parameters and persistent buffers."""
+        for name, part in zip(self.names, self.parts, strict=True):
+            for inner, tensor in part.state_dict(keep_vars=True).items():
+                yield f"{name}.{inner}", tensor
+
+
+def call_layer(layer: nn.Module, x: Any) -> Any:
+    """``layer(x)`` as nn.Sequential calls it, except that a layer with several arguments gets a tuple unpacked."""
+    if isinstance(x, tuple) and _required_arguments(layer) > 1:
+        return layer(*x)
+    return layer(x)
+
+
+def _required_arguments(layer: nn.Module) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(layer.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(parameter.kind in kinds and parameter.default is parameter.empty for parameter in parameters)
+
+
+def cut_model(model: nn.Module, stages: int, cuts: Sequence[int] | None = None) -> tuple[Stage, ...]:
+    """The stages of ``model``; they share its submodules, so training them trains the model."""
+    sections = sections_of(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    unknown = [n for n in (*sections.first, *sections.layers, *sections.last) if n not in modules]
+    if unknown:
+        raise ConfigurationError(
+            f"pipeline_sections() of {type(model).__name__} names {unknown[0]!r}, but the model has no such submodule"
+        )
+    chunks = cut_layers(len(sections.layers), stages, cuts)
+    result = []
+    for s, chunk in enumerate(chunks):
+        names = [sections.layers[k] for k in chunk]
+        if s == 0:
+            names = [*sections.first, *names]
+        if s == stages - 1:
+            names = [*names, *sections.last]
+        result.append(Stage([(name, modules[name]) for name in names]))
+    return tuple(result)

@@ -1,0 +1,112 @@
+"""Reading what a slot cost, where it runs.
+
+On a CPU a slot's cost is the CPU time of the thread that ran it: what it would take on a core of its own, whoever else
+wanted the core meanwhile. On a GPU it is the time between two CUDA events; where several stages share a GPU, the slot
+holds it from its first enqueue to its end event.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+__all__ = ["CpuMeter", "CudaMeter", "Reading", "SlotMeter", "make_meter"]
+
+
+@dataclass(slots=True)
+class Reading:
+    """One slot: host times at which it began and ended, times of the work itself, and what it cost (seconds)."""
+
+    host_start: float
+    host_end: float
+    start: float
+    end: float
+    cost: float
+
+
+class SlotMeter(Protocol):
+    """Times the slots of one device."""
+
+    def begin(self) -> None:
+        """A slot starts."""
+        ...
+
+    def end(self) -> None:
+        """The slot is done (on a GPU: enqueued)."""
+        ...
+
+    def readings(self) -> list[Reading]:
+        """One reading per slot, in order; waits for the device if it must."""
+        ...
+
+
+class CpuMeter:
+    """Thread CPU time."""
+
+    def __init__(self) -> None:
+        self._readings: list[Reading] = []
+        self._started = (0.0, 0.0)
+
+    def begin(self) -> None:
+        """A slot starts."""
+        self._started = (time.perf_counter(), time.thread_time())
+
+    def end(self) -> None:
+        """The slot is done."""
+        cpu, host = time.thread_time(), time.perf_counter()
+        host_start, cpu_start = self._started
+        self._readings.append(Reading(host_start, host, host_start, host, cpu - cpu_start))
+
+    def readings(self) -> list[Reading]:
+        """One reading per slot, in order."""
+        return self._readings
+
+
+class CudaMeter:
+    """CUDA events on the current stream, anchored to host time by an event that was waited for."""
+
+    def __init__(self, device: torch.device, shared: threading.Lock | None) -> None:
+        self._device, self._shared = device, shared
+        self._slots: list[tuple[float, float, torch.cuda.Event, torch.cuda.Event]] = []
+        self._anchor = torch.cuda.Event(enable_timing=True)
+        self._anchor.record(torch.cuda.current_stream(device))
+        self._anchor.synchronize()
+        self._anchor_host = time.perf_counter()
+        self._host_start = 0.0
+        self._start = self._anchor
+
+    def begin(self) -> None:
+        """A slot starts: take the GPU if others use it, then mark the stream."""
+        if self._shared is not None:
+            self._shared.acquire()
+        self._host_start = time.perf_counter()
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._start.record(torch.cuda.current_stream(self._device))
+
+    def end(self) -> None:
+        """The slot is enqueued; where the GPU is shared, wait until it is done and let the next one in."""
+        end = torch.cuda.Event(enable_timing=True)
+        end.record(torch.cuda.current_stream(self._device))
+        if self._shared is not None:
+            end.synchronize()
+            self._shared.release()
+        self._slots.append((self._host_start, time.perf_counter(), self._start, end))
+
+    def readings(self) -> list[Reading]:
+        """One reading per slot, in order, once the device has finished them."""
+        result = []
+        for host_start, host_end, start, end in self._slots:
+            end.synchronize()
+            began = self._anchor_host + self._anchor.elapsed_time(start) / 1e3
+            cost = start.elapsed_time(end) / 1e3
+            result.append(Reading(host_start, host_end, began, began + cost, cost))
+        return result
+
+
+def make_meter(device: torch.device, shared: threading.Lock | None) -> SlotMeter:
+    """The meter for a device; ``shared`` is the lock of a GPU that several stages use."""
+    return CudaMeter(device, shared) if device.type == "cuda" else CpuMeter()

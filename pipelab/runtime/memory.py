@@ -1,0 +1,123 @@
+"""Activation bytes that one device really holds.
+
+Counted are the tensors that autograd saves (each storage once, parameters and buffers left out), the inputs that the
+runtime keeps for a backward, and messages that were taken off the wire and not used yet. The figure is read from the tensors
+themselves, on CPU and GPU alike.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["MemoryMeter", "Sample"]
+
+
+@dataclass(slots=True)
+class Sample:
+    """Bytes around one slot: the most while it ran, and what was held after it."""
+
+    peak: int
+    after: int
+
+
+class MemoryMeter:
+    """Counts bytes held by one device. ``peak`` is the most since :meth:`reset`."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.held = 0
+        self.peak = 0
+        self._slot_peak = 0
+        self._count: dict[int, int] = {}
+        self._ours: set[int] = set()
+        # Saved tensors of a GPU are let go on autograd's own thread, and messages arrive on the sender's.
+        self._lock = threading.RLock()
+
+    def reset(self, own: Iterable[Tensor]) -> None:
+        """Begin a step. ``own`` are parameters and buffers, which do not count as activations."""
+        with self._lock:
+            self._ours = {tensor.untyped_storage().data_ptr() for tensor in own} if self.enabled else set()
+            self.peak = self._slot_peak = self.held
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        """Context in which what autograd saves is counted until it lets go of it."""
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+
+    def hold(self, tensors: Iterable[Tensor]) -> list[_Held]:
+        """Count ``tensors`` for as long as the returned list is kept."""
+        return [_Held(self, tensor) for tensor in tensors] if self.enabled else []
+
+    def begin_slot(self) -> None:
+        """Forget the peak of the slot before."""
+        with self._lock:
+            self._slot_peak = self.held
+
+    def end_slot(self) -> Sample:
+        """The sample of the slot that began at :meth:`begin_slot`."""
+        with self._lock:
+            return Sample(self._slot_peak, self.held)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        if tensor.untyped_storage().data_ptr() in self._ours:
+            return _Saved(tensor, None)
+        return _Saved(tensor, _Held(self, tensor))
+
+    def _add(self, key: int, size: int) -> None:
+        with self._lock:
+            count = self._count.get(key, 0)
+            self._count[key] = count + 1
+            if count == 0:
+                self.held += size
+                self.peak = max(self.peak, self.held)
+                self._slot_peak = max(self._slot_peak, self.held)
+
+    def _drop(self, key: int, size: int) -> None:
+        with self._lock:
+            count = self._count[key] - 1
+            if count:
+                self._count[key] = count
+            else:
+                del self._count[key]
+                self.held -= size
+
+
+class _Held:
+    """Counts one storage while it lives. It keeps the storage alive, so that its address stays its own."""
+
+    __slots__ = ("key", "meter", "size", "storage")
+
+    def __init__(self, meter: MemoryMeter, tensor: Tensor) -> None:
+        self.storage = tensor.untyped_storage()
+        self.meter, self.key, self.size = meter, self.storage.data_ptr(), self.storage.nbytes()
+        meter._add(self.key, self.size)
+
+    def __del__(self) -> None:
+        meter = getattr(self, "meter", None)
+        if meter is not None:
+            meter._drop(self.key, self.size)
+
+
+class _Saved:
+    """A saved tensor with the version at which it was saved: hooks switch off autograd's own check of that."""
+
+    __slots__ = ("held", "tensor", "version")
+
+    def __init__(self, tensor: Tensor, held: _Held | None) -> None:
+        # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
+        self.tensor, self.version, self.held = tensor.detach(), tensor._version, held
+
+
+def _unpack(saved: _Saved) -> Tensor:
+    if saved.tensor._version != saved.version:
+        shape = list(saved.tensor.shape)
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor "
+            f"of shape {shape} was saved at version {saved.version} and is now at version {saved.tensor._version}"
+        )
+    return saved.tensor

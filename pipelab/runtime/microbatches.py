@@ -1,0 +1,89 @@
+"""Cutting a batch into micro-batches, and weighing their losses so that the sum is the loss of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelab.errors import ConfigurationError
+from pipelab.runtime.payload import Payload, flatten
+from pipelab.runtime.stage import Task
+from pipelab.schedules.action import Action
+
+__all__ = ["LossTerms", "batch_size", "make_inputs", "make_tasks", "reduction_of"]
+
+LossTerms = Callable[[Any], float]
+
+
+def batch_size(inputs: Any, targets: Any) -> int:
+    """The number of sequences: the first dimension, which all inputs and targets must share."""
+    tensors, _ = flatten(inputs, "inputs")
+    if any(tensor.dim() == 0 for tensor in tensors):
+        raise ConfigurationError("inputs must have a batch dimension, got a tensor without dimensions")
+    size = len(tensors[0])
+    for tensor in tensors:
+        if len(tensor) != size:
+            raise ConfigurationError(f"inputs differ in length along the batch: {size} and {len(tensor)}")
+    if targets is not None:
+        for tensor in flatten(targets, "targets")[0]:
+            length = len(tensor) if tensor.dim() else 0
+            if length != size:
+                raise ConfigurationError(
+                    f"inputs and targets must have the same length along the batch, got {size} and {length}"
+                )
+    return size
+
+
+def make_inputs(inputs: Any, sizes: Sequence[int]) -> list[Payload]:
+    """One payload per micro-batch, views of the caller's tensors; inputs of the model take no gradient."""
+    tensors, single = flatten(inputs, "inputs")
+    parts = zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True)
+    flags = (False,) * len(tensors)
+    return [Payload(tuple(part), single, flags, Action(0, "F", i)) for i, part in enumerate(parts)]
+
+
+def make_tasks(
+    targets: Any, sizes: Sequence[int], device: torch.device, terms: LossTerms, reduction: str
+) -> list[Task]:
+    """What the last stage needs per micro-batch.
+
+    A mean loss over n_i terms counts n_i / sum(n) of the batch's mean, a summed loss counts whole.
+    """
+    tensors, single = flatten(targets, "targets")
+    parts = list(zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True))
+    pieces = [part[0] if single else tuple(part) for part in parts]
+    counts = [float(terms(piece)) for piece in pieces]
+    total = sum(counts)
+    if reduction == "mean" and not total > 0:
+        raise ConfigurationError("the targets of this batch hold no loss terms (every target is ignored)")
+    placed = [_to(piece, device) for piece in pieces]
+    factors = [count / total if reduction == "mean" else 1.0 for count in counts]
+    return [Task(piece, factor) for piece, factor in zip(placed, factors, strict=True)]
+
+
+def reduction_of(loss: Any) -> str:
+    """ "mean" or "sum": how ``loss`` reduces its terms, read from ``loss.reduction`` where it has one."""
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction not in ("mean", "sum"):
+        raise ConfigurationError(f"the loss must be a scalar: reduction={reduction!r} is not; use 'mean' or 'sum'")
+    return str(reduction)
+
+
+def default_terms(loss: Any) -> LossTerms:
+    """Counts the targets that ``loss`` averages over: all elements, less those equal to its ``ignore_index``."""
+    ignored = getattr(loss, "ignore_index", None)
+
+    def count(targets: Any) -> float:
+        first: Tensor = flatten(targets, "targets")[0][0]
+        if ignored is not None and not first.is_floating_point():
+            return float((first != ignored).sum())
+        return float(first.numel())
+
+    return count
+
+
+def _to(piece: Any, device: torch.device) -> Any:
+    return piece.to(device) if isinstance(piece, Tensor) else tuple(tensor.to(device) for tensor in piece)

@@ -1,0 +1,510 @@
+"""``Pipeline``: a model, a schedule, and steps that really run it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.models.cut import Stage, cut_model
+from pipelab.models.dropout import KeyedDropout
+from pipelab.runtime.ambient import Ambient
+from pipelab.runtime.channels import Wire
+from pipelab.runtime.clocks import make_meter
+from pipelab.runtime.devices import DeviceChoice, choose_devices
+from pipelab.runtime.memory import MemoryMeter
+from pipelab.runtime.microbatches import (
+    LossTerms,
+    batch_size,
+    default_terms,
+    make_inputs,
+    make_tasks,
+    reduction_of,
+)
+from pipelab.runtime.probe import check_fit
+from pipelab.runtime.report import CostHistory, StepReport, build_report
+from pipelab.runtime.stage import StageRunner
+from pipelab.runtime.threads import run_threads
+from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
+from pipelab.schedules.action import Action
+from pipelab.schedules.checker import require_sound
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel
+from pipelab.simulation.costs import Costs
+
+__all__ = ["Pipeline"]
+
+OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+CLOCKS = ("device", "wall", "unit")
+LAUNCHES = ("threads",)
+
+
+class Pipeline:
+    """Runs ``model`` by ``schedule``.
+
+    ``model``: an nn.Sequential, a module with ``pipeline_sections()``, or ``build_stage(s)``, a function that returns
+    the module of stage s. The model is trained in place. ``cuts``: the first layer of stages 1, 2, ... (default: even).
+    ``loss(output, targets)`` returns a scalar, a mean over its terms unless ``loss.reduction`` is ``"sum"``;
+    ``loss_terms(targets)`` counts the terms of a micro-batch (default: elements of the targets, less those equal to
+    ``loss.ignore_index``).
+    ``optimizer``: makes an optimizer from a stage's list of (name, parameter); ``lr_scheduler`` one from that
+    optimizer; both act once a step, at the flush. ``clip_norm`` limits the gradient's norm over all stages.
+    ``launch``: ``"threads"``, one thread per device inside this process. ``device``: see ``choose_devices``.
+    ``clock``: what the report's timeline is read from. ``"device"``: each slot's own measured cost (median over the
+    last ``window`` steps), composed as if each stage had its own device. ``"wall"``: what happened. ``"unit"``:
+    ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top.
+    ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
+
+    Raises ConfigurationError or ScheduleError before anything starts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[int], nn.Module],
+        schedule: Schedule,
+        *,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        optimizer: OptimizerFactory | None = None,
+        launch: str = "threads",
+        clock: str = "device",
+        device: DeviceChoice = None,
+        cuts: Sequence[int] | None = None,
+        lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        clip_norm: float | None = None,
+        costs: Costs | None = None,
+        latency: float = 0.0,
+        bandwidth: float = math.inf,
+        loss_terms: LossTerms | None = None,
+        seed: int = 0,
+        measure_memory: bool = True,
+        outstanding: int | None = None,
+        window: int = 9,
+    ) -> None:
+        _one_of("clock", clock, CLOCKS)
+        _one_of("launch", launch, LAUNCHES)
+        if not isinstance(schedule, Schedule):
+            raise ConfigurationError(
+                f"schedule must be a Schedule, got {type(schedule).__name__}; build one with "
+                "build_schedule('1f1b', devices=4, microbatches=4)"
+            )
+        require_sound(schedule)
+        if "U" in schedule.ops:
+            raise ScheduleError(
+                f"schedule '{schedule.name}' lists optimizer updates (U); this runtime updates once, at the flush: "
+                "leave U out"
+            )
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigurationError(f"clip_norm must be positive, got {clip_norm!r}; leave it out for no clipping")
+        if lr_scheduler is not None and optimizer is None:
+            raise ConfigurationError("lr_scheduler needs an optimizer")
+        self.schedule, self.launch, self.clock = schedule, launch, clock
+        self.loss, self.clip_norm, self.seed = loss, clip_norm, seed
+        self.unit_costs = Costs() if costs is None else costs
+        self.latency, self.bandwidth = Costs(latency=latency, bandwidth=bandwidth).latency, bandwidth
+        self.outstanding, self.window = outstanding, window
+        self.torch_devices = choose_devices(device, schedule.devices)
+        self.step_number = 0
+        """Number of the next step; keys the dropout."""
+        self._terms = default_terms(loss) if loss_terms is None else loss_terms
+        self._reduction = "mean" if loss is None else reduction_of(loss)
+        self._stages = _make_stages(model, schedule, cuts)
+        _refuse_shared_parameters(self._stages)
+        if "R" in schedule.ops:
+            _refuse_redrawn_masks(self._stages)
+        self._replicas = self._place(schedule)
+        self._memory = [MemoryMeter(enabled=measure_memory) for _ in range(schedule.devices)]
+        self._plans: dict[str, tuple[list[Plan], list[Channel]]] = {}
+        self._histories: dict[Any, CostHistory] = {}
+        self._probed: set[Any] = set()
+        self._gpu_locks = self._share_gpus()
+        self._optimizers: dict[tuple[int, int], torch.optim.Optimizer] = {}
+        self._lr_schedulers: list[Any] = []
+        if optimizer is not None:
+            for key, module in self._replicas.items():
+                named = [(name, p) for name, p in _named(key[1], module) if p.requires_grad]
+                if named:
+                    self._optimizers[key] = optimizer(named)
+            if lr_scheduler is not None:
+                self._lr_schedulers = [lr_scheduler(made) for made in self._optimizers.values()]
+
+    # ---- what a user calls ---------------------------------------------------------------------------------------
+
+    def step(self, inputs: Any, targets: Any) -> StepReport:
+        """One training step: all micro-batches forward and backward, then (with an optimizer) one update.
+
+        ``inputs`` and ``targets`` hold the whole batch along their first dimension: tensors or tuples of tensors.
+        Gradients stay in the parameters' ``.grad`` until the next step. Raises ConfigurationError before anything
+        starts, StageError (which is also of the original exception's type) if a stage raises.
+        """
+        if self.schedule.forward_only:
+            raise ScheduleError(f"schedule '{self.schedule.name}' has no backward; use evaluate(inputs, targets)")
+        if self.loss is None or targets is None:
+            raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
+        for _, parameter in self.named_parameters():
+            parameter.grad = None
+        for module in self._replicas.values():
+            for parameter in module.parameters():
+                parameter.grad = None
+        return self._run(self.schedule, inputs, targets, training=True)
+
+    def evaluate(self, inputs: Any, targets: Any = None) -> StepReport:
+        """Forwards only, in evaluation mode and without gradients: the loss (given targets) and the outputs."""
+        if targets is not None and self.loss is None:
+            raise ConfigurationError("evaluate with targets needs loss=... in the Pipeline")
+        schedule = self.schedule if self.schedule.forward_only else self.schedule.forward_part()
+        modes = [(module, module.training) for stage in self._replicas.values() for module in stage.modules()]
+        try:
+            for stage in self._replicas.values():
+                stage.eval()
+            return self._run(schedule, inputs, targets, training=False)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def profile(self, inputs: Any, targets: Any, repeats: int = 3) -> Costs:
+        """Measure what one micro-batch of weight 1 costs, stage by stage, with one device at work at a time.
+
+        Runs the first batch / m sequences through all stages and back, ``repeats`` times after a warm-up, and returns
+        Costs with one forward, backward, message size and activation size per stage. Parameters do not change.
+        """
+        size = max(1, round(batch_size(inputs, targets) / sum(self.schedule.weights)))
+        first = partial(_first_sequences, count=size)
+        alone = copy.copy(self)
+        alone.schedule = _one_pass(self.schedule)
+        alone.clock, alone._plans, alone._histories, alone._optimizers = "device", {}, {}, {}
+        alone._lr_schedulers = []
+        for _ in range(repeats + 1):
+            report = alone.step(first(inputs), first(targets))
+        for _, parameter in self.named_parameters():
+            parameter.grad = None
+        return _costs_of(report)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the unsplit model, parameter), stage by stage."""
+        for s, stage in enumerate(self._stages):
+            yield from _named(s, stage)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the last step by name; zeros where a parameter got none."""
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self.named_parameters()
+            if p.requires_grad
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them."""
+        return {
+            name: tensor.detach() for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name. Raises ConfigurationError if names or shapes do not match."""
+        own = {name: tensor for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)}
+        odd = sorted(set(own) ^ set(state))
+        if odd:
+            raise ConfigurationError(f"the state does not match this model: {', '.join(odd[:4])}")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ConfigurationError(f"{name} is {list(tensor.shape)}, the state has {list(state[name].shape)}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+            for (_, s), replica in self._replicas.items():
+                if replica is not self._stages[s]:
+                    replica.load_state_dict(self._stages[s].state_dict())
+
+    def close(self) -> None:
+        """Nothing is left running between steps with ``launch="threads"``; here for symmetry with ``with``."""
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- one run -------------------------------------------------------------------------------------------------
+
+    def _run(self, schedule: Schedule, inputs: Any, targets: Any, *, training: bool) -> StepReport:
+        batch = batch_size(inputs, targets)
+        sizes = schedule.microbatch_sizes(batch)
+        schedule = schedule.for_batch(batch)
+        ambient = Ambient(self.torch_devices)
+        payloads = make_inputs(inputs, sizes)
+        tasks = None
+        if targets is not None:
+            last = self.torch_devices[schedule.placement[-1][0]]
+            tasks = make_tasks(targets, sizes, last, self._terms, self._reduction)
+        first = payloads[0].tensors[0] if payloads[0].single else payloads[0].tensors
+        self._probe(first, None if tasks is None else tasks[0].targets)
+        workers, wire = self._make_workers(schedule, ambient, payloads, tasks, sizes, training)
+        on_cpu = all(device.type == "cpu" for device in self.torch_devices)
+        runs = [partial(ambient.run, worker.run, worker.torch_device) for worker in workers]
+        outcomes = run_threads(runs, wire.abort, one_core_each=on_cpu)
+        logs: list[DeviceLog] = [outcome.result for outcome in outcomes]
+        for worker, log in zip(workers, logs, strict=True):
+            log.readings = worker.meter.readings()
+        cpu = sum(outcome.cpu for outcome in outcomes)
+        norm = None
+        if training:
+            self._reduce_replicas()
+            norm = self._clip()
+            if self._optimizers:
+                cpu += self._update(logs, ambient, on_cpu)
+        loss = self._collect_loss(workers, schedule)
+        report = build_report(
+            schedule,
+            logs,
+            clock=self.clock,
+            batch=batch,
+            history=self._histories.setdefault((training, batch), CostHistory(self.window)),
+            unit_costs=self.unit_costs,
+            latency=self.latency,
+            bandwidth=self.bandwidth,
+            loss=loss,
+            step=self.step_number,
+            worker_cpu_seconds=cpu if on_cpu else math.nan,
+            peak_activation_bytes=tuple(memory.peak for memory in self._memory),
+            gradient_norm=norm,
+            outputs=None if training else _join(workers, schedule),
+        )
+        if training:
+            self.step_number += 1
+        return report
+
+    def _make_workers(
+        self, schedule: Schedule, ambient: Ambient, payloads: Any, tasks: Any, sizes: Sequence[int], training: bool
+    ) -> tuple[list[Worker], Wire]:
+        kind = "train" if training else "evaluate"
+        if kind not in self._plans:
+            self._plans[kind] = plan_devices(schedule)
+        plans, channels = self._plans[kind]
+        link = {"latency": self.latency, "bandwidth": self.bandwidth} if self.clock == "wall" else {}
+        wire = Wire(channels, self.torch_devices, outstanding=self.outstanding, **link)
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        workers = []
+        for r in range(schedule.devices):
+            own = [module for (device, _), module in self._replicas.items() if device == r]
+            self._memory[r].reset(tensor for module in own for tensor in (*module.parameters(), *module.buffers()))
+            runners = {
+                s: StageRunner(
+                    s,
+                    self._replicas[r, s],
+                    self._memory[r],
+                    ambient,
+                    loss=self.loss if s == schedule.stages - 1 and tasks is not None else None,
+                    recompute="R" in schedule.ops,
+                    training=training,
+                    key=(self.seed, self.step_number),
+                    first_sequences=starts,
+                )
+                for s in schedule.stages_on(r)
+            }
+            place = self.torch_devices[r]
+            meter = make_meter(place, self._gpu_locks.get(place))
+            workers.append(Worker(r, plans[r], runners, wire, meter, self._memory[r], place, payloads, tasks))
+        return workers, wire
+
+    def _probe(self, inputs: Any, targets: Any) -> None:
+        """Check once per kind of micro-batch that the stages fit together."""
+        tensors = [t for value in (inputs, targets) if value is not None for t in _tensors(value)]
+        signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
+        if signature not in self._probed:
+            check_fit(self._stages, self.loss if targets is not None else None, inputs, targets)
+            self._probed.add(signature)
+
+    def _update(self, logs: Sequence[DeviceLog], ambient: Ambient, on_cpu: bool) -> float:
+        """Step each stage's optimizer on its device, all devices at once; returns their CPU time."""
+
+        def work(r: int) -> list[float]:
+            meter = make_meter(self.torch_devices[r], self._gpu_locks.get(self.torch_devices[r]))
+            for (device, _), made in self._optimizers.items():
+                if device == r:
+                    meter.begin()
+                    try:
+                        made.step()
+                    finally:
+                        meter.end()
+            return [reading.cost for reading in meter.readings()]
+
+        runs = [partial(ambient.run, partial(work, r), self.torch_devices[r]) for r in range(len(logs))]
+        outcomes = run_threads(runs, lambda: None, one_core_each=on_cpu)
+        for log, outcome in zip(logs, outcomes, strict=True):
+            log.update_cost = sum(outcome.result)
+        for scheduler in self._lr_schedulers:
+            scheduler.step()
+        return sum(outcome.cpu for outcome in outcomes)
+
+    def _reduce_replicas(self) -> None:
+        """A stage that lives on two devices gets the sum of both gradients on both, and is stepped alike."""
+        for s, homes in enumerate(self.schedule.placement):
+            if len(homes) < 2:
+                continue
+            owners = [list(self._replicas[r, s].parameters()) for r in homes]
+            for parameters in zip(*owners, strict=True):
+                grads = [p.grad for p in parameters if p.grad is not None]
+                if not grads:
+                    continue
+                total = torch.stack([grad.to(parameters[0].device) for grad in grads]).sum(0)
+                for parameter in parameters:
+                    parameter.grad = total.to(parameter.device, copy=True)
+
+    def _clip(self) -> float | None:
+        """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
+        if self.clip_norm is None:
+            return None
+        home = self.torch_devices[0]
+        norms = []
+        for stage in self._stages:
+            grads = [p.grad for p in stage.parameters() if p.grad is not None]
+            if grads:
+                norms.append(torch.nn.utils.get_total_norm(grads).to(home))
+        total = torch.linalg.vector_norm(torch.stack(norms))
+        for module in self._replicas.values():
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), self.clip_norm, total)
+        return float(total)
+
+    def _collect_loss(self, workers: Sequence[Worker], schedule: Schedule) -> float | None:
+        last = schedule.stages - 1
+        found = [loss for r in schedule.placement[last] for loss in workers[r].runners[last].losses.values()]
+        return float(torch.stack([loss.to(torch.float64).cpu() for loss in found]).sum()) if found else None
+
+    # ---- setting up ----------------------------------------------------------------------------------------------
+
+    def _place(self, schedule: Schedule) -> dict[tuple[int, int], nn.Module]:
+        """(device, stage) -> module. The first home of a stage has the caller's module, a second one a copy."""
+        placed: dict[tuple[int, int], nn.Module] = {}
+        for s, homes in enumerate(schedule.placement):
+            for number, r in enumerate(homes):
+                module = self._stages[s] if number == 0 else copy.deepcopy(self._stages[s])
+                placed[r, s] = module.to(self.torch_devices[r]) if self.torch_devices[r].type != "cpu" else module
+        return placed
+
+    def _share_gpus(self) -> dict[torch.device, threading.Lock]:
+        """A lock for each GPU that several devices share, where slots are timed one by one."""
+        gpus = [device for device in self.torch_devices if device.type == "cuda"]
+        if self.clock != "device":
+            return {}
+        return {device: threading.Lock() for device in set(gpus) if gpus.count(device) > 1}
+
+
+def _one_of(what: str, given: str, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        raise ConfigurationError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
+
+
+def _make_stages(
+    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None
+) -> list[nn.Module]:
+    if isinstance(model, nn.Module):
+        return list(cut_model(model, schedule.stages, cuts))
+    if not callable(model):
+        raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
+    if cuts is not None:
+        raise ConfigurationError("cuts are for a model that is cut here; build_stage(s) makes its stages itself")
+    stages = []
+    for s in range(schedule.stages):
+        stage = model(s)
+        if not isinstance(stage, nn.Module):
+            raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
+        stages.append(stage)
+    return stages
+
+
+def _named(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
+    if isinstance(stage, Stage):
+        yield from stage.named_unsplit_parameters()
+    else:
+        yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
+
+
+def _state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(stage, Stage):
+        yield from stage.unsplit_state()
+    else:
+        yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
+
+
+def _refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
+    owner: dict[int, tuple[int, str]] = {}
+    for s, stage in enumerate(stages):
+        for name, parameter in _named(s, stage):
+            other, known = owner.setdefault(id(parameter), (s, name))
+            if other != s:
+                raise ConfigurationError(
+                    f"parameter '{known}' of stage {other} is also '{name}' of stage {s}: a shared parameter cannot "
+                    "live in two stages; untie it, or cut the model so that one stage holds both"
+                )
+
+
+def _refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
+    for s, stage in enumerate(stages):
+        for name, module in stage.named_modules():
+            is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+            if is_dropout and not isinstance(module, KeyedDropout):
+                raise ConfigurationError(
+                    f"stage {s} has {type(module).__name__} at '{name}': recomputing (R) would draw another mask than "
+                    "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"
+                )
+
+
+def _tensors(value: Any) -> tuple[Tensor, ...]:
+    return (value,) if isinstance(value, Tensor) else tuple(value)
+
+
+def _first_sequences(value: Any, count: int) -> Any:
+    return value[:count] if isinstance(value, Tensor) else tuple(tensor[:count] for tensor in value)
+
+
+def _join(workers: Sequence[Worker], schedule: Schedule) -> Tensor | tuple[Tensor, ...]:
+    """The last stage's outputs of all micro-batches, back in one batch."""
+    last = schedule.stages - 1
+    found = {i: out for r in schedule.placement[last] for i, out in workers[r].runners[last].outputs.items()}
+    parts = [found[i][0] for i in range(schedule.microbatches)]
+    home = parts[0][0].device
+    joined = tuple(torch.cat([tensor.to(home) for tensor in column]) for column in zip(*parts, strict=True))
+    return joined[0] if found[0][1] else joined
+
+
+def _one_pass(schedule: Schedule) -> Schedule:
+    """One micro-batch of weight 1 through all stages and back, each stage on its first device."""
+    homes = tuple(devices[:1] for devices in schedule.placement)
+    programs = tuple(
+        (
+            *(Action(s, "F", 0) for s, (home,) in enumerate(homes) if home == r),
+            *(Action(s, "B", 0) for s, (home,) in reversed(list(enumerate(homes))) if home == r),
+        )
+        for r in range(schedule.devices)
+    )
+    return Schedule("profile", programs, homes, (1.0,))
+
+
+def _costs_of(report: StepReport) -> Costs:
+    timeline = report.timeline
+    forward, backward, kept = ([0.0] * timeline.schedule.stages for _ in range(3))
+    for span in timeline.spans:
+        assert isinstance(span.slot, Action)
+        (forward if span.slot.op == "F" else backward)[span.slot.stage] = span.duration
+    for holding in timeline.holdings:
+        held = 0.0
+        for span in timeline.on_device(holding.device):
+            assert isinstance(span.slot, Action)
+            after = dict(holding.steps)[span.end]
+            if span.slot.op == "F":
+                kept[span.slot.stage], held = after - held, after
+    sizes = [0.0] * timeline.schedule.stages
+    for message in timeline.messages:
+        if message.kind == "activation":
+            sizes[message.producer.stage] = message.size
+    return Costs(
+        forward=forward, backward=backward, message_bytes=sizes, activation_bytes=kept, unit="s"
+    )

@@ -1,0 +1,139 @@
+"""Does each stage's output fit the next, and is the loss a scalar? Found out before anything starts.
+
+The stages run once on ``meta`` tensors, which have shapes and no data. The modules run as throw-away copies, so that
+nothing the model remembers is touched. Some models cannot run without data; where the first try fails it is repeated on
+one real sequence, and only what fails there too counts. An exception that the model's own code raises is no misfit:
+it is left to the run, which reports it from where it happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dis
+import io
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+from pipelab.models.cut import call_layer
+from pipelab.runtime.payload import describe, flatten
+
+__all__ = ["check_fit"]
+
+
+class _Misfit(Exception):
+    """One stage refused its input."""
+
+    def __init__(self, stage: int, took: Sequence[Tensor], error: BaseException) -> None:
+        super().__init__(stage)
+        self.stage, self.took, self.error = stage, took, error
+
+
+def check_fit(
+    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, inputs: Any, targets: Any
+) -> None:
+    """Raise ConfigurationError naming the stages if one cannot take what the one before it gives, or the loss fails.
+
+    ``inputs`` and ``targets`` are one micro-batch.
+    """
+    try:
+        _walk(stages, loss, inputs, targets, meta=True)
+        return
+    except ConfigurationError:
+        raise
+    except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
+        pass
+    one = _map(inputs, lambda t: t[:1])
+    try:
+        _walk(stages, loss, one, _map(targets, lambda t: t[:1]), meta=False)
+    except ConfigurationError:
+        raise
+    except _Misfit as misfit:
+        if _raised_by_model(misfit.error):
+            return
+        raise ConfigurationError(_sentence(misfit, len(stages))) from misfit.error
+    except Exception:  # noqa: BLE001 (a copy could not be made, say: the run itself will tell)
+        return
+
+
+def _walk(
+    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, x: Any, targets: Any, *, meta: bool
+) -> None:
+    with (
+        torch.no_grad(),
+        contextlib.redirect_stdout(io.StringIO()),
+        torch.random.fork_rng(devices=[]),
+    ):
+        for s, stage in enumerate(stages):
+            copied = _copy(stage, meta=meta)
+            x = _map(x, lambda t, m=copied: t.to("meta" if meta else _home(m, t)))  # type: ignore[misc]
+            took = flatten(x, "inputs")[0]
+            try:
+                x = call_layer(copied, x)
+            except Exception as error:
+                raise _Misfit(s, took, error) from error
+            flatten(x, f"the output of stage {s}")
+        if loss is None or targets is None:
+            return
+        gave = flatten(x, "output")[0]
+        fn = _copy(loss, meta=meta) if isinstance(loss, nn.Module) else loss
+        try:
+            value = fn(x, _map(targets, lambda t: t.to(gave[0].device)))
+        except Exception as error:
+            raise _Misfit(len(stages), gave, error) from error
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ConfigurationError(
+                f"the loss must be a scalar, got {describe([value])}; reduce it, for example with .mean()"
+            )
+        if not isinstance(value, Tensor):
+            raise ConfigurationError(f"the loss must return a scalar tensor, got {type(value).__name__}")
+
+
+def _copy(module: Any, *, meta: bool) -> Any:
+    """A copy with Python state of its own; on ``meta`` its tensors are stand-ins without data."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if meta:
+            stand_in = torch.empty_like(tensor, device="meta")
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(stand_in, tensor.requires_grad) if is_parameter else stand_in
+        elif isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = tensor  # read, never written: shared
+    return copy.deepcopy(module, memo)
+
+
+def _home(module: nn.Module, default: Tensor) -> torch.device:
+    return next((p.device for p in module.parameters()), default.device)
+
+
+def _map(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return fn(value)
+    return tuple(fn(tensor) for tensor in value) if value is not None else None
+
+
+def _raised_by_model(error: BaseException) -> bool:
+    """Whether a ``raise`` or ``assert`` outside torch threw it, rather than an operation that did not fit."""
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    code = last.tb_frame.f_code
+    if "torch" in last.tb_frame.f_globals.get("__name__", "").split(".")[:1]:
+        return False
+    return code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _sentence(misfit: _Misfit, stages: int) -> str:
+    given, reason = describe(misfit.took), str(misfit.error).splitlines()[0]
+    if misfit.stage == stages:
+        return f"the loss cannot take the last stage's output {given}: {reason}"
+    if misfit.stage == 0:
+        return f"stage 0 cannot take the inputs {given}: {reason}"
+    return f"stage {misfit.stage} cannot take what stage {misfit.stage - 1} gives, {given}: {reason}"

@@ -1,0 +1,55 @@
+"""The unsplit model as oracle: its loss and gradients on the whole batch, to compare a pipeline's with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+from pipelab.models.dropout import dropout_key
+
+__all__ = ["Reference", "gradient_error", "unsplit_gradients"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Loss and gradients of the unsplit model."""
+
+    loss: float
+    gradients: Mapping[str, Tensor]
+
+
+def unsplit_gradients(
+    model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, targets: Any, *, seed: int = 0, step: int = 0
+) -> Reference:
+    """Run ``model`` in one piece on the whole batch. Its ``.grad`` fields are left as they were.
+
+    ``seed`` and ``step`` key the dropout, as in a Pipeline with that seed at its step number ``step``.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.enable_grad(), dropout_key(seed, step):
+        value = loss(model(inputs), targets)
+        grads = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    return Reference(
+        float(value.detach()),
+        {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), grads, strict=True)},
+    )
+
+
+def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """max |g - g*| / max |g*| over the whole model. (Per tensor it would be meaningless: some true gradients are 0.)
+
+    Raises ConfigurationError if the two do not hold the same parameters.
+    """
+    if set(gradients) != set(reference):
+        odd = sorted(set(gradients) ^ set(reference))
+        raise ConfigurationError(f"gradients of different parameters cannot be compared: {', '.join(odd[:4])}")
+    worst = largest = 0.0
+    for name, true in reference.items():
+        worst = max(worst, float((gradients[name].to(true.device, true.dtype) - true).abs().max()))
+        largest = max(largest, float(true.abs().max()))
+    return worst / largest if largest else worst

@@ -1,0 +1,200 @@
+"""One stage on one device: what each op does with real tensors.
+
+Per micro-batch it keeps the input (a leaf of its own graph), the edges of the graph at the output, and nothing else:
+the output itself goes with the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from pipelab.errors import ConfigurationError
+from pipelab.models.cut import call_layer
+from pipelab.models.dropout import dropout_key
+from pipelab.runtime.ambient import Ambient
+from pipelab.runtime.memory import MemoryMeter
+from pipelab.runtime.payload import Payload, describe, flatten
+from pipelab.schedules.action import Action
+
+__all__ = ["StageRunner", "Task"]
+
+
+@dataclass(slots=True)
+class Task:
+    """What the last stage does with a micro-batch: its targets, and the weight of its mean loss in the batch's."""
+
+    targets: Any
+    factor: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What a stage keeps of one micro-batch between its forward and its backward."""
+
+    inputs: tuple[Tensor, ...]
+    single: bool
+    edges: tuple[GradientEdge | None, ...] = ()
+    held: list[Any] = field(default_factory=list)
+    seeds: tuple[list[GradientEdge], list[Tensor]] | None = None
+    one: Tensor | None = None
+
+    def arguments(self) -> Any:
+        return self.inputs[0] if self.single else self.inputs
+
+
+class StageRunner:
+    """Runs the ops of one stage. ``loss`` is set on the last stage only."""
+
+    def __init__(
+        self,
+        index: int,
+        module: nn.Module,
+        meter: MemoryMeter,
+        ambient: Ambient,
+        *,
+        loss: Callable[[Any, Any], Tensor] | None,
+        recompute: bool,
+        training: bool,
+        key: tuple[int, int],
+        first_sequences: Sequence[int],
+    ) -> None:
+        self.index, self.module, self.meter, self.ambient = index, module, meter, ambient
+        self.loss, self.recompute, self.training = loss, recompute, training
+        self.key, self.first_sequences = key, first_sequences
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.losses: dict[int, Tensor] = {}
+        self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
+        self._kept: dict[int, _Kept] = {}
+        self._tasks: dict[int, Task] = {}
+
+    def forward(self, i: int, payload: Payload, task: Task | None) -> Payload:
+        """F: run micro-batch ``i`` and return what the next stage gets (the last stage: its detached output)."""
+        takes = payload.takes_gradient if self.training else (False,) * len(payload.tensors)
+        inputs = tuple(t.detach().requires_grad_(g) for t, g in zip(payload.tensors, takes, strict=True))
+        kept = _Kept(inputs, payload.single, held=self.meter.hold(inputs))
+        build_graph = self.training and not self.recompute
+        outputs, single = self._run(i, kept, task, build_graph=build_graph, buffers=None)
+        if self.training:
+            self._kept[i] = kept
+            if task is not None:
+                self._tasks[i] = task
+        if build_graph:
+            gives = tuple(output.requires_grad for output in outputs)
+        else:  # a graph comes with R: what could take a gradient will
+            gives = tuple(output.is_floating_point() or output.is_complex() for output in outputs)
+        return Payload(tuple(output.detach() for output in outputs), single, gives, Action(self.index, "F", i))
+
+    def run_recompute(self, i: int) -> None:
+        """R: the forward again from the kept input, this time with autograd; buffers move only once, in F."""
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        self._run(i, self._kept[i], self._tasks.get(i), build_graph=True, buffers=buffers)
+
+    def backward(self, i: int, gradient: Payload | None) -> Payload:
+        """B: gradients of weights and input at once; returns the message to the stage before."""
+        kept = self._kept.pop(i)
+        edges, grads = self._seeds(kept, gradient)
+        if edges:
+            torch.autograd.backward(edges, grads)
+        return self._gradients(i, kept, [x.grad for x in kept.inputs if x.requires_grad], "B")
+
+    def backward_input(self, i: int, gradient: Payload | None) -> Payload:
+        """I: the gradient of the input alone. The graph stays for W."""
+        kept = self._kept[i]
+        edges, grads = self._seeds(kept, gradient)
+        takers = [x for x in kept.inputs if x.requires_grad]
+        found: Sequence[Tensor | None] = [None] * len(takers)
+        if edges and takers:
+            found = torch.autograd.grad(edges, takers, grads, retain_graph=True, allow_unused=True)
+        # W walks the same graph from the same seeds: it computes some of the chain a second time.
+        kept.seeds = (edges, grads)
+        kept.held += self.meter.hold(grads)
+        return self._gradients(i, kept, list(found), "I")
+
+    def backward_weight(self, i: int, gradient: Payload | None) -> None:
+        """W: the gradients of the weights, from where I left off (or, on stage 0 without I, from the gradient)."""
+        kept = self._kept.pop(i)
+        edges, grads = kept.seeds if kept.seeds is not None else self._seeds(kept, gradient)
+        if not edges or not self.parameters:
+            return
+        found = torch.autograd.grad(edges, self.parameters, grads, allow_unused=True)
+        for parameter, grad in zip(self.parameters, found, strict=True):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+
+    def _run(
+        self, i: int, kept: _Kept, task: Task | None, *, build_graph: bool, buffers: dict[str, Tensor] | None
+    ) -> tuple[tuple[Tensor, ...], bool]:
+        """The stage's forward, and on the last stage the loss."""
+        key = dropout_key(*self.key, self.first_sequences[i])
+        with torch.set_grad_enabled(build_graph), self.ambient.autocast(), key, self._hooks(build_graph):
+            if buffers:
+                # The module runs on copies of its buffers, so that running statistics are not updated twice.
+                value = torch.func.functional_call(_Caller(self.module), _prefixed(buffers), (kept.arguments(),))
+            else:
+                value = call_layer(self.module, kept.arguments())
+            outputs, single = flatten(value, f"the output of stage {self.index}")
+            result = outputs
+            if task is not None and self.loss is not None:
+                loss = self.loss(value, task.targets)
+                _require_scalar(loss)
+                if buffers is None:
+                    self.losses[i] = loss.detach() * task.factor
+                result = (loss * task.factor,)
+                kept.one = torch.ones_like(loss)
+        if build_graph:
+            kept.edges = tuple(get_gradient_edge(t) if t.requires_grad else None for t in result)
+        return outputs, single
+
+    def _hooks(self, build_graph: bool) -> Any:
+        return self.meter.hooks() if build_graph and self.meter.enabled else nullcontext()
+
+    def _seeds(self, kept: _Kept, gradient: Payload | None) -> tuple[list[GradientEdge], list[Tensor]]:
+        """Where the backward starts, and with what: ones at the loss, elsewhere the gradients that came."""
+        if gradient is None:
+            given: tuple[Tensor | None, ...] = (kept.one,)
+        else:  # the message holds only the gradients there are
+            rest = iter(gradient.tensors)
+            given = tuple(next(rest) if takes else None for takes in gradient.takes_gradient)
+        pairs = [(e, g) for e, g in zip(kept.edges, given, strict=True) if e is not None and g is not None]
+        kept.edges = ()
+        return [edge for edge, _ in pairs], [grad for _, grad in pairs]
+
+    def _gradients(self, i: int, kept: _Kept, grads: Sequence[Tensor | None], op: str) -> Payload:
+        """The message to the stage before: one gradient per input that takes one, zeros where it was not used."""
+        takers = [x for x in kept.inputs if x.requires_grad]
+        found = tuple(
+            torch.zeros_like(x) if grad is None else grad.detach() for x, grad in zip(takers, grads, strict=True)
+        )
+        takes = tuple(x.requires_grad for x in kept.inputs)
+        return Payload(found, False, takes, Action(self.index, op, i))
+
+
+def _require_scalar(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise ConfigurationError(f"the loss must return a scalar tensor, got {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ConfigurationError(
+            f"the loss must be a scalar, got {describe([loss])}; reduce it, for example with .mean()"
+        )
+
+
+class _Caller(nn.Module):
+    """Lets functional_call run a module the way a stage runs it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Any) -> Any:
+        return call_layer(self.module, x)
+
+
+def _prefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"module.{name}": tensor for name, tensor in tensors.items()}

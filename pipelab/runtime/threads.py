@@ -1,0 +1,83 @@
+"""Launch ``threads``: one thread per device inside this process, gone when the step is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipelab.runtime.channels import Aborted
+
+__all__ = ["Outcome", "run_threads"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a thread came to: its result or its error, and the CPU time that it used (seconds)."""
+
+    result: Any = None
+    error: BaseException | None = None
+    failed_at: float = 0.0
+    cpu: float = 0.0
+
+
+@contextmanager
+def _one_intra_op_thread(limit: bool):  # type: ignore[no-untyped-def]
+    """Each device is one core: p workers with a pool each would fight over the machine."""
+    before = torch.get_num_threads()
+    if limit:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if limit:
+            torch.set_num_threads(before)
+
+
+def run_threads(
+    work: Sequence[Callable[[], Any]], abort: Callable[[], None], *, one_core_each: bool = True
+) -> list[Outcome]:
+    """Run each piece of ``work`` in a thread of its own and wait for all.
+
+    If one raises, ``abort`` is called to wake the others, and once all have ended the first error is raised. The same
+    happens on KeyboardInterrupt: no thread outlives this call.
+    """
+    outcomes = [Outcome() for _ in work]
+
+    def body(number: int) -> None:
+        outcome = outcomes[number]
+        begun = time.thread_time()
+        try:
+            outcome.result = work[number]()
+        except BaseException as error:  # noqa: BLE001 (it is raised again in the caller's thread)
+            outcome.error, outcome.failed_at = error, time.perf_counter()
+            abort()
+        outcome.cpu = time.thread_time() - begun
+
+    with _one_intra_op_thread(one_core_each):
+        threads = [
+            threading.Thread(target=body, args=(number,), name=f"pipelab device {number}", daemon=True)
+            for number in range(len(work))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            abort()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
+    failed = [o for o in outcomes if o.error is not None and not isinstance(o.error, Aborted)]
+    if failed:
+        first = min(failed, key=lambda o: o.failed_at)
+        assert first.error is not None
+        raise first.error
+    return outcomes

@@ -1,0 +1,215 @@
+"""The worker loop: walk one device's program. The same loop in every launch; only the wire differs.
+
+For each slot: receive what it needs, run it, record its cost, send what it made::
+
+    for slot in program:
+        inbox = receive(slot)          # every message up to the ones it needs, in the order of sending
+        with meter: outbox = run(slot)
+        send(outbox)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+
+from pipelab.errors import PipelabError, StageError
+from pipelab.runtime.channels import Aborted
+from pipelab.runtime.clocks import Reading, SlotMeter
+from pipelab.runtime.memory import MemoryMeter, Sample
+from pipelab.runtime.payload import Payload
+from pipelab.runtime.stage import StageRunner, Task
+from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.dependencies import SlotGraph
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel, Route, routes
+
+__all__ = ["Delivery", "DeviceLog", "Plan", "WireEnd", "Worker", "plan_devices", "stage_error"]
+
+
+class WireEnd(Protocol):
+    """What a worker asks of the wire."""
+
+    def send(self, channel: Channel, payload: Payload) -> None:
+        """Send; comes back at once."""
+        ...
+
+    def receive(self, channel: Channel) -> Payload:
+        """The next message of the channel, in the order of sending."""
+        ...
+
+    def check(self) -> None:
+        """Raise Aborted if another device has failed."""
+        ...
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one device's slots receive and send.
+
+    ``receives[k]`` are (channel, routes to take from it) for slot k; ``sends[k]`` maps an action of slot k to its
+    (channel, consumer). ``local[k]`` maps it to the consumer on this same device.
+    """
+
+    program: tuple[Any, ...]
+    receives: list[list[tuple[Channel, Route]]]
+    sends: list[dict[Action, tuple[Channel, Action]]]
+    local: list[dict[Action, Action]]
+
+
+def plan_devices(schedule: Schedule) -> tuple[list[Plan], list[Channel]]:
+    """The plans of all devices and the channels between them, read off the table."""
+    graph = SlotGraph(schedule.programs, schedule.placement)
+    plans = [
+        Plan(program, [[] for _ in program], [{} for _ in program], [{} for _ in program])
+        for program in schedule.programs
+    ]
+    channels = routes(graph)
+    for channel, messages in channels.items():
+        taken = 0
+        wanted: dict[int, int] = {}  # slot of the receiver -> how many messages it must have taken
+        for number, route in enumerate(messages):
+            plans[channel.source].sends[route.sent_by[1]][route.producer] = (channel, route.consumer)
+            position = route.needed_by[1]
+            wanted[position] = max(wanted.get(position, 0), number + 1)
+        for position in sorted(wanted):
+            for route in messages[taken : wanted[position]]:
+                plans[channel.destination].receives[position].append((channel, route))
+            taken = max(taken, wanted[position])
+    for device, program in enumerate(schedule.programs):
+        for position in range(len(program)):
+            for edge in graph.edges_into(device, position):
+                if edge.kind != "local" and edge.source.device == device:
+                    plans[device].local[edge.source.position][edge.supplier] = edge.action
+    return plans, list(channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that was really used: host times of sending and of the start of the slot that used it."""
+
+    channel: Channel
+    route: Route
+    sent: float
+    taken: float
+    size: int
+
+
+@dataclass(slots=True)
+class DeviceLog:
+    """What one device did in a step."""
+
+    readings: list[Reading] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    update_cost: float = 0.0
+
+
+class Worker:
+    """Runs one device's program once."""
+
+    def __init__(
+        self,
+        device: int,
+        plan: Plan,
+        runners: Mapping[int, StageRunner],
+        wire: WireEnd,
+        meter: SlotMeter,
+        memory: MemoryMeter,
+        torch_device: torch.device,
+        inputs: Sequence[Payload] | None,
+        tasks: Sequence[Task] | None,
+    ) -> None:
+        self.device, self.plan, self.runners, self.wire = device, plan, runners, wire
+        self.meter, self.memory, self.torch_device = meter, memory, torch_device
+        self.inputs, self.tasks = inputs, tasks
+        self.log = DeviceLog()
+        self._mail: dict[Action, Payload] = {}
+        self._mail_held: dict[Action, Any] = {}
+
+    def run(self) -> DeviceLog:
+        """Walk the program."""
+        for position, slot in enumerate(self.plan.program):
+            self.wire.check()
+            self._receive(position)
+            self.memory.begin_slot()
+            made: list[tuple[Action, Payload | None]] = []
+            self.meter.begin()
+            try:
+                for action in actions_of(slot):
+                    payload = self._act(action)
+                    made.append((action, payload))
+                    consumer = self.plan.local[position].get(action)
+                    if consumer is not None and payload is not None:
+                        self._mail[consumer] = payload
+                        self._mail_held[consumer] = self.memory.hold(payload.tensors)
+            finally:
+                self.meter.end()
+            self.log.samples.append(self.memory.end_slot())
+            for action, payload in made:
+                if payload is not None and action in self.plan.sends[position]:
+                    self.wire.send(self.plan.sends[position][action][0], payload)
+        return self.log
+
+    def _receive(self, position: int) -> None:
+        for channel, route in self.plan.receives[position]:
+            payload = self.wire.receive(channel)
+            if payload.producer != route.producer:
+                raise PipelabError(
+                    f"device {self.device} expected {route.producer} next on channel {channel}, got {payload.producer}"
+                )
+            self._mail[route.consumer] = payload
+            self._mail_held[route.consumer] = self.memory.hold(payload.tensors)
+            self.log.deliveries.append(Delivery(channel, route, payload.sent, payload.taken, payload.size))
+
+    def _act(self, action: Action) -> Payload | None:
+        """Run one action; errors say where they happened."""
+        runner = self.runners[action.stage]
+        i = action.microbatch
+        try:
+            mail = self._mail.pop(action, None)
+            held = self._mail_held.pop(action, None)
+            if action.op == "F":
+                payload = mail if mail is not None else self._first_input(i)
+                task = self.tasks[i] if runner.loss is not None and self.tasks is not None else None
+                del held  # from here on the stage counts its input itself
+                return runner.forward(i, payload, task)
+            if action.op == "R":
+                return runner.run_recompute(i)
+            if action.op == "B":
+                return runner.backward(i, mail)
+            if action.op == "I":
+                return runner.backward_input(i, mail)
+            return runner.backward_weight(i, mail)
+        except (Aborted, StageError):
+            raise
+        except Exception as error:
+            raise stage_error(error, self.device, action) from error
+
+    def _first_input(self, i: int) -> Payload:
+        """Micro-batch ``i`` of the caller's inputs, in memory of this device's own."""
+        assert self.inputs is not None
+        return self.inputs[i].copy_to(self.torch_device)
+
+
+def stage_error(error: Exception, device: int, action: Action) -> StageError:
+    """The error that reaches the caller: a StageError that is also of the original's type, where Python allows it."""
+    message = (
+        f"{type(error).__name__} on device {device}, stage {action.stage}, action {action}, micro-batch "
+        f"{action.microbatch}: {error}"
+    )
+    kind: type[StageError] = StageError
+    if isinstance(error, Exception) and not isinstance(error, StageError):
+        try:
+            kind = type(StageError.__name__, (StageError, type(error)), {"__module__": StageError.__module__})
+            made = kind(message)
+        except TypeError:  # its constructor or layout does not allow it
+            made = StageError(message)
+    made.device, made.stage, made.action, made.microbatch = device, action.stage, str(action), action.microbatch
+    return made
+
+
