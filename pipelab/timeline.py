@@ -336,7 +336,9 @@ class Timeline:
             common = {"cat": message.kind, "name": message.kind, "id": number, "tid": 0}
             starts = self._starts_of(message)
             # A flow binds to the slice that encloses its time stamp, so it leaves just inside the sender's span.
-            events.append({"ph": "s", "pid": message.source, "ts": (message.sent - self.start) * scale - 1e-3, **common})
+            events.append(
+                {"ph": "s", "pid": message.source, "ts": (message.sent - self.start) * scale - 1e-3, **common}
+            )
             events.append({"ph": "f", "bp": "e", "pid": message.destination, "ts": starts * scale + 1e-3, **common})
         for holding in self.holdings:
             for t, held in holding.steps:
@@ -429,9 +431,7 @@ class Comparison:
             ("messages", str(self.first.message_count), str(self.second.message_count)),
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(
-            f"{label:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for label, a, b in rows
-        )
+        return "\n".join(f"{label:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for label, a, b in rows)
 
 
 def compare(first: Timeline, second: Timeline) -> Comparison:

@@ -44,8 +44,11 @@ def choose_devices(choice: DeviceChoice, devices: int) -> tuple[torch.device, ..
     for device in chosen:
         if device.type == "cuda" and (device.index or 0) >= present:
             here = "no GPU is present" if not present else f"there are GPUs 0..{present - 1}"
-            raise ConfigurationError(f"{device} was asked for, but {here}; use device='cpu'" if not present else
-                                     f"{device} was asked for, but {here}")
+            raise ConfigurationError(
+                f"{device} was asked for, but {here}; use device='cpu'"
+                if not present
+                else f"{device} was asked for, but {here}"
+            )
     return tuple(torch.device("cuda", d.index or 0) if d.type == "cuda" else d for d in chosen)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.models.cut import Stage, cut_model
 from pipelab.models.dropout import KeyedDropout
+from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
 from pipelab.runtime.channels import Wire
 from pipelab.runtime.clocks import make_meter
@@ -111,6 +111,8 @@ class Pipeline:
         self.latency, self.bandwidth = Costs(latency=latency, bandwidth=bandwidth).latency, bandwidth
         self.outstanding, self.window = outstanding, window
         self.torch_devices = choose_devices(device, schedule.devices)
+        if any(torch_device.type == "cpu" for torch_device in self.torch_devices):
+            keep_freed_memory()
         self.step_number = 0
         """Number of the next step; keys the dropout."""
         self._terms = default_terms(loss) if loss_terms is None else loss_terms
@@ -202,9 +204,7 @@ class Pipeline:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them."""
-        return {
-            name: tensor.detach() for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)
-        }
+        return {name: tensor.detach() for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy tensors in by name. Raises ConfigurationError if names or shapes do not match."""
@@ -305,6 +305,7 @@ class Pipeline:
                     training=training,
                     key=(self.seed, self.step_number),
                     first_sequences=starts,
+                    keep_outputs=not training and s == schedule.stages - 1,
                 )
                 for s in schedule.stages_on(r)
             }
@@ -505,6 +506,4 @@ def _costs_of(report: StepReport) -> Costs:
     for message in timeline.messages:
         if message.kind == "activation":
             sizes[message.producer.stage] = message.size
-    return Costs(
-        forward=forward, backward=backward, message_bytes=sizes, activation_bytes=kept, unit="s"
-    )
+    return Costs(forward=forward, backward=backward, message_bytes=sizes, activation_bytes=kept, unit="s")

@@ -64,10 +64,11 @@ class StageRunner:
         training: bool,
         key: tuple[int, int],
         first_sequences: Sequence[int],
+        keep_outputs: bool = False,
     ) -> None:
         self.index, self.module, self.meter, self.ambient = index, module, meter, ambient
         self.loss, self.recompute, self.training = loss, recompute, training
-        self.key, self.first_sequences = key, first_sequences
+        self.key, self.first_sequences, self.keep_outputs = key, first_sequences, keep_outputs
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.losses: dict[int, Tensor] = {}
         self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
@@ -85,6 +86,8 @@ class StageRunner:
             self._kept[i] = kept
             if task is not None:
                 self._tasks[i] = task
+        if self.keep_outputs:
+            self.outputs[i] = (outputs, single)
         if build_graph:
             gives = tuple(output.requires_grad for output in outputs)
         else:  # a graph comes with R: what could take a gradient will

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 
-
 from pipelab.errors import PipelabError, StageError
 from pipelab.runtime.channels import Aborted
 from pipelab.runtime.clocks import Reading, SlotMeter
@@ -211,5 +210,3 @@ def stage_error(error: Exception, device: int, action: Action) -> StageError:
             made = StageError(message)
     made.device, made.stage, made.action, made.microbatch = device, action.stage, str(action), action.microbatch
     return made
-
-

@@ -6,8 +6,8 @@ from pipelab.schedules.checker import CODES, Violation, check_schedule, require_
 from pipelab.schedules.schedule import Program, Schedule, TimeTable
 
 __all__ = [
-    "Action",
     "CODES",
+    "Action",
     "Program",
     "Recipe",
     "Schedule",

@@ -108,7 +108,9 @@ def _duplicates(graph: SlotGraph) -> Iterator[Violation]:
             yield Violation("duplicate", place.device, place.position, action, action, sentence)
         whole = Action(action.stage, "B", action.microbatch)
         if action.op in "IW" and whole in graph.places:
-            sentence = f"{action} repeats half of {whole}: a backward is done whole (B) or in halves (I and W), not both"
+            sentence = (
+                f"{action} repeats half of {whole}: a backward is done whole (B) or in halves (I and W), not both"
+            )
             yield Violation("duplicate", first.device, first.position, action, whole, sentence)
 
 
@@ -323,15 +325,14 @@ def _knots(waits: Mapping[tuple[int, int], list[tuple[int, int]]]) -> Iterator[l
                     yield members
 
 
-def why_blocked(
-    schedule: Schedule, action: Action, device: int, finished: Mapping[Action, int]
-) -> Violation | None:
+def why_blocked(schedule: Schedule, action: Action, device: int, finished: Mapping[Action, int]) -> Violation | None:
     """Why ``device`` cannot run ``action`` now, or None if it can: the reason behind a shell's or a widget's refusal.
 
     ``schedule`` gives stages, micro-batches and placement; ``finished`` maps each action that has finished to the
     device that ran it. What the action needs is read from the schedule's own table, so that an R or I that stands
     there is waited for.
     """
+
     def blocked(code: str, blocker: Action | None, sentence: str) -> Violation:
         return Violation(code, device, None, action, blocker, sentence)
 

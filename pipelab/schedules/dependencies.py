@@ -169,4 +169,3 @@ def earliest_slots(
     if stuck:
         raise ScheduleError(f"{stuck} slots of this table wait for ever; check_schedule says which and why")
     return tuple(map(tuple, rows))
-
