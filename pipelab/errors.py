@@ -44,7 +44,7 @@ class ScheduleError(PipelabError, ValueError):
 
 
 class ScheduleParseError(ScheduleError):
-    """A schedule's text that cannot be read. ``row`` and ``column`` count from 0 (row = device), ``token`` is the text."""
+    """A schedule's text that cannot be read. ``row`` (= device) and ``column`` count from 0, ``token`` is the text."""
 
     def __init__(self, message: str, row: int, column: int, token: str) -> None:
         super().__init__(f"row {row}, column {column}: {message}")

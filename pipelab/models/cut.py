@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,11 +64,11 @@ def cut_layers(layers: int, stages: int, cuts: Sequence[int] | None = None) -> t
             raise ConfigurationError(
                 f"{stages} stages need {stages - 1} cuts, got {len(cuts)}: {list(cuts)}; try {even}"
             )
-        if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(bounds)):
             raise ConfigurationError(
                 f"cuts must rise and leave each stage a layer between 0 and {layers}, got {list(cuts)}; try {even}"
             )
-    return tuple(range(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(range(a, b) for a, b in pairwise(bounds))
 
 
 class Stage(nn.Module):

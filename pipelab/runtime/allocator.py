@@ -27,4 +27,4 @@ def keep_freed_memory() -> bool:
         return False
     mebibyte = 2**20
     settings = [(_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MMAP_THRESHOLD, 32 * mebibyte), (_M_TOP_PAD, 64 * mebibyte)]
-    return all([mallopt(what, value) == 1 for what, value in settings])
+    return all(mallopt(what, value) == 1 for what, value in settings)

@@ -1,8 +1,8 @@
 """Activation bytes that one device really holds.
 
 Counted are the tensors that autograd saves (each storage once, parameters and buffers left out), the inputs that the
-runtime keeps for a backward, and messages that were taken off the wire and not used yet. The figure is read from the tensors
-themselves, on CPU and GPU alike.
+runtime keeps for a backward, and messages that were taken off the wire and not used yet. The figure is read from
+the tensors themselves, on CPU and GPU alike.
 """
 
 from __future__ import annotations

@@ -40,7 +40,10 @@ class Payload:
 
 
 def flatten(value: Any, who: str) -> tuple[tuple[Tensor, ...], bool]:
-    """(tensors, whether it was a lone tensor). Raises ConfigurationError for anything but tensors and tuples of them."""
+    """(tensors, whether it was a lone tensor).
+
+    Raises ConfigurationError for anything but tensors and tuples of them.
+    """
     if isinstance(value, Tensor):
         return (value,), True
     if isinstance(value, tuple | list) and value and all(isinstance(item, Tensor) for item in value):

@@ -41,7 +41,7 @@ def unsplit_gradients(
 
 
 def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """Max |g - g*| / max |g*| over the whole model. (Per tensor it would be meaningless: some true gradients are 0.)
+    """max |g - g*| / max |g*| over the whole model. (Per tensor it would be meaningless: some true gradients are 0.)
 
     Raises ConfigurationError if the two do not hold the same parameters.
     """

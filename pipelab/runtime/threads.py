@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Outcome:
 
 
 @contextmanager
-def _one_intra_op_thread(limit: bool):  # type: ignore[no-untyped-def]
+def _one_intra_op_thread(limit: bool) -> Iterator[None]:
     """Each device is one core: p workers with a pool each would fight over the machine."""
     before = torch.get_num_threads()
     if limit:

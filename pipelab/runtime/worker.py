@@ -178,12 +178,14 @@ class Worker:
                 del held  # from here on the stage counts its input itself
                 return runner.forward(i, payload, task)
             if action.op == "R":
-                return runner.run_recompute(i)
+                runner.run_recompute(i)
+                return None
             if action.op == "B":
                 return runner.backward(i, mail)
             if action.op == "I":
                 return runner.backward_input(i, mail)
-            return runner.backward_weight(i, mail)
+            runner.backward_weight(i, mail)
+            return None
         except (Aborted, StageError):
             raise
         except Exception as error:

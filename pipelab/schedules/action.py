@@ -83,7 +83,7 @@ def _explain(text: str) -> str:
     match = _ACTION.fullmatch(text)
     if match:
         return f"'{text}': unknown op '{match[2]}'; ops are {', '.join(OPS)}"
-    mended = text.upper().translate(str.maketrans({"O": "0", " ": "", "_": "", "-": "", ".": ""}))
+    mended = re.sub(r"[ _.-]", "", text.upper()).replace("O", "0")
     match = _ACTION.fullmatch(mended)
     if match and match[2] in OPS:
         return f"'{text}' is not an action; did you mean {mended}?"

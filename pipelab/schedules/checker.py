@@ -108,9 +108,7 @@ def _duplicates(graph: SlotGraph) -> Iterator[Violation]:
             yield Violation("duplicate", place.device, place.position, action, action, sentence)
         whole = Action(action.stage, "B", action.microbatch)
         if action.op in "IW" and whole in graph.places:
-            sentence = (
-                f"{action} repeats half of {whole}: a backward is done whole (B) or in halves (I and W), not both"
-            )
+            sentence = f"{action} repeats half of {whole}: a backward is whole (B) or in halves (I and W), not both"
             yield Violation("duplicate", first.device, first.position, action, whole, sentence)
 
 

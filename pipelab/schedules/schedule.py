@@ -50,7 +50,7 @@ class Schedule:
         for stage, homes in enumerate(self.placement):
             if any(device not in range(self.devices) for device in homes):
                 raise ConfigurationError(
-                    f"placement puts stage {stage} on devices {tuple(homes)}, but there are devices 0..{self.devices - 1}"
+                    f"placement puts stage {stage} on devices {tuple(homes)}, there are devices 0..{self.devices - 1}"
                 )
         if any(not weight > 0 for weight in self.weights):
             raise ConfigurationError(f"weights must be positive, got {self.weights}")
@@ -171,8 +171,8 @@ class Schedule:
                 strange = [action for action in actions_of(slot) if action.op in "RU"]
                 if strange or (not isinstance(slot, Action) and not format_slot(slot).endswith("OVERLAP_F_B")):
                     raise ScheduleError(
-                        f"device {device}, position {position}: PyTorch's tables have no {format_slot(slot)}; they know "
-                        "F, B, I, W and one forward fused with one backward"
+                        f"device {device}, position {position}: PyTorch's tables have no {format_slot(slot)}; they "
+                        "know F, B, I, W and one forward fused with one backward"
                     )
         for stage, homes in enumerate(self.placement):
             if len(homes) != 1:

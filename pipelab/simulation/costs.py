@@ -19,9 +19,20 @@ PerStage = float | Sequence[float]
 class CostModel(Protocol):
     """What :func:`simulate` asks of costs."""
 
-    unit: str
-    latency: float
-    bandwidth: float
+    @property
+    def unit(self) -> str:
+        """Of all times."""
+        ...
+
+    @property
+    def latency(self) -> float:
+        """Of a message."""
+        ...
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per unit of time."""
+        ...
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         """How long one slot runs."""

@@ -19,10 +19,12 @@ from pipelab.timeline import Holding, Message, Span, Timeline
 
 __all__ = ["simulate"]
 
+_TEXTBOOK = Costs(forward=1.0, backward=1.0)
+
 
 def simulate(
     schedule: Schedule,
-    costs: CostModel | None = None,
+    costs: CostModel = _TEXTBOOK,
     *,
     batch: int | None = None,
     clock: str = "predicted",
@@ -37,7 +39,6 @@ def simulate(
     >>> simulate(build_schedule("1f1b", devices=4, microbatches=4), Costs(forward=1, backward=1)).makespan
     14.0
     """
-    costs = Costs() if costs is None else costs
     if batch is not None:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ConfigurationError(f"batch must be a whole number of at least 1, got {batch!r}; try 64")

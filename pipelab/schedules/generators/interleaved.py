@@ -1,4 +1,4 @@
-"""Interleaved 1F1B: each device holds v chunks of the model, placed round-robin, so that the pipeline fills v times faster.
+"""Interleaved 1F1B: each device holds v chunks of the model, round-robin, so that the pipeline fills v times faster.
 
 ::
 
