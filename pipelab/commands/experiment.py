@@ -1,0 +1,186 @@
+"""One schedule on the worked example: predicted, run, measured, and compared with the unsplit model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
+from pipelab.schedules import Schedule
+from pipelab.simulation import Costs, simulate
+from pipelab.timeline import Timeline
+
+__all__ = ["Experiment", "Setting", "prepare", "run_experiment"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The model and the batch: by default the course's worked example, 48 layers and 64 sequences."""
+
+    layers: int = 48
+    width: int = 64
+    heads: int = 4
+    tokens: int = 32
+    batch: int = 64
+    dropout: float = 0.0
+    dtype: str = "float32"
+    seed: int = 0
+    steps: int = 7
+    device: str | None = None
+    clock: str = "device"
+    launch: str = "threads"
+    latency: float = 0.0
+    bandwidth: float = math.inf
+
+    def model(self) -> TransformerLM:
+        """The unsplit model."""
+        model = TransformerLM(self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
+        return model.to(DTYPES[self.dtype])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model, a batch, and what the unsplit model makes of it."""
+
+    setting: Setting
+    model: TransformerLM
+    inputs: Tensor
+    targets: Tensor
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What came out: predicted and measured timelines, the last step's report, the largest gradient error."""
+
+    setting: Setting
+    microbatches: int
+    predicted: Timeline
+    report: StepReport
+    max_gradient_error: float
+    costs: Costs
+
+    @property
+    def measured(self) -> Timeline:
+        """The timeline that was read from the clock."""
+        return self.report.timeline
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        schedule = self.measured.schedule
+        measured = self.measured.figures() | {"peak_activation_bytes": list(self.report.peak_activation_bytes)}
+        result = {
+            "schedule": schedule.name,
+            "devices": schedule.devices,
+            "microbatches": self.microbatches,
+            "chunks": schedule.chunks,
+            "recompute": "R" in schedule.ops,
+            "layers": self.setting.layers,
+            "batch": self.setting.batch,
+            "dtype": self.setting.dtype,
+            "launch": self.setting.launch,
+            "clock": self.setting.clock,
+            "torch_devices": sorted({str(d) for d in choose_names(self.setting, schedule)}),
+            "loss": self.report.loss,
+            "max_gradient_error": self.max_gradient_error,
+            "predicted": self.predicted.figures()
+            | {"costs": {"forward": self.costs.forward, "backward": self.costs.backward}},
+            "measured": measured,
+        }
+        plain: dict[str, Any] = _plain(result)
+        return plain
+
+
+def choose_names(setting: Setting, schedule: Schedule) -> tuple[torch.device, ...]:
+    """The torch devices that a setting means for a schedule."""
+    from pipelab.runtime.devices import choose_devices
+
+    return choose_devices(setting.device, schedule.devices)
+
+
+def prepare(setting: Setting) -> Prepared:
+    """Build the model and the batch and run the unsplit model once, as the oracle."""
+    model = setting.model()
+    inputs, targets = text_batch(0, setting.batch, setting.tokens, setting.seed)
+    reference = unsplit_gradients(model, next_byte_loss, inputs, targets, seed=setting.seed, step=0)
+    return Prepared(setting, model, inputs, targets, reference)
+
+
+def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *, progress: bool = True) -> Experiment:
+    """Predict from a profile of one micro-batch, then run ``steps`` steps and measure."""
+    setting = prepared.setting
+    pipeline = Pipeline(
+        prepared.model,
+        schedule,
+        loss=next_byte_loss,
+        launch=setting.launch,
+        clock=setting.clock,
+        device=setting.device,
+        latency=setting.latency,
+        bandwidth=setting.bandwidth,
+        seed=setting.seed,
+        window=max(setting.steps, 1),
+    )
+    costs = _prediction_costs(pipeline, prepared)
+    predicted = simulate(schedule, costs, batch=setting.batch)
+    for number in _steps(setting.steps, schedule.name, progress):
+        report = pipeline.step(prepared.inputs, prepared.targets)
+        if number == 0:  # the reference ran with the dropout of step 0
+            error = gradient_error(pipeline.gradients(), prepared.reference.gradients)
+            loss = report.loss
+    return Experiment(setting, microbatches, predicted, replace(report, loss=loss), error, costs)
+
+
+def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:
+    """Unit costs for the unit clock; else the mean F and B of a device, from a profile of one micro-batch.
+
+    One number for all devices: the prediction is the textbook's balanced pipeline, in this machine's seconds.
+    """
+    setting, schedule = prepared.setting, pipeline.schedule
+    if setting.clock == "unit":
+        return pipeline.unit_costs
+    profile = pipeline.profile(prepared.inputs, prepared.targets)
+    devices = schedule.devices
+
+    def mean(values: Any) -> float:
+        return float(sum(values)) / devices
+
+    sizes = [size for size in profile.message_bytes if size] if isinstance(profile.message_bytes, list) else []
+    return Costs(
+        forward=mean(profile.forward),
+        backward=mean(profile.backward),
+        message_bytes=sum(sizes) / len(sizes) if sizes else 0.0,
+        activation_bytes=mean(profile.activation_bytes),
+        latency=setting.latency,
+        bandwidth=setting.bandwidth,
+        unit="s",
+    )
+
+
+def _steps(count: int, name: str, progress: bool) -> Iterator[int]:
+    return iter(tqdm(range(count), desc=f"{name:<12}", unit="step", disable=not progress, leave=False))
+
+
+def _plain(value: Any) -> Any:
+    """Whole floats as ints where they count something, and no infinities: JSON has none."""
+    if isinstance(value, dict):
+        counted = ("peak_microbatches", "peak_sequences")
+        return {k: [_whole(x) for x in v] if k in counted else _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
