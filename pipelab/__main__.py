@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "unit: tF = tB = 1, the textbook",
     )
     run.add_argument(
-        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (all on one); default: what there is"
+        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what there is"
     )
     run.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="float64 to compare gradients")
     run.add_argument("--steps", type=int, default=7, metavar="N", help="steps to measure (default 7)")
@@ -129,29 +129,24 @@ def _command(commands: Any, name: str, function: Any, text: str) -> argparse.Arg
 
 
 def _which(parser: argparse.ArgumentParser) -> None:
-    names = ", ".join(f"{recipe.name} ({recipe.title})" for recipe in recipes().values())
+    names = ", ".join(sorted(recipes()))
     parser.add_argument("schedule", metavar="NAME", help=f"{names}; or a CSV file, one row of actions per device")
     parser.add_argument("-p", "--devices", type=int, metavar="P", help="devices (default 4)")
     parser.add_argument("-m", "--microbatches", type=int, metavar="M", help="micro-batches in a batch (default 4)")
-    parser.add_argument(
-        "-v", "--chunks", type=int, metavar="V", help="stages per device (interleaved; default 2 there)"
-    )
+    parser.add_argument("-v", "--chunks", type=int, metavar="V", help="stages per device (interleaved: default 2)")
     parser.add_argument("--recompute", action="store_true", help="recompute each forward before its backward (R)")
 
 
 def _link(group: Any, unit: str = "") -> None:
     of = f" in {unit}" if unit else ""
+    rate = "bytes per second" if unit else "bytes per unit of time"
     group.add_argument("--latency", type=float, default=0.0, metavar="T", help=f"of each message{of} (default 0)")
-    group.add_argument(
-        "--bandwidth", type=float, default=float("inf"), metavar="X", help="bytes per time (default: no limit)"
-    )
+    group.add_argument("--bandwidth", type=float, default=float("inf"), metavar="X", help=f"{rate} (default: no limit)")
 
 
 def _outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json", metavar="FILE", help="write figures as JSON; - for standard output, and nothing else there"
-    )
+    group.add_argument("--json", metavar="FILE", help="write figures as JSON; - for standard output")
     group.add_argument("--plot", type=Path, metavar="FILE", help="draw the timeline (.png, .svg, .pdf)")
     group.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome trace, which opens in Perfetto")
 
@@ -217,6 +212,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from pipelab.commands.experiment import Setting, prepare, run_experiment
+    from pipelab.commands.table import format_bytes
+    from pipelab.models import cut_layers
+    from pipelab.runtime.devices import choose_devices
 
     if options.steps < 1:
         raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 7")
@@ -224,7 +222,10 @@ def _run(options: argparse.Namespace) -> int:
     link = {"launch": options.launch, "latency": options.latency, "bandwidth": options.bandwidth}
     setting = Setting(**{name: getattr(options, name) for name in names}, **link)
     schedule, m = _pick(options)
-    schedule.microbatch_sizes(setting.batch)  # what cannot work is said before the model is built
+    # What cannot work is said before the model is built.
+    schedule.microbatch_sizes(setting.batch)
+    cut_layers(setting.layers, schedule.stages)
+    choose_devices(setting.device, schedule.devices)
     experiment = run_experiment(prepare(setting), schedule, m)
     result, report = experiment.to_json(), experiment.report
     comparison = compare(experiment.predicted, experiment.measured)
@@ -235,8 +236,7 @@ def _run(options: argparse.Namespace) -> int:
         comparison.table(),
         "",
         f"loss {report.loss:.6f}, largest gradient error against the unsplit model {experiment.max_gradient_error:.1e}",
-        "peak activation bytes per device: "
-        + ", ".join(f"{value / 1e6:.1f} MB" for value in report.peak_activation_bytes),
+        "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
     _write(options, result, lines, experiment.measured)
     return 0

@@ -41,10 +41,10 @@ def demo(picture: Path, *, training_steps: int = 30, setting: Setting | None = N
         found[label] = run_experiment(prepared, schedule, m)
     print(_table(found))
     print(
-        "\nBubble and makespan: predicted for a balanced pipeline from a profile of one micro-batch / measured with the "
-        "device clock\n(each slot's own cost, median over steps, composed as if each stage had its own device). In "
-        "flight and peak: per device\n0..3. Error: max |g - g*| / max |g*| against the unsplit model. + R: GPipe with "
-        "recomputation, as its paper has it.\n"
+        "\nBubble and makespan: predicted for a balanced pipeline from a profile of one micro-batch / measured\n"
+        "with the device clock (each slot's median cost, composed as if each stage had its own device).\n"
+        "In flight and peak: per device 0..3. Error: max |g - g*| / max |g*| against the unsplit model.\n"
+        "+ R: GPipe with recomputation, as its paper has it.\n"
     )
     titles = list(found)
     saved = plot_schedules([e.measured for e in found.values()], titles=titles)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 
 import torch
 
@@ -26,8 +25,6 @@ def examine() -> str:
         f"GPUs     {gpus}" + "".join(f"\n         cuda:{i}  {torch.cuda.get_device_name(i)}" for i in range(gpus)),
     ]
     advice = []
-    if sys.version_info < (3, 11):
-        advice.append("Python 3.11 or newer is needed.")
     if gpus == 0:
         advice.append(
             "No GPU: stages run on the CPU, one thread each. All lessons work. "

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
+from pipelab.runtime.devices import choose_devices
 from pipelab.schedules import Schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
@@ -89,7 +90,7 @@ class Experiment:
             "dtype": self.setting.dtype,
             "launch": self.setting.launch,
             "clock": self.setting.clock,
-            "torch_devices": sorted({str(d) for d in choose_names(self.setting, schedule)}),
+            "torch_devices": sorted({str(d) for d in choose_devices(self.setting.device, schedule.devices)}),
             "loss": self.report.loss,
             "max_gradient_error": self.max_gradient_error,
             "predicted": self.predicted.figures()
@@ -98,13 +99,6 @@ class Experiment:
         }
         plain: dict[str, Any] = _plain(result)
         return plain
-
-
-def choose_names(setting: Setting, schedule: Schedule) -> tuple[torch.device, ...]:
-    """The torch devices that a setting means for a schedule."""
-    from pipelab.runtime.devices import choose_devices
-
-    return choose_devices(setting.device, schedule.devices)
 
 
 def prepare(setting: Setting) -> Prepared:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -96,17 +96,17 @@ def build_report(
     if clock == "wall":
         timeline = wall
     elif clock == "unit":
-        timeline = simulate(schedule, unit_costs, batch=batch, clock="unit", check=False)
+        timeline = simulate(schedule, _GivenCosts(unit_costs, sizes), batch=batch, clock="unit", check=False)
     else:
         typical = SlotCosts(history.typical(), sizes, latency, bandwidth)
         timeline = simulate(schedule, typical, batch=batch, clock="device", check=False)
         steps = len(history)
         note = "median of 1 step" if steps == 1 else f"median of {steps} steps"
-        timeline = _replace(timeline, note=note)
+        timeline = replace(timeline, note=note)
     updates = tuple(log.update_cost for log in logs)
-    timeline = _replace(timeline, holdings=_holdings(timeline, logs))
+    timeline = replace(timeline, holdings=_holdings(timeline, logs))
     if clock != "unit":
-        timeline = _replace(timeline, updates=_updates(schedule, timeline, updates))
+        timeline = replace(timeline, updates=_updates(schedule, timeline, updates))
     return StepReport(
         timeline=timeline,
         wall=wall,
@@ -115,6 +115,32 @@ def build_report(
         update_seconds=updates,
         **rest,
     )
+
+
+@dataclass(frozen=True)
+class _GivenCosts:
+    """Costs as given, with the bytes that were really sent."""
+
+    given: Costs
+    sizes: Mapping[tuple[Action, str], float]
+
+    @property
+    def unit(self) -> str:
+        return self.given.unit
+
+    @property
+    def latency(self) -> float:
+        return self.given.latency
+
+    @property
+    def bandwidth(self) -> float:
+        return self.given.bandwidth
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        return self.given.slot_cost(schedule, device, position)
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        return self.sizes.get((producer, kind), 0.0)
 
 
 def verify_order(schedule: Schedule, logs: Sequence[DeviceLog]) -> None:
@@ -157,8 +183,8 @@ def _wall_timeline(schedule: Schedule, logs: Sequence[DeviceLog], sequences: flo
         for d in log.deliveries
     )
     timeline = Timeline(schedule, spans, messages, clock="wall", unit="s", sequences=sequences)
-    timeline = _replace(timeline, holdings=_holdings(timeline, logs))
-    return _replace(timeline, updates=_updates(schedule, timeline, tuple(log.update_cost for log in logs)))
+    timeline = replace(timeline, holdings=_holdings(timeline, logs))
+    return replace(timeline, updates=_updates(schedule, timeline, tuple(log.update_cost for log in logs)))
 
 
 def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, ...]:
@@ -187,9 +213,3 @@ def _updates(schedule: Schedule, timeline: Timeline, seconds: Sequence[float]) -
         for device, cost in enumerate(seconds)
         if cost > 0
     )
-
-
-def _replace(timeline: Timeline, **changes: Any) -> Timeline:
-    from dataclasses import replace
-
-    return replace(timeline, **changes)

@@ -42,10 +42,6 @@ class CostModel(Protocol):
         """Bytes of the message that ``producer`` sends."""
         ...
 
-    def held_bytes(self, schedule: Schedule, action: Action) -> float:
-        """Activation bytes of one micro-batch on one stage while it is in flight (0 where not known)."""
-        ...
-
 
 @dataclass(frozen=True)
 class Costs:
@@ -160,7 +156,3 @@ class SlotCosts:
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         """The bytes that were sent."""
         return self.sizes.get((producer, kind), 0.0)
-
-    def held_bytes(self, schedule: Schedule, action: Action) -> float:
-        """Not known here: the runtime measures bytes itself."""
-        return 0.0

@@ -108,7 +108,7 @@ def _sends(graph: SlotGraph) -> dict[tuple[int, int], list[tuple[Channel, Action
 
 def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[Holding, ...]:
     """Activation bytes over time where costs know them: kept from F (or R, where there is one) to the last B or W."""
-    if isinstance(costs, Costs) and costs.activation_bytes == 0:
+    if not isinstance(costs, Costs) or costs.activation_bytes == 0:
         return ()
     recomputed = "R" in schedule.ops
     begins: dict[tuple[int, int, int], float] = {}
