@@ -26,8 +26,9 @@ class Aborted(Exception):
 class Wire:
     """All channels between the devices of one step; ``places[r]`` is where device r keeps its tensors.
 
-    Sends are asynchronous. With ``outstanding`` set the wire is strict, as NCCL's is: a send comes back only once
-    all but that many messages of its channel have been taken (rendezvous).
+    Sends are asynchronous. With ``outstanding`` set the wire is strict: a device goes on to its next slot only once
+    all but that many messages of each channel it has sent on have been taken (rendezvous), as on a wire whose sends
+    block.
     ``latency`` and ``bandwidth`` (seconds, bytes per second) delay delivery, to let a slow link be felt.
     """
 
@@ -58,8 +59,15 @@ class Wire:
             payload.ready = leaves + self.latency
             queue.append(payload)
             self._changed.notify_all()
-            while self.outstanding is not None and len(queue) > self.outstanding:
-                self._wait()
+
+    def settle(self, channels: Iterable[Channel]) -> None:
+        """Before a sender's next slot: wait until few enough of its messages are outstanding, if they are bounded."""
+        if self.outstanding is None:
+            return
+        with self._changed:
+            for channel in channels:
+                while len(self._queues[channel]) > self.outstanding:
+                    self._wait()
 
     def receive(self, channel: Channel) -> Payload:
         """Take the next message of a channel, in the order of sending; wait for it if need be."""

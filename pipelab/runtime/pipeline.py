@@ -95,7 +95,7 @@ class Pipeline:
                 f"schedule must be a Schedule, got {type(schedule).__name__}; build one with "
                 "build_schedule('1f1b', devices=4, microbatches=4)"
             )
-        require_sound(schedule)
+        require_sound(schedule, outstanding=outstanding)
         if "U" in schedule.ops:
             raise ScheduleError(
                 f"schedule '{schedule.name}' lists optimizer updates (U); this runtime updates once, at the flush: "
@@ -285,6 +285,7 @@ class Pipeline:
     ) -> tuple[list[Worker], Wire]:
         kind = "train" if training else "evaluate"
         if kind not in self._plans:
+            require_sound(schedule, outstanding=self.outstanding)
             self._plans[kind] = plan_devices(schedule)
         plans, channels = self._plans[kind]
         link = {"latency": self.latency, "bandwidth": self.bandwidth} if self.clock == "wall" else {}

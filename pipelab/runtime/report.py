@@ -146,9 +146,10 @@ class _GivenCosts:
 def verify_order(schedule: Schedule, logs: Sequence[DeviceLog]) -> None:
     """Check, from real time stamps, that each device kept its order and nothing was used before it was sent."""
     for device, log in enumerate(logs):
+        if len(log.readings) != len(schedule.programs[device]):
+            raise PipelabError(f"device {device} ran {len(log.readings)} of its {len(schedule.programs[device])} slots")
+    for device, log in enumerate(logs):
         readings = log.readings
-        if len(readings) != len(schedule.programs[device]):
-            raise PipelabError(f"device {device} ran {len(readings)} of its {len(schedule.programs[device])} slots")
         for position in range(1, len(readings)):
             if readings[position].host_start < readings[position - 1].host_end:
                 raise PipelabError(f"device {device} began slot {position} before slot {position - 1} was over")

@@ -145,8 +145,11 @@ class StageRunner:
             outputs, single = flatten(value, f"the output of stage {self.index}")
             result = outputs
             if task is not None and self.loss is not None:
-                loss = self.loss(value, task.targets)
-                _require_scalar(loss)
+                if task.factor:
+                    loss = self.loss(value, task.targets)
+                    _require_scalar(loss)
+                else:  # all its targets are ignored: the mean over no terms would be nan
+                    loss = torch.stack([output.sum() * 0 for output in outputs if output.is_floating_point()]).sum()
                 if buffers is None:
                     self.losses[i] = loss.detach() * task.factor
                 result = (loss * task.factor,)

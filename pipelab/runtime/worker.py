@@ -10,7 +10,7 @@ For each slot: receive what it needs, run it, record its cost, send what it made
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,10 @@ class WireEnd(Protocol):
 
     def send(self, channel: Channel, payload: Payload) -> None:
         """Send; comes back at once."""
+        ...
+
+    def settle(self, channels: Iterable[Channel]) -> None:
+        """Before the next slot: wait for messages to be taken where sends are bounded."""
         ...
 
     def receive(self, channel: Channel) -> Payload:
@@ -134,6 +138,8 @@ class Worker:
         """Walk the program."""
         for position, slot in enumerate(self.plan.program):
             self.wire.check()
+            if position:
+                self.wire.settle(channel for channel, _ in self.plan.sends[position - 1].values())
             self._receive(position)
             self.memory.begin_slot()
             made: list[tuple[Action, Payload | None]] = []

@@ -73,9 +73,9 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
     return sorted(found, key=lambda v: (v.device, -1 if v.position is None else v.position))
 
 
-def require_sound(schedule: Schedule) -> None:
-    """Raise ScheduleError with all violations unless ``schedule`` is sound."""
-    violations = check_schedule(schedule)
+def require_sound(schedule: Schedule, *, outstanding: int | None = None) -> None:
+    """Raise ScheduleError with all violations unless ``schedule`` is sound (with sends bounded by ``outstanding``)."""
+    violations = check_schedule(schedule, outstanding=outstanding)
     if violations:
         raise ScheduleError.refuse(schedule.name, violations)
 

@@ -1,0 +1,52 @@
+# make lab and make test do everything on a machine with Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install lab test test-full lint demo bench clean
+
+help:
+	@echo "make lab        environment, then JupyterLab on the course (ARGS= is passed on to it)"
+	@echo "make test       environment, then all tests"
+	@echo "make demo       the worked example through all schedules, about a minute"
+	@echo "make test-full  tests, the long ones too"
+	@echo "make bench      benchmarks: ratios, measured side by side"
+	@echo "make clean      remove the environment and what was built"
+
+install: $(READY)
+
+# Installed again only when what is to be installed has changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once; a few minutes on a slow line)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt --editable '.[lab,test]'
+	@touch $@
+
+lab: $(READY)
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(ARGS) notebooks/00_start_here.ipynb
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+
+test-full: lint
+	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+
+demo: $(READY)
+	$(BIN)/pipelab demo $(ARGS)
+
+bench: $(READY)
+	for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out

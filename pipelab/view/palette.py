@@ -1,0 +1,58 @@
+"""Colours: six ops that differ in hue for colour-blind readers and in lightness in print, and calm greys.
+
+After Okabe and Ito (Color Universal Design, 2008), moved apart in lightness: W, F, B, R, I, U from light to dark, about
+13 steps of L* each. What follows the forward direction is blue, what follows the backward direction is warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["CAPTION", "IDLE", "IDLE_HATCH", "INK", "MEMORY", "MEMORY_LINE", "OPS", "PHASES", "shade", "text_colour"]
+
+OPS: Final[Mapping[str, str]] = MappingProxyType(
+    {"F": "#68BBEC", "B": "#DB6A1A", "I": "#882255", "W": "#F2DC4E", "R": "#1F6FB0", "U": "#262626"}
+)
+PHASES: Final[Mapping[str, str]] = MappingProxyType({"warm-up": "#E6E6E6", "steady": "#C6C6C6", "cool-down": "#A0A0A0"})
+IDLE: Final = "#F7F7F7"
+IDLE_HATCH: Final = "#D0D0D0"
+MEMORY: Final = "#D3DCE6"
+MEMORY_LINE: Final = "#56677A"
+INK: Final = "#1A1A1A"
+CAPTION: Final = "#4D4D4D"
+
+_LIGHTEN, _DARKEN = 0.30, 0.16  # how far the first chunk is moved to white, and the last to black
+
+
+def shade(op: str, chunk: int = 0, chunks: int = 1) -> str:
+    """The colour of ``op`` on the given chunk of a device that holds ``chunks``: later chunks are darker."""
+    colour = OPS[op]
+    if chunks < 2:
+        return colour
+    place = min(chunk, chunks - 1) / (chunks - 1)
+    towards, amount = (255, _LIGHTEN * (1 - 2 * place)) if place < 0.5 else (0, _DARKEN * (2 * place - 1))
+    return "#" + "".join(f"{round(part + (towards - part) * amount):02X}" for part in _channels(colour))
+
+
+def text_colour(background: str) -> str:
+    """White or black, whichever is read better on ``background``: at least 4.5 : 1 (WCAG 2.1, 1.4.3) on any colour."""
+    return max(("#FFFFFF", "#000000"), key=lambda colour: contrast(colour, background))
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.1, relative luminance)."""
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#RRGGBB", 0 to 1."""
+    parts = [part / 255 for part in _channels(colour)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,74 @@
+"""What only a GPU shows. All stages share one GPU, or have one each where there are enough."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelab import Pipeline, build_schedule
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.runtime import gradient_error, unsplit_gradients
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine"),
+]
+SCHEDULES = ["naive", "gpipe", "1f1b", "interleaved"]
+
+
+def run(name, device, steps=1, *, clock="device", layers=16, recompute=False, **settings):
+    model = TransformerLM(layers=layers, width=64, dropout=0.1).double().cuda()
+    inputs, targets = text_batch()
+    reference = unsplit_gradients(model, next_byte_loss, inputs.cuda(), targets.cuda())
+    schedule = build_schedule(name, devices=4, microbatches=4, recompute=recompute)
+    pipeline = Pipeline(model, schedule, loss=next_byte_loss, device=device, clock=clock, **settings)
+    reports = [pipeline.step(inputs, targets)]
+    error = gradient_error(pipeline.gradients(), reference.gradients)
+    reports += [pipeline.step(inputs, targets) for _ in range(steps - 1)]
+    assert reports[0].loss == pytest.approx(reference.loss, rel=1e-10)
+    assert error <= 1e-10
+    return reports[-1]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_four_stages_on_one_gpu_give_the_unsplit_gradient(name, recompute):
+    run(name, "cuda:0", recompute=recompute)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_stages_with_a_gpu_each_give_the_unsplit_gradient(name):
+    if torch.cuda.device_count() < 4:
+        pytest.skip(f"needs 4 GPUs, {torch.cuda.device_count()} present")
+    run(name, "cuda")
+
+
+def test_the_device_clock_reads_cuda_events():
+    report = run("gpipe", "cuda:0", steps=6, layers=48)
+    assert all(cost > 0 for row in report.slot_costs.slots for cost in row)
+    assert report.timeline.bubble_fraction == pytest.approx(3 / 7, abs=0.06)
+
+
+def test_the_wall_clock_is_anchored_to_the_host():
+    report = run("1f1b", "cuda:0", clock="wall", steps=2)
+    assert report.timeline.makespan > 0
+    for r in range(4):
+        row = report.timeline.on_device(r)
+        assert all(a.start <= b.start for a, b in zip(row, row[1:], strict=False))
+
+
+def test_held_bytes_on_one_gpu_fall_4_3_2_1():
+    peaks = run("1f1b", "cuda:0", layers=48).peak_activation_bytes
+    assert [round(peak / peaks[3]) for peak in peaks] == [4, 3, 2, 1]
+
+
+def test_the_allocators_peak_falls_with_1f1b_against_gpipe():
+    """One GPU holds all four stages: 4 + 3 + 2 + 1 shares under 1F1B, 16 under GPipe."""
+    peaks = {}
+    for name in ("gpipe", "1f1b"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(name, "cuda:0", layers=48)
+        peaks[name] = torch.cuda.max_memory_allocated() - before
+    assert peaks["1f1b"] < 0.85 * peaks["gpipe"]
