@@ -1,0 +1,128 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipelab import Schedule, build_schedule
+from pipelab.__main__ import main
+
+
+def run(*args: str) -> int:
+    return main(list(args))
+
+
+def test_schedule_prints_a_grid_that_is_read_back(capsys):
+    assert run("schedule", "1f1b", "-p", "3", "-m", "5") == 0
+    assert Schedule.from_grid(capsys.readouterr().out, name="1f1b") == build_schedule("1f1b", 3, 5)
+
+
+def test_schedule_prints_csv_one_row_a_device(capsys):
+    assert run("schedule", "interleaved", "-p", "4", "-m", "4", "-v", "2", "--format", "csv") == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 4
+    assert Schedule.from_csv(out, name="interleaved") == build_schedule("interleaved", 4, 4, 2)
+
+
+def test_the_torch_dialect_refuses_what_pytorch_does_not_read(capsys):
+    assert run("schedule", "gpipe", "--recompute", "--format", "csv", "--dialect", "torch") == 2
+    assert "0R0" in capsys.readouterr().err
+
+
+def test_simulate_writes_json_and_nothing_else_to_standard_output(capsys, tmp_path):
+    trace = tmp_path / "trace.json"
+    assert run("simulate", "1f1b", "--batch", "64", "--json", "-", "--trace", str(trace)) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["predicted"]["makespan"] == 14
+    assert out["predicted"]["peak_sequences"] == [64, 48, 32, 16]
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_simulate_says_why(capsys):
+    assert run("simulate", "gpipe", "-p", "2", "-m", "2", "--backward", "2", "--why") == 0
+    out = capsys.readouterr().out
+    assert "makespan            9 units" in out
+    assert "device 1 waits for 0F0 from device 0" in out
+
+
+def test_plots_are_saved(tmp_path):
+    for suffix in ("png", "svg", "pdf"):
+        path = tmp_path / f"run.{suffix}"
+        assert run("simulate", "1f1b", "--plot", str(path)) == 0
+        assert path.stat().st_size > 1000
+
+
+def test_a_csv_file_is_a_schedule(capsys, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("0F0,0B0\n1F0,1B0\n")
+    assert run("simulate", str(path), "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["schedule"] == "mine"
+    assert run("check", str(path)) == 0
+    assert run("run", str(path), "--layers", "2", "--width", "8", "--heads", "2", "--steps", "1", "--json", "-") == 0
+    path.write_text("0F0,0B0\n1B0\n")
+    capsys.readouterr()
+    assert run("check", str(path)) == 1
+    assert "1F0 is missing on device 1" in capsys.readouterr().out
+    path.write_text("0F0,0b0\n1F0,1B0\n")
+    assert run("check", str(path)) == 2
+    assert "row 0, column 1: '0b0' is not an action; did you mean 0B0?" in capsys.readouterr().err
+    assert run("check", str(path), "-p", "3") == 2
+
+
+def test_a_timed_table_is_checked_as_times(capsys, tmp_path):
+    path = tmp_path / "timed.csv"
+    path.write_text("0F0,0B0\n1F0,1B0\n")
+    assert run("check", str(path)) == 0
+    assert run("check", str(path), "--timed") == 1
+    assert "starts 1F0 at t = 0, but device 0 finishes 0F0 only at t = 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["schedule", "1f1c"], "did you mean '1f1b'?"),
+        (["schedule", "gpipe", "-p", "0"], "devices (p) must be a whole number of at least 1, got 0; try 1"),
+        (["schedule", "interleaved", "-m", "6"], "m = 6, p = 4; try 4 or 8"),
+        (["schedule", "gpipe", "-v", "2"], "several chunks need 'interleaved'"),
+        (["run", "1f1b", "-m", "65"], "try m = 64"),
+        (["run", "1f1b", "--layers", "3"], "4 stages need at least 4 layers"),
+        (["run", "1f1b", "--steps", "0"], "--steps must be at least 1"),
+        (["run", "1f1b", "--device", "tpu"], "not a torch device"),
+        (["simulate", "1f1b", "--forward", "-1"], "cost 'forward' must be finite and not negative"),
+        (["simulate", "1f1b", "--latency", "nan"], "latency must be finite"),
+        (["simulate", "1f1b", "--batch", "0"], "batch must be a whole number of at least 1"),
+        (["simulate", "missing.csv"], "missing.csv: No such file"),
+        (["simulate", "1f1b", "--plot", "picture.xyz"], "xyz"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_status_2(args, message, capsys):
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("pipelab: ") and message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_help_shows_examples_and_every_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("schedule", "check", "simulate", "run", "demo", "doctor", "examples:"):
+        assert word in out
+
+
+def test_doctor_tells_what_there_is(capsys):
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    assert "cores" in out and "torch" in out and "GPU" in out
+
+
+def test_python_m_pipelab_is_the_same_and_a_closed_pipe_is_no_crash():
+    command = f"{sys.executable} -m pipelab schedule interleaved -p 8 -m 64 -v 4 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("time")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelab import ConfigurationError
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
+
+
+def test_the_worked_example_has_48_layers_and_starts_near_a_uniform_guess():
+    model = TransformerLM()
+    assert len(model.layers) == 48
+    inputs, targets = text_batch()
+    loss = next_byte_loss(model(inputs), targets).item()
+    assert loss == pytest.approx(torch.log(torch.tensor(256.0)).item(), abs=0.7)
+
+
+def test_it_is_causal():
+    """A byte changes no score before it."""
+    model = TransformerLM(layers=3, width=16, heads=2).double()
+    tokens, _ = text_batch(batch=2)
+    changed = tokens.clone()
+    changed[:, 20] = (changed[:, 20] + 1) % 256
+    difference = (model(tokens) - model(changed)).detach().abs().amax((0, 2))
+    assert float(difference[:20].max()) == 0
+    assert float(difference[20:].min()) > 0
+
+
+def test_weights_depend_on_the_seed_alone_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.rand(1)
+    torch.manual_seed(5)
+    a = TransformerLM(layers=2, width=8, heads=2)
+    assert torch.rand(1) == before
+    b = TransformerLM(layers=2, width=8, heads=2)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_impossible_shapes_are_refused():
+    with pytest.raises(ConfigurationError, match="at least one layer"):
+        TransformerLM(layers=0)
+    with pytest.raises(ConfigurationError, match="divisible by heads: 10 and 4; try width"):
+        TransformerLM(width=10, heads=4)
+    with pytest.raises(ConfigurationError, match="dropout must be"):
+        TransformerLM(dropout=1)

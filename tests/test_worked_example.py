@@ -1,0 +1,60 @@
+"""The main job: 48 layers, p = 4, m = 4, 64 text sequences, through all four schedules from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelab.__main__ import main
+
+CASES = {
+    "naive": ([], 0.75, 0.03, [1, 1, 1, 1], [64, 64, 64, 64]),
+    "gpipe": ([], 3 / 7, 0.03, [4, 4, 4, 4], [64, 64, 64, 64]),
+    "1f1b": ([], 3 / 7, 0.03, [4, 3, 2, 1], [64, 48, 32, 16]),
+    "interleaved": (["-v", "2"], 3 / 11, 0.04, [4, 4, 3.5, 2.5], [64, 64, 56, 40]),
+}
+
+
+def run(capsys, name, *more):
+    args = ["run", name, "-p", "4", "-m", "4", "--layers", "48", "--dtype", "float64", "--json", "-", *more]
+    assert main([*args, *CASES[name][0]]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_predicted_and_measured_and_proven_against_the_unsplit_model(name, capsys):
+    _, bubble, tolerance, microbatches, sequences = CASES[name]
+    out = run(capsys, name)
+    assert out["schedule"] == name
+    assert (out["devices"], out["microbatches"], out["layers"]) == (4, 4, 48)
+    assert out["chunks"] == (2 if name == "interleaved" else 1)
+    assert (out["launch"], out["clock"]) == ("threads", "device")
+    assert 4 < out["loss"] < 7
+    assert out["max_gradient_error"] <= 1e-10
+    assert out["predicted"]["bubble_fraction"] == pytest.approx(bubble)
+    assert out["measured"]["bubble_fraction"] == pytest.approx(bubble, abs=tolerance)
+    for side in ("predicted", "measured"):
+        assert out[side]["makespan"] > 0
+        assert out[side]["peak_microbatches"] == microbatches
+        assert out[side]["peak_sequences"] == sequences
+    peaks = out["measured"]["peak_activation_bytes"]
+    for found, held in zip(peaks, sequences, strict=True):
+        assert found / peaks[0] == pytest.approx(held / sequences[0], rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "makespan"), [("naive", 32), ("gpipe", 14), ("1f1b", 14), ("interleaved", 11)])
+def test_with_the_unit_clock_exactly_the_textbook(name, makespan, capsys):
+    out = run(capsys, name, "--clock", "unit", "--steps", "1", "--dropout", "0.1")
+    assert out["measured"]["makespan"] == out["predicted"]["makespan"] == makespan
+    assert out["measured"]["bubble_fraction"] == pytest.approx(CASES[name][1])
+    assert out["max_gradient_error"] <= 1e-10
+
+
+def test_gpipe_with_recomputation_as_its_paper_has_it(capsys):
+    out = run(capsys, "gpipe", "--recompute", "--steps", "2", "--dropout", "0.1")
+    assert out["max_gradient_error"] <= 1e-10
+    assert out["recompute"] is True
+    plain = run(capsys, "gpipe", "--steps", "2")["measured"]["peak_activation_bytes"]
+    for kept, recomputed in zip(plain, out["measured"]["peak_activation_bytes"], strict=True):
+        assert recomputed < 0.35 * kept
