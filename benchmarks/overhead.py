@@ -1,6 +1,6 @@
 """What the runtime costs: wall time of a step of the worked example, as ratios, alternated in one run.
 
-    python benchmarks/overhead.py
+python benchmarks/overhead.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> None:
         return lambda: made.step(*batch)
 
     print("ratio of wall times, median (quartiles): 48 layers, width 64, batch 64, on this machine's cores\n")
-    show("one device, one micro-batch, against the unsplit model's loop", ratio(steps(pipeline("naive", 1, 1)), unsplit))
+    show(
+        "one device, one micro-batch, against the unsplit model's loop", ratio(steps(pipeline("naive", 1, 1)), unsplit)
+    )
     show("1f1b p = m = 4 in threads, against the unsplit model's loop", ratio(steps(pipeline("1f1b")), unsplit))
     show("naive, against 1f1b, p = m = 4", ratio(steps(pipeline("naive")), steps(pipeline("1f1b"))))
     show(

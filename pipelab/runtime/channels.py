@@ -23,6 +23,17 @@ class Aborted(Exception):
     """Another device failed; this one stops."""
 
 
+class _Line:
+    """One channel: what was sent and not taken, and whom to wake."""
+
+    __slots__ = ("changed", "free_at", "queue")
+
+    def __init__(self) -> None:
+        self.queue: deque[Payload] = deque()
+        self.changed = threading.Condition()
+        self.free_at = 0.0
+
+
 class Wire:
     """All channels between the devices of one step; ``places[r]`` is where device r keeps its tensors.
 
@@ -41,59 +52,58 @@ class Wire:
         latency: float = 0.0,
         bandwidth: float = float("inf"),
     ) -> None:
-        self._queues: dict[Channel, deque[Payload]] = {channel: deque() for channel in channels}
-        self._free_at = dict.fromkeys(self._queues, 0.0)
-        self._changed = threading.Condition()
-        self._aborted = False
+        self._lines = {channel: _Line() for channel in channels}
         self._places = places
+        self._aborted = False
         self.outstanding, self.latency, self.bandwidth = outstanding, latency, bandwidth
 
     def send(self, channel: Channel, payload: Payload) -> None:
         """Put a copy of a message, in the receiver's own memory, on its channel."""
         payload = payload.copy_to(self._places[channel.destination])
-        with self._changed:
-            queue = self._queues[channel]
+        line = self._lines[channel]
+        with line.changed:
             payload.sent = time.perf_counter()
-            leaves = max(payload.sent, self._free_at[channel]) + payload.size / self.bandwidth
-            self._free_at[channel] = leaves
-            payload.ready = leaves + self.latency
-            queue.append(payload)
-            self._changed.notify_all()
+            line.free_at = max(payload.sent, line.free_at) + payload.size / self.bandwidth
+            payload.ready = line.free_at + self.latency
+            line.queue.append(payload)
+            line.changed.notify_all()
 
     def settle(self, channels: Iterable[Channel]) -> None:
         """Before a sender's next slot: wait until few enough of its messages are outstanding, if they are bounded."""
         if self.outstanding is None:
             return
-        with self._changed:
-            for channel in channels:
-                while len(self._queues[channel]) > self.outstanding:
-                    self._wait()
+        for channel in channels:
+            line = self._lines[channel]
+            with line.changed:
+                while len(line.queue) > self.outstanding:
+                    self._wait(line)
 
     def receive(self, channel: Channel) -> Payload:
         """Take the next message of a channel, in the order of sending; wait for it if need be."""
-        queue = self._queues[channel]
-        with self._changed:
-            while not queue:
-                self._wait()
-            payload = queue.popleft()
-            self._changed.notify_all()
+        line = self._lines[channel]
+        with line.changed:
+            while not line.queue:
+                self._wait(line)
+            payload = line.queue.popleft()
+            line.changed.notify_all()
             while (left := payload.ready - time.perf_counter()) > 0:
-                self._wait(left)
+                self._wait(line, left)
         payload.taken = time.perf_counter()
         return payload
 
     def abort(self) -> None:
         """Wake everyone who waits, now and later, with Aborted."""
-        with self._changed:
-            self._aborted = True
-            self._changed.notify_all()
+        self._aborted = True
+        for line in self._lines.values():
+            with line.changed:
+                line.changed.notify_all()
 
     def check(self) -> None:
         """Raise Aborted if another device has failed."""
         if self._aborted:
             raise Aborted
 
-    def _wait(self, seconds: float | None = None) -> None:
+    def _wait(self, line: _Line, seconds: float | None = None) -> None:
         self.check()
-        self._changed.wait(seconds)
+        line.changed.wait(seconds)
         self.check()

@@ -30,7 +30,7 @@ from pipelab.runtime.microbatches import (
     reduction_of,
 )
 from pipelab.runtime.probe import check_fit
-from pipelab.runtime.report import CostHistory, StepReport, build_report
+from pipelab.runtime.report import CostHistory, StepReport, slot_table, verify_order
 from pipelab.runtime.stage import StageRunner
 from pipelab.runtime.threads import run_threads
 from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
@@ -260,12 +260,14 @@ class Pipeline:
             if self._optimizers:
                 cpu += self._update(logs, ambient, on_cpu)
         loss = self._collect_loss(workers, schedule)
-        report = build_report(
-            schedule,
-            logs,
+        verify_order(schedule, logs)
+        history = self._histories.setdefault((training, batch), CostHistory(self.window))
+        report = StepReport(
+            schedule=schedule,
+            logs=logs,
             clock=self.clock,
             batch=batch,
-            history=self._histories.setdefault((training, batch), CostHistory(self.window)),
+            past=history.add(slot_table(logs)),
             unit_costs=self.unit_costs,
             latency=self.latency,
             bandwidth=self.bandwidth,

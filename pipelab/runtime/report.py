@@ -6,8 +6,8 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import median
-from typing import Any
 
 from torch import Tensor
 
@@ -19,28 +19,46 @@ from pipelab.simulation.costs import Costs, SlotCosts
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "StepReport", "build_report"]
+__all__ = ["CostHistory", "StepReport", "slot_table", "verify_order"]
+
+
+SlotTable = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class StepReport:
     """One step, run for real.
 
-    ``timeline`` is read from ``clock``; ``wall`` always tells what happened on this machine. ``slot_costs`` are this
-    step's own. ``peak_activation_bytes`` are measured, one entry a device. ``outputs`` are only kept by evaluate.
+    ``peak_activation_bytes`` are measured, one entry a device. ``outputs`` are only kept by evaluate. Timelines are
+    made when they are first asked for; ``timeline`` is read from ``clock``, ``wall`` always tells what happened on
+    this machine.
     """
 
-    loss: float | None
-    timeline: Timeline
-    wall: Timeline
+    schedule: Schedule
     clock: str
     step: int
-    slot_costs: SlotCosts
+    loss: float | None
+    batch: int
+    logs: Sequence[DeviceLog] = field(repr=False)
+    past: tuple[SlotTable, ...] = field(repr=False)
+    """Slot costs of this step and the ones before it that the device clock takes the median of."""
+    unit_costs: Costs = field(repr=False)
+    latency: float
+    bandwidth: float
     peak_activation_bytes: tuple[int, ...]
     worker_cpu_seconds: float
-    update_seconds: tuple[float, ...] = ()
     gradient_norm: float | None = None
     outputs: Tensor | tuple[Tensor, ...] | None = field(default=None, repr=False)
+
+    @cached_property
+    def slot_costs(self) -> SlotCosts:
+        """What each slot of this very step cost."""
+        return SlotCosts(slot_table(self.logs), self._sizes, self.latency, self.bandwidth)
+
+    @property
+    def update_seconds(self) -> tuple[float, ...]:
+        """What the optimizers cost, one entry a device."""
+        return tuple(log.update_cost for log in self.logs)
 
     @property
     def covered(self) -> float:
@@ -48,73 +66,59 @@ class StepReport:
         recorded = sum(map(sum, self.slot_costs.slots)) + sum(self.update_seconds)
         return recorded / self.worker_cpu_seconds if self.worker_cpu_seconds else math.nan
 
+    @cached_property
+    def wall(self) -> Timeline:
+        """What happened on this machine."""
+        return self._complete(_wall_timeline(self.schedule, self.logs, self.batch / sum(self.schedule.weights)))
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The timeline that ``clock`` tells."""
+        if self.clock == "wall":
+            return self.wall
+        if self.clock == "unit":
+            costs = _GivenCosts(self.unit_costs, self._sizes)
+            return self._complete(simulate(self.schedule, costs, batch=self.batch, clock="unit", check=False))
+        typical = SlotCosts(_median(self.past), self._sizes, self.latency, self.bandwidth)
+        timeline = simulate(self.schedule, typical, batch=self.batch, clock="device", check=False)
+        count = len(self.past)
+        return self._complete(replace(timeline, note="1 step" if count == 1 else f"median of {count} steps"))
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[Action, str], float]:
+        return {(d.route.producer, d.channel.kind): float(d.size) for log in self.logs for d in log.deliveries}
+
+    def _complete(self, timeline: Timeline) -> Timeline:
+        """Lay measured bytes and update times onto a timeline (update times are seconds: not under the unit clock)."""
+        timeline = replace(timeline, holdings=_holdings(timeline, self.logs))
+        if timeline.unit != "s":
+            return timeline
+        return replace(timeline, updates=_updates(self.schedule, timeline, self.update_seconds))
+
 
 class CostHistory:
     """Slot costs of the last steps of one table at one batch size; the first step warms up and is dropped."""
 
     def __init__(self, window: int) -> None:
-        self._steps: deque[tuple[tuple[float, ...], ...]] = deque(maxlen=window)
+        self._steps: deque[SlotTable] = deque(maxlen=window)
         self._warm = False
 
-    def add(self, slots: tuple[tuple[float, ...], ...]) -> None:
-        """Remember one step."""
+    def add(self, slots: SlotTable) -> tuple[SlotTable, ...]:
+        """Remember one step; returns the steps that count now."""
         if not self._warm and self._steps:
             self._steps.clear()
             self._warm = True
         self._steps.append(slots)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def typical(self) -> tuple[tuple[float, ...], ...]:
-        """The median cost of each slot."""
-        return tuple(
-            tuple(median(costs) for costs in zip(*rows, strict=True)) for rows in zip(*self._steps, strict=True)
-        )
+        return tuple(self._steps)
 
 
-def build_report(
-    schedule: Schedule,
-    logs: Sequence[DeviceLog],
-    *,
-    clock: str,
-    batch: int,
-    history: CostHistory,
-    unit_costs: Costs,
-    latency: float,
-    bandwidth: float,
-    **rest: Any,
-) -> StepReport:
-    """Timelines and figures of a step. Raises PipelabError if the run did not keep the schedule's order."""
-    verify_order(schedule, logs)
-    sequences = batch / sum(schedule.weights)
-    slots = tuple(tuple(max(reading.cost, 0.0) for reading in log.readings) for log in logs)
-    sizes = {(d.route.producer, d.channel.kind): float(d.size) for log in logs for d in log.deliveries}
-    step_costs = SlotCosts(slots, sizes, latency, bandwidth)
-    history.add(slots)
-    wall = _wall_timeline(schedule, logs, sequences)
-    if clock == "wall":
-        timeline = wall
-    elif clock == "unit":
-        timeline = simulate(schedule, _GivenCosts(unit_costs, sizes), batch=batch, clock="unit", check=False)
-    else:
-        typical = SlotCosts(history.typical(), sizes, latency, bandwidth)
-        timeline = simulate(schedule, typical, batch=batch, clock="device", check=False)
-        steps = len(history)
-        note = "median of 1 step" if steps == 1 else f"median of {steps} steps"
-        timeline = replace(timeline, note=note)
-    updates = tuple(log.update_cost for log in logs)
-    timeline = replace(timeline, holdings=_holdings(timeline, logs))
-    if clock != "unit":
-        timeline = replace(timeline, updates=_updates(schedule, timeline, updates))
-    return StepReport(
-        timeline=timeline,
-        wall=wall,
-        clock=clock,
-        slot_costs=step_costs,
-        update_seconds=updates,
-        **rest,
-    )
+def slot_table(logs: Sequence[DeviceLog]) -> SlotTable:
+    """The cost of every slot, device by device."""
+    return tuple(tuple(max(reading.cost, 0.0) for reading in log.readings) for log in logs)
+
+
+def _median(steps: Sequence[SlotTable]) -> SlotTable:
+    return tuple(tuple(median(costs) for costs in zip(*rows, strict=True)) for rows in zip(*steps, strict=True))
 
 
 @dataclass(frozen=True)
@@ -183,9 +187,7 @@ def _wall_timeline(schedule: Schedule, logs: Sequence[DeviceLog], sequences: flo
         for log in logs
         for d in log.deliveries
     )
-    timeline = Timeline(schedule, spans, messages, clock="wall", unit="s", sequences=sequences)
-    timeline = replace(timeline, holdings=_holdings(timeline, logs))
-    return replace(timeline, updates=_updates(schedule, timeline, tuple(log.update_cost for log in logs)))
+    return Timeline(schedule, spans, messages, clock="wall", unit="s", sequences=sequences)
 
 
 def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, ...]:

@@ -10,7 +10,7 @@ from pipelab.models import text_batch, training_text
 def test_it_is_the_language_reference():
     text = training_text()
     assert len(text) > 300_000
-    assert b"The \"for\" statement" in text
+    assert b'The "for" statement' in text
 
 
 def test_targets_are_the_inputs_one_byte_further_on():

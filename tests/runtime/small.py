@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -56,7 +58,7 @@ def mlp(layers: int = 8, width: int = 6, seed: int = 0) -> nn.Sequential:
     """Linear layers with a bend: 5 -> width -> ... -> 3, float64."""
     torch.manual_seed(seed)
     sizes = [5, *[width] * (layers - 1), 3]
-    parts = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in zip(sizes, sizes[1:], strict=False)]
+    parts = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in pairwise(sizes)]
     return nn.Sequential(*parts).double()
 
 

@@ -60,6 +60,22 @@ def test_what_the_checker_accepts_with_bounded_sends_runs_on_the_strict_wire(sch
         check_step(tuple_net(8), schedule, outstanding=1)
 
 
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(["naive", "gpipe", "1f1b", "interleaved"]),
+    st.integers(1, 6),
+    st.integers(1, 10),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_every_generated_schedule_runs_on_the_strict_wire(name, p, m, v, recompute):
+    if name == "interleaved":
+        m = max(1, m // p) * p
+    schedule = build_schedule(name, p, m, v if name == "interleaved" else None, recompute=recompute)
+    assert check_schedule(schedule, outstanding=1) == []
+    check_step(tuple_net(18, width=3), schedule, outstanding=1)
+
+
 def test_a_table_read_from_csv_trains():
     text = build_schedule("interleaved", 2, 4, 2).to_csv()
     check_step(tuple_net(8), Schedule.from_csv(text))
