@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError
-from pipelab.models.cut import Stage, cut_model
-from pipelab.models.dropout import KeyedDropout
 from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
+from pipelab.runtime.assembly import (
+    make_stages,
+    named_parameters,
+    named_state,
+    refuse_redrawn_masks,
+    refuse_shared_parameters,
+)
 from pipelab.runtime.channels import Wire
 from pipelab.runtime.clocks import make_meter
 from pipelab.runtime.devices import DeviceChoice, choose_devices
@@ -30,11 +35,11 @@ from pipelab.runtime.microbatches import (
     reduction_of,
 )
 from pipelab.runtime.probe import check_fit
+from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.report import CostHistory, StepReport, slot_table, verify_order
 from pipelab.runtime.stage import StageRunner
 from pipelab.runtime.threads import run_threads
 from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
-from pipelab.schedules.action import Action
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel
@@ -117,10 +122,10 @@ class Pipeline:
         """Number of the next step; keys the dropout."""
         self._terms = default_terms(loss) if loss_terms is None else loss_terms
         self._reduction = "mean" if loss is None else reduction_of(loss)
-        self._stages = _make_stages(model, schedule, cuts)
-        _refuse_shared_parameters(self._stages)
+        self._stages = make_stages(model, schedule, cuts)
+        refuse_shared_parameters(self._stages)
         if "R" in schedule.ops:
-            _refuse_redrawn_masks(self._stages)
+            refuse_redrawn_masks(self._stages)
         self._replicas = self._place(schedule)
         self._memory = [MemoryMeter(enabled=measure_memory) for _ in range(schedule.devices)]
         self._plans: dict[str, tuple[list[Plan], list[Channel]]] = {}
@@ -131,7 +136,7 @@ class Pipeline:
         self._lr_schedulers: list[Any] = []
         if optimizer is not None:
             for key, module in self._replicas.items():
-                named = [(name, p) for name, p in _named(key[1], module) if p.requires_grad]
+                named = [(name, p) for name, p in named_parameters(key[1], module) if p.requires_grad]
                 if named:
                     self._optimizers[key] = optimizer(named)
             if lr_scheduler is not None:
@@ -178,21 +183,21 @@ class Pipeline:
         Costs with one forward, backward, message size and activation size per stage. Parameters do not change.
         """
         size = max(1, round(batch_size(inputs, targets) / sum(self.schedule.weights)))
-        first = partial(_first_sequences, count=size)
+        first = partial(first_sequences, count=size)
         alone = copy.copy(self)
-        alone.schedule = _one_pass(self.schedule)
+        alone.schedule = one_pass(self.schedule)
         alone.clock, alone._plans, alone._histories, alone._optimizers = "device", {}, {}, {}
         alone._lr_schedulers = []
         for _ in range(repeats + 1):
             report = alone.step(first(inputs), first(targets))
         for _, parameter in self.named_parameters():
             parameter.grad = None
-        return _costs_of(report)
+        return costs_of(report)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage."""
         for s, stage in enumerate(self._stages):
-            yield from _named(s, stage)
+            yield from named_parameters(s, stage)
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the last step by name; zeros where a parameter got none."""
@@ -204,11 +209,11 @@ class Pipeline:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them."""
-        return {name: tensor.detach() for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)}
+        return {name: tensor.detach() for s, stage in enumerate(self._stages) for name, tensor in named_state(s, stage)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy tensors in by name. Raises ConfigurationError if names or shapes do not match."""
-        own = {name: tensor for s, stage in enumerate(self._stages) for name, tensor in _state(s, stage)}
+        own = {name: tensor for s, stage in enumerate(self._stages) for name, tensor in named_state(s, stage)}
         odd = sorted(set(own) ^ set(state))
         if odd:
             raise ConfigurationError(f"the state does not match this model: {', '.join(odd[:4])}")
@@ -405,68 +410,8 @@ def _one_of(what: str, given: str, allowed: Sequence[str]) -> None:
         raise ConfigurationError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
 
 
-def _make_stages(
-    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None
-) -> list[nn.Module]:
-    if isinstance(model, nn.Module):
-        return list(cut_model(model, schedule.stages, cuts))
-    if not callable(model):
-        raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
-    if cuts is not None:
-        raise ConfigurationError("cuts are for a model that is cut here; build_stage(s) makes its stages itself")
-    stages = []
-    for s in range(schedule.stages):
-        stage = model(s)
-        if not isinstance(stage, nn.Module):
-            raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
-        stages.append(stage)
-    return stages
-
-
-def _named(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
-    if isinstance(stage, Stage):
-        yield from stage.named_unsplit_parameters()
-    else:
-        yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
-
-
-def _state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(stage, Stage):
-        yield from stage.unsplit_state()
-    else:
-        yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
-
-
-def _refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
-    owner: dict[int, tuple[int, str]] = {}
-    for s, stage in enumerate(stages):
-        for name, parameter in _named(s, stage):
-            other, known = owner.setdefault(id(parameter), (s, name))
-            if other != s:
-                raise ConfigurationError(
-                    f"parameter '{known}' of stage {other} is also '{name}' of stage {s}: a shared parameter cannot "
-                    "live in two stages; untie it, or cut the model so that one stage holds both"
-                )
-
-
-def _refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
-    for s, stage in enumerate(stages):
-        for name, module in stage.named_modules():
-            is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-            if is_dropout and not isinstance(module, KeyedDropout):
-                raise ConfigurationError(
-                    f"stage {s} has {type(module).__name__} at '{name}': recomputing (R) would draw another mask than "
-                    "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"
-                )
-
-
 def _tensors(value: Any) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else tuple(value)
-
-
-def _first_sequences(value: Any, count: int) -> Any:
-    return value[:count] if isinstance(value, Tensor) else tuple(tensor[:count] for tensor in value)
 
 
 def _join(workers: Sequence[Worker], schedule: Schedule) -> Tensor | tuple[Tensor, ...]:
@@ -477,36 +422,3 @@ def _join(workers: Sequence[Worker], schedule: Schedule) -> Tensor | tuple[Tenso
     home = parts[0][0].device
     joined = tuple(torch.cat([tensor.to(home) for tensor in column]) for column in zip(*parts, strict=True))
     return joined[0] if found[0][1] else joined
-
-
-def _one_pass(schedule: Schedule) -> Schedule:
-    """One micro-batch of weight 1 through all stages and back, each stage on its first device."""
-    homes = tuple(devices[:1] for devices in schedule.placement)
-    programs = tuple(
-        (
-            *(Action(s, "F", 0) for s, (home,) in enumerate(homes) if home == r),
-            *(Action(s, "B", 0) for s, (home,) in reversed(list(enumerate(homes))) if home == r),
-        )
-        for r in range(schedule.devices)
-    )
-    return Schedule("profile", programs, homes, (1.0,))
-
-
-def _costs_of(report: StepReport) -> Costs:
-    timeline = report.timeline
-    forward, backward, kept = ([0.0] * timeline.schedule.stages for _ in range(3))
-    for span in timeline.spans:
-        assert isinstance(span.slot, Action)
-        (forward if span.slot.op == "F" else backward)[span.slot.stage] = span.duration
-    for holding in timeline.holdings:
-        held = 0.0
-        for span in timeline.on_device(holding.device):
-            assert isinstance(span.slot, Action)
-            after = dict(holding.steps)[span.end]
-            if span.slot.op == "F":
-                kept[span.slot.stage], held = after - held, after
-    sizes = [0.0] * timeline.schedule.stages
-    for message in timeline.messages:
-        if message.kind == "activation":
-            sizes[message.producer.stage] = message.size
-    return Costs(forward=forward, backward=backward, message_bytes=sizes, activation_bytes=kept, unit="s")

@@ -1,0 +1,74 @@
+"""From a model to stages: cut or built, named as in the unsplit model, and refused where they cannot be split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+from pipelab.models.cut import Stage, cut_model
+from pipelab.models.dropout import KeyedDropout
+from pipelab.schedules.schedule import Schedule
+
+__all__ = ["make_stages", "named_parameters", "named_state", "refuse_redrawn_masks", "refuse_shared_parameters"]
+
+
+def make_stages(
+    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None
+) -> list[nn.Module]:
+    """One module per stage, cut from a model or built by ``build_stage(s)``. Raises ConfigurationError."""
+    if isinstance(model, nn.Module):
+        return list(cut_model(model, schedule.stages, cuts))
+    if not callable(model):
+        raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
+    if cuts is not None:
+        raise ConfigurationError("cuts are for a model that is cut here; build_stage(s) makes its stages itself")
+    stages = []
+    for s in range(schedule.stages):
+        stage = model(s)
+        if not isinstance(stage, nn.Module):
+            raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
+        stages.append(stage)
+    return stages
+
+
+def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
+    if isinstance(stage, Stage):
+        yield from stage.named_unsplit_parameters()
+    else:
+        yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
+
+
+def named_state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers under the same names."""
+    if isinstance(stage, Stage):
+        yield from stage.unsplit_state()
+    else:
+        yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
+
+
+def refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
+    """Raise ConfigurationError if a parameter lives in two stages: each would step it by its own part."""
+    owner: dict[int, tuple[int, str]] = {}
+    for s, stage in enumerate(stages):
+        for name, parameter in named_parameters(s, stage):
+            other, known = owner.setdefault(id(parameter), (s, name))
+            if other != s:
+                raise ConfigurationError(
+                    f"parameter '{known}' of stage {other} is also '{name}' of stage {s}: a shared parameter cannot "
+                    "live in two stages; untie it, or cut the model so that one stage holds both"
+                )
+
+
+def refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
+    """Raise ConfigurationError if a dropout would draw another mask when its forward is recomputed."""
+    for s, stage in enumerate(stages):
+        for name, module in stage.named_modules():
+            is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+            if is_dropout and not isinstance(module, KeyedDropout):
+                raise ConfigurationError(
+                    f"stage {s} has {type(module).__name__} at '{name}': recomputing (R) would draw another mask than "
+                    "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"
+                )
