@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,10 @@ class ScheduleParseError(ScheduleError):
     def __init__(self, message: str, row: int, column: int, token: str) -> None:
         super().__init__(f"row {row}, column {column}: {message}")
         self.row, self.column, self.token = row, column, token
+        self._given = (message, row, column, token)
+
+    def __reduce__(self) -> tuple[type[ScheduleParseError], tuple[str, int, int, str]]:
+        return (type(self), self._given)
 
 
 class StageError(PipelabError, RuntimeError):
@@ -65,16 +70,16 @@ def whole_number(name: str, symbol: str, value: object) -> int:
 
     Raises ConfigurationError for anything else (bools and fractions included).
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        as_int = getattr(value, "__index__", None)
-        if isinstance(value, bool) or as_int is None:
-            raise ConfigurationError(
-                f"{name} ({symbol}) must be a whole number of at least 1, got {value!r}; try {_nearest_whole(value)}"
-            )
-        value = int(as_int())
-    if value < 1:
-        raise ConfigurationError(f"{name} ({symbol}) must be a whole number of at least 1, got {value}; try 1")
-    return value
+    try:
+        number: object = value if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        called = f"{name} ({symbol})" if symbol else name
+        raise ConfigurationError(
+            f"{called} must be a whole number of at least 1, got {number!r}; try {_nearest_whole(number)}"
+        )
+    return number
 
 
 def _nearest_whole(value: object) -> int:

@@ -59,7 +59,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Idle time of a device and why: ``cause`` is "fill", "wait", "link" or "drain", ``blocker`` what it waited for."""
+    """Idle time of a device and why.
+
+    ``cause`` is "fill", "wait", "link", "update" or "drain"; ``blocker`` (of ``blocker_device``) is what it waited for.
+    """
 
     device: int
     start: float
@@ -177,8 +180,9 @@ class Timeline:
                     ends.setdefault(key, span.end)
                 elif action.op in "BIW":
                     ends[key] = span.end
-        changes = [(t, 1, +1.0, key[1]) for key, t in begins.items()]
-        changes += [(ends[key], 0, -1.0, key[1]) for key in begins]  # at equal times what ends is let go first
+        held = [key for key, t in begins.items() if ends[key] > t]
+        changes = [(begins[key], 1, +1.0, key[1]) for key in held]
+        changes += [(ends[key], 0, -1.0, key[1]) for key in held]  # at equal times what ends is let go first
         steps: list[tuple[float, float, float]] = []
         shares = sequences = 0.0
         for t, _, sign, i in sorted(changes):
@@ -222,7 +226,7 @@ class Timeline:
 
     @cached_property
     def _span_at(self) -> dict[tuple[int, int], Span]:
-        return {(span.device, span.position): span for span in self.spans}
+        return {(span.device, span.position): span for span in (*self.spans, *self.updates)}
 
     @cached_property
     def _arrivals(self) -> dict[tuple[Action, int], Message]:
@@ -278,6 +282,10 @@ class Timeline:
         """Why ``span`` did not start when its device was free."""
         inputs = sorted(self._inputs(span), key=lambda pair: pair[0])
         what = format_slot(span.slot)
+        update = self._update_before(span)
+        if update is not None and (not inputs or inputs[-1][0] < update.end):
+            sentence = f"device {span.device} updates its weights, {format_slot(update.slot)}, beside the makespan"
+            return Gap(span.device, free, span.start, "update", actions_of(update.slot)[0], span.device, sentence)
         if not inputs or inputs[-1][0] <= free:
             sentence = f"device {span.device} had all it needed for {what}, but the machine was busy elsewhere"
             return Gap(span.device, free, span.start, "wait", None, None, sentence)
@@ -292,6 +300,10 @@ class Timeline:
             sentence = f"{who}: the pipeline is still filling"
             return Gap(*gap, "fill", edge.supplier, source.device, sentence)
         return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
+
+    def _update_before(self, span: Span) -> Span | None:
+        before = self._span_at.get((span.device, span.position - 1))
+        return before if before is not None and all(a.op == "U" for a in actions_of(before.slot)) else None
 
     def _doing(self, source: Span, at: float) -> str:
         """What the device of ``source`` is about at time ``at``, before it gets to ``source``."""

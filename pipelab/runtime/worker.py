@@ -25,7 +25,7 @@ from pipelab.runtime.stage import StageRunner, Task
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.wire import Channel, Route, routes
+from pipelab.schedules.wire import Channel, Route, routes, takes
 
 __all__ = ["Delivery", "DeviceLog", "Plan", "WireEnd", "Worker", "plan_devices", "stage_error"]
 
@@ -73,16 +73,10 @@ def plan_devices(schedule: Schedule) -> tuple[list[Plan], list[Channel]]:
     ]
     channels = routes(graph)
     for channel, messages in channels.items():
-        taken = 0
-        wanted: dict[int, int] = {}  # slot of the receiver -> how many messages it must have taken
-        for number, route in enumerate(messages):
+        for route in messages:
             plans[channel.source].sends[route.sent_by[1]][route.producer] = (channel, route.consumer)
-            position = route.needed_by[1]
-            wanted[position] = max(wanted.get(position, 0), number + 1)
-        for position in sorted(wanted):
-            for route in messages[taken : wanted[position]]:
-                plans[channel.destination].receives[position].append((channel, route))
-            taken = max(taken, wanted[position])
+    for (device, position), taking in takes(graph, channels).items():
+        plans[device].receives[position] = [(take.channel, take.route) for take in taking]
     for device, program in enumerate(schedule.programs):
         for position in range(len(program)):
             for edge in graph.edges_into(device, position):

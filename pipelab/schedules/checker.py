@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from pipelab.errors import ScheduleError
-from pipelab.schedules.action import Action, actions_of, format_slot
+from pipelab.schedules.action import OPS, Action, actions_of, format_slot
+from pipelab.schedules.cycles import rings
 from pipelab.schedules.dependencies import GRADIENT, LOCAL, Edge, Need, Place, SlotGraph, needs
 from pipelab.schedules.schedule import Schedule, TimeTable
-from pipelab.schedules.wire import wire_waits
 
 __all__ = ["CODES", "Violation", "check_schedule", "require_sound", "why_blocked"]
 
@@ -84,11 +83,13 @@ def _unknown_or_misplaced(graph: SlotGraph, schedule: Schedule) -> Iterator[Viol
     for action, places in graph.places.items():
         for place in places:
             at = (place.device, place.position, action, None)
-            homes = schedule.placement[action.stage] if action.stage < schedule.stages else None
-            if homes is None:
+            homes = schedule.placement[action.stage] if 0 <= action.stage < schedule.stages else None
+            if action.op not in OPS:
+                yield Violation("unknown", *at, f"device {place.device} runs {action}, but ops are {', '.join(OPS)}")
+            elif homes is None:
                 limit = f"there are stages 0..{schedule.stages - 1}"
                 yield Violation("unknown", *at, f"device {place.device} runs {action}, but {limit}")
-            elif action.microbatch >= schedule.microbatches:
+            elif not 0 <= action.microbatch < schedule.microbatches:
                 limit = f"there are micro-batches 0..{schedule.microbatches - 1}"
                 yield Violation("unknown", *at, f"device {place.device} runs {action}, but {limit}")
             elif place.device not in homes:
@@ -140,13 +141,13 @@ def _missing(graph: SlotGraph, schedule: Schedule) -> Iterator[Violation]:
 def _inputs(graph: SlotGraph, schedule: Schedule, *, timed: bool) -> Iterator[Violation]:
     """Needs that nobody supplies, that come too late on the same device, or (timed) that are not there yet."""
     for action, places in graph.places.items():
-        if action.stage >= schedule.stages or action.microbatch >= schedule.microbatches:
+        if not _exists(action, schedule):
             continue
         for place in places:
             for need in needs(action, schedule.stages, graph.places):
                 pair = graph.supplier(need, place)
                 violation = (
-                    _nobody(need, action, place)
+                    _nobody(need, action, place, timed=timed)
                     if pair is None
                     else _late(Edge(action, place, need.kind, *pair), timed=timed)
                 )
@@ -154,14 +155,20 @@ def _inputs(graph: SlotGraph, schedule: Schedule, *, timed: bool) -> Iterator[Vi
                     yield violation
 
 
-def _nobody(need: Need, action: Action, place: Place) -> Violation:
+def _exists(action: Action, schedule: Schedule) -> bool:
+    known = 0 <= action.stage < schedule.stages and 0 <= action.microbatch < schedule.microbatches
+    return known and action.op in OPS
+
+
+def _nobody(need: Need, action: Action, place: Place, *, timed: bool) -> Violation:
     supplier = need.suppliers[0]
     either = " or ".join(map(str, need.suppliers))
     what = {
         LOCAL: f"{either} is not in the table",
         GRADIENT: f"nobody computes its gradient: {either} is not in the table",
     }.get(need.kind, f"nobody computes its input: {either} is not in the table")
-    sentence = f"device {place.device} can never start {action} at position {place.position}: {what}"
+    when = f"t = {place.position}" if timed else f"position {place.position}"
+    sentence = f"device {place.device} can never start {action} at {when}: {what}"
     return Violation("no-input", place.device, place.position, action, supplier, sentence)
 
 
@@ -201,6 +208,7 @@ _ORDER_REASONS = {
     "FR": "there is nothing to recompute before the forward has run",
     "RB": "recomputing after the backward is too late",
     "RI": "recomputing after the backward is too late",
+    "RW": "recomputing after the backward is too late",
     "IW": "W finishes what I began",
     "BU": "an update needs the gradient",
     "WU": "an update needs the gradient",
@@ -209,118 +217,25 @@ _ORDER_REASONS = {
 
 def _wait_cycles(graph: SlotGraph, outstanding: int | None) -> Iterator[Violation]:
     """One violation per ring of slots that wait for each other across devices."""
-    waits: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    why: dict[tuple[tuple[int, int], tuple[int, int]], Edge | str] = {}
-    for device, program in enumerate(graph.programs):
-        for position in range(len(program)):
-            node = (device, position)
-            before = [(device, position - 1)] if position else []
-            for edge in graph.edges_into(device, position):
-                if edge.source.device == device:  # a wrong order on one device has its own violation
-                    continue
-                before.append(edge.source.slot)
-                why[node, edge.source.slot] = edge
-            waits[node] = before
-    if outstanding is not None:
-        for node, other, reason in wire_waits(graph, outstanding):
-            waits[node].append(other)
-            why.setdefault((node, other), reason)
-    for ring in _rings(waits):
-        yield _describe_ring(graph, ring, why)
-
-
-def _describe_ring(
-    graph: SlotGraph,
-    ring: list[tuple[int, int]],
-    why: Mapping[tuple[tuple[int, int], tuple[int, int]], Edge | str],
-) -> Violation:
-    hops = [(node, other) for node, other in pairwise([*ring, ring[0]]) if (node, other) in why]
-    parts, cycle = [], []
-    for node, other in hops:
-        slot, target = (format_slot(graph.programs[d][k] or ()) for d, k in (node, other))
-        reason = why[node, other]
-        awaited = str(reason.supplier) if isinstance(reason, Edge) else target
-        clause = (
-            f"device {node[0]} cannot start {slot} before {awaited} comes from device {other[0]}"
-            if isinstance(reason, Edge)
-            else f"device {node[0]} cannot go on to {slot}: {reason}"
-        )
-        parts.append(clause)
-        cycle.append((node[0], slot, awaited))
-    node, other = hops[0]
-    first = why[node, other]
-    action = first.action if isinstance(first, Edge) else actions_of(graph.programs[node[0]][node[1]] or ())[0]
-    blocker = first.supplier if isinstance(first, Edge) else None
-    sentence = "wait cycle: " + "; ".join(parts) + "; so none of them ever starts"
-    return Violation("wait-cycle", node[0], node[1], action, blocker, sentence, tuple(cycle))
-
-
-def _rings(waits: Mapping[tuple[int, int], list[tuple[int, int]]]) -> Iterator[list[tuple[int, int]]]:
-    """One shortest ring in each knot (strongly connected component) of the graph ``waits``; linear in its edges."""
-    for members in _knots(waits):
-        if len(members) > 1 or members[0] in waits[members[0]]:
-            yield _shortest_ring(waits, set(members))
-
-
-def _shortest_ring(
-    waits: Mapping[tuple[int, int], list[tuple[int, int]]], inside: set[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    start = min(inside, key=lambda node: (node[1], node[0]))
-    parent: dict[tuple[int, int], tuple[int, int]] = {}
-    frontier = [start]
-    while frontier:
-        following = []
-        for node in frontier:
-            for other in waits[node]:
-                if other == start:
-                    ring = [node]
-                    while ring[-1] != start:
-                        ring.append(parent[ring[-1]])
-                    return ring[::-1]
-                if other in inside and other not in parent:
-                    parent[other] = node
-                    following.append(other)
-        frontier = following
-    raise AssertionError("a knot has a ring through each of its slots")
-
-
-def _knots(waits: Mapping[tuple[int, int], list[tuple[int, int]]]) -> Iterator[list[tuple[int, int]]]:
-    """Tarjan's strongly connected components, without recursion (tables are long)."""
-    index: dict[tuple[int, int], int] = {}
-    low: dict[tuple[int, int], int] = {}
-    stack: list[tuple[int, int]] = []
-    on_stack: set[tuple[int, int]] = set()
-    for root in waits:
-        if root in index:
-            continue
-        work = [(root, iter(waits[root]))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
-        while work:
-            node, rest = work[-1]
-            for other in rest:
-                if other not in index:
-                    index[other] = low[other] = len(index)
-                    stack.append(other)
-                    on_stack.add(other)
-                    work.append((other, iter(waits[other])))
-                    break
-                if other in on_stack:
-                    low[node] = min(low[node], index[other])
+    for ring in rings(graph, outstanding):
+        clauses, cycle = [], []
+        for wait in ring:
+            slot = format_slot(graph.programs[wait.device][wait.position] or ())
+            if isinstance(wait.reason, Edge):
+                awaited = str(wait.reason.supplier)
+                came = f"cannot start {slot} before {awaited} comes from device {wait.other_device}"
             else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    members = []
-                    while True:
-                        member = stack.pop()
-                        on_stack.discard(member)
-                        members.append(member)
-                        if member == node:
-                            break
-                    yield members
+                awaited = format_slot(graph.programs[wait.other_device][wait.other_position] or ())
+                came = f"cannot go on to {slot}: {wait.reason}"
+            clauses.append(f"device {wait.device} {came}")
+            cycle.append((wait.device, slot, awaited))
+        first = ring[0]
+        slot_actions = actions_of(graph.programs[first.device][first.position] or ())
+        action, blocker = (
+            (first.reason.action, first.reason.supplier) if isinstance(first.reason, Edge) else (slot_actions[0], None)
+        )
+        sentence = "wait cycle: " + "; ".join(clauses) + "; so none of them ever starts"
+        yield Violation("wait-cycle", first.device, first.position, action, blocker, sentence, tuple(cycle))
 
 
 def why_blocked(schedule: Schedule, action: Action, device: int, finished: Mapping[Action, int]) -> Violation | None:
@@ -334,9 +249,11 @@ def why_blocked(schedule: Schedule, action: Action, device: int, finished: Mappi
     def blocked(code: str, blocker: Action | None, sentence: str) -> Violation:
         return Violation(code, device, None, action, blocker, sentence)
 
-    if action.stage >= schedule.stages:
+    if action.op not in OPS:
+        return blocked("unknown", None, f"{action}: ops are {', '.join(OPS)}")
+    if not 0 <= action.stage < schedule.stages:
         return blocked("unknown", None, f"{action}: there are stages 0..{schedule.stages - 1}")
-    if action.microbatch >= schedule.microbatches:
+    if not 0 <= action.microbatch < schedule.microbatches:
         return blocked("unknown", None, f"{action}: there are micro-batches 0..{schedule.microbatches - 1}")
     if device not in schedule.placement[action.stage]:
         homes = " and ".join(map(str, schedule.placement[action.stage]))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelab.errors import ScheduleError
-from pipelab.schedules.action import Action, Slot, actions_of
+from pipelab.schedules.action import OPS, Action, Slot, actions_of
 
 __all__ = ["Edge", "Need", "Place", "SlotGraph", "earliest_slots", "needs"]
 
@@ -70,6 +70,8 @@ class Edge:
 def needs(action: Action, stages: int, table: Mapping[Action, object]) -> tuple[Need, ...]:
     """What ``action`` waits for in a pipeline of ``stages`` stages, given the other actions of its table."""
     s, i = action.stage, action.microbatch
+    if action.op not in OPS:
+        return ()
     if action.op == "F":
         return (Need((Action(s - 1, "F", i),), ACTIVATION),) if s > 0 else ()
     if action.op == "R":

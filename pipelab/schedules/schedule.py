@@ -135,15 +135,20 @@ class Schedule:
         return replace(self, weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
 
     def with_recompute(self) -> Schedule:
-        """The same table with an R before each backward (B or I), as GPipe's paper pairs it (arXiv 1811.06965, 2.3)."""
+        """The same table with an R before each backward, as GPipe's paper pairs it (arXiv 1811.06965, 2.3)."""
         if self.ops & {"R"}:
             return self
+        halved = {(a.stage, a.microbatch) for _, _, a in self.actions() if a.op == "I"}
+
+        def begins_backward(a: Action) -> bool:
+            return a.op in "BI" or (a.op == "W" and (a.stage, a.microbatch) not in halved)
+
         programs = []
         for program in self.programs:
             slots: list[Slot] = []
             for slot in program:
                 # In a fused slot too, each R stands alone before it: what it recomputes is needed from the start.
-                slots += [Action(a.stage, "R", a.microbatch) for a in actions_of(slot) if a.op in "BI"]
+                slots += [Action(a.stage, "R", a.microbatch) for a in actions_of(slot) if begins_backward(a)]
                 slots.append(slot)
             programs.append(tuple(slots))
         return replace(self, programs=tuple(programs))

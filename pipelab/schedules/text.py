@@ -37,18 +37,20 @@ def write_csv(rows: Sequence[Sequence[Slot | None]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for row in rows:
-        writer.writerow([_cell(slot, "") for slot in row])
+        writer.writerow([_cell(slot, "") for slot in row] or [""])  # an empty line would not count as a device
     return out.getvalue()
 
 
 def read_csv(text: str) -> Rows:
-    """Read what :func:`write_csv` wrote, or a person did. Blank lines at the end are ignored.
+    """Read what :func:`write_csv` wrote, or a person did. Blank lines around the table are ignored.
 
     Raises ScheduleParseError naming row (device), column and token.
     """
     lines = text.lstrip("\ufeff").splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
+    while lines and not lines[0].strip():
+        lines.pop(0)
     if not lines:
         raise ScheduleParseError("the table is empty; write one row of actions per device, such as 0F0,0B0", 0, 0, "")
     return tuple(

@@ -6,13 +6,13 @@ takes messages in that order: a slot that needs message k first takes all up to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.dependencies import SlotGraph
 
-__all__ = ["Channel", "Route", "routes", "wire_waits"]
+__all__ = ["Channel", "Route", "Take", "routes", "takes", "wire_waits"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,6 +37,15 @@ class Route:
     needed_by: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Message ``number`` of a channel, taken off the wire."""
+
+    channel: Channel
+    number: int
+    route: Route
+
+
 def routes(graph: SlotGraph) -> dict[Channel, list[Route]]:
     """Every message of the table, per channel, in the order of sending."""
     found: dict[Channel, list[tuple[tuple[int, int], Route]]] = {}
@@ -52,22 +61,43 @@ def routes(graph: SlotGraph) -> dict[Channel, list[Route]]:
     }
 
 
-def wire_waits(graph: SlotGraph, outstanding: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], str]]:
-    """The waits that bounded channels add: (slot that waits, slot it waits for, why).
+def takes(graph: SlotGraph, messages: Mapping[Channel, Sequence[Route]]) -> dict[tuple[int, int], list[Take]]:
+    """What each slot takes off the wire before it starts, in order: for each need, all up to the message it needs."""
+    number = {(channel, route.consumer): k for channel, routed in messages.items() for k, route in enumerate(routed)}
+    taken = dict.fromkeys(messages, 0)
+    found: dict[tuple[int, int], list[Take]] = {}
+    for device, program in enumerate(graph.programs):
+        for position in range(len(program)):
+            for edge in graph.edges_into(device, position):
+                if not edge.crosses:
+                    continue
+                channel = Channel(edge.kind, edge.source.device, device)
+                needed = number[channel, edge.action]
+                for k in range(taken[channel], needed + 1):
+                    found.setdefault((device, position), []).append(Take(channel, k, messages[channel][k]))
+                taken[channel] = max(taken[channel], needed + 1)
+    return found
 
-    The sender of message k goes on to its next slot only once message k - ``outstanding`` has been taken, and that one
-    is taken by the first slot of the receiver that needs it or a later one.
+
+def wire_waits(graph: SlotGraph, outstanding: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], bool, str]]:
+    """The waits that bounded channels add: (slot to enter, slot it waits for, whether that has but to be entered, why).
+
+    The sender of message k enters its next slot only once message k - ``outstanding`` has been taken. The receiver
+    takes it when it has entered the slot that needs it, and has taken what that slot takes first.
     """
-    for channel, messages in routes(graph).items():
-        taken_by: list[tuple[int, int]] = []
-        earliest: tuple[int, int] | None = None
-        for route in reversed(messages):
-            earliest = route.needed_by if earliest is None else min(earliest, route.needed_by)
-            taken_by.append(earliest)
-        taken_by.reverse()
-        for k in range(outstanding, len(messages)):
-            device, position = messages[k].sent_by
-            if position + 1 < len(graph.programs[device]):
-                blocked = messages[k - outstanding].producer
-                reason = f"its send of {messages[k].producer} blocks until {blocked} is taken ({channel})"
-                yield (device, position + 1), taken_by[k - outstanding], reason
+    messages = routes(graph)
+    taken_in: dict[tuple[Channel, int], tuple[tuple[int, int], list[Take]]] = {}
+    for slot, taking in takes(graph, messages).items():
+        for place, take in enumerate(taking):
+            taken_in[take.channel, take.number] = (slot, taking[:place])
+    for channel, routed in messages.items():
+        for k in range(outstanding, len(routed)):
+            device, position = routed[k].sent_by
+            if position + 1 == len(graph.programs[device]):
+                continue
+            (receiver, taker), earlier = taken_in[channel, k - outstanding]
+            blocked = routed[k - outstanding].producer
+            reason = f"its send of {routed[k].producer} blocks until {blocked} is taken ({channel})"
+            yield (device, position + 1), (receiver, taker), True, reason
+            for take in earlier:
+                yield (device, position + 1), take.route.sent_by, False, reason

@@ -73,11 +73,15 @@ class Costs:
     unit: str = "units"
 
     def __post_init__(self) -> None:
-        for name in ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update"):
+        times = ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update")
+        for name in (*times, "message_bytes", "activation_bytes"):
             value = getattr(self, name)
             entries = value if isinstance(value, Sequence) else () if value is None else (value,)
             if any(not (entry >= 0 and math.isfinite(entry)) for entry in entries):
                 raise ConfigurationError(f"cost '{name}' must be finite and not negative, got {value!r}")
+        for ops, factor in self.fused.items():
+            if not (factor >= 0 and math.isfinite(factor)):
+                raise ConfigurationError(f"fused['{ops}'] must be finite and not negative, got {factor!r}; try 1")
         if not self.latency >= 0 or not math.isfinite(self.latency):
             raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
         if not self.bandwidth > 0:

@@ -8,7 +8,7 @@ A slot starts when its device is free and everything that it needs has arrived::
 
 from __future__ import annotations
 
-from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.errors import ScheduleError, whole_number
 from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.checker import check_schedule
 from pipelab.schedules.dependencies import SlotGraph
@@ -40,8 +40,7 @@ def simulate(
     14.0
     """
     if batch is not None:
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ConfigurationError(f"batch must be a whole number of at least 1, got {batch!r}; try 64")
+        batch = whole_number("batch", "", batch)
         schedule = schedule.for_batch(batch)
     if check:
         violations = check_schedule(schedule)

@@ -1,0 +1,89 @@
+import pytest
+from hypothesis import given
+
+from pipelab.schedules import Action, actions_of, format_slot, parse_slot
+from tests.strategies import actions, slots
+
+
+@given(actions(max_stage=500, max_microbatch=5000))
+def test_an_action_is_read_back_as_it_was_written(action):
+    assert Action.parse(str(action)) == action
+
+
+@given(slots())
+def test_a_slot_is_read_back_as_it_was_written(slot):
+    assert parse_slot(format_slot(slot)) == slot
+
+
+def test_an_action_is_written_stage_op_microbatch():
+    assert str(Action(3, "F", 0)) == "3F0"
+    assert Action.parse("12W345") == Action(stage=12, op="W", microbatch=345)
+
+
+def test_blanks_around_an_action_do_not_matter():
+    assert Action.parse("  3F0 ") == Action(3, "F", 0)
+
+
+def test_actions_sort_by_stage_first():
+    assert sorted([Action(2, "B", 0), Action(10, "B", 0), Action(2, "B", 1)])[-1] == Action(10, "B", 0)
+
+
+def test_a_fused_forward_and_backward_is_written_as_pytorch_writes_it():
+    assert format_slot((Action(4, "F", 1), Action(3, "B", 0))) == "(4F1;3B0)OVERLAP_F_B"
+
+
+def test_other_fused_slots_have_no_suffix():
+    assert format_slot((Action(4, "F", 1), Action(3, "I", 0))) == "(4F1;3I0)"
+    assert format_slot((Action(3, "B", 0), Action(4, "F", 1))) == "(3B0;4F1)"
+
+
+def test_the_actions_of_a_slot_come_in_the_order_in_which_they_run():
+    pair = (Action(4, "F", 1), Action(3, "B", 0))
+    assert actions_of(pair) == pair
+    assert actions_of(pair[0]) == (pair[0],)
+
+
+def test_brackets_around_one_action_fuse_nothing():
+    assert parse_slot("(3F0)") == Action(3, "F", 0)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("0FO", "did you mean 0F0?"),
+        ("OFO", "did you mean 0F0?"),
+        ("3f0", "did you mean 3F0?"),
+        ("3 F 0", "did you mean 3F0?"),
+        ("3_b_1", "did you mean 3B1?"),
+        ("F0", "has no stage"),
+        ("3F", "has no micro-batch"),
+        ("3X0", "unknown op 'X'; ops are F, B, I, W, R, U"),
+        ("3FB0", "unknown op 'FB'"),
+        ("f", "like 3F0"),
+        ("", "like 3F0"),
+        ("forward", "like 3F0"),
+    ],
+)
+def test_what_is_no_action_is_told_what_it_lacks(token, said):
+    with pytest.raises(ValueError) as caught:
+        Action.parse(token)
+    assert said in str(caught.value)
+    assert f"'{token}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("(4F1;3B0", "write actions in brackets"),
+        ("(4F1;3B0)OVERLAP", "write actions in brackets"),
+        ("(4F1;3X0)", "unknown op 'X'"),
+        ("(4F1;)", "is not an action"),
+        ("()", "is not an action"),
+        ("(4F1;3I0)OVERLAP_F_B", "OVERLAP_F_B fuses one F with one B"),
+        ("(4F1;3B0;2B0)OVERLAP_F_B", "OVERLAP_F_B fuses one F with one B"),
+    ],
+)
+def test_what_is_no_fused_slot_is_told_what_it_lacks(token, said):
+    with pytest.raises(ValueError) as caught:
+        parse_slot(token)
+    assert said in str(caught.value)
