@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ __all__ = ["FONT", "SIZES", "best_fit", "fits", "text_width", "wrap"]
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so every machine has it
 SIZES = (9.0, 8.0, 7.0)  # of labels on blocks; below 7 pt nothing is read in print
-_AROUND = 1.5  # pt of air on each side of a label
+_AROUND = 1.0  # pt of air on each side of a label
 _LINE = 1.22  # height of a line of text in sizes of its font
 
 
@@ -36,9 +37,18 @@ def best_fit(forms: Sequence[str], width: float, height: float, largest: float) 
 
 
 def wrap(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
-    """``text`` in lines of at most ``width`` points, broken at blanks."""
+    """``text`` in as few lines as ``width`` points allow, all about as long: no word stands alone on the last one."""
+    lines = _filled(text, size, width, weight)
+    narrow = text_width(text, size, weight) / len(lines)
+    while narrow < width and len(_filled(text, size, narrow, weight)) > len(lines):
+        narrow += size
+    return _filled(text, size, min(narrow, width), weight)
+
+
+def _filled(text: str, size: float, width: float, weight: str) -> list[str]:
+    """Lines as long as they may be, broken at blanks, but not around "=": p = 4 is one word."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in re.split(r"(?<!=) +(?!=)", text):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, size, weight) <= width:
             lines[-1] = longer

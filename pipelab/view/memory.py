@@ -1,8 +1,9 @@
-"""What a timeline knows of memory, as one kind of curve per device."""
+"""What timelines know of memory, as one kind of curve per device."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelab.timeline import Timeline
@@ -18,8 +19,8 @@ _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 class Held:
     """What devices hold over time: ``steps[r]`` are (time, what device r holds from then on), ``peaks[r]`` its most.
 
-    ``name`` is what is counted, ``axis`` its short form beside a strip, ``unit`` and ``factor`` turn a value into
-    what is shown, ``top`` is the end of the scale that all devices share, in shown units.
+    ``name`` is what is counted, ``meaning`` says it in full, ``axis`` is short. ``unit`` and ``factor`` turn a value
+    into what is shown; ``top`` is where the scale ends that all devices share, as it is shown.
     """
 
     name: str
@@ -38,38 +39,56 @@ class Held:
         return f"{digits} {self.unit}".strip()
 
 
-def held(timeline: Timeline) -> Held:
-    """Activation bytes where they are known, else sequences in flight, else micro-batches in flight."""
-    devices = range(timeline.schedule.devices)
-    if timeline.holdings:
-        by_device = {holding.device: holding.steps for holding in timeline.holdings}
-        highest = max(timeline.peak_bytes, default=0.0)
-        unit, size = next(((name, size) for name, size in _BYTES if highest >= size), _BYTES[-1])
-        return Held(
-            "activation bytes",
-            "activation bytes held",
-            f"{unit} held",
-            unit,
-            1 / size,
-            _round_up(highest / size),
-            tuple(by_device.get(device, ()) for device in devices),
-            timeline.peak_bytes,
+def held(timelines: Sequence[Timeline]) -> list[Held]:
+    """One kind of curve on one scale for all: activation bytes where all timelines know them, else what is in flight.
+
+    That is counted in sequences where all know their batch, else in micro-batches.
+    """
+    if all(timeline.holdings for timeline in timelines):
+        return _bytes(timelines)
+    known = all(timeline.sequences is not None for timeline in timelines)
+    counted, column = ("sequences", 2) if known else ("micro-batches", 1)
+    peaks = [timeline.peak_sequences if known else timeline.peak_microbatches for timeline in timelines]
+    top = max((peak for row in peaks for peak in row), default=0.0) or 1.0
+    shares = ", in full device shares" if any(timeline.schedule.chunks > 1 for timeline in timelines) else ""
+    return [
+        Held(
+            name=f"{counted} in flight",
+            meaning=f"{counted} in flight, from F to the last of B or W{shares}",
+            axis=counted,
+            unit="",
+            factor=1.0,
+            top=top,
+            steps=tuple(
+                tuple((step[0], step[column]) for step in timeline.in_flight(device))
+                for device in range(timeline.schedule.devices)
+            ),
+            peaks=row,
         )
-    flights = [timeline.in_flight(device) for device in devices]
-    counted = "sequences" if timeline.sequences is not None else "micro-batches"
-    column = 2 if timeline.sequences is not None else 1
-    peaks = timeline.peak_sequences if timeline.sequences is not None else timeline.peak_microbatches
-    share = "" if timeline.schedule.share == 1 else ", in full device shares"
-    return Held(
-        f"{counted} in flight",
-        f"{counted} in flight, from F to the last of B or W{share}",
-        counted,
-        "",
-        1.0,
-        _round_up(max(peaks, default=0.0)),
-        tuple(tuple((step[0], step[column]) for step in flight) for flight in flights),
-        peaks,
-    )
+        for timeline, row in zip(timelines, peaks, strict=True)
+    ]
+
+
+def _bytes(timelines: Sequence[Timeline]) -> list[Held]:
+    highest = max(max(timeline.peak_bytes) for timeline in timelines)
+    unit, size = next(((name, size) for name, size in _BYTES if highest >= size), _BYTES[-1])
+    curves = []
+    for timeline in timelines:
+        known = {holding.device: holding for holding in timeline.holdings}
+        found = [known.get(device) for device in range(timeline.schedule.devices)]
+        curves.append(
+            Held(
+                name="activation bytes",
+                meaning="activation bytes held",
+                axis=f"{unit} held",
+                unit=unit,
+                factor=1 / size,
+                top=_round_up(highest / size),
+                steps=tuple(() if holding is None else holding.steps for holding in found),
+                peaks=tuple(0.0 if holding is None else holding.peak for holding in found),
+            )
+        )
+    return curves
 
 
 def _round_up(value: float) -> float:

@@ -1,7 +1,7 @@
 """Colours: six ops that differ in hue for colour-blind readers and in lightness in print, and calm greys.
 
-After Okabe and Ito (Color Universal Design, 2008), moved apart in lightness: W, F, B, R, I, U from light to dark, about
-13 steps of L* each. What follows the forward direction is blue, what follows the backward direction is warm.
+After Okabe and Ito (Color Universal Design, 2008), moved apart in lightness: W, F, B, R, I, U from light to dark, at
+least 10 steps of L* from one to the next. Forwards are blue, backwards are warm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["CAPTION", "IDLE", "IDLE_HATCH", "INK", "MEMORY", "MEMORY_LINE", "OPS", "PHASES", "shade", "text_colour"]
 
 OPS: Final[Mapping[str, str]] = MappingProxyType(
-    {"F": "#68BBEC", "B": "#DB6A1A", "I": "#882255", "W": "#F2DC4E", "R": "#1F6FB0", "U": "#262626"}
+    {"F": "#74C3F0", "B": "#D4631A", "I": "#7B1F50", "W": "#F2DC4E", "R": "#165F9E", "U": "#1C1C1C"}
 )
 PHASES: Final[Mapping[str, str]] = MappingProxyType({"warm-up": "#E6E6E6", "steady": "#C6C6C6", "cool-down": "#A0A0A0"})
 IDLE: Final = "#F7F7F7"
@@ -23,7 +23,9 @@ MEMORY_LINE: Final = "#56677A"
 INK: Final = "#1A1A1A"
 CAPTION: Final = "#4D4D4D"
 
-_LIGHTEN, _DARKEN = 0.30, 0.16  # how far the first chunk is moved to white, and the last to black
+# How far the first chunk is moved to white, and the last to black: F stays lighter than B in print.
+_RANGE: Final[Mapping[str, tuple[float, float]]] = MappingProxyType({"F": (0.36, 0.12), "B": (0.16, 0.26)})
+_OTHERS: Final = (0.18, 0.18)
 
 
 def shade(op: str, chunk: int = 0, chunks: int = 1) -> str:
@@ -31,8 +33,9 @@ def shade(op: str, chunk: int = 0, chunks: int = 1) -> str:
     colour = OPS[op]
     if chunks < 2:
         return colour
-    place = min(chunk, chunks - 1) / (chunks - 1)
-    towards, amount = (255, _LIGHTEN * (1 - 2 * place)) if place < 0.5 else (0, _DARKEN * (2 * place - 1))
+    lighten, darken = _RANGE.get(op, _OTHERS)
+    move = lighten - (lighten + darken) * min(chunk, chunks - 1) / (chunks - 1)
+    towards, amount = (255, move) if move > 0 else (0, -move)
     return "#" + "".join(f"{round(part + (towards - part) * amount):02X}" for part in _channels(colour))
 
 

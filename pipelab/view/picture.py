@@ -5,22 +5,31 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["FORMATS", "Picture"]
+__all__ = ["FORMATS", "Picture", "plain_style"]
 
 FORMATS = ("png", "svg", "pdf")
 SHARPNESS = 2  # pixels of the PNG per pixel of the page: screens of laptops are that dense
 _UNDATED: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Matplotlib's own style: pictures look the same whatever a notebook has set (a dark background, a grid)."""
+    with style.context("default"):
+        yield
 
 
 class Picture(Figure):
@@ -58,7 +67,8 @@ class Picture(Figure):
         shown = self.dpi
         try:
             self.dpi = 100 * SHARPNESS
-            canvas.draw()
+            with plain_style():
+                canvas.draw()
             seen = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
             flat = seen.convert("RGB").quantize(colors=256, dither=Image.Dither.NONE)
         finally:
@@ -69,9 +79,9 @@ class Picture(Figure):
 
     def _vector(self, suffix: str) -> bytes:
         out = io.BytesIO()
-        plain = {"savefig.bbox": None, "svg.hashsalt": "pipelab", "svg.fonttype": "path", "pdf.fonttype": 42}
         title = {"Title": self.alt}
-        with matplotlib.rc_context(plain):
+        fixed: Any = {"svg.hashsalt": "pipelab", "pdf.fonttype": 42}
+        with plain_style(), matplotlib.rc_context(fixed):
             self.savefig(out, format=suffix, facecolor="white", metadata=_UNDATED[suffix] | title)
         return out.getvalue()
 

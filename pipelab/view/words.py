@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule
 from pipelab.timeline import Timeline
-from pipelab.view.memory import held
+from pipelab.view.memory import Held, held
 
 __all__ = [
+    "COUNTING",
     "alt_timeline",
     "headline",
-    "joined",
     "memory_note",
     "number",
     "percent",
     "schedule_title",
+    "sentences",
     "size_words",
     "time_scale",
     "time_words",
 ]
+
+COUNTING = "Counting starts at 0."
 
 
 def number(value: float) -> str:
@@ -40,16 +43,16 @@ def time_scale(unit: str, longest: float) -> tuple[str, float]:
     return unit, 1.0
 
 
-def time_words(value: float, unit: str) -> str:
-    """A time with its unit: 14 units, 352.1 ms."""
-    shown, factor = time_scale(unit, value)
+def time_words(value: float, unit: str, longest: float | None = None) -> str:
+    """A time with its unit, 14 units or 352.1 ms; in the unit that suits ``longest``, where it stands beside others."""
+    shown, factor = time_scale(unit, value if longest is None else longest)
     return f"{number(value * factor)} {shown}"
 
 
-def headline(timeline: Timeline) -> str:
-    """Makespan and bubble fraction."""
-    makespan = time_words(timeline.makespan, timeline.unit)
-    return f"makespan {makespan}  ·  bubble fraction {percent(timeline.bubble_fraction)}"
+def headline(timeline: Timeline, longest: float | None = None) -> str:
+    """Makespan and bubble fraction; times in the unit that suits ``longest``, where it is given."""
+    makespan = time_words(timeline.makespan, timeline.unit, longest)
+    return f"makespan {makespan} · bubble fraction {percent(timeline.bubble_fraction)}"
 
 
 def schedule_title(schedule: Schedule) -> str:
@@ -66,52 +69,56 @@ def size_words(schedule: Schedule) -> str:
     return words + (f", v = {v} chunks per device" if v > 1 else "")
 
 
-def _count(value: int, noun: str) -> str:
-    return f"{value} {noun}" if value == 1 else f"{value} {noun}{'es' if noun.endswith('ch') else 's'}"
+def _count(value: float, noun: str) -> str:
+    return f"1 {noun}" if value == 1 else f"{number(value)} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def _weights(schedule: Schedule) -> str:
-    weights = set(schedule.weights)
+    weights = {round(weight, 9) for weight in schedule.weights}
     if len(weights) > 1:
         return " of uneven size"
     weight = next(iter(weights), 1.0)
     return "" if weight == 1 else f" of weight {weight:g}"
 
 
-def memory_note(timeline: Timeline) -> str:
-    """What the memory strips show, and what a micro-batch is."""
-    memory = held(timeline)
-    note = f"Strips below the rows: {memory.meaning}, on one scale for all devices."
-    if timeline.sequences is not None:
-        note += f" A micro-batch of weight 1 has {_count_of(timeline.sequences)}."
+def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
+    """What the memory strips show, and what is held fixed; "" where there are none."""
+    if not curves:
+        return ""
+    one = "on one scale" if len(timelines) > 1 else "on one scale for all devices"
+    note = f"Strips below the rows: {curves[0].meaning}, {one}."
+    sizes = {timeline.sequences for timeline in timelines}
+    if None in sizes:
+        return note
+    batches = {number((timeline.sequences or 0) * sum(timeline.schedule.weights)) for timeline in timelines}
+    if len(sizes) == 1:
+        note += f" A micro-batch of weight 1 has {_count(sizes.pop() or 0, 'sequence')}."
+    elif len(batches) == 1:
+        note += f" Each has the same batch, of {batches.pop()} sequences."
     return note
 
 
-def _count_of(sequences: float) -> str:
-    return "1 sequence" if sequences == 1 else f"{number(sequences)} sequences"
-
-
-def joined(parts: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+def sentences(*parts: str) -> str:
+    """What is said, with a blank between; empty parts are left out."""
+    return " ".join(filter(None, parts))
 
 
 def alt_timeline(timeline: Timeline) -> str:
     """A timeline in words: schedule, p, m, v, clock, makespan, bubble fraction, peaks per device."""
     schedule = timeline.schedule
     v = "" if schedule.chunks > 1 else ", v = 1 chunk per device"
-    sentences = [
+    facts = [
         f"Schedule {schedule_title(schedule)} ({schedule.name}), {size_words(schedule)}{v}",
         f"Clock: {timeline.clock_name}",
         f"Makespan {time_words(timeline.makespan, timeline.unit)}",
         f"Bubble fraction {percent(timeline.bubble_fraction)}",
         _peaks(timeline),
     ]
-    return ". ".join(sentences) + "."
+    return ". ".join(facts) + "."
 
 
 def _peaks(timeline: Timeline) -> str:
-    memory = held(timeline)
+    memory = held([timeline])[0]
     peaks = ", ".join(memory.words(peak) for peak in memory.peaks)
     last = timeline.schedule.devices - 1
     where = "on device 0" if last == 0 else f"on devices 0 to {last}"

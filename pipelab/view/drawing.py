@@ -1,0 +1,196 @@
+"""Draws the rows of timelines on a page: blocks, idle time, phases, memory.
+
+Shapes are gathered first and drawn as a few collections, so that thousands of slots take no longer than a blink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
+
+from pipelab.schedules.action import Action, actions_of
+from pipelab.timeline import Span, Timeline
+from pipelab.view import palette
+from pipelab.view.letters import SIZES, best_fit, fits, text_width
+from pipelab.view.memory import Held
+from pipelab.view.page import Page
+from pipelab.view.phases import phases
+
+__all__ = ["Block", "Drawing", "Ruler"]
+
+Corner = tuple[float, float]
+_ENOUGH = 0.6  # of an op's blocks must have room for a label, or none of them gets one
+_AS_WIDE = str.maketrans("FBIR", "UUUU")  # ops that are equally long are to get equally long labels
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Where a timeline's times stand on the axis: its start at 0, ``factor`` shown units to one of its own."""
+
+    origin: float
+    factor: float
+
+    def at(self, time: float) -> float:
+        """The place of ``time`` on the axis."""
+        return (time - self.origin) * self.factor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One action's rectangle: ``left`` and ``right`` on the time axis, ``top`` and ``bottom`` in points."""
+
+    panel: int
+    op: str
+    forms: tuple[str, ...]
+    """Its labels, the longest first."""
+    colour: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+class Drawing:
+    """Gathers the shapes of rows; :meth:`finish` puts them on the page."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._blocks: list[Block] = []
+        self._idle: list[list[Corner]] = []
+        self._fused: list[list[Corner]] = []
+        self._phases: tuple[list[list[Corner]], list[str]] = ([], [])  # and their colours
+        self._memory: list[list[Corner]] = []
+
+    def blocks(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
+        """The slots of one device, its updates, and its idle time. Labels are of one size within a ``panel``."""
+        for gap in timeline.gaps(device):
+            self._idle.append(_box(ruler.at(gap.start), ruler.at(gap.end), top, top + high))
+        for span in timeline.on_device(device):
+            self._slot(timeline, span, ruler, top, high, panel)
+        for span in timeline.updates:
+            if span.device == device:
+                edges = (ruler.at(span.start), ruler.at(span.end), top, top + high)
+                self._blocks.append(Block(panel, "U", _update_forms(timeline, span), palette.shade("U"), *edges))
+
+    def _slot(self, timeline: Timeline, span: Span, ruler: Ruler, top: float, high: float, panel: int) -> None:
+        """Parts of a fused slot run as one: they share its time, and stand one above the other."""
+        left, right = ruler.at(span.start), ruler.at(span.end)
+        stages, chunks = timeline.schedule.stages_on(span.device), timeline.schedule.chunks
+        parts = actions_of(span.slot)
+        for k, action in enumerate(parts):
+            chunk = stages.index(action.stage) if action.stage in stages else 0
+            colour = palette.shade(action.op, chunk, chunks)
+            edges = (left, right, top + high * k / len(parts), top + high * (k + 1) / len(parts))
+            self._blocks.append(Block(panel, action.op, _forms(action, chunks), colour, *edges))
+        if len(parts) > 1:
+            self._fused.append(_box(left, right, top, top + high))
+
+    def phases(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float) -> None:
+        """The strip of one device's phases; named where the words fit."""
+        spans = {span.position: span for span in timeline.on_device(device)}
+        for phase in phases(timeline.schedule.programs[device]):
+            inside = [spans[k] for k in range(phase.start, phase.stop) if k in spans]
+            if not inside:
+                continue
+            left, right = ruler.at(inside[0].start), ruler.at(inside[-1].end)
+            colour = palette.PHASES[phase.name]
+            self._phases[0].append(_box(left, right, top, top + high))
+            self._phases[1].append(colour)
+            if high >= 8.5 and (right - left) * self._page.points_per_time > text_width(phase.name, 7) + 4:
+                ink = palette.text_colour(colour)
+                self._page.label((left + right) / 2, top + high / 2, phase.name, 7, ink, "phase")
+
+    def memory(self, held: Held, device: int, ruler: Ruler, until: float, top: float, high: float) -> None:
+        """The filled step curve of what one device holds, and its peak beside it."""
+        floor = top + high
+        level, corners = 0.0, [(0.0, floor)]
+        lasting = {ruler.at(time): value for time, value in held.steps[device]}  # the last of those at one time
+        for x, value in lasting.items():
+            corners.append((x, floor - high * level))
+            level = value * held.factor / held.top
+            corners.append((x, floor - high * level))
+        corners += [(until, floor - high * level), (until, floor)]
+        self._memory.append(corners)
+
+    def finish(self) -> None:
+        """Draw everything that was gathered."""
+        widths = [(block.right - block.left) * self._page.points_per_time for block in self._blocks]
+        seams = [min(0.9, width / 12) if width > 3 else 0.0 for width in widths]  # white, between blocks
+        boxes = [_box(block.left, block.right, block.top, block.bottom) for block in self._blocks]
+        self._shapes("idle", self._idle, palette.IDLE, edge=palette.IDLE_HATCH, hatch="/////")
+        self._shapes("memory", self._memory, palette.MEMORY)
+        self._shapes("phases", *self._phases, edge="white", line=0.6)
+        self._shapes("blocks", boxes, [block.colour for block in self._blocks], edge="white", line=seams, zorder=2)
+        self._shapes("fused", self._fused, "none", edge=palette.INK, line=0.7, zorder=3)
+        for corners in self._memory:
+            xs, ys = zip(*corners[:-1], strict=True)
+            line = Line2D(xs, ys, color=palette.MEMORY_LINE, linewidth=0.9, clip_on=False, zorder=2)
+            line.set(solid_joinstyle="miter", solid_capstyle="butt")
+            self._page.axes.add_line(line)
+        self._labels(widths)
+
+    def _shapes(
+        self,
+        gid: str,
+        polygons: Sequence[Sequence[Corner]],
+        colours: str | Sequence[str],
+        *,
+        edge: str = "none",
+        line: float | Sequence[float] = 0.0,
+        hatch: str | None = None,
+        zorder: float = 1,
+    ) -> None:
+        if polygons:
+            shapes = PolyCollection(polygons, facecolors=colours, edgecolors=edge, linewidths=line, hatch=hatch)
+            shapes.set(gid=gid, zorder=zorder, clip_on=False)
+            self._page.axes.add_collection(shapes, autolim=False)
+
+    def _labels(self, widths: Sequence[float]) -> None:
+        """Within a panel every op gets the longest form that most of its blocks have room for, all in one size.
+
+        A block that has less room than most takes a shorter form, and one that has none stays blank.
+        """
+        groups: dict[tuple[int, str], list[tuple[Block, float]]] = {}
+        for block, width in zip(self._blocks, widths, strict=True):
+            groups.setdefault((block.panel, block.op), []).append((block, width))
+        styles = {key: style for key, group in groups.items() if (style := _style(group)) is not None}
+        for (panel, op), (form, _) in styles.items():
+            largest = min(size for (other, _), (_, size) in styles.items() if other == panel)
+            for block, width in groups[panel, op]:
+                forms = block.forms[min(form, len(block.forms) - 1) :]
+                found = best_fit(forms, width, block.bottom - block.top, largest)
+                if found is not None:
+                    x, y = (block.left + block.right) / 2, (block.top + block.bottom) / 2
+                    self._page.label(x, y, *found, palette.text_colour(block.colour), "label")
+
+
+def _style(group: Sequence[tuple[Block, float]]) -> tuple[int, float] | None:
+    """(which form, size) that fits most blocks of one op; None where too few have room for any."""
+    labels = {block.forms for block, _ in group}
+    for form in range(max(map(len, labels))):
+        texts = {forms[min(form, len(forms) - 1)].translate(_AS_WIDE) for forms in labels}
+        widest = max(texts, key=len)  # all digits are equally wide
+        for size in SIZES:
+            room = sum(fits(widest, size, width, block.bottom - block.top) for block, width in group)
+            if room >= _ENOUGH * len(group):
+                return form, size
+    return None
+
+
+def _update_forms(timeline: Timeline, span: Span) -> tuple[str, ...]:
+    """Which update it is matters only where the table lists them: else there is one, at the flush."""
+    actions = actions_of(span.slot)
+    return (*_forms(actions[0], timeline.schedule.chunks)[:-1], "U") if "U" in timeline.schedule.ops else ("U",)
+
+
+def _forms(action: Action, chunks: int) -> tuple[str, ...]:
+    """Labels from long to short: "4F0" where devices hold several stages, "F0", "0"."""
+    short = (f"{action.op}{action.microbatch}", f"{action.microbatch}")
+    return (str(action), *short) if chunks > 1 else short
+
+
+def _box(left: float, right: float, top: float, bottom: float) -> list[Corner]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]

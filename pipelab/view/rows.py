@@ -1,0 +1,131 @@
+"""The rows of one timeline: how high they are, what is written beside them, and what is drawn into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelab.timeline import Timeline
+from pipelab.view.drawing import Drawing, Ruler
+from pipelab.view.letters import text_width
+from pipelab.view.memory import Held
+from pipelab.view.page import EDGE, Page
+from pipelab.view.palette import CAPTION
+
+__all__ = ["Heights", "Panel", "extent"]
+
+_SMALL, _PEAK = 7.0, 7.5  # sizes of text
+
+
+@dataclass(frozen=True)
+class Heights:
+    """In points: the phases' strip, the blocks, the memory strip, the room between devices."""
+
+    phases: float
+    blocks: float
+    memory: float
+    between: float
+
+    @classmethod
+    def alone(cls, devices: int, phases: bool, memory: bool) -> Heights:
+        """For one timeline. The more devices, the flatter: 16 of them still fit on a laptop's screen."""
+        sizes = (10, 26, 24, 12) if devices <= 4 else (9, 20, 18, 9) if devices <= 8 else (3, 13, 10, 6)
+        return cls._with(sizes, phases, memory)
+
+    @classmethod
+    def stacked(cls, devices: int, phases: bool, memory: bool) -> Heights:
+        """For a timeline among others."""
+        sizes = (9, 15, 12, 2) if devices <= 8 else (3, 9, 8, 1)
+        return cls._with((*sizes[:3], sizes[3] + (5 if phases or memory else 0)), phases, memory)
+
+    @classmethod
+    def _with(cls, sizes: tuple[int, ...], phases: bool, memory: bool) -> Heights:
+        strip, high, low, between = map(float, sizes)
+        return cls(strip if phases else 0.0, high, low if memory else 0.0, between)
+
+    @property
+    def block_top(self) -> float:
+        """From the top of a device's rows to its blocks."""
+        return self.phases + 1 if self.phases else 0.0
+
+    @property
+    def memory_top(self) -> float:
+        """From the top of a device's rows to its memory strip."""
+        return self.block_top + self.blocks + (3 if self.memory else 0)
+
+    @property
+    def pitch(self) -> float:
+        """From one device to the next."""
+        return self.memory_top + self.memory + self.between
+
+    @property
+    def flat(self) -> bool:
+        """Whether text beside a row has to stay in one line."""
+        return self.blocks < 18
+
+
+def extent(timeline: Timeline) -> float:
+    """How much time there is to draw: the makespan, and the updates behind it."""
+    return max((timeline.end, *(span.end for span in timeline.updates))) - timeline.start
+
+
+class Panel:
+    """The rows of one timeline. ``left`` and ``right`` are the points that the text beside them takes."""
+
+    def __init__(self, timeline: Timeline, heights: Heights, curve: Held | None) -> None:
+        schedule = timeline.schedule
+        self.timeline, self.heights, self._curve = timeline, heights, curve
+        self.height = schedule.devices * heights.pitch - heights.between
+        self._name_size = (8.0 if heights.blocks >= 12 else 7.0) if heights.flat else 9.0
+        named = schedule.chunks > 1 and heights.pitch >= 19
+        stages = [_listed(schedule.stages_on(r)) for r in range(schedule.devices)] if named else []
+        self._stages = stages or [""] * schedule.devices
+        name = text_width(f"device {schedule.devices - 1}", self._name_size)
+        name = max(name, *(text_width(text, _SMALL) for text in self._stages), 0.0)
+        peaks = [] if curve is None else [f"peak {curve.words(peak)}" for peak in curve.peaks]
+        self._peaks = peaks
+        scale = 0.0
+        if curve is not None:
+            scale = text_width(curve.axis, _SMALL) + 6 + text_width(f"{curve.top:g}", _SMALL)
+        self.left = max(name, scale) + 8
+        self.right = max((text_width(peak, _PEAK) + 5 for peak in peaks), default=0.0)
+
+    def draw(self, page: Page, drawing: Drawing, top: float, ruler: Ruler, *, panel: int = 0) -> None:
+        """Draw the rows, ``top`` points below the first on the page; ``panel`` counts the timelines on it."""
+        heights = self.heights
+        until = ruler.at(self.timeline.start + extent(self.timeline))
+        for device in range(self.timeline.schedule.devices):
+            y = top + device * heights.pitch
+            self._name(page, device, page.top + y + heights.block_top + heights.blocks / 2)
+            drawing.blocks(self.timeline, device, ruler, y + heights.block_top, heights.blocks, panel=panel)
+            if heights.phases:
+                drawing.phases(self.timeline, device, ruler, y, heights.phases)
+            if self._curve is not None:
+                drawing.memory(self._curve, device, ruler, until, y + heights.memory_top, heights.memory)
+                self._scale(page, self._curve, device, page.top + y + heights.memory_top, until)
+
+    def _name(self, page: Page, device: int, middle: float) -> None:
+        stages = self._stages[device]
+        shift = 5.0 if stages else 0.0
+        page.write(EDGE, middle - shift, f"device {device}", self._name_size, gid="device")
+        if stages:
+            page.write(EDGE, middle + shift, stages, _SMALL, colour=CAPTION, gid="stages")
+
+    def _scale(self, page: Page, curve: Held, device: int, high: float, until: float) -> None:
+        """Scale and peak of a memory strip; in flat rows only the first strip carries the scale."""
+        low = high + self.heights.memory
+        middle, left, right = (high + low) / 2, page.left - 4, page.left + until * page.points_per_time + 5
+        top = f"{curve.top:g}"
+        page.write(right, middle, self._peaks[device], _PEAK, colour=CAPTION, gid="peak")
+        if not self.heights.flat:
+            page.write(left, high + 3, top, _SMALL, align="right", colour=CAPTION, gid="scale")
+            page.write(left, low - 3, "0", _SMALL, align="right", colour=CAPTION, gid="scale")
+            page.write(EDGE, middle, curve.axis, _SMALL, colour=CAPTION, gid="scale")
+        elif device == 0:
+            page.write(left, middle, f"{curve.axis}  {top}", _SMALL, align="right", colour=CAPTION, gid="scale")
+
+
+def _listed(stages: Sequence[int]) -> str:
+    """ "stages 0, 4"; many are shortened."""
+    shown = [*map(str, stages)] if len(stages) <= 4 else [*map(str, stages[:2]), "…", str(stages[-1])]
+    return ("stage " if len(stages) == 1 else "stages ") + ", ".join(shown)
