@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipelab.schedules.action import actions_of
 from pipelab.schedules.catalogue import recipes
 from pipelab.simulation import Costs, SlotCosts, simulate
 from pipelab.timeline import Span
+from pipelab.view import plot_timeline
 
 SPLIT = Schedule.from_csv(
     """0F0,0F1,0I0,0F2,0I1,0W0,0I2,0W1,0W2
@@ -93,6 +95,15 @@ def scenes():
     yield "measured chunks", measured(build_schedule("interleaved", 4, 8, 2), seed=3)
 
 
+SCENES = dict(scenes())
+
+
+@cache
+def drawn(name, width=None):
+    """The picture of a scene, drawn once for all tests that only look at it."""
+    return plot_timeline(SCENES[name], width=width)
+
+
 def axes_of(picture, label):
     return next(axes for axes in picture.axes if axes.get_label() == label)
 
@@ -121,6 +132,11 @@ def ticks(picture):
     axes = axes_of(picture, "time")
     longest = axes.get_xlim()[1] * (1 + 1e-9)
     return [axes.xaxis.label, *(tick for tick in axes.get_xticklabels() if 0 <= tick.get_position()[0] <= longest)]
+
+
+def render(picture):
+    """Draw it as a page shows it, without packing it into a file."""
+    FigureCanvasAgg(picture).draw()
 
 
 def assert_texts_have_room(picture):

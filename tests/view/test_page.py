@@ -4,21 +4,19 @@ from pipelab.errors import ConfigurationError
 from pipelab.view import plot_timeline
 from pipelab.view.page import inner_width
 
-from .scenes import assert_texts_have_room, axes_of, predicted, scenes, texts
-
-SCENES = dict(scenes())
+from .scenes import SCENES, assert_texts_have_room, axes_of, drawn, predicted, texts
 
 
 @pytest.mark.parametrize("width", [None, 6])
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_is_cut_off_and_no_texts_overlap(name, width):
-    picture = plot_timeline(SCENES[name], width=width)
+    picture = drawn(name, width)
     assert_texts_have_room(picture)
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_letter_is_smaller_than_7_points(name):
-    picture = plot_timeline(SCENES[name])
+    picture = drawn(name)
     assert min(text.get_fontsize() for text in texts(picture)) >= 7
 
 
