@@ -157,11 +157,18 @@ def _pick(options: argparse.Namespace) -> tuple[Schedule, int]:
         if options.devices or options.microbatches or options.chunks:
             raise ConfigurationError(f"{options.schedule} already says p, m and v; leave out -p, -m and -v")
         path = Path(options.schedule)
-        table = Schedule.from_csv(path.read_text(), name=path.stem)
+        table = Schedule.from_csv(_read(path), name=path.stem)
         return (table.with_recompute() if options.recompute else table), table.microbatches
     p = 4 if options.devices is None else options.devices
     m = 4 if options.microbatches is None else options.microbatches
     return build_schedule(options.schedule, p, m, options.chunks, recompute=options.recompute), m
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not text in UTF-8; a schedule is a CSV file") from None
 
 
 def _schedule(options: argparse.Namespace) -> int:
@@ -172,7 +179,7 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     if options.timed:
-        table: Schedule | TimeTable = TimeTable.from_csv(Path(options.schedule).read_text())
+        table: Schedule | TimeTable = TimeTable.from_csv(_read(Path(options.schedule)))
     else:
         table, _ = _pick(options)
     found = check_schedule(table)
@@ -223,6 +230,11 @@ def _run(options: argparse.Namespace) -> int:
     setting = Setting(**{name: getattr(options, name) for name in names}, **link)
     schedule, m = _pick(options)
     # What cannot work is said before the model is built.
+    if schedule.forward_only:
+        raise ConfigurationError(f"schedule '{schedule.name}' has no backward, so there is no gradient to check")
+    for path in (options.trace, options.plot, None if options.json in (None, "-") else Path(options.json)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigurationError(f"{path}: there is no folder {path.parent}")
     schedule.microbatch_sizes(setting.batch)
     cut_layers(setting.layers, schedule.stages)
     choose_devices(setting.device, schedule.devices)

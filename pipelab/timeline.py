@@ -275,7 +275,7 @@ class Timeline:
         if self.end - free > tolerance:
             last = max(self.spans, key=lambda s: s.end)
             done = f"device {device} has finished its part" if row else f"device {device} has nothing to run"
-            sentence = f"{done}; device {last.device} still runs {format_slot(last.slot)}"
+            sentence = f"{done}; device {last.device} runs on until {format_slot(last.slot)}"
             yield Gap(device, free, self.end, "drain", None, last.device, sentence)
 
     def _why(self, span: Span, free: float) -> Gap:
@@ -294,7 +294,7 @@ class Timeline:
         gap = (span.device, free, span.start)
         who = f"device {span.device} waits for {edge.supplier} from device {source.device}"
         if source.end <= free:
-            sentence = f"{who}: it is on its way, the link takes until {span.start:.4g}"
+            sentence = f"{who}: it is on its way, the link takes until {inputs[-1][0]:.4g}"
             return Gap(*gap, "link", edge.supplier, source.device, sentence)
         if edge.kind != GRADIENT and span.position == 0:
             sentence = f"{who}: the pipeline is still filling"
@@ -308,7 +308,10 @@ class Timeline:
     def _doing(self, source: Span, at: float) -> str:
         """What the device of ``source`` is about at time ``at``, before it gets to ``source``."""
         row = self.on_device(source.device)
-        current = next((span for span in row if span.start <= at < span.end), None)
+        everything = (*row, *(span for span in self.updates if span.device == source.device))
+        current = next((span for span in everything if span.start <= at < span.end), None)
+        if current is not None and all(action.op == "U" for action in actions_of(current.slot)):
+            return f"which updates its weights ({format_slot(current.slot)})"
         if current is not None and current.position == source.position:
             return "which is running it"
         if current is None:
@@ -379,6 +382,7 @@ class Timeline:
             "busy": list(self.busy),
             "peak_microbatches": list(self.peak_microbatches),
             "peak_sequences": list(self.peak_sequences),
+            "update": [sum(u.duration for u in self.updates if u.device == r) for r in range(self.schedule.devices)],
             "messages": self.message_count,
             "message_bytes": self.message_bytes,
         }

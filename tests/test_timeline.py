@@ -247,10 +247,22 @@ def test_a_slow_link_is_blamed_where_the_sender_was_done_in_time():
     assert "it is on its way, the link takes until 5" in gap.sentence
 
 
+def test_a_message_sent_just_when_the_receiver_became_free_is_the_links_doing_too():
+    gap = run("gpipe", p=2, m=2, costs=Costs(forward=[2, 1], latency=1)).gaps(1)[1]
+    assert (gap.cause, gap.start, gap.end, str(gap.blocker)) == ("link", 4, 5, "0F1")
+
+
+def test_only_the_first_forward_of_a_device_waits_for_the_pipeline_to_fill():
+    first, second = run("gpipe", p=2, m=2, costs=Costs(forward=[2, 1])).gaps(1)[:2]
+    assert (first.cause, str(first.blocker)) == ("fill", "0F0")
+    assert (second.cause, str(second.blocker), second.start, second.end) == ("wait", "0F1", 3, 4)
+    assert second.sentence == "device 1 waits for 0F1 from device 0, which is running it"
+
+
 def test_a_device_that_is_done_says_who_is_not():
     gap = run("1f1b").gaps(3)[-1]
     assert (gap.cause, gap.start, gap.end, gap.blocker, gap.blocker_device) == ("drain", 11, 14, None, 0)
-    assert gap.sentence == "device 3 has finished its part; device 0 still runs 0B3"
+    assert gap.sentence == "device 3 has finished its part; device 0 runs on until 0B3"
 
 
 def test_a_device_with_nothing_to_do_is_told_apart_from_one_that_is_done():
@@ -272,6 +284,15 @@ def test_a_device_that_updates_its_weights_does_not_wait_for_the_machine():
     """Between two micro-batches of PipeDream stands an update: what the device was about is known."""
     timeline = simulate(Schedule.from_csv("0F0,0B0,0U0,0F1,0B1,0U1\n"), Costs(update=2))
     assert all("0U0" in gap.sentence for gap in timeline.gaps())
+
+
+def test_a_device_that_waits_for_one_that_updates_its_weights_says_so():
+    """Device 1 is not idle from t = 5 to 8, which is why 1F1, and behind it 1B1, come late."""
+    schedule = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1B0,1U0,1F1,1B1,1U1\n")
+    gap = simulate(schedule, Costs(update=5)).gaps(0)[1]
+    assert (gap.start, gap.end, str(gap.blocker)) == (5, 10, "1B1")
+    assert "1U0" in gap.sentence
+    assert "idle" not in gap.sentence
 
 
 def test_gaps_shorter_than_the_tolerance_are_not_told():

@@ -58,6 +58,8 @@ def cut_layers(layers: int, stages: int, cuts: Sequence[int] | None = None) -> t
         sizes = [small + (s < rest) for s in range(stages)]
         bounds = [sum(sizes[:s]) for s in range(stages + 1)]
     else:
+        if not isinstance(cuts, Sequence) or not all(isinstance(cut, int) for cut in cuts):
+            raise ConfigurationError(f"cuts must be whole numbers, the first layer of stages 1, 2, ..., got {cuts!r}")
         bounds = [0, *cuts, layers]
         even = [r.start for r in cut_layers(layers, stages)][1:]
         if len(bounds) != stages + 1:
@@ -110,8 +112,8 @@ def call_layer(layer: nn.Module, x: Any) -> Any:
 
 def _required_arguments(layer: nn.Module) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(layer.forward).parameters.values()
+    try:  # a compiled layer wraps the one that knows its arguments
+        parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters.values()
     except (TypeError, ValueError):
         return 1
     return sum(parameter.kind in kinds and parameter.default is parameter.empty for parameter in parameters)
@@ -125,6 +127,15 @@ def cut_model(model: nn.Module, stages: int, cuts: Sequence[int] | None = None) 
     if unknown:
         raise ConfigurationError(
             f"pipeline_sections() of {type(model).__name__} names {unknown[0]!r}, but the model has no such submodule"
+        )
+    covered = {
+        id(p) for name in (*sections.first, *sections.layers, *sections.last) for p in modules[name].parameters()
+    }
+    left_out = [name for name, p in model.named_parameters() if id(p) not in covered]
+    if left_out:
+        raise ConfigurationError(
+            f"pipeline_sections() of {type(model).__name__} leaves out '{left_out[0]}': name every submodule that has "
+            "parameters, or the stages train another model than this one"
         )
     chunks = cut_layers(len(sections.layers), stages, cuts)
     result = []

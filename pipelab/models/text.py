@@ -33,7 +33,7 @@ def text_batch(step: int = 0, batch: int = 64, tokens: int = 32, seed: int = 0) 
     corpus = _corpus()
     if not 0 < tokens < len(corpus):
         raise ConfigurationError(f"a sequence has 1 to {len(corpus) - 1} tokens of this text, got {tokens}; try 32")
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
     starts = torch.randint(len(corpus) - tokens, (batch,), generator=generator)
     window = starts[:, None] + torch.arange(tokens + 1)
     picked = corpus[window].long()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import ConfigurationError
+from pipelab.errors import ConfigurationError, whole_number
 from pipelab.models.cut import Sections
 from pipelab.models.dropout import KeyedDropout
 
@@ -71,12 +71,12 @@ class TransformerLM(nn.Module):
         self, layers: int = 48, width: int = 64, heads: int = 4, tokens: int = 32, dropout: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ConfigurationError(f"a transformer needs at least one layer, got {layers}; try 48")
+        for name, value in (("layers", layers), ("width", width), ("heads", heads), ("tokens", tokens)):
+            whole_number(name, "", value)
         if width % heads:
             raise ConfigurationError(f"width must be divisible by heads: {width} and {heads}; try width {heads * 16}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed % 2**63)
             self.embed = Embedding(width, tokens)
             self.layers = nn.ModuleList(Block(width, heads, dropout, index) for index in range(layers))
             self.head = Head(width)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import Stage, cut_model
-from pipelab.models.dropout import KeyedDropout
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["make_stages", "named_parameters", "named_state", "refuse_redrawn_masks", "refuse_shared_parameters"]
@@ -62,12 +61,20 @@ def refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
                 )
 
 
+def _draws(module: nn.Module) -> bool:
+    """Whether torch's own random modules are among it; what a model draws by itself cannot be seen from here."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, nn.RReLU)
+
+
 def refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
     """Raise ConfigurationError if a dropout would draw another mask when its forward is recomputed."""
     for s, stage in enumerate(stages):
         for name, module in stage.named_modules():
-            is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-            if is_dropout and not isinstance(module, KeyedDropout):
+            if _draws(module):
                 raise ConfigurationError(
                     f"stage {s} has {type(module).__name__} at '{name}': recomputing (R) would draw another mask than "
                     "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"

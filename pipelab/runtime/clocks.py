@@ -81,20 +81,31 @@ class CudaMeter:
 
     def begin(self) -> None:
         """A slot starts: take the GPU if others use it, then mark the stream."""
+        start = torch.cuda.Event(enable_timing=True)
         if self._shared is not None:
             self._shared.acquire()
-        self._host_start = time.perf_counter()
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._start.record(torch.cuda.current_stream(self._device))
+        try:
+            self._host_start = time.perf_counter()
+            start.record(torch.cuda.current_stream(self._device))
+        except BaseException:
+            self._release()
+            raise
+        self._start = start
 
     def end(self) -> None:
         """The slot is enqueued; where the GPU is shared, wait until it is done and let the next one in."""
-        end = torch.cuda.Event(enable_timing=True)
-        end.record(torch.cuda.current_stream(self._device))
-        if self._shared is not None:
-            end.synchronize()
-            self._shared.release()
+        try:
+            end = torch.cuda.Event(enable_timing=True)
+            end.record(torch.cuda.current_stream(self._device))
+            if self._shared is not None:
+                end.synchronize()
+        finally:  # an error on the device must not leave the others waiting for it
+            self._release()
         self._slots.append((self._host_start, time.perf_counter(), self._start, end))
+
+    def _release(self) -> None:
+        if self._shared is not None:
+            self._shared.release()
 
     def readings(self) -> list[Reading]:
         """One reading per slot, in order, once the device has finished them."""

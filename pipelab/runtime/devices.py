@@ -35,6 +35,8 @@ def choose_devices(choice: DeviceChoice, devices: int) -> tuple[torch.device, ..
             return tuple(torch.device("cuda", r) for r in range(devices))
         chosen = (one,) * devices
     else:
+        if not isinstance(choice, Sequence):
+            raise ConfigurationError(f"device must be a name or one name per device, got {choice!r}; try 'cuda:0'")
         chosen = tuple(_parse(entry) for entry in choice)
         if len(chosen) != devices:
             raise ConfigurationError(

@@ -42,7 +42,8 @@ class MemoryMeter:
     def reset(self, own: Iterable[Tensor]) -> None:
         """Begin a step. ``own`` are parameters and buffers, which do not count as activations."""
         with self._lock:
-            self._ours = {tensor.untyped_storage().data_ptr() for tensor in own} if self.enabled else set()
+            mine = own if self.enabled else ()
+            self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
             self.peak = self._slot_peak = self.held
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
@@ -51,7 +52,9 @@ class MemoryMeter:
 
     def hold(self, tensors: Iterable[Tensor]) -> list[_Held]:
         """Count ``tensors`` for as long as the returned list is kept."""
-        return [_Held(self, tensor) for tensor in tensors] if self.enabled else []
+        if not self.enabled:
+            return []
+        return [_Held(self, storage) for tensor in tensors for storage in _storages(tensor)]
 
     def begin_slot(self) -> None:
         """Forget the peak of the slot before."""
@@ -64,9 +67,7 @@ class MemoryMeter:
             return Sample(self._slot_peak, self.held)
 
     def _pack(self, tensor: Tensor) -> Any:
-        if tensor.untyped_storage().data_ptr() in self._ours:
-            return _Saved(tensor, None)
-        return _Saved(tensor, _Held(self, tensor))
+        return _Saved(tensor, [_Held(self, s) for s in _storages(tensor) if s.data_ptr() not in self._ours])
 
     def _add(self, key: int, size: int) -> None:
         with self._lock:
@@ -92,8 +93,8 @@ class _Held:
 
     __slots__ = ("key", "meter", "size", "storage")
 
-    def __init__(self, meter: MemoryMeter, tensor: Tensor) -> None:
-        self.storage = tensor.untyped_storage()
+    def __init__(self, meter: MemoryMeter, storage: torch.UntypedStorage) -> None:
+        self.storage = storage
         self.meter, self.key, self.size = meter, self.storage.data_ptr(), self.storage.nbytes()
         meter._add(self.key, self.size)
 
@@ -108,9 +109,18 @@ class _Saved:
 
     __slots__ = ("held", "tensor", "version")
 
-    def __init__(self, tensor: Tensor, held: _Held | None) -> None:
+    def __init__(self, tensor: Tensor, held: list[_Held]) -> None:
         # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
         self.tensor, self.version, self.held = tensor.detach(), tensor._version, held
+
+
+def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
+    """The memory behind a tensor: one storage, of a sparse one those of its parts."""
+    if tensor.layout == torch.strided:
+        return (tensor.untyped_storage(),)
+    if tensor.layout == torch.sparse_coo:
+        return (tensor._indices().untyped_storage(), tensor._values().untyped_storage())
+    return ()
 
 
 def _unpack(saved: _Saved) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
@@ -45,45 +45,61 @@ def make_inputs(inputs: Any, sizes: Sequence[int]) -> list[Payload]:
     return [Payload(tuple(part), single, flags, Action(0, "F", i)) for i, part in enumerate(parts)]
 
 
-def make_tasks(
-    targets: Any, sizes: Sequence[int], device: torch.device, terms: LossTerms, reduction: str
-) -> list[Task]:
+def make_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: str) -> list[Task]:
     """What the last stage needs per micro-batch.
 
     A mean loss over n_i terms counts n_i / sum(n) of the batch's mean, a summed loss counts whole.
     """
     tensors, single = flatten(targets, "targets")
+    tensors = tuple(tensor.detach() for tensor in tensors)
     parts = list(zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True))
     pieces = [part[0] if single else tuple(part) for part in parts]
     counts = [float(terms(piece)) for piece in pieces]
     total = sum(counts)
     if reduction == "mean" and not total > 0:
         raise ConfigurationError("the targets of this batch hold no loss terms (every target is ignored)")
-    placed = [_to(piece, device) for piece in pieces]
     factors = [count / total if reduction == "mean" else 1.0 for count in counts]
-    return [Task(piece, factor) for piece, factor in zip(placed, factors, strict=True)]
+    return [Task(piece, factor) for piece, factor in zip(pieces, factors, strict=True)]
+
+
+def _setting(loss: Any, name: str, default: Any) -> Any:
+    """A setting of a loss: an attribute of a loss module, or a keyword that functools.partial holds."""
+    if isinstance(loss, functools.partial):
+        return loss.keywords.get(name, _setting(loss.func, name, default))
+    return getattr(loss, name, default)
 
 
 def reduction_of(loss: Any) -> str:
-    """ "mean" or "sum": how ``loss`` reduces its terms, read from ``loss.reduction`` where it has one."""
-    reduction = getattr(loss, "reduction", "mean")
-    if reduction not in ("mean", "sum"):
+    """ "mean" or "sum": how ``loss`` reduces its terms, read from its ``reduction`` where it has one."""
+    reduction = _setting(loss, "reduction", "mean")
+    if reduction not in ("mean", "batchmean", "sum"):
         raise ConfigurationError(f"the loss must be a scalar: reduction={reduction!r} is not; use 'mean' or 'sum'")
-    return str(reduction)
+    return "sum" if reduction == "sum" else "mean"
 
 
 def default_terms(loss: Any) -> LossTerms:
-    """Counts the targets that ``loss`` averages over: all elements, less those equal to its ``ignore_index``."""
-    ignored = getattr(loss, "ignore_index", None)
+    """Counts what ``loss`` averages over: the elements of the targets.
+
+    Those equal to its ``ignore_index`` do not count; class weights (``weight``) do; ``reduction="batchmean"`` averages
+    over sequences. A plain function may ignore targets in its own way: negative class numbers are refused there.
+    """
+    ignored, weight = _setting(loss, "ignore_index", None), _setting(loss, "weight", None)
+    by_sequence = _setting(loss, "reduction", "mean") == "batchmean"
 
     def count(targets: Any) -> float:
         first: Tensor = flatten(targets, "targets")[0][0]
-        if ignored is not None and not first.is_floating_point():
-            return float((first != ignored).sum())
-        return float(first.numel())
+        if by_sequence:
+            return float(len(first))
+        if first.is_floating_point() or first.is_complex():
+            return float(first.numel())
+        if ignored is None and bool((first < 0).any()):
+            raise ConfigurationError(
+                "targets hold negative class numbers, which losses leave out of their mean; pass a loss with "
+                "ignore_index, such as nn.CrossEntropyLoss(), or loss_terms=, which counts the targets that count"
+            )
+        counted = first if ignored is None else first[first != ignored]
+        if isinstance(weight, Tensor):
+            return float(weight.to(counted.device)[counted].sum())
+        return float(counted.numel())
 
     return count
-
-
-def _to(piece: Any, device: torch.device) -> Any:
-    return piece.to(device) if isinstance(piece, Tensor) else tuple(tensor.to(device) for tensor in piece)

@@ -35,7 +35,9 @@ class Payload:
 
     def copy_to(self, device: torch.device) -> Payload:
         """A copy in memory of its own on ``device``, as a wire would make it."""
-        tensors = tuple(tensor.detach().to(device, non_blocking=True, copy=True) for tensor in self.tensors)
+        # Towards the CPU the copy must be done before its data is used; towards a GPU the stream sees to that.
+        waits = device.type == "cuda"
+        tensors = tuple(tensor.detach().to(device, non_blocking=waits, copy=True) for tensor in self.tensors)
         return Payload(tensors, self.single, self.takes_gradient, self.producer)
 
 

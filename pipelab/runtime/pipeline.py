@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, whole_number
 from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
 from pipelab.runtime.assembly import (
@@ -93,6 +93,7 @@ class Pipeline:
         outstanding: int | None = None,
         window: int = 9,
     ) -> None:
+        _check_settings(loss, costs, loss_terms, seed, outstanding, window)
         _one_of("clock", clock, CLOCKS)
         _one_of("launch", launch, LAUNCHES)
         if not isinstance(schedule, Schedule):
@@ -131,6 +132,7 @@ class Pipeline:
         self._plans: dict[str, tuple[list[Plan], list[Channel]]] = {}
         self._histories: dict[Any, CostHistory] = {}
         self._probed: set[Any] = set()
+        self._running = threading.Lock()
         self._gpu_locks = self._share_gpus()
         self._optimizers: dict[tuple[int, int], torch.optim.Optimizer] = {}
         self._lr_schedulers: list[Any] = []
@@ -138,7 +140,7 @@ class Pipeline:
             for key, module in self._replicas.items():
                 named = [(name, p) for name, p in named_parameters(key[1], module) if p.requires_grad]
                 if named:
-                    self._optimizers[key] = optimizer(named)
+                    self._optimizers[key] = _require_optimizer(optimizer(named))
             if lr_scheduler is not None:
                 self._lr_schedulers = [lr_scheduler(made) for made in self._optimizers.values()]
 
@@ -155,11 +157,6 @@ class Pipeline:
             raise ScheduleError(f"schedule '{self.schedule.name}' has no backward; use evaluate(inputs, targets)")
         if self.loss is None or targets is None:
             raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
-        for _, parameter in self.named_parameters():
-            parameter.grad = None
-        for module in self._replicas.values():
-            for parameter in module.parameters():
-                parameter.grad = None
         return self._run(self.schedule, inputs, targets, training=True)
 
     def evaluate(self, inputs: Any, targets: Any = None) -> StepReport:
@@ -182,14 +179,19 @@ class Pipeline:
         Runs the first batch / m sequences through all stages and back, ``repeats`` times after a warm-up, and returns
         Costs with one forward, backward, message size and activation size per stage. Parameters do not change.
         """
+        repeats = whole_number("repeats", "", repeats)
         size = max(1, round(batch_size(inputs, targets) / sum(self.schedule.weights)))
         first = partial(first_sequences, count=size)
         alone = copy.copy(self)
         alone.schedule = one_pass(self.schedule)
         alone.clock, alone._plans, alone._histories, alone._optimizers = "device", {}, {}, {}
         alone._lr_schedulers = []
+        alone._running = threading.Lock()
+        buffers = [(buffer, buffer.clone()) for stage in self._stages for buffer in stage.buffers()]
         for _ in range(repeats + 1):
             report = alone.step(first(inputs), first(targets))
+        for buffer, before in buffers:
+            buffer.copy_(before)
         for _, parameter in self.named_parameters():
             parameter.grad = None
         return costs_of(report)
@@ -223,9 +225,6 @@ class Pipeline:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
-            for (_, s), replica in self._replicas.items():
-                if replica is not self._stages[s]:
-                    replica.load_state_dict(self._stages[s].state_dict())
 
     def close(self) -> None:
         """Nothing is left running between steps with ``launch="threads"``; here for symmetry with ``with``."""
@@ -239,6 +238,14 @@ class Pipeline:
     # ---- one run -------------------------------------------------------------------------------------------------
 
     def _run(self, schedule: Schedule, inputs: Any, targets: Any, *, training: bool) -> StepReport:
+        if not self._running.acquire(blocking=False):
+            raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
+        try:
+            return self._run_alone(schedule, inputs, targets, training=training)
+        finally:
+            self._running.release()
+
+    def _run_alone(self, schedule: Schedule, inputs: Any, targets: Any, *, training: bool) -> StepReport:
         batch = batch_size(inputs, targets)
         sizes = schedule.microbatch_sizes(batch)
         schedule = schedule.for_batch(batch)
@@ -246,10 +253,10 @@ class Pipeline:
         payloads = make_inputs(inputs, sizes)
         tasks = None
         if targets is not None:
-            last = self.torch_devices[schedule.placement[-1][0]]
-            tasks = make_tasks(targets, sizes, last, self._terms, self._reduction)
+            tasks = make_tasks(targets, sizes, self._terms, self._reduction)
         first = payloads[0].tensors[0] if payloads[0].single else payloads[0].tensors
         self._probe(first, None if tasks is None else tasks[0].targets)
+        self._prepare_replicas(training)
         workers, wire = self._make_workers(schedule, ambient, payloads, tasks, sizes, training)
         on_cpu = all(device.type == "cpu" for device in self.torch_devices)
         runs = [partial(ambient.run, worker.run, worker.torch_device) for worker in workers]
@@ -258,13 +265,15 @@ class Pipeline:
         for worker, log in zip(workers, logs, strict=True):
             log.readings = worker.meter.readings()
         cpu = sum(outcome.cpu for outcome in outcomes)
-        norm = None
+        norm, loss = None, self._collect_loss(workers, schedule)
         if training:
             self._reduce_replicas()
             norm = self._clip()
             if self._optimizers:
                 cpu += self._update(logs, ambient, on_cpu)
-        loss = self._collect_loss(workers, schedule)
+                for scheduler in self._lr_schedulers:
+                    watches_loss = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+                    scheduler.step(*([loss] if watches_loss else []))
         verify_order(schedule, logs)
         history = self._histories.setdefault((training, batch), CostHistory(self.window))
         report = StepReport(
@@ -298,6 +307,7 @@ class Pipeline:
         link = {"latency": self.latency, "bandwidth": self.bandwidth} if self.clock == "wall" else {}
         wire = Wire(channels, self.torch_devices, outstanding=self.outstanding, **link)
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
         workers = []
         for r in range(schedule.devices):
             own = [module for (device, _), module in self._replicas.items() if device == r]
@@ -309,7 +319,7 @@ class Pipeline:
                     self._memory[r],
                     ambient,
                     loss=self.loss if s == schedule.stages - 1 and tasks is not None else None,
-                    recompute="R" in schedule.ops,
+                    recomputed={i for stage, i in recomputed if stage == s},
                     training=training,
                     key=(self.seed, self.step_number),
                     first_sequences=starts,
@@ -348,9 +358,20 @@ class Pipeline:
         outcomes = run_threads(runs, lambda: None, one_core_each=on_cpu)
         for log, outcome in zip(logs, outcomes, strict=True):
             log.update_cost = sum(outcome.result)
-        for scheduler in self._lr_schedulers:
-            scheduler.step()
         return sum(outcome.cpu for outcome in outcomes)
+
+    def _prepare_replicas(self, training: bool) -> None:
+        """No old gradients; and a stage's second home starts from what the first one, the caller's module, holds."""
+        for (_, s), module in self._replicas.items():
+            if training:
+                for parameter in module.parameters():
+                    parameter.grad = None
+            if module is not self._stages[s]:
+                with torch.no_grad():
+                    own = (*module.parameters(), *module.buffers())
+                    first = (*self._stages[s].parameters(), *self._stages[s].buffers())
+                    for copied, original in zip(own, first, strict=True):
+                        copied.copy_(original)
 
     def _reduce_replicas(self) -> None:
         """A stage that lives on two devices gets the sum of both gradients on both, and is stepped alike."""
@@ -376,6 +397,8 @@ class Pipeline:
             grads = [p.grad for p in stage.parameters() if p.grad is not None]
             if grads:
                 norms.append(torch.nn.utils.get_total_norm(grads).to(home))
+        if not norms:
+            return 0.0
         total = torch.linalg.vector_norm(torch.stack(norms))
         for module in self._replicas.values():
             torch.nn.utils.clip_grads_with_norm_(module.parameters(), self.clip_norm, total)
@@ -394,7 +417,7 @@ class Pipeline:
         for s, homes in enumerate(schedule.placement):
             for number, r in enumerate(homes):
                 module = self._stages[s] if number == 0 else copy.deepcopy(self._stages[s])
-                placed[r, s] = module.to(self.torch_devices[r]) if self.torch_devices[r].type != "cpu" else module
+                placed[r, s] = module.to(self.torch_devices[r])
         return placed
 
     def _share_gpus(self) -> dict[torch.device, threading.Lock]:
@@ -403,6 +426,27 @@ class Pipeline:
         if self.clock != "device":
             return {}
         return {device: threading.Lock() for device in set(gpus) if gpus.count(device) > 1}
+
+
+def _check_settings(loss: Any, costs: Any, loss_terms: Any, seed: Any, outstanding: Any, window: Any) -> None:
+    for name, value in (("loss", loss), ("loss_terms", loss_terms)):
+        if value is not None and not callable(value):
+            raise ConfigurationError(f"{name} must be a function, got {type(value).__name__}")
+    if costs is not None and not isinstance(costs, Costs):
+        raise ConfigurationError(f"costs must be Costs, got {type(costs).__name__}; try Costs(forward=1, backward=1)")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigurationError(f"seed must be a whole number, got {seed!r}; try 0")
+    if outstanding is not None and outstanding != 0:
+        whole_number("outstanding", "", outstanding)
+    whole_number("window", "", window)
+
+
+def _require_optimizer(made: Any) -> torch.optim.Optimizer:
+    if isinstance(made, torch.optim.LBFGS):
+        raise ConfigurationError("LBFGS runs the model several times in one step; use an optimizer that does not")
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigurationError(f"optimizer must return a torch optimizer, got {type(made).__name__}")
+    return made
 
 
 def _one_of(what: str, given: str, allowed: Sequence[str]) -> None:
@@ -414,11 +458,15 @@ def _tensors(value: Any) -> tuple[Tensor, ...]:
     return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
-def _join(workers: Sequence[Worker], schedule: Schedule) -> Tensor | tuple[Tensor, ...]:
-    """The last stage's outputs of all micro-batches, back in one batch."""
+def _join(workers: Sequence[Worker], schedule: Schedule) -> Any:
+    """The last stage's outputs of all micro-batches, back in one batch (a list of them where shapes differ)."""
     last = schedule.stages - 1
     found = {i: out for r in schedule.placement[last] for i, out in workers[r].runners[last].outputs.items()}
     parts = [found[i][0] for i in range(schedule.microbatches)]
     home = parts[0][0].device
-    joined = tuple(torch.cat([tensor.to(home) for tensor in column]) for column in zip(*parts, strict=True))
+    columns = [[tensor.to(home) for tensor in column] for column in zip(*parts, strict=True)]
+    if any(t.dim() == 0 or t.shape[1:] != column[0].shape[1:] for column in columns for t in column):
+        rows = list(zip(*columns, strict=True))  # shapes that do not join: one entry per micro-batch
+        return [row[0] for row in rows] if found[0][1] else rows
+    joined = tuple(map(torch.cat, columns))
     return joined[0] if found[0][1] else joined

@@ -2,16 +2,14 @@
 
 The stages run once on ``meta`` tensors, which have shapes and no data. The modules run as throw-away copies, so that
 nothing the model remembers is touched. Some models cannot run without data; where the first try fails it is repeated on
-one real sequence, and only what fails there too counts. An exception that the model's own code raises is no misfit:
+a real micro-batch, and only what fails there too counts. An exception that the model's own code raises is no misfit:
 it is left to the run, which reports it from where it happened.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dis
-import io
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -48,9 +46,8 @@ def check_fit(
         raise
     except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
         pass
-    one = _map(inputs, lambda t: t[:1])
     try:
-        _walk(stages, loss, one, _map(targets, lambda t: t[:1]), meta=False)
+        _walk(stages, loss, inputs, targets, meta=False)
     except ConfigurationError:
         raise
     except _Misfit as misfit:
@@ -66,7 +63,6 @@ def _walk(
 ) -> None:
     with (
         torch.no_grad(),
-        contextlib.redirect_stdout(io.StringIO()),
         torch.random.fork_rng(devices=[]),
     ):
         for s, stage in enumerate(stages):
@@ -104,7 +100,11 @@ def _copy(module: Any, *, meta: bool) -> Any:
             memo[id(tensor)] = nn.Parameter(stand_in, tensor.requires_grad) if is_parameter else stand_in
         elif isinstance(tensor, nn.Parameter):
             memo[id(tensor)] = tensor  # read, never written: shared
-    return copy.deepcopy(module, memo)
+    copied = copy.deepcopy(module, memo)
+    for inner in copied.modules():  # hooks look at real runs
+        inner._forward_hooks.clear()
+        inner._forward_pre_hooks.clear()
+    return copied
 
 
 def _home(module: nn.Module, default: Tensor) -> torch.device:

@@ -39,13 +39,13 @@ def costs_of(report: StepReport) -> Costs:
     for span in timeline.spans:
         assert isinstance(span.slot, Action)
         (forward if span.slot.op == "F" else backward)[span.slot.stage] = span.duration
-    for holding in timeline.holdings:
-        held = 0.0
-        for span in timeline.on_device(holding.device):
+    for device, log in enumerate(report.logs):
+        held = 0
+        for span, sample in zip(timeline.on_device(device), log.samples, strict=True):
             assert isinstance(span.slot, Action)
-            after = dict(holding.steps)[span.end]
             if span.slot.op == "F":
-                kept[span.slot.stage], held = after - held, after
+                kept[span.slot.stage] = float(sample.after - held)
+            held = sample.after
     sizes = [0.0] * timeline.schedule.stages
     for message in timeline.messages:
         if message.kind == "activation":

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
-
-from torch import Tensor
+from typing import Any
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.worker import DeviceLog
@@ -48,7 +47,7 @@ class StepReport:
     peak_activation_bytes: tuple[int, ...]
     worker_cpu_seconds: float
     gradient_norm: float | None = None
-    outputs: Tensor | tuple[Tensor, ...] | None = field(default=None, repr=False)
+    outputs: Any = field(default=None, repr=False)
 
     @cached_property
     def slot_costs(self) -> SlotCosts:
@@ -181,7 +180,7 @@ def _wall_timeline(schedule: Schedule, logs: Sequence[DeviceLog], sequences: flo
             d.channel.source,
             d.channel.destination,
             sent=d.sent - origin,
-            arrived=d.taken - origin,
+            arrived=d.ready - origin,
             size=float(d.size),
         )
         for log in logs

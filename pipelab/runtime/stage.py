@@ -6,7 +6,7 @@ the output itself goes with the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,12 +45,21 @@ class _Kept:
     seeds: tuple[list[GradientEdge], list[Tensor]] | None = None
     one: Tensor | None = None
 
-    def arguments(self) -> Any:
-        return self.inputs[0] if self.single else self.inputs
+    def arguments(self, *, keep: bool) -> Any:
+        """What the module gets: copies, so that a layer that works in place spoils neither leaf nor kept input.
+
+        Without ``keep`` nobody reads a leaf's own data again, and its memory is let go.
+        """
+        given = tuple(x.clone() if keep or x.requires_grad else x for x in self.inputs)
+        if not keep:
+            for x in self.inputs:
+                if x.requires_grad:
+                    x.untyped_storage().resize_(0)
+        return given[0] if self.single else given
 
 
 class StageRunner:
-    """Runs the ops of one stage. ``loss`` is set on the last stage only."""
+    """Runs the ops of one stage. ``loss`` is set on the last stage only; ``recomputed`` are micro-batches with an R."""
 
     def __init__(
         self,
@@ -60,14 +69,14 @@ class StageRunner:
         ambient: Ambient,
         *,
         loss: Callable[[Any, Any], Tensor] | None,
-        recompute: bool,
+        recomputed: Container[int],
         training: bool,
         key: tuple[int, int],
         first_sequences: Sequence[int],
         keep_outputs: bool = False,
     ) -> None:
         self.index, self.module, self.meter, self.ambient = index, module, meter, ambient
-        self.loss, self.recompute, self.training = loss, recompute, training
+        self.loss, self.recomputed, self.training = loss, recomputed, training
         self.key, self.first_sequences, self.keep_outputs = key, first_sequences, keep_outputs
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.losses: dict[int, Tensor] = {}
@@ -79,8 +88,10 @@ class StageRunner:
         """F: run micro-batch ``i`` and return what the next stage gets (the last stage: its detached output)."""
         takes = payload.takes_gradient if self.training else (False,) * len(payload.tensors)
         inputs = tuple(t.detach().requires_grad_(g) for t, g in zip(payload.tensors, takes, strict=True))
-        kept = _Kept(inputs, payload.single, held=self.meter.hold(inputs))
-        build_graph = self.training and not self.recompute
+        recompute = i in self.recomputed
+        held = self.meter.hold(x for x in inputs if recompute or not x.requires_grad)
+        kept = _Kept(inputs, payload.single, held=held)
+        build_graph = self.training and not recompute
         outputs, single = self._run(i, kept, task, build_graph=build_graph, buffers=None)
         if self.training:
             self._kept[i] = kept
@@ -97,7 +108,9 @@ class StageRunner:
     def run_recompute(self, i: int) -> None:
         """R: the forward again from the kept input, this time with autograd; buffers move only once, in F."""
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        self._run(i, self._kept[i], self._tasks.get(i), build_graph=True, buffers=buffers)
+        kept = self._kept[i]
+        kept.held = self.meter.hold(x for x in kept.inputs if not x.requires_grad)
+        self._run(i, kept, self._tasks.get(i), build_graph=True, buffers=buffers)
 
     def backward(self, i: int, gradient: Payload | None) -> Payload:
         """B: gradients of weights and input at once; returns the message to the stage before."""
@@ -124,12 +137,8 @@ class StageRunner:
         """W: the gradients of the weights, from where I left off (or, on stage 0 without I, from the gradient)."""
         kept = self._kept.pop(i)
         edges, grads = kept.seeds if kept.seeds is not None else self._seeds(kept, gradient)
-        if not edges or not self.parameters:
-            return
-        found = torch.autograd.grad(edges, self.parameters, grads, allow_unused=True)
-        for parameter, grad in zip(self.parameters, found, strict=True):
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        if edges and self.parameters:
+            torch.autograd.backward(edges, grads, inputs=self.parameters)
 
     def _run(
         self, i: int, kept: _Kept, task: Task | None, *, build_graph: bool, buffers: dict[str, Tensor] | None
@@ -137,16 +146,17 @@ class StageRunner:
         """The stage's forward, and on the last stage the loss."""
         key = dropout_key(*self.key, self.first_sequences[i])
         with torch.set_grad_enabled(build_graph), self.ambient.autocast(), key, self._hooks(build_graph):
+            arguments = kept.arguments(keep=i in self.recomputed and buffers is None)
             if buffers:
                 # The module runs on copies of its buffers, so that running statistics are not updated twice.
-                value = torch.func.functional_call(_Caller(self.module), _prefixed(buffers), (kept.arguments(),))
+                value = torch.func.functional_call(_Caller(self.module), _prefixed(buffers), (arguments,))
             else:
-                value = call_layer(self.module, kept.arguments())
+                value = call_layer(self.module, arguments)
             outputs, single = flatten(value, f"the output of stage {self.index}")
             result = outputs
             if task is not None and self.loss is not None:
                 if task.factor:
-                    loss = self.loss(value, task.targets)
+                    loss = self.loss(value, _placed(task.targets, outputs[0].device))
                     _require_scalar(loss)
                 else:  # all its targets are ignored: the mean over no terms would be nan
                     loss = torch.stack([output.sum() * 0 for output in outputs if output.is_floating_point()]).sum()
@@ -157,6 +167,11 @@ class StageRunner:
         if build_graph:
             kept.edges = tuple(get_gradient_edge(t) if t.requires_grad else None for t in result)
         return outputs, single
+
+    def drop(self) -> None:
+        """Let go of everything kept: the step has failed."""
+        self._kept.clear()
+        self._tasks.clear()
 
     def _hooks(self, build_graph: bool) -> Any:
         return self.meter.hooks() if build_graph and self.meter.enabled else nullcontext()
@@ -180,6 +195,16 @@ class StageRunner:
         )
         takes = tuple(x.requires_grad for x in kept.inputs)
         return Payload(found, False, takes, Action(self.index, op, i))
+
+
+def _placed(targets: Any, device: torch.device) -> Any:
+    """Targets where the output is; those made in inference mode as copies that autograd may save."""
+
+    def one(tensor: Tensor) -> Tensor:
+        moved = tensor.to(device)
+        return moved.clone() if moved.is_inference() else moved
+
+    return one(targets) if isinstance(targets, Tensor) else tuple(map(one, targets))
 
 
 def _require_scalar(loss: Any) -> None:

@@ -26,17 +26,36 @@ class Outcome:
     cpu: float = 0.0
 
 
+class _IntraOp:
+    """Who has limited the process's intra-op threads, and what they were."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, 1
+
+
+_intra_op = _IntraOp()
+
+
 @contextmanager
 def _one_intra_op_thread(limit: bool) -> Iterator[None]:
-    """Each device is one core: p workers with a pool each would fight over the machine."""
-    before = torch.get_num_threads()
-    if limit:
-        torch.set_num_threads(1)
+    """Each device is one core: p workers with a pool each would fight over the machine.
+
+    The setting is the process's: of several pipelines that run at once the first saves it and the last restores it.
+    """
+    if not limit:
+        yield
+        return
+    with _intra_op.lock:
+        if _intra_op.users == 0:
+            _intra_op.before = torch.get_num_threads()
+        _intra_op.users += 1
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        if limit:
-            torch.set_num_threads(before)
+        with _intra_op.lock:
+            _intra_op.users -= 1
+            torch.set_num_threads(1 if _intra_op.users else _intra_op.before)
 
 
 def run_threads(

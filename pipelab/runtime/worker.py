@@ -87,11 +87,12 @@ def plan_devices(schedule: Schedule) -> tuple[list[Plan], list[Channel]]:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message that was really used: host times of sending and of the start of the slot that used it."""
+    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken."""
 
     channel: Channel
     route: Route
     sent: float
+    ready: float
     taken: float
     size: int
 
@@ -129,7 +130,18 @@ class Worker:
         self._mail_held: dict[Action, Any] = {}
 
     def run(self) -> DeviceLog:
-        """Walk the program."""
+        """Walk the program. Whatever ends it early, nothing stays held."""
+        try:
+            self._walk()
+        except BaseException:
+            self._mail.clear()
+            self._mail_held.clear()
+            for runner in self.runners.values():
+                runner.drop()
+            raise
+        return self.log
+
+    def _walk(self) -> None:
         for position, slot in enumerate(self.plan.program):
             self.wire.check()
             if position:
@@ -144,15 +156,15 @@ class Worker:
                     made.append((action, payload))
                     consumer = self.plan.local[position].get(action)
                     if consumer is not None and payload is not None:
-                        self._mail[consumer] = payload
-                        self._mail_held[consumer] = self.memory.hold(payload.tensors)
+                        handed = payload.copy_to(self.torch_device)
+                        self._mail[consumer] = handed
+                        self._mail_held[consumer] = self.memory.hold(handed.tensors)
             finally:
                 self.meter.end()
             self.log.samples.append(self.memory.end_slot())
             for action, payload in made:
                 if payload is not None and action in self.plan.sends[position]:
                     self.wire.send(self.plan.sends[position][action][0], payload)
-        return self.log
 
     def _receive(self, position: int) -> None:
         for channel, route in self.plan.receives[position]:
@@ -163,7 +175,8 @@ class Worker:
                 )
             self._mail[route.consumer] = payload
             self._mail_held[route.consumer] = self.memory.hold(payload.tensors)
-            self.log.deliveries.append(Delivery(channel, route, payload.sent, payload.taken, payload.size))
+            delivery = Delivery(channel, route, payload.sent, payload.ready, payload.taken, payload.size)
+            self.log.deliveries.append(delivery)
 
     def _act(self, action: Action) -> Payload | None:
         """Run one action; errors say where they happened."""
@@ -203,12 +216,11 @@ def stage_error(error: Exception, device: int, action: Action) -> StageError:
         f"{type(error).__name__} on device {device}, stage {action.stage}, action {action}, micro-batch "
         f"{action.microbatch}: {error}"
     )
-    kind: type[StageError] = StageError
-    if isinstance(error, Exception) and not isinstance(error, StageError):
-        try:
-            kind = type(StageError.__name__, (StageError, type(error)), {"__module__": StageError.__module__})
-            made = kind(message)
-        except TypeError:  # its constructor or layout does not allow it
-            made = StageError(message)
+    made: StageError
+    try:
+        own = {"__module__": StageError.__module__, "__str__": lambda self: message}
+        made = type(StageError.__name__, (StageError, type(error)), own)(message)
+    except Exception:  # noqa: BLE001 (its constructor or layout does not allow it)
+        made = StageError(message)
     made.device, made.stage, made.action, made.microbatch = device, action.stage, str(action), action.microbatch
     return made

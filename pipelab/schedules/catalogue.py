@@ -71,7 +71,7 @@ def build_schedule(
     (Action(stage=3, op='F', microbatch=0), Action(stage=3, op='B', microbatch=0))
     """
     known = recipes()
-    recipe = known.get(name)
+    recipe = known.get(name) if isinstance(name, str) else None
     if recipe is None:
         close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.3)
         hint = f"; did you mean '{close[0]}'?" if close else ""

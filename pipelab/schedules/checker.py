@@ -61,6 +61,9 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
     schedule = table.schedule() if isinstance(table, TimeTable) else table
     rows = table.rows if isinstance(table, TimeTable) else table.programs
     graph = SlotGraph(rows, schedule.placement)
+    if not schedule.stages or not schedule.microbatches:
+        nothing = "the table is empty: it needs at least 0F0, the forward of micro-batch 0 through stage 0"
+        return [Violation("missing", 0, None, Action(0, "F", 0), None, nothing)]
     found = [
         *_unknown_or_misplaced(graph, schedule),
         *_duplicates(graph),

@@ -99,6 +99,7 @@ class SlotGraph:
         self.programs = programs
         self.placement = placement
         self.places: dict[Action, list[Place]] = {}
+        self._edges: dict[tuple[int, int], list[Edge]] = {}
         for device, program in enumerate(programs):
             for position, slot in enumerate(program):
                 for part, action in enumerate(actions_of(slot) if slot is not None else ()):
@@ -111,8 +112,14 @@ class SlotGraph:
             return None
         return min(found, key=lambda pair: (pair[1].device != place.device, pair[1]))
 
-    def edges_into(self, device: int, position: int) -> Iterator[Edge]:
+    def edges_into(self, device: int, position: int) -> list[Edge]:
         """The supplied needs of one slot, in the order of its actions."""
+        found = self._edges.get((device, position))
+        if found is None:
+            found = self._edges[device, position] = list(self._resolve(device, position))
+        return found
+
+    def _resolve(self, device: int, position: int) -> Iterator[Edge]:
         slot = self.programs[device][position]
         for part, action in enumerate(actions_of(slot) if slot is not None else ()):
             place = Place(device, position, part)
@@ -132,7 +139,7 @@ class SlotGraph:
         for device, program in enumerate(self.programs):
             for position in range(len(program)):
                 node = (device, position)
-                edges[node] = list(self.edges_into(device, position))
+                edges[node] = self.edges_into(device, position)
                 before = {edge.source.slot for edge in edges[node] if not edge.inside_slot}
                 before.discard((device, position - 1))  # program order already waits for it
                 waiting[node] = len(before) + (position > 0)

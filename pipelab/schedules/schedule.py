@@ -47,7 +47,11 @@ class Schedule:
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if not self.programs:
+            raise ConfigurationError("a schedule needs at least one device; give a program for each")
         for stage, homes in enumerate(self.placement):
+            if len(set(homes)) < len(homes):
+                raise ConfigurationError(f"placement names a device twice for stage {stage}: {tuple(homes)}")
             if any(device not in range(self.devices) for device in homes):
                 raise ConfigurationError(
                     f"placement puts stage {stage} on devices {tuple(homes)}, there are devices 0..{self.devices - 1}"
@@ -221,7 +225,10 @@ class Schedule:
         return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights)
 
     def __str__(self) -> str:
-        return self.to_grid()
+        try:
+            return self.to_grid()
+        except ScheduleError:  # what waits for ever has no times: show the order alone
+            return draw_grid(self.programs).replace("time  ", "order ", 1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 
 from pipelab.errors import ScheduleParseError
-from pipelab.schedules.action import Slot, format_slot, parse_slot
+from pipelab.schedules.action import Slot, actions_of, format_slot, parse_slot
 
 __all__ = ["Rows", "draw_grid", "read_csv", "read_grid", "write_csv"]
 
@@ -30,6 +30,23 @@ def _parse_cell(token: str, row: int, column: int) -> Slot | None:
         return parse_slot(text)
     except ValueError as problem:
         raise ScheduleParseError(str(problem), row, column, text) from None
+
+
+def _refuse_runaway_numbers(rows: Sequence[Sequence[Slot | None]]) -> None:
+    """A slip of the hand such as 0F9999999 would make ten million missing micro-batches of a small table."""
+    limit = 1000 + sum(map(len, rows))
+    for row, slots in enumerate(rows):
+        for column, slot in enumerate(slots):
+            for action in actions_of(slot) if slot is not None else ():
+                if max(action.stage, action.microbatch) > limit:
+                    token = str(action)
+                    raise ScheduleParseError(
+                        f"'{token}' counts beyond what a table of {limit - 1000} cells can hold; stages and micro-batches "
+                        "count from 0 without gaps",
+                        row,
+                        column,
+                        token,
+                    )
 
 
 def write_csv(rows: Sequence[Sequence[Slot | None]]) -> str:
@@ -53,10 +70,12 @@ def read_csv(text: str) -> Rows:
         lines.pop(0)
     if not lines:
         raise ScheduleParseError("the table is empty; write one row of actions per device, such as 0F0,0B0", 0, 0, "")
-    return tuple(
+    rows = tuple(
         tuple(_parse_cell(token, row, column) for column, token in enumerate(cells))
         for row, cells in enumerate(csv.reader(lines))
     )
+    _refuse_runaway_numbers(rows)
+    return rows
 
 
 def draw_grid(rows: Sequence[Sequence[Slot | None]]) -> str:
@@ -93,6 +112,7 @@ def read_grid(text: str) -> Rows:
                 f"'{head.strip()}' stands where 'device {len(rows)}' should", len(rows), 0, head.strip()
             )
         rows.append(tuple(_parse_cell(token, len(rows), column) for column, token in enumerate(body.split())))
+    _refuse_runaway_numbers(rows)
     if not rows:
         raise ScheduleParseError("the grid has no rows; a row reads 'device 0 | 0F0 0B0'", 0, 0, "")
     return tuple(rows)

@@ -109,13 +109,13 @@ def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[
     """Activation bytes over time where costs know them: kept from F (or R, where there is one) to the last B or W."""
     if not isinstance(costs, Costs) or costs.activation_bytes == 0:
         return ()
-    recomputed = "R" in schedule.ops
+    recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
     begins: dict[tuple[int, int, int], float] = {}
     ends: dict[tuple[int, int, int], float] = {}
     for span in spans:
         for action in actions_of(span.slot):
             key = (span.device, action.stage, action.microbatch)
-            if action.op == ("R" if recomputed else "F"):
+            if action.op == ("R" if key[1:] in recomputed else "F"):
                 begins[key] = span.start
                 ends.setdefault(key, span.end)
             elif action.op in "BIW":

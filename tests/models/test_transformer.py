@@ -37,7 +37,7 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_generator_alone():
 
 
 def test_impossible_shapes_are_refused():
-    with pytest.raises(ConfigurationError, match="at least one layer"):
+    with pytest.raises(ConfigurationError, match="layers must be a whole number of at least 1, got 0"):
         TransformerLM(layers=0)
     with pytest.raises(ConfigurationError, match="divisible by heads: 10 and 4; try width"):
         TransformerLM(width=10, heads=4)

@@ -46,7 +46,14 @@ def test_recompute_asks_for_an_r_before_each_backward():
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [("1f1n", "1f1b"), ("1F1B", "1f1b"), ("GPipe", "gpipe"), ("interleave", "interleaved"), ("naïve", "naive")],
+    [
+        ("1f1n", "1f1b"),
+        ("1F1B", "1f1b"),
+        ("GPipe", "gpipe"),
+        ("GPIPE", "gpipe"),
+        ("interleave", "interleaved"),
+        ("naïve", "naive"),
+    ],
 )
 def test_an_unknown_name_is_offered_the_closest(asked, meant):
     with pytest.raises(ConfigurationError) as caught:

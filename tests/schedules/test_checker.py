@@ -306,6 +306,13 @@ def test_violations_come_in_the_order_of_the_table():
     assert places == sorted(places)
 
 
+def test_what_is_not_in_the_table_comes_before_what_is():
+    found = check_schedule(two_devices("0F9,0F0,0B0", "1F0", microbatches=1))
+    assert [(v.code, v.device) for v in found] == [("unknown", 0), ("no-input", 0), ("missing", 1)]
+    found = check_schedule(two_devices("0F9,0F0", "1F0,1B0", microbatches=1))
+    assert [(v.code, v.device) for v in found] == [("missing", 0), ("unknown", 0)]
+
+
 @given(damaged())
 def test_every_violation_has_a_known_code_a_place_and_a_sentence(schedule):
     for violation in check_schedule(schedule):

@@ -259,6 +259,7 @@ def test_activation_bytes_rise_and_fall_with_what_is_in_flight():
     timeline = simulate(schedule, Costs(activation_bytes=10))
     assert timeline.peak_bytes == (40, 30, 20, 10)
     assert [holding.steps[-1][1] for holding in timeline.holdings] == [0, 0, 0, 0]
+    assert timeline.holdings[3].steps[:3] == ((3, 10), (5, 0), (5, 10))
 
 
 def test_with_recomputation_only_one_microbatch_at_a_time_holds_its_activations():
