@@ -41,8 +41,8 @@ def _refuse_runaway_numbers(rows: Sequence[Sequence[Slot | None]]) -> None:
                 if max(action.stage, action.microbatch) > limit:
                     token = str(action)
                     raise ScheduleParseError(
-                        f"'{token}' counts beyond what a table of {limit - 1000} cells can hold; stages and micro-batches "
-                        "count from 0 without gaps",
+                        f"'{token}' counts beyond what a table of {limit - 1000} cells can hold; stages and "
+                        "micro-batches count from 0 without gaps",
                         row,
                         column,
                         token,

@@ -604,7 +604,7 @@ def test_the_fit_is_found_out_without_running_the_model():
 def test_a_model_that_cannot_run_without_data_still_runs():
     class Peek(nn.Module):
         def forward(self, x):
-            return x * 1.0 if float(x.sum()) > 0 else x / 1.0
+            return x * 1.0 if x.sum().item() > 0 else x / 1.0
 
     check_step(nn.Sequential(nn.Linear(5, 3).double(), Peek()), one_f_one_b(2, 4))
 
