@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = _command(commands, "demo", _demo, "the worked example through all schedules, then some training")
     show.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
-    show.add_argument("--training-steps", type=int, default=30, metavar="N", help="default 30")
+    show.add_argument("--training-steps", type=int, default=20, metavar="N", help="default 20")
 
     _command(commands, "doctor", _doctor, "what this machine has, and what the course does on it")
     return parser

@@ -25,9 +25,9 @@ CASES = (
 )
 
 
-def demo(picture: Path, *, training_steps: int = 30, setting: Setting | None = None) -> None:
+def demo(picture: Path, *, training_steps: int = 20, setting: Setting | None = None) -> None:
     """Print a table, save a picture, train."""
-    setting = Setting(dtype="float64") if setting is None else setting
+    setting = Setting(dtype="float64", steps=6) if setting is None else setting
     p = m = 4
     print(
         f"{setting.layers} transformer layers on p = {p} devices, a batch of {setting.batch} text sequences as "
