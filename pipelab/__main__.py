@@ -243,7 +243,7 @@ def _run(options: argparse.Namespace) -> int:
     comparison = compare(experiment.predicted, experiment.measured)
     lines = [
         _headline(schedule, m) + f", {setting.layers} layers, batch {setting.batch}, {setting.dtype}",
-        f"measured: {experiment.measured.clock_name}",
+        f"clock: {experiment.measured.clock_name}",
         "",
         comparison.table(),
         "",

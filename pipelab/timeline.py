@@ -19,9 +19,9 @@ from pipelab.schedules.schedule import Schedule
 __all__ = ["Comparison", "Gap", "Holding", "Message", "Span", "Timeline", "compare"]
 
 CLOCKS = {
-    "unit": "unit clock: costs are given",
-    "device": "device clock: measured costs, composed as if each stage had its own device",
-    "wall": "wall clock: what happened on this machine",
+    "unit": "unit (costs are given)",
+    "device": "device (measured costs, composed as if each stage had its own device)",
+    "wall": "wall (what happened on this machine)",
     "predicted": "predicted from costs",
 }
 
@@ -147,7 +147,8 @@ class Timeline:
     @property
     def clock_name(self) -> str:
         """The clock this was read from, in words."""
-        return CLOCKS.get(self.clock, self.clock) + (f" ({self.note})" if self.note else "")
+        name = CLOCKS.get(self.clock, self.clock)
+        return f"{name}, {self.note}" if self.note else name
 
     def on_device(self, device: int) -> tuple[Span, ...]:
         """The spans of one device, in order."""

@@ -82,7 +82,7 @@ def test_every_clock_has_a_name_that_says_what_it_means(clock):
 
 def test_a_note_is_told_with_the_clock():
     noted = replace(run("gpipe", p=2, m=2), note="median of 5 steps")
-    assert noted.clock_name.endswith("(median of 5 steps)")
+    assert noted.clock_name.endswith(", median of 5 steps")
 
 
 # ---- in flight -------------------------------------------------------------------------------------------------------
