@@ -154,6 +154,7 @@ def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:
         backward=mean(profile.backward),
         message_bytes=sum(sizes) / len(sizes) if sizes else 0.0,
         activation_bytes=mean(profile.activation_bytes),
+        input_bytes=profile.input_bytes,
         latency=setting.latency,
         bandwidth=setting.bandwidth,
         unit="s",

@@ -194,7 +194,7 @@ class Pipeline:
             buffer.copy_(before)
         for _, parameter in self.named_parameters():
             parameter.grad = None
-        return costs_of(report)
+        return costs_of(report, float(make_inputs(first(inputs), [size])[0].size))
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage."""

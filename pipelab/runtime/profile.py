@@ -32,8 +32,8 @@ def one_pass(schedule: Schedule) -> Schedule:
     return Schedule("profile", programs, homes, (1.0,))
 
 
-def costs_of(report: StepReport) -> Costs:
-    """One forward, backward, message size and activation size per stage."""
+def costs_of(report: StepReport, input_bytes: float) -> Costs:
+    """One forward, backward, message size, activation size and input size per stage; ``input_bytes`` is stage 0's."""
     timeline = report.timeline
     forward, backward, kept = ([0.0] * timeline.schedule.stages for _ in range(3))
     for span in timeline.spans:
@@ -50,4 +50,11 @@ def costs_of(report: StepReport) -> Costs:
     for message in timeline.messages:
         if message.kind == "activation":
             sizes[message.producer.stage] = message.size
-    return Costs(forward=forward, backward=backward, message_bytes=sizes, activation_bytes=kept, unit="s")
+    return Costs(
+        forward=forward,
+        backward=backward,
+        message_bytes=sizes,
+        activation_bytes=kept,
+        input_bytes=[input_bytes, *sizes[:-1]],
+        unit="s",
+    )

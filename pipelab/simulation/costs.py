@@ -55,7 +55,8 @@ class Costs:
     each), ``recompute`` defaults to ``forward``. ``fused`` maps the ops of a fused slot, such as ``"FB"``, to its cost
     as a fraction of the sum of its parts (default 1). A message takes ``latency + bytes / bandwidth``; messages of one
     channel follow one another on it. ``message_bytes`` are those of a micro-batch of weight 1 (gradients weigh the
-    same as activations); ``activation_bytes`` what a full device share keeps of one until its backward.
+    same as activations); ``activation_bytes`` what a full device share keeps of one until its backward;
+    ``input_bytes`` the input that a stage keeps instead, from its forward until it recomputes.
     All times are in ``unit``.
     """
 
@@ -69,12 +70,13 @@ class Costs:
     bandwidth: float = math.inf
     message_bytes: PerStage = 0.0
     activation_bytes: PerStage = 0.0
+    input_bytes: PerStage = 0.0
     fused: Mapping[str, float] = field(default_factory=dict)
     unit: str = "units"
 
     def __post_init__(self) -> None:
         times = ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update")
-        for name in (*times, "message_bytes", "activation_bytes"):
+        for name in (*times, "message_bytes", "activation_bytes", "input_bytes"):
             value = getattr(self, name)
             entries = value if isinstance(value, Sequence) else () if value is None else (value,)
             if any(not (entry >= 0 and math.isfinite(entry)) for entry in entries):
@@ -118,10 +120,14 @@ class Costs:
 
     def held_bytes(self, schedule: Schedule, action: Action) -> float:
         """Activation bytes that a stage keeps of one micro-batch."""
-        return (
-            _per_stage(self.activation_bytes, schedule, action.stage, "activation_bytes")
-            * schedule.weights[action.microbatch]
-        )
+        whole = _per_stage(self.activation_bytes, schedule, action.stage, "activation_bytes")
+        return whole * schedule.weights[action.microbatch]
+
+    def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Bytes of a stage's input for one micro-batch: the same however many chunks a device has."""
+        size = self.input_bytes
+        entry = size if not isinstance(size, Sequence) else _entry(size, schedule, action.stage, "input_bytes")
+        return entry * schedule.weights[action.microbatch]
 
 
 def _per_stage(value: PerStage, schedule: Schedule, stage: int, what: str) -> float:

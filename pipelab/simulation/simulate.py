@@ -106,29 +106,38 @@ def _sends(graph: SlotGraph) -> dict[tuple[int, int], list[tuple[Channel, Action
 
 
 def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[Holding, ...]:
-    """Activation bytes over time where costs know them: kept from F (or R, where there is one) to the last B or W."""
+    """Activation bytes over time where costs know them.
+
+    A micro-batch is kept from its F to the last of its B or W; one that is recomputed only as its input until its R.
+    """
     if not isinstance(costs, Costs) or costs.activation_bytes == 0:
         return ()
     recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
-    begins: dict[tuple[int, int, int], float] = {}
+    forward: dict[tuple[int, int, int], float] = {}
+    kept_from: dict[tuple[int, int, int], float] = {}
     ends: dict[tuple[int, int, int], float] = {}
     for span in spans:
         for action in actions_of(span.slot):
             key = (span.device, action.stage, action.microbatch)
-            if action.op == ("R" if key[1:] in recomputed else "F"):
-                begins[key] = span.start
+            if action.op == "F":
+                forward[key] = span.start
                 ends.setdefault(key, span.end)
+            if action.op == ("R" if key[1:] in recomputed else "F"):
+                kept_from[key] = span.start
             elif action.op in "BIW":
                 ends[key] = span.end
+    changes: list[list[tuple[float, int, float]]] = [[] for _ in range(schedule.devices)]
+    for key, start in kept_from.items():
+        device, stage, i = key
+        held = costs.held_bytes(schedule, Action(stage, "F", i))
+        changes[device] += [(start, 1, held), (ends[key], 0, -held)]
+        if (stage, i) in recomputed and key in forward:
+            kept_input = costs.kept_input_bytes(schedule, Action(stage, "F", i))
+            changes[device] += [(forward[key], 1, kept_input), (start, 0, -kept_input)]
     result = []
-    for device in range(schedule.devices):
-        changes = []
-        for (r, stage, i), start in begins.items():
-            if r == device:
-                held = costs.held_bytes(schedule, Action(stage, "F", i))
-                changes += [(start, 1, held), (ends[r, stage, i], 0, -held)]
+    for device, found in enumerate(changes):
         total, steps = 0.0, []
-        for t, _, change in sorted(changes):
+        for t, _, change in sorted(found):
             total += change
             steps.append((t, max(total, 0.0)))
         result.append(Holding(device, tuple(steps)))

@@ -18,6 +18,7 @@ from pipelab import (
     StageError,
     build_schedule,
     check_schedule,
+    simulate,
 )
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.cut import cut_model
@@ -236,6 +237,10 @@ def test_a_profile_holds_what_a_run_holds_and_leaves_buffers_alone():
     peaks = pipeline.step(x, y).peak_activation_bytes
     for kept, peak in zip(costs.activation_bytes, peaks, strict=True):
         assert 4 * kept == pytest.approx(peak, rel=0.1)
+    recomputing = build_schedule("gpipe", 4, 4, recompute=True)
+    peaks = Pipeline(model, recomputing, loss=next_byte_loss, device="cpu").step(x, y).peak_activation_bytes
+    for predicted, peak in zip(simulate(recomputing, costs, batch=64).peak_bytes, peaks, strict=True):
+        assert predicted == pytest.approx(peak, rel=0.1)
     norm = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double()
     pipeline = Pipeline(norm, build_schedule("1f1b", 3, 4), loss=mse)
     pipeline.profile(*data())

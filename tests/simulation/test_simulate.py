@@ -286,3 +286,15 @@ def test_a_device_without_work_stays_idle():
     timeline = simulate(replace(tables.read("0F0,0B0\n"), programs=((Action(0, "F", 0), Action(0, "B", 0)), ())))
     assert timeline.busy == (4, 0)
     assert timeline.bubble_fraction == 0.5
+
+
+def test_what_is_recomputed_is_kept_as_its_input_until_then():
+    """GPipe with R: four inputs wait on each device, and one micro-batch at a time is kept whole."""
+    schedule = build_schedule("gpipe", devices=2, microbatches=4, recompute=True)
+    timeline = simulate(schedule, Costs(activation_bytes=100, input_bytes=[3, 7]))
+    assert timeline.peak_bytes == (100 + 3 * 3, 100 + 3 * 7)
+    assert timeline.holdings[0].steps[-1][1] == 0
+    plain = simulate(
+        build_schedule("gpipe", devices=2, microbatches=4), Costs(activation_bytes=100, input_bytes=[3, 7])
+    )
+    assert plain.peak_bytes == (400, 400)
