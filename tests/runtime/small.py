@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import torch
@@ -83,3 +84,18 @@ def check_step(model, schedule, *, loss=mse, inputs=None, targets=None, seed=3, 
     assert abs(report.loss - reference.loss) <= tolerance * max(1.0, abs(reference.loss))
     assert gradient_error(pipeline.gradients(), reference.gradients) <= tolerance
     return pipeline, report
+
+
+class Work(nn.Module):
+    """A given amount of CPU time, forward and backward: what an action costs is then known."""
+
+    def __init__(self, forward: float) -> None:
+        super().__init__()
+        self.lin, self.seconds = nn.Linear(5, 5), forward
+
+    def forward(self, x):
+        if x.device.type == "cpu":
+            end = time.thread_time() + self.seconds
+            while time.thread_time() < end:
+                pass
+        return self.lin(x)

@@ -14,7 +14,7 @@ from pipelab.errors import PipelabError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime.clocks import CpuMeter
 from pipelab.runtime.report import CostHistory, _median, verify_order
-from tests.runtime.small import data, mlp, mse
+from tests.runtime.small import Work, data, mlp, mse
 
 TEXTBOOK = {"naive": 32, "gpipe": 14, "1f1b": 14, "interleaved": 11}
 
@@ -72,21 +72,6 @@ def test_recorded_costs_cover_the_workers_cpu_time():
     reports = [pipeline.step(*text_batch()) for _ in range(3)]
     assert max(report.covered for report in reports) <= 1.0
     assert sorted(report.covered for report in reports)[1] >= 0.95
-
-
-class Work(nn.Module):
-    """A given amount of CPU time, forward and backward: what an action costs is then known."""
-
-    def __init__(self, forward: float) -> None:
-        super().__init__()
-        self.lin, self.seconds = nn.Linear(5, 5), forward
-
-    def forward(self, x):
-        if x.device.type == "cpu":
-            end = time.thread_time() + self.seconds
-            while time.thread_time() < end:
-                pass
-        return self.lin(x)
 
 
 def test_a_slot_costs_the_cpu_time_of_its_thread_however_many_threads_share_the_cores():
