@@ -235,6 +235,8 @@ def _run(options: argparse.Namespace) -> int:
     for path in (options.trace, options.plot, None if options.json in (None, "-") else Path(options.json)):
         if path is not None and not path.parent.is_dir():
             raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+    if options.plot is not None and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigurationError(f"pictures are saved as .png, .svg or .pdf, not as '{options.plot.suffix}'")
     schedule.microbatch_sizes(setting.batch)
     cut_layers(setting.layers, schedule.stages)
     choose_devices(setting.device, schedule.devices)

@@ -86,7 +86,7 @@ class Holding:
         return max((held for _, held in self.steps), default=0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timeline:
     """When each slot of ``schedule`` ran, by ``clock``, in ``unit`` ("units" or "s").
 
@@ -104,6 +104,10 @@ class Timeline:
     updates: tuple[Span, ...] = ()
     holdings: tuple[Holding, ...] = ()
     note: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        figures = f"makespan {self.makespan:.4g} {self.unit}, bubble {self.bubble_fraction:.1%}"
+        return f"Timeline({self.schedule.name}, {figures}, clock {self.clock_name})"
 
     # ---- figures -------------------------------------------------------------------------------------------------
 
@@ -315,9 +319,11 @@ class Timeline:
             return f"which updates its weights ({format_slot(current.slot)})"
         if current is not None and current.position == source.position:
             return "which is running it"
-        if current is None:
-            blocked = max(self._inputs(source), key=lambda pair: pair[0], default=None)
-            if blocked is not None:
+        before = self._span_at.get((source.device, source.position - 1))
+        free_from = at if before is None else max(at, before.end)
+        blocked = max(self._inputs(source), key=lambda pair: pair[0], default=None)
+        if current is None or source.start - free_from > free_from - at:  # it idles longer than it works until then
+            if blocked is not None and blocked[0] > free_from:
                 return f"which itself waits for {blocked[1].supplier} from device {blocked[1].source.device}"
             return "which is idle too"
         first_backward = next((s.position for s in row if any(a.op in "BIW" for a in actions_of(s.slot))), len(row))

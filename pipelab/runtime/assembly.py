@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
@@ -10,13 +11,22 @@ from pipelab.errors import ConfigurationError
 from pipelab.models.cut import Stage, cut_model
 from pipelab.schedules.schedule import Schedule
 
-__all__ = ["make_stages", "named_parameters", "named_state", "refuse_redrawn_masks", "refuse_shared_parameters"]
+__all__ = [
+    "make_stages",
+    "named_parameters",
+    "named_state",
+    "refuse_redrawn_masks",
+    "refuse_shared_parameters",
+    "warn_of_batch_statistics",
+]
 
 
 def make_stages(
     model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None
 ) -> list[nn.Module]:
     """One module per stage, cut from a model or built by ``build_stage(s)``. Raises ConfigurationError."""
+    if isinstance(model, type):
+        raise ConfigurationError(f"model is the class {model.__name__}; pass an instance, {model.__name__}(...)")
     if isinstance(model, nn.Module):
         return list(cut_model(model, schedule.stages, cuts))
     if not callable(model):
@@ -61,6 +71,28 @@ def refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
                 )
 
 
+def warn_of_batch_statistics(stages: Sequence[nn.Module], microbatches: int) -> None:
+    """Warn if a stage normalises over the batch: it will see a micro-batch, and its gradients are other gradients."""
+    for s, stage in enumerate(stages):
+        for name, module in stage.named_modules():
+            if microbatches > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+                warnings.warn(
+                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}': it "
+                    "normalises over each micro-batch, so loss "
+                    "and gradients differ from the unsplit model's; LayerNorm and GroupNorm do not depend on the batch",
+                    stacklevel=3,
+                )
+                return
+
+
+def _unsplit(stage: nn.Module, name: str) -> str:
+    """A submodule's name in the unsplit model."""
+    if isinstance(stage, Stage) and name.startswith("parts."):
+        number, _, rest = name.removeprefix("parts.").partition(".")
+        return f"{stage.names[int(number)]}.{rest}" if rest else stage.names[int(number)]
+    return name
+
+
 def _draws(module: nn.Module) -> bool:
     """Whether torch's own random modules are among it; what a model draws by itself cannot be seen from here."""
     if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -76,6 +108,7 @@ def refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
         for name, module in stage.named_modules():
             if _draws(module):
                 raise ConfigurationError(
-                    f"stage {s} has {type(module).__name__} at '{name}': recomputing (R) would draw another mask than "
+                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}': "
+                    "recomputing (R) would draw another mask than "
                     "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"
                 )

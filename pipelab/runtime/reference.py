@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
 
 __all__ = ["Reference", "gradient_error", "unsplit_gradients"]
@@ -38,6 +39,43 @@ def unsplit_gradients(
         float(value.detach()),
         {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), grads, strict=True)},
     )
+
+
+class Chain:
+    """Stages in a row, each on its own device, called as one model."""
+
+    def __init__(self, stages: Sequence[nn.Module], device: torch.device) -> None:
+        self.stages, self.device = stages, device
+
+    def __call__(self, x: Any) -> Any:
+        """The whole batch through all stages."""
+        for stage in self.stages:
+            self.device = next((p.device for p in stage.parameters()), self.device)
+            x = x.to(self.device) if isinstance(x, Tensor) else tuple(tensor.to(self.device) for tensor in x)
+            x = call_layer(stage, x)
+        return x
+
+
+def chain_gradients(
+    chain: Chain,
+    loss: Callable[[Any, Any], Tensor],
+    inputs: Any,
+    targets: Any,
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    seed: int,
+    step: int,
+) -> Reference:
+    """Loss and gradients of stages in a row on the whole batch; ``inputs`` are not written to."""
+    copied = inputs.clone() if isinstance(inputs, Tensor) else tuple(tensor.clone() for tensor in inputs)
+    with torch.enable_grad(), dropout_key(seed, step):
+        output = chain(copied)
+        home = (output if isinstance(output, Tensor) else output[0]).device
+        placed = targets.to(home) if isinstance(targets, Tensor) else tuple(tensor.to(home) for tensor in targets)
+        value = loss(output, placed)
+        grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    named = zip(parameters.items(), grads, strict=True)
+    return Reference(float(value.detach()), {n: torch.zeros_like(p) if g is None else g for (n, p), g in named})
 
 
 def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:

@@ -24,7 +24,7 @@ __all__ = ["CostHistory", "StepReport", "slot_table", "verify_order"]
 SlotTable = tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepReport:
     """One step, run for real.
 
@@ -48,6 +48,10 @@ class StepReport:
     worker_cpu_seconds: float
     gradient_norm: float | None = None
     outputs: Any = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        loss = "none" if self.loss is None else f"{self.loss:.6g}"
+        return f"StepReport({self.schedule.name}, step {self.step}, loss {loss}, {self.clock} clock)"
 
     @cached_property
     def slot_costs(self) -> SlotCosts:

@@ -164,6 +164,8 @@ class StageRunner:
                     self.losses[i] = loss.detach() * task.factor
                 result = (loss * task.factor,)
                 kept.one = torch.ones_like(loss)
+                if build_graph and not loss.requires_grad:
+                    raise ConfigurationError("the loss does not depend on any parameter: was it detached on the way?")
         if build_graph:
             kept.edges = tuple(get_gradient_edge(t) if t.requires_grad else None for t in result)
         return outputs, single

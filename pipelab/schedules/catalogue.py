@@ -71,7 +71,7 @@ def build_schedule(
     (Action(stage=3, op='F', microbatch=0), Action(stage=3, op='B', microbatch=0))
     """
     known = recipes()
-    recipe = known.get(name) if isinstance(name, str) else None
+    recipe = known.get(name.lower()) if isinstance(name, str) else None
     if recipe is None:
         close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.3)
         hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -87,7 +87,7 @@ def build_schedule(
     if problem is not None:
         raise ConfigurationError(problem)
     schedule = Schedule(
-        name=name,
+        name=recipe.name,
         programs=tuple(map(tuple, recipe.programs(p, m, v))),
         placement=(recipe.placement or round_robin)(p, v),
         weights=recipe.weights(m),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipelab.errors import ScheduleError
+from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import OPS, Action, actions_of, format_slot
 from pipelab.schedules.cycles import rings
 from pipelab.schedules.dependencies import GRADIENT, LOCAL, Edge, Need, Place, SlotGraph, needs
@@ -57,6 +57,10 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
     bounds it: with at most that many messages sent and not yet taken per (kind, source, destination), sends block, and
     tables that lean on an endless buffer show the wait cycles that this makes.
     """
+    if not isinstance(table, Schedule | TimeTable):
+        raise ConfigurationError(
+            f"check_schedule takes a Schedule or a TimeTable, got {type(table).__name__}; Schedule.from_csv reads text"
+        )
     timed = isinstance(table, TimeTable)
     schedule = table.schedule() if isinstance(table, TimeTable) else table
     rows = table.rows if isinstance(table, TimeTable) else table.programs

@@ -63,6 +63,10 @@ def read_csv(text: str) -> Rows:
 
     Raises ScheduleParseError naming row (device), column and token.
     """
+    if text.strip().endswith(".csv") and "\n" not in text.strip():
+        raise ScheduleParseError(
+            f"'{text}' is a file's name, and the text is wanted: Path('{text}').read_text()", 0, 0, text
+        )
     lines = text.lstrip("\ufeff").splitlines()
     while lines and not lines[-1].strip():
         lines.pop()

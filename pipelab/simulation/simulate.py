@@ -8,7 +8,7 @@ A slot starts when its device is free and everything that it needs has arrived::
 
 from __future__ import annotations
 
-from pipelab.errors import ScheduleError, whole_number
+from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.checker import check_schedule
 from pipelab.schedules.dependencies import SlotGraph
@@ -39,6 +39,11 @@ def simulate(
     >>> simulate(build_schedule("1f1b", devices=4, microbatches=4), Costs(forward=1, backward=1)).makespan
     14.0
     """
+    if not isinstance(schedule, Schedule):
+        hint = "build one with build_schedule('1f1b', devices=4, microbatches=4)"
+        raise ConfigurationError(f"simulate takes a Schedule, got {type(schedule).__name__}; {hint}")
+    if not hasattr(costs, "slot_cost"):
+        raise ConfigurationError(f"costs must be Costs, got {type(costs).__name__}; try Costs(forward=1, backward=2)")
     if batch is not None:
         batch = whole_number("batch", "", batch)
         schedule = schedule.for_batch(batch)

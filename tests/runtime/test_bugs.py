@@ -23,7 +23,7 @@ from pipelab import (
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.cut import cut_model
 from pipelab.runtime.clocks import CudaMeter
-from tests.runtime.small import Work, check_step, data, mlp, mse
+from tests.runtime.small import Work, check_step, data, mlp, mse, tuple_net
 
 SPLIT = "0F0,0F1,0W0,0F2,0W1,0W2\n1F0,1I0,1W0,1F1,1I1,1F2,1I2,1W1,1W2\n"
 
@@ -324,8 +324,42 @@ def test_a_schedulers_that_watches_the_loss_gets_it_and_frozen_models_can_be_cli
     assert all(o.param_groups[0]["lr"] < 1 for o in pipeline._optimizers.values())
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    report = Pipeline(model, build_schedule("1f1b", 2, 2), loss=mse, clip_norm=1.0).step(*data())
-    assert report.gradient_norm == 0
+    with pytest.raises(ConfigurationError, match="all are frozen"):
+        Pipeline(model, build_schedule("1f1b", 2, 2), loss=mse, clip_norm=1.0).step(*data())
+
+
+def test_a_loss_that_was_detached_trains_nothing_and_says_so():
+    """It returned a loss and zero gradients, step after step."""
+    pipeline = Pipeline(mlp(2), build_schedule("1f1b", 2, 2), loss=lambda o, t: mse(o, t).detach())
+    with pytest.raises(ConfigurationError, match="was it detached"):
+        pipeline.step(*data())
+
+
+def test_batch_normalisation_is_warned_of_and_verify_sees_the_difference():
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double()
+    with pytest.warns(UserWarning, match="BatchNorm1d at '1': it normalises over each micro-batch"):
+        pipeline = Pipeline(model, build_schedule("1f1b", 3, 4), loss=mse)
+    assert pipeline.verify(*data()) > 1e-3
+    assert int(model[1].num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("name", ["naive", "gpipe", "1f1b", "interleaved"])
+def test_verify_is_the_proof_in_one_line_and_changes_nothing(name):
+    model = tuple_net(8, dropout=0.2)
+    pipeline = Pipeline(
+        model,
+        build_schedule(name, 2, 4, recompute=True),
+        loss=mse,
+        optimizer=lambda named: torch.optim.SGD([p for _, p in named], lr=0.1),
+    )
+    pipeline.step(*data())
+    before = {n: (p.detach().clone(), p.grad.clone()) for n, p in model.named_parameters()}
+    assert pipeline.verify(*data(seed=5)) < 1e-12
+    assert pipeline.step_number == 1
+    for n, p in model.named_parameters():
+        assert torch.equal(p, before[n][0]) and torch.equal(p.grad, before[n][1])
+    wrong = Pipeline(model, build_schedule("1f1b", 2, 4), loss=lambda o, t: mse(o, t) * len(o))
+    assert wrong.verify(*data()) > 0.1
 
 
 def test_a_refused_step_leaves_gradients_as_they_were():
@@ -360,6 +394,8 @@ def test_a_slip_of_the_hand_does_not_make_ten_million_violations(text):
         ({"optimizer": lambda named: torch.optim.LBFGS([p for _, p in named])}, "LBFGS"),
         ({"loss_terms": 3}, "loss_terms must be a function"),
         ({"loss": 3}, "loss must be a function"),
+        ({"loss": nn.MSELoss}, "loss is the class MSELoss"),
+        ({"optimizer": torch.optim.SGD(nn.Linear(1, 1).parameters())}, "optimizer must be a function that makes one"),
     ],
 )
 def test_settings_of_the_wrong_kind_are_refused_at_once(settings, message):

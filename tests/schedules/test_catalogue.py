@@ -48,9 +48,7 @@ def test_recompute_asks_for_an_r_before_each_backward():
     ("asked", "meant"),
     [
         ("1f1n", "1f1b"),
-        ("1F1B", "1f1b"),
-        ("GPipe", "gpipe"),
-        ("GPIPE", "gpipe"),
+        ("GPype", "gpipe"),
         ("interleave", "interleaved"),
         ("naïve", "naive"),
     ],
@@ -60,6 +58,12 @@ def test_an_unknown_name_is_offered_the_closest(asked, meant):
         build_schedule(asked, devices=4, microbatches=4)
     assert f"there is no schedule '{asked}'" in str(caught.value)
     assert f"did you mean '{meant}'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["1F1B", "GPipe", "GPIPE", "Interleaved"])
+def test_names_may_be_written_as_the_papers_write_them(written):
+    schedule = build_schedule(written, devices=4, microbatches=4)
+    assert schedule == build_schedule(written.lower(), devices=4, microbatches=4)
 
 
 def test_a_name_like_no_other_is_told_all_names_and_offered_none():
