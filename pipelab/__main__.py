@@ -32,7 +32,11 @@ p devices hold the model's stages; a batch is cut into m micro-batches; an actio
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2: what was asked for cannot be done)."""
     parser = _parser()
-    options = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        parser.print_help()
+        return 2
+    options = parser.parse_args(given)
     try:
         status: int = options.run(options)
         sys.stdout.flush()

@@ -115,6 +115,11 @@ def test_help_shows_examples_and_every_command(capsys):
         assert word in out
 
 
+def test_without_a_command_the_help_is_shown(capsys):
+    assert run() == 2
+    assert "examples:" in capsys.readouterr().out
+
+
 def test_doctor_tells_what_there_is(capsys):
     assert run("doctor") == 0
     out = capsys.readouterr().out
