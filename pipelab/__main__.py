@@ -103,7 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what there is"
     )
     run.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="float64 to compare gradients")
-    run.add_argument("--steps", type=int, default=7, metavar="N", help="steps to measure (default 7)")
+    run.add_argument(
+        "--steps",
+        type=int,
+        default=11,
+        metavar="N",
+        help="steps to measure; the median of all but the first counts (default 11)",
+    )
     model = run.add_argument_group("model and batch (default: the course's worked example)")
     for name, default, text in (
         ("layers", 48, "transformer layers"),
@@ -228,7 +234,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelab.runtime.devices import choose_devices
 
     if options.steps < 1:
-        raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 7")
+        raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 11")
     names = ("layers", "width", "heads", "tokens", "batch", "dropout", "dtype", "seed", "steps", "device", "clock")
     link = {"launch": options.launch, "latency": options.latency, "bandwidth": options.bandwidth}
     setting = Setting(**{name: getattr(options, name) for name in names}, **link)

@@ -35,7 +35,7 @@ class Setting:
     dropout: float = 0.0
     dtype: str = "float32"
     seed: int = 0
-    steps: int = 7
+    steps: int = 11
     device: str | None = None
     clock: str = "device"
     launch: str = "threads"
