@@ -32,13 +32,7 @@ def unsplit_gradients(
     ``seed`` and ``step`` key the dropout, as in a Pipeline with that seed at its step number ``step``.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with torch.enable_grad(), dropout_key(seed, step):
-        value = loss(model(inputs), targets)
-        grads = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-    return Reference(
-        float(value.detach()),
-        {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), grads, strict=True)},
-    )
+    return chain_gradients(model, loss, inputs, targets, named, seed=seed, step=step)
 
 
 class Chain:
@@ -57,7 +51,7 @@ class Chain:
 
 
 def chain_gradients(
-    chain: Chain,
+    model: Callable[[Any], Any],
     loss: Callable[[Any, Any], Tensor],
     inputs: Any,
     targets: Any,
@@ -66,10 +60,10 @@ def chain_gradients(
     seed: int,
     step: int,
 ) -> Reference:
-    """Loss and gradients of stages in a row on the whole batch; ``inputs`` are not written to."""
+    """Loss and gradients of ``parameters`` on the whole batch; a model that works in place spoils no ``inputs``."""
     copied = inputs.clone() if isinstance(inputs, Tensor) else tuple(tensor.clone() for tensor in inputs)
     with torch.enable_grad(), dropout_key(seed, step):
-        output = chain(copied)
+        output = model(copied)
         home = (output if isinstance(output, Tensor) else output[0]).device
         placed = targets.to(home) if isinstance(targets, Tensor) else tuple(tensor.to(home) for tensor in targets)
         value = loss(output, placed)
