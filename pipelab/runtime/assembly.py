@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -22,23 +22,29 @@ __all__ = [
 
 
 def make_stages(
-    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None
-) -> list[nn.Module]:
-    """One module per stage, cut from a model or built by ``build_stage(s)``. Raises ConfigurationError."""
+    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None, here: Iterable[int]
+) -> dict[int, nn.Module]:
+    """The modules of the stages that live ``here``, cut from a model or built by ``build_stage(s)``.
+
+    Raises ConfigurationError.
+    """
     if isinstance(model, type):
         raise ConfigurationError(f"model is the class {model.__name__}; pass an instance, {model.__name__}(...)")
     if isinstance(model, nn.Module):
-        return list(cut_model(model, schedule.stages, cuts))
+        cut: dict[int, nn.Module] = dict(enumerate(cut_model(model, schedule.stages, cuts)))
+        refuse_shared_parameters(cut)
+        return {s: cut[s] for s in here}
     if not callable(model):
         raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
     if cuts is not None:
         raise ConfigurationError("cuts are for a model that is cut here; build_stage(s) makes its stages itself")
-    stages = []
-    for s in range(schedule.stages):
+    stages = {}
+    for s in here:
         stage = model(s)
         if not isinstance(stage, nn.Module):
             raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
-        stages.append(stage)
+        stages[s] = stage
+    refuse_shared_parameters(stages)
     return stages
 
 
@@ -58,10 +64,10 @@ def named_state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
 
 
-def refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
+def refuse_shared_parameters(stages: Mapping[int, nn.Module]) -> None:
     """Raise ConfigurationError if a parameter lives in two stages: each would step it by its own part."""
     owner: dict[int, tuple[int, str]] = {}
-    for s, stage in enumerate(stages):
+    for s, stage in stages.items():
         for name, parameter in named_parameters(s, stage):
             other, known = owner.setdefault(id(parameter), (s, name))
             if other != s:
@@ -71,9 +77,9 @@ def refuse_shared_parameters(stages: Sequence[nn.Module]) -> None:
                 )
 
 
-def warn_of_batch_statistics(stages: Sequence[nn.Module], microbatches: int) -> None:
+def warn_of_batch_statistics(stages: Mapping[int, nn.Module], microbatches: int) -> None:
     """Warn if a stage normalises over the batch: it will see a micro-batch, and its gradients are other gradients."""
-    for s, stage in enumerate(stages):
+    for s, stage in stages.items():
         for name, module in stage.named_modules():
             if microbatches > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 warnings.warn(
@@ -102,9 +108,9 @@ def _draws(module: nn.Module) -> bool:
     return isinstance(module, nn.RReLU)
 
 
-def refuse_redrawn_masks(stages: Sequence[nn.Module]) -> None:
+def refuse_redrawn_masks(stages: Mapping[int, nn.Module]) -> None:
     """Raise ConfigurationError if a dropout would draw another mask when its forward is recomputed."""
-    for s, stage in enumerate(stages):
+    for s, stage in stages.items():
         for name, module in stage.named_modules():
             if _draws(module):
                 raise ConfigurationError(

@@ -57,8 +57,8 @@ class Wire:
         self._aborted = False
         self.outstanding, self.latency, self.bandwidth = outstanding, latency, bandwidth
 
-    def send(self, channel: Channel, payload: Payload) -> None:
-        """Put a copy of a message, in the receiver's own memory, on its channel."""
+    def send(self, channel: Channel, payload: Payload) -> float:
+        """Put a copy of a message, in the receiver's own memory, on its channel; returns the time of sending."""
         payload = payload.copy_to(self._places[channel.destination])
         line = self._lines[channel]
         with line.changed:
@@ -67,6 +67,7 @@ class Wire:
             payload.ready = line.free_at + self.latency
             line.queue.append(payload)
             line.changed.notify_all()
+        return payload.sent
 
     def settle(self, channels: Iterable[Channel]) -> None:
         """Before a sender's next slot: wait until few enough of its messages are outstanding, if they are bounded."""
@@ -97,6 +98,11 @@ class Wire:
         for line in self._lines.values():
             with line.changed:
                 line.changed.notify_all()
+
+    interrupt = abort
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     def check(self) -> None:
         """Raise Aborted if another device has failed."""

@@ -18,8 +18,13 @@ __all__ = ["LossTerms", "batch_size", "make_inputs", "make_tasks", "reduction_of
 LossTerms = Callable[[Any], float]
 
 
-def batch_size(inputs: Any, targets: Any) -> int:
-    """The number of sequences: the first dimension, which all inputs and targets must share."""
+def batch_size(inputs: Any, targets: Any, *, needs_inputs: bool = True) -> int:
+    """The number of sequences: the first dimension, which all inputs and targets must share.
+
+    Without ``needs_inputs`` there may be targets alone.
+    """
+    if inputs is None and not needs_inputs:
+        return batch_size(targets, None)
     tensors, _ = flatten(inputs, "inputs")
     if any(tensor.dim() == 0 for tensor in tensors):
         raise ConfigurationError("inputs must have a batch dimension, got a tensor without dimensions")

@@ -18,7 +18,7 @@ from pipelab.simulation.costs import Costs, SlotCosts
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "StepReport", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
@@ -150,8 +150,38 @@ class _GivenCosts:
         return self.sizes.get((producer, kind), 0.0)
 
 
-def verify_order(schedule: Schedule, logs: Sequence[DeviceLog]) -> None:
-    """Check, from real time stamps, that each device kept its order and nothing was used before it was sent."""
+def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float]) -> list[DeviceLog]:
+    """All devices' logs on one clock, with each message's time of sending; ``offsets[r]`` is added to device r's."""
+    merged = []
+    sent = {
+        channel: iter([time + offset for time in times])
+        for log, offset in zip(logs, offsets, strict=True)
+        for channel, times in log.sent.items()
+    }
+    for log, offset in zip(logs, offsets, strict=True):
+        readings = [
+            replace(
+                reading,
+                host_start=reading.host_start + offset,
+                host_end=reading.host_end + offset,
+                start=reading.start + offset,
+                end=reading.end + offset,
+            )
+            for reading in log.readings
+        ]
+        deliveries = [
+            replace(d, ready=d.ready + offset, taken=d.taken + offset, sent=next(sent[d.channel]))
+            for d in log.deliveries
+        ]
+        merged.append(replace(log, readings=readings, deliveries=deliveries))
+    return merged
+
+
+def verify_order(schedule: Schedule, logs: Sequence[DeviceLog], slack: float = 0.0) -> None:
+    """Check, from real time stamps, that each device kept its order and nothing was used before it was sent.
+
+    ``slack`` (seconds) is how far clocks of different hosts may be apart.
+    """
     for device, log in enumerate(logs):
         if len(log.readings) != len(schedule.programs[device]):
             raise PipelabError(f"device {device} ran {len(log.readings)} of its {len(schedule.programs[device])} slots")
@@ -163,7 +193,7 @@ def verify_order(schedule: Schedule, logs: Sequence[DeviceLog]) -> None:
         for delivery in log.deliveries:
             used = readings[delivery.route.needed_by[1]].host_start
             made = logs[delivery.channel.source].readings[delivery.route.sent_by[1]].host_end
-            if not made <= delivery.sent <= delivery.taken <= used:
+            if not (made <= delivery.sent <= delivery.taken + slack and delivery.taken <= used):
                 raise PipelabError(
                     f"device {device} used {delivery.route.producer} before device {delivery.channel.source} sent it"
                 )

@@ -99,4 +99,7 @@ def run_threads(
         first = min(failed, key=lambda o: o.failed_at)
         assert first.error is not None
         raise first.error
+    stopped = [o.error for o in outcomes if o.error is not None]
+    if stopped:  # by an error that is not here
+        raise stopped[0]
     return outcomes

@@ -10,6 +10,7 @@ For each slot: receive what it needs, run it, record its cost, send what it made
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,8 +34,8 @@ __all__ = ["Delivery", "DeviceLog", "Plan", "WireEnd", "Worker", "plan_devices",
 class WireEnd(Protocol):
     """What a worker asks of the wire."""
 
-    def send(self, channel: Channel, payload: Payload) -> None:
-        """Send; comes back at once."""
+    def send(self, channel: Channel, payload: Payload) -> float:
+        """Send; comes back at once, with the time of sending."""
         ...
 
     def settle(self, channels: Iterable[Channel]) -> None:
@@ -64,37 +65,40 @@ class Plan:
     local: list[dict[Action, Action]]
 
 
-def plan_devices(schedule: Schedule) -> tuple[list[Plan], list[Channel]]:
-    """The plans of all devices and the channels between them, read off the table."""
+def plan_devices(schedule: Schedule) -> tuple[list[Plan], dict[Channel, list[Route]]]:
+    """The plans of all devices, and what travels between them, channel by channel, read off the table."""
     graph = SlotGraph(schedule.programs, schedule.placement)
     plans = [
         Plan(program, [[] for _ in program], [{} for _ in program], [{} for _ in program])
         for program in schedule.programs
     ]
-    channels = routes(graph)
-    for channel, messages in channels.items():
-        for route in messages:
+    messages = routes(graph)
+    for channel, routed in messages.items():
+        for route in routed:
             plans[channel.source].sends[route.sent_by[1]][route.producer] = (channel, route.consumer)
-    for (device, position), taking in takes(graph, channels).items():
+    for (device, position), taking in takes(graph, messages).items():
         plans[device].receives[position] = [(take.channel, take.route) for take in taking]
     for device, program in enumerate(schedule.programs):
         for position in range(len(program)):
             for edge in graph.edges_into(device, position):
                 if edge.kind != "local" and edge.source.device == device:
                     plans[device].local[edge.source.position][edge.supplier] = edge.action
-    return plans, list(channels)
+    return plans, messages
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken."""
+    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken.
+
+    The receiver does not know when it was sent; ``merge_logs`` fills that in from the sender's log.
+    """
 
     channel: Channel
     route: Route
-    sent: float
     ready: float
     taken: float
     size: int
+    sent: float = math.nan
 
 
 @dataclass(slots=True)
@@ -104,7 +108,11 @@ class DeviceLog:
     readings: list[Reading] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
+    sent: dict[Channel, list[float]] = field(default_factory=dict)
+    """Host times of this device's sends, channel by channel, in order."""
     update_cost: float = 0.0
+    peak: int = 0
+    """Most bytes of activations held."""
 
 
 class Worker:
@@ -164,7 +172,8 @@ class Worker:
             self.log.samples.append(self.memory.end_slot())
             for action, payload in made:
                 if payload is not None and action in self.plan.sends[position]:
-                    self.wire.send(self.plan.sends[position][action][0], payload)
+                    channel = self.plan.sends[position][action][0]
+                    self.log.sent.setdefault(channel, []).append(self.wire.send(channel, payload))
 
     def _receive(self, position: int) -> None:
         for channel, route in self.plan.receives[position]:
@@ -175,7 +184,7 @@ class Worker:
                 )
             self._mail[route.consumer] = payload
             self._mail_held[route.consumer] = self.memory.hold(payload.tensors)
-            delivery = Delivery(channel, route, payload.sent, payload.ready, payload.taken, payload.size)
+            delivery = Delivery(channel, route, payload.ready, payload.taken, payload.size)
             self.log.deliveries.append(delivery)
 
     def _act(self, action: Action) -> Payload | None:

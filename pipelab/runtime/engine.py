@@ -1,0 +1,553 @@
+"""One process's part of a pipeline: the devices that it drives, and what it does together with the others.
+
+With ``threads`` one engine drives all devices. With ``processes`` each process has an engine for one device, and all of
+them walk through the same code: what has to be said or decided together goes through ``peers``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, whole_number
+from pipelab.runtime.allocator import keep_freed_memory
+from pipelab.runtime.ambient import Ambient
+from pipelab.runtime.assembly import named_parameters, named_state, refuse_redrawn_masks, warn_of_batch_statistics
+from pipelab.runtime.clocks import make_meter
+from pipelab.runtime.memory import MemoryMeter
+from pipelab.runtime.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
+from pipelab.runtime.optimizers import make_optimizers, step_schedulers
+from pipelab.runtime.payload import Payload
+from pipelab.runtime.peers import Peers, StepWire
+from pipelab.runtime.probe import check_fit
+from pipelab.runtime.profile import costs_of, first_sequences, one_pass
+from pipelab.runtime.reference import Chain, chain_gradients, gradient_error
+from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
+from pipelab.runtime.settings import Settings
+from pipelab.runtime.stage import StageRunner, Task
+from pipelab.runtime.threads import run_threads
+from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
+from pipelab.schedules.checker import require_sound
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel, Route
+from pipelab.simulation.costs import Costs
+
+__all__ = ["Engine"]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one process was asked for: all of them must have been asked for the same."""
+
+    training: bool
+    batch: int | None
+    step: int
+    learns: bool
+
+
+@dataclass
+class _Ready:
+    """A batch, cut: what this process holds of it."""
+
+    payloads: list[Payload] | None
+    tasks: list[Task] | None
+
+
+@dataclass
+class _Part:
+    """What one process has to tell of a step."""
+
+    logs: dict[int, DeviceLog]
+    loss: Tensor | None
+    cpu: float
+
+
+class Engine:
+    """Runs the devices ``peers.own`` of a schedule; ``stages`` are the modules that live on them.
+
+    ``places[r]`` is where device r keeps its tensors.
+    """
+
+    rank = property(lambda self: self.peers.own[0], doc="The first device that this process drives.")
+
+    def __init__(
+        self, settings: Settings, stages: Mapping[int, nn.Module], places: Sequence[torch.device], peers: Peers
+    ) -> None:
+        self.settings, self.places, self.peers = settings, tuple(places), peers
+        self.schedule = settings.schedule
+        self.step_number = 0
+        self._clock = settings.clock
+        if any(self.places[r].type == "cpu" for r in peers.own):
+            keep_freed_memory()
+        loss = settings.loss
+        self._terms = default_terms(loss) if settings.loss_terms is None else settings.loss_terms
+        self._reduction = "mean" if loss is None else reduction_of(loss)
+        self._stages = dict(sorted(stages.items()))
+        if "R" in self.schedule.ops:
+            refuse_redrawn_masks(self._stages)
+        warn_of_batch_statistics(self._stages, self.schedule.microbatches)
+        self._replicas = self._place()
+        self._memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in peers.own}
+        self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
+        self._histories: dict[Any, CostHistory] = {}
+        self._probed: set[Any] = set()
+        self._running = threading.Lock()
+        self._wire: StepWire | None = None
+        self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas)
+
+    # ---- what a Pipeline asks for --------------------------------------------------------------------------------
+
+    def step(self, inputs: Any, targets: Any) -> StepReport:
+        """All micro-batches forward and backward, then one update."""
+        return self._run(inputs, targets, training=True)
+
+    def evaluate(self, inputs: Any, targets: Any) -> StepReport:
+        """Forwards only, in evaluation mode and without gradients."""
+        modes = [(module, module.training) for stage in self._replicas.values() for module in stage.modules()]
+        try:
+            for stage in self._replicas.values():
+                stage.eval()
+            return self._run(inputs, targets, training=False)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def profile(self, inputs: Any, targets: Any, repeats: int) -> Costs:
+        """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
+        repeats = whole_number("repeats", "", repeats)
+        length = _common("the batch", [x for x in self.peers.agree(partial(self._length, inputs, targets)) if x])
+        size = max(1, round(length / sum(self.schedule.weights)))
+        first = partial(first_sequences, count=size)
+        with self._rehearsal(one_pass(self.schedule)) as alone:
+            for _ in range(repeats + 1):
+                report = alone.step(first(inputs), first(targets))
+        sizes = self.peers.exchange(float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None)
+        return costs_of(report, next(x for x in sizes if x is not None))
+
+    def verify(self, inputs: Any, targets: Any) -> float:
+        """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
+        with self._rehearsal(self.schedule) as alone:
+            alone.step(inputs, targets)
+            found = {name: grad.clone() for name, grad in alone.gradients().items()}
+        with self._buffers_kept():
+            return self._compare(found, inputs, targets)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the unsplit model, parameter), stage by stage: those that live here."""
+        for s, stage in self._stages.items():
+            yield from named_parameters(s, stage)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the last step by name; zeros where a parameter got none."""
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self.named_parameters()
+            if p.requires_grad
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by their names in the unsplit model."""
+        return {name: tensor.detach() for name, tensor in self._named_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
+        own = dict(self._named_state())
+        known = {name for names in self.peers.exchange(sorted(own)) for name in names}
+
+        def check() -> None:
+            odd = sorted((set(state) - known) | (set(own) - set(state)))
+            if odd:
+                raise ConfigurationError(f"the state does not match this model: {', '.join(odd[:4])}")
+            for name, tensor in own.items():
+                if tensor.shape != state[name].shape:
+                    raise ConfigurationError(f"{name} is {list(tensor.shape)}, the state has {list(state[name].shape)}")
+
+        self.peers.agree(check)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def interrupt(self) -> None:
+        """Stop the step that is running, if one is; callable from another thread."""
+        wire = self._wire
+        if wire is not None:
+            wire.interrupt()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.peers.close()
+
+    # ---- one run -------------------------------------------------------------------------------------------------
+
+    def _run(self, inputs: Any, targets: Any, *, training: bool) -> StepReport:
+        if not self._running.acquire(blocking=False):
+            raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
+        try:
+            return self._run_alone(inputs, targets, training=training)
+        finally:
+            self._running.release()
+
+    def _run_alone(self, inputs: Any, targets: Any, *, training: bool) -> StepReport:
+        ready = _Ready(None, None)
+        calls = self.peers.agree(partial(self._look, ready, inputs, targets, training))
+        batch = self._same_call(calls)
+        schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
+        sizes = schedule.microbatch_sizes(batch)
+        schedule = schedule.for_batch(batch)
+        self._prepare_replicas(training)
+        workers, cpu = self._walk(schedule, ready, sizes, training)
+        parts = self.peers.agree(partial(self._tell, workers, schedule, sum(cpu.values())))
+        losses = [part.loss for part in parts if part.loss is not None]
+        loss = float(torch.stack(losses).sum()) if losses else None
+        norm = None
+        logs = {r: log for part in parts for r, log in part.logs.items()}
+        used = sum(part.cpu for part in parts)
+        if training:
+            self._reduce_replicas()
+            norm = self._clip()
+            for costs, seconds in self.peers.agree(partial(self._update, loss)):
+                used += seconds
+                for r, cost in costs.items():
+                    logs[r].update_cost = cost
+        offsets, slack = self.peers.clock_offsets()
+        of_process = [offsets[k] for k, part in enumerate(parts) for _ in part.logs]
+        merged = merge_logs([logs[r] for r in range(schedule.devices)], of_process)
+        verify_order(schedule, merged, slack)
+        history = self._histories.setdefault((training, batch), CostHistory(self.settings.window))
+        on_cpu = all(place.type == "cpu" for place in self.places)
+        report = StepReport(
+            schedule=schedule,
+            logs=merged,
+            clock=self._clock,
+            batch=batch,
+            past=history.add(slot_table(merged)),
+            unit_costs=self.settings.unit_costs,
+            latency=self.settings.latency,
+            bandwidth=self.settings.bandwidth,
+            loss=loss,
+            step=self.step_number,
+            worker_cpu_seconds=used if on_cpu else math.nan,
+            peak_activation_bytes=tuple(log.peak for log in merged),
+            gradient_norm=norm,
+            outputs=None if training else _join(workers, schedule),
+        )
+        if training:
+            self.step_number += 1
+        return report
+
+    def _look(self, ready: _Ready, inputs: Any, targets: Any, training: bool) -> _Call:
+        """Check what this process was given, before anything starts anywhere, and cut the batch."""
+        loss, last = self.settings.loss, self.schedule.stages - 1
+        if training:
+            if self.schedule.forward_only:
+                raise ScheduleError(f"schedule '{self.schedule.name}' has no backward; use evaluate(inputs, targets)")
+            if loss is None or (targets is None and last in self._stages):
+                raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
+        elif targets is not None and loss is None:
+            raise ConfigurationError("evaluate with targets needs loss=... in the Pipeline")
+        batch = self._length(inputs, targets)
+        if batch is not None:
+            sizes = self.schedule.microbatch_sizes(batch)
+            if 0 in self._stages:
+                ready.payloads = make_inputs(inputs, sizes)
+            if last in self._stages and targets is not None:
+                ready.tasks = make_tasks(targets, sizes, self._terms, self._reduction)
+            if ready.payloads is not None and len(self._stages) > last:
+                self._probe(ready.payloads[0], None if ready.tasks is None else ready.tasks[0].targets)
+        learns = any(parameter.requires_grad for _, parameter in self.named_parameters())
+        return _Call(training, batch, self.step_number, learns)
+
+    def _length(self, inputs: Any, targets: Any) -> int | None:
+        """Sequences in the batch, as far as this process was told."""
+        if 0 not in self._stages and inputs is None and targets is None:
+            return None
+        return batch_size(inputs, targets, needs_inputs=0 in self._stages)
+
+    def _same_call(self, calls: Sequence[_Call]) -> int:
+        """The batch size, if all processes were asked for the same step. Raises ConfigurationError on all of them."""
+        _common("what to run", ["step" if call.training else "evaluate" for call in calls])
+        _common("the number of the step", [call.step for call in calls])
+        if calls[0].training and not any(call.learns for call in calls):
+            raise ConfigurationError("no parameter takes a gradient, all are frozen; use evaluate(inputs, targets)")
+        batch: int = _common("the number of sequences", [c.batch for c in calls], skip_none=True)
+        return batch
+
+    def _walk(
+        self, schedule: Schedule, ready: _Ready, sizes: Sequence[int], training: bool
+    ) -> tuple[list[Worker], dict[int, float]]:
+        """Run this process's devices through their programs; everyone's, or nobody's, go through."""
+        kind = "train" if training else "evaluate"
+        if kind not in self._plans:
+            require_sound(schedule, outstanding=self.settings.outstanding)
+            self._plans[kind] = plan_devices(schedule)
+        plans, channels = self._plans[kind]
+        modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
+        link = modelled if self._clock == "wall" else {}
+        wire = self.peers.open_wire(channels, self.places, sizes, outstanding=self.settings.outstanding, **link)
+        self._wire = wire
+        ambient = Ambient([self.places[r] for r in self.peers.own])
+        workers: list[Worker] = []
+        cpu: dict[int, float] = {}
+
+        def work() -> None:
+            try:
+                workers.extend(self._make_workers(schedule, plans, wire, ambient, ready, sizes, training))
+                runs = [partial(ambient.run, worker.run, worker.torch_device) for worker in workers]
+                outcomes = run_threads(runs, wire.abort, one_core_each=self._on_cpu)
+                cpu.update(zip(self.peers.own, (outcome.cpu for outcome in outcomes), strict=True))
+            except BaseException:
+                wire.abort()
+                raise
+
+        try:
+            self.peers.agree(work)
+        finally:
+            self._wire = None
+            wire.close()
+        return workers, cpu
+
+    @property
+    def _on_cpu(self) -> bool:
+        return all(self.places[r].type == "cpu" for r in self.peers.own)
+
+    def _make_workers(
+        self,
+        schedule: Schedule,
+        plans: Sequence[Plan],
+        wire: StepWire,
+        ambient: Ambient,
+        ready: _Ready,
+        sizes: Sequence[int],
+        training: bool,
+    ) -> Iterator[Worker]:
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
+        last = schedule.stages - 1
+        for r in self.peers.own:
+            own = [module for (device, _), module in self._replicas.items() if device == r]
+            self._memory[r].reset(tensor for module in own for tensor in (*module.parameters(), *module.buffers()))
+            runners = {
+                s: StageRunner(
+                    s,
+                    self._replicas[r, s],
+                    self._memory[r],
+                    ambient,
+                    loss=self.settings.loss if s == last and ready.tasks is not None else None,
+                    recomputed={i for stage, i in recomputed if stage == s},
+                    training=training,
+                    key=(self.settings.seed, self.step_number),
+                    first_sequences=starts,
+                    keep_outputs=not training and s == last,
+                )
+                for s in schedule.stages_on(r)
+            }
+            meter, place = self._meter(r), self.places[r]
+            yield Worker(r, plans[r], runners, wire, meter, self._memory[r], place, ready.payloads, ready.tasks)
+
+    def _meter(self, r: int) -> Any:
+        """What times device r's slots; where stages share a GPU, one after the other under the device clock."""
+        shared = self.peers.gpu_lock(self.places[r], self.places) if self._clock == "device" else None
+        return make_meter(self.places[r], shared)
+
+    def _tell(self, workers: Sequence[Worker], schedule: Schedule, cpu: float) -> _Part:
+        """What this process has to tell of a step that went through. Waits for the device's work to be done."""
+        logs = {}
+        for worker in workers:
+            worker.log.readings = worker.meter.readings()
+            worker.log.peak = self._memory[worker.device].peak
+            logs[worker.device] = worker.log
+        last = schedule.stages - 1
+        homes = [worker for worker in workers if last in worker.runners]
+        found = [loss.to(torch.float64).cpu() for worker in homes for loss in worker.runners[last].losses.values()]
+        return _Part(logs, torch.stack(found).sum() if found else None, cpu)
+
+    def _probe(self, inputs: Payload, targets: Any) -> None:
+        """Check once per kind of micro-batch that the stages fit together."""
+        first = inputs.tensors[0] if inputs.single else inputs.tensors
+        tensors = [t for value in (first, targets) if value is not None for t in _tensors(value)]
+        signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
+        if signature not in self._probed:
+            loss = self.settings.loss if targets is not None else None
+            check_fit(list(self._stages.values()), loss, first, targets)
+            self._probed.add(signature)
+
+    def _update(self, loss: float | None) -> tuple[dict[int, float], float]:
+        """Step each stage's optimizer on its device, all devices at once; returns costs by device, and CPU time."""
+        if not self._optimizers:
+            return {}, 0.0
+        own = self.peers.own
+        ambient = Ambient([self.places[r] for r in own])
+
+        def work(r: int) -> float:
+            meter = self._meter(r)
+            for (device, _), made in self._optimizers.items():
+                if device == r:
+                    meter.begin()
+                    try:
+                        made.step()
+                    finally:
+                        meter.end()
+            return float(sum(reading.cost for reading in meter.readings()))
+
+        runs = [partial(ambient.run, partial(work, r), self.places[r]) for r in own]
+        outcomes = run_threads(runs, lambda: None, one_core_each=self._on_cpu)
+        step_schedulers(self._lr_schedulers, loss)
+        return {r: o.result for r, o in zip(own, outcomes, strict=True)}, sum(o.cpu for o in outcomes)
+
+    # ---- stages that live in two places, and norms over all stages -----------------------------------------------
+
+    def _prepare_replicas(self, training: bool) -> None:
+        """No old gradients; and a stage's second home starts from what the first one, the caller's module, holds."""
+        for module in self._replicas.values():
+            if training:
+                for parameter in module.parameters():
+                    parameter.grad = None
+        shared = [s for s, homes in enumerate(self.schedule.placement) if len(homes) > 1]
+        if not shared:
+            return
+        firsts = {s: _tensors_of(self._replicas[self.schedule.placement[s][0], s]) for s in shared if self._leads(s)}
+        whole = {s: tensors for part in self.peers.exchange(firsts) for s, tensors in part.items()}
+        with torch.no_grad():
+            for (r, s), module in self._replicas.items():
+                if s in whole and r != self.schedule.placement[s][0]:
+                    for copied, original in zip(_tensors_of(module), whole[s], strict=True):
+                        copied.copy_(original)
+
+    def _leads(self, s: int) -> bool:
+        """Whether the first home of stage s is here: it speaks for the stage."""
+        return self.schedule.placement[s][0] in self.peers.own
+
+    def _reduce_replicas(self) -> None:
+        """A stage that lives on two devices gets the sum of both gradients on both, and is stepped alike."""
+        shared = {s for s, homes in enumerate(self.schedule.placement) if len(homes) > 1}
+        if not shared:
+            return
+        mine = {
+            key: [p.grad for p in module.parameters()] for key, module in self._replicas.items() if key[1] in shared
+        }
+        everyones = {key: grads for part in self.peers.exchange(mine) for key, grads in part.items()}
+        for (_, s), module in self._replicas.items():
+            if s not in shared:
+                continue
+            owners = [everyones[r, s] for r in self.schedule.placement[s]]
+            for parameter, *given in zip(module.parameters(), *owners, strict=True):
+                grads = [grad.to(parameter.device) for grad in given if grad is not None]
+                parameter.grad = torch.stack(grads).sum(0) if grads else None
+
+    def _clip(self) -> float | None:
+        """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
+        if self.settings.clip_norm is None:
+            return None
+        mine = {}
+        for s, stage in self._stages.items():
+            grads = [p.grad for p in stage.parameters() if p.grad is not None]
+            if grads and self._leads(s):
+                mine[s] = torch.nn.utils.get_total_norm(grads).cpu()
+        norms = dict(sorted((s, norm) for part in self.peers.exchange(mine) for s, norm in part.items()))
+        if not norms:
+            return 0.0
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        for (r, _), module in self._replicas.items():
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), self.settings.clip_norm, total.to(self.places[r]))
+        return float(total)
+
+    # ---- rehearsals ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _rehearsal(self, schedule: Schedule) -> Iterator[Engine]:
+        """This pipeline on ``schedule`` without its optimizer; gradients and buffers are as before afterwards."""
+        alone = copy.copy(self)
+        alone.schedule, alone._clock, alone._running = schedule, "device", threading.Lock()
+        alone.settings = replace(self.settings, schedule=schedule, clip_norm=None)
+        alone._plans, alone._histories, alone._optimizers, alone._lr_schedulers = {}, {}, {}, []
+        grads = [(parameter, parameter.grad) for _, parameter in self.named_parameters()]
+        with self._buffers_kept():
+            try:
+                yield alone
+            finally:
+                for parameter, grad in grads:
+                    parameter.grad = grad
+
+    @contextmanager
+    def _buffers_kept(self) -> Iterator[None]:
+        buffers = [(buffer, buffer.clone()) for stage in self._stages.values() for buffer in stage.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def _compare(self, found: Mapping[str, Tensor], inputs: Any, targets: Any) -> float:
+        """Gradients against those of all stages in one piece, in the process that drives device 0."""
+        assert self.settings.loss is not None
+        loss, step = self.settings.loss, self.step_number
+        stages = [stage for _, stage in sorted(self._stages.items())]
+        chain = Chain(stages, self.places[self.schedule.placement[0][0]])
+        named = {
+            name: p for s, stage in self._stages.items() for name, p in named_parameters(s, stage) if p.requires_grad
+        }
+        true = chain_gradients(chain, loss, inputs, targets, named, seed=self.settings.seed, step=step)
+        return gradient_error(found, true.gradients)
+
+    # ---- setting up ----------------------------------------------------------------------------------------------
+
+    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
+        for s, stage in self._stages.items():
+            yield from named_state(s, stage)
+
+    def _place(self) -> dict[tuple[int, int], nn.Module]:
+        """(device, stage) -> module. The first home here has the caller's module, a second one a copy."""
+        placed: dict[tuple[int, int], nn.Module] = {}
+        for s, stage in self._stages.items():
+            homes = [r for r in self.schedule.placement[s] if r in self.peers.own]
+            for number, r in enumerate(homes):
+                module = stage if number == 0 else copy.deepcopy(stage)
+                placed[r, s] = module.to(self.places[r])
+        return placed
+
+
+def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any:
+    """The one value that all ranks gave. Raises ConfigurationError that names two that differ."""
+    given = [(rank, value) for rank, value in enumerate(values) if not (skip_none and value is None)]
+    first_rank, first = given[0]
+    for rank, value in given:
+        if value != first:
+            raise ConfigurationError(
+                f"the ranks of this pipeline disagree about {what}: {first!r} on rank {first_rank}, {value!r} on rank "
+                f"{rank}; every rank must do the same"
+            )
+    return first
+
+
+def _tensors(value: Any) -> tuple[Tensor, ...]:
+    return (value,) if isinstance(value, Tensor) else tuple(value)
+
+
+def _tensors_of(module: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+
+
+def _join(workers: Sequence[Worker], schedule: Schedule) -> Any:
+    """The last stage's outputs of all micro-batches, back in one batch (a list of them where shapes differ)."""
+    last = schedule.stages - 1
+    homes = [worker for worker in workers if last in worker.runners]
+    found = {i: out for worker in homes for i, out in worker.runners[last].outputs.items()}
+    if len(found) < schedule.microbatches:
+        return None  # they are in another process
+    parts = [found[i][0] for i in range(schedule.microbatches)]
+    home = parts[0][0].device
+    columns = [[tensor.to(home) for tensor in column] for column in zip(*parts, strict=True)]
+    if any(t.dim() == 0 or t.shape[1:] != column[0].shape[1:] for column in columns for t in column):
+        rows = list(zip(*columns, strict=True))  # shapes that do not join: one entry per micro-batch
+        return [row[0] for row in rows] if found[0][1] else rows
+    joined = tuple(map(torch.cat, columns))
+    return joined[0] if found[0][1] else joined

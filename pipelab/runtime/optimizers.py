@@ -1,0 +1,54 @@
+"""One optimizer per stage, from the caller's factory, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipelab.errors import ConfigurationError
+from pipelab.runtime.assembly import named_parameters
+from pipelab.runtime.settings import Settings
+
+__all__ = ["make_optimizers", "step_schedulers"]
+
+Optimizers = dict[tuple[int, int], torch.optim.Optimizer]
+
+
+def make_optimizers(settings: Settings, replicas: Mapping[tuple[int, int], nn.Module]) -> tuple[Optimizers, list[Any]]:
+    """(optimizers by (device, stage), learning-rate schedulers). Raises ConfigurationError for what cannot work."""
+    if settings.optimizer is None:
+        return {}, []
+    optimizers: Optimizers = {}
+    for (r, s), module in replicas.items():
+        named = [(name, p) for name, p in named_parameters(s, module) if p.requires_grad]
+        if named:
+            optimizers[r, s] = _require_optimizer(settings.optimizer(named), named)
+    if settings.lr_scheduler is None:
+        return optimizers, []
+    return optimizers, [settings.lr_scheduler(made) for made in optimizers.values()]
+
+
+def step_schedulers(schedulers: Sequence[Any], loss: float | None) -> None:
+    """After the update; ReduceLROnPlateau watches the loss."""
+    for scheduler in schedulers:
+        watches_loss = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        scheduler.step(*([loss] if watches_loss else []))
+
+
+def _require_optimizer(made: Any, named: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    if isinstance(made, torch.optim.LBFGS):
+        raise ConfigurationError("LBFGS runs the model several times in one step; use an optimizer that does not")
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigurationError(f"optimizer must return a torch optimizer, got {type(made).__name__}")
+    own = {id(parameter) for _, parameter in named}
+    strange = sum(id(p) not in own for group in made.param_groups for p in group["params"])
+    if strange:
+        raise ConfigurationError(
+            f"optimizer returned one that also steps {strange} parameters that it was not given; each stage has its "
+            "own: make it from the (name, parameter) pairs it gets, as in "
+            "lambda named: torch.optim.SGD([p for _, p in named], lr=0.1)"
+        )
+    return made

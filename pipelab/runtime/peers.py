@@ -1,0 +1,118 @@
+"""What the processes of one pipeline do together. A pipeline in one process has no one to ask: ``Alone``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from pipelab.runtime.channels import Wire
+from pipelab.runtime.worker import WireEnd
+from pipelab.schedules.wire import Channel, Route
+
+__all__ = ["Alone", "Peers", "StepWire"]
+
+T = TypeVar("T")
+
+
+class StepWire(WireEnd, Protocol):
+    """The wire of one step, as its owner sees it."""
+
+    def abort(self) -> None:
+        """A device of this process has failed: end every wait, here and at the other ends, with Aborted."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let this process's devices stop at their next slot; callable from any thread."""
+        ...
+
+    def close(self) -> None:
+        """The step is over."""
+        ...
+
+
+class Peers(Protocol):
+    """The processes of one pipeline. All of them call the same methods in the same order."""
+
+    own: tuple[int, ...]
+    """The devices that this process drives."""
+
+    def exchange(self, value: T) -> list[T]:
+        """Everyone's value, one entry a process, in the order of devices."""
+        ...
+
+    def agree(self, work: Callable[[], T]) -> list[T]:
+        """Do ``work`` and exchange what came out. If it raises anywhere, it raises everywhere."""
+        ...
+
+    def open_wire(
+        self,
+        messages: Mapping[Channel, Sequence[Route]],
+        places: Sequence[torch.device],
+        sizes: Sequence[int],
+        *,
+        outstanding: int | None,
+        latency: float = 0.0,
+        bandwidth: float = float("inf"),
+    ) -> StepWire:
+        """A wire for one step and its messages; ``sizes`` are those of the micro-batches.
+
+        Raises PipelabError if a connection cannot be made.
+        """
+        ...
+
+    def clock_offsets(self) -> tuple[list[float], float]:
+        """Seconds to add to each process's clock to read process 0's, and how far off that may be."""
+        ...
+
+    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """What guards a GPU that several devices of the pipeline share; None where it is not shared."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Alone:
+    """One process drives all devices, a thread each."""
+
+    def __init__(self, devices: int) -> None:
+        self.own = tuple(range(devices))
+        self._locks: dict[torch.device, threading.Lock] = {}
+
+    def exchange(self, value: T) -> list[T]:
+        """There is no one else."""
+        return [value]
+
+    def agree(self, work: Callable[[], T]) -> list[T]:
+        """Do ``work``; what it raises passes through."""
+        return [work()]
+
+    def open_wire(
+        self,
+        messages: Mapping[Channel, Sequence[Route]],
+        places: Sequence[torch.device],
+        sizes: Sequence[int],
+        *,
+        outstanding: int | None,
+        latency: float = 0.0,
+        bandwidth: float = float("inf"),
+    ) -> Wire:
+        """Queues in this process's memory."""
+        return Wire(messages, places, outstanding=outstanding, latency=latency, bandwidth=bandwidth)
+
+    def clock_offsets(self) -> tuple[list[float], float]:
+        """One clock."""
+        return [0.0], 0.0
+
+    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """A lock for each GPU that several devices share."""
+        if place.type != "cuda" or list(places).count(place) < 2:
+            return None
+        return self._locks.setdefault(place, threading.Lock())
+
+    def close(self) -> None:
+        """Nothing is left running between steps."""

@@ -1,0 +1,101 @@
+"""Everything a Pipeline is told besides its model, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError, ScheduleError, whole_number
+from pipelab.runtime.microbatches import LossTerms
+from pipelab.schedules.checker import require_sound
+from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.simulation.costs import Costs
+
+__all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
+
+OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+CLOCKS = ("device", "wall", "unit")
+BUILD_HINT = "build one with build_schedule('1f1b', devices=4, microbatches=4)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run: see ``Pipeline``, whose arguments these are.
+
+    Raises ConfigurationError or ScheduleError for what cannot work.
+    """
+
+    schedule: Schedule
+    loss: Callable[[Any, Any], Tensor] | None = None
+    optimizer: OptimizerFactory | None = None
+    clock: str = "device"
+    lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
+    clip_norm: float | None = None
+    costs: Costs | None = None
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    loss_terms: LossTerms | None = None
+    seed: int = 0
+    measure_memory: bool = True
+    outstanding: int | None = None
+    window: int = 9
+
+    def __post_init__(self) -> None:
+        for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
+            if value is not None and not callable(value):
+                raise ConfigurationError(f"{name} must be a function, got {type(value).__name__}")
+            if isinstance(value, type):
+                raise ConfigurationError(f"{name} is the class {value.__name__}; pass an instance, {value.__name__}()")
+        if self.optimizer is not None and (
+            not callable(self.optimizer) or isinstance(self.optimizer, torch.optim.Optimizer)
+        ):
+            raise ConfigurationError(
+                f"optimizer must be a function that makes one from a stage's (name, parameter) pairs, got "
+                f"{type(self.optimizer).__name__}; try lambda named: torch.optim.SGD([p for _, p in named], lr=0.1)"
+            )
+        if self.costs is not None and not isinstance(self.costs, Costs):
+            raise ConfigurationError(
+                f"costs must be Costs, got {type(self.costs).__name__}; try Costs(forward=1, backward=1)"
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ConfigurationError(f"seed must be a whole number, got {self.seed!r}; try 0")
+        if self.outstanding is not None and self.outstanding != 0:
+            whole_number("outstanding", "", self.outstanding)
+        whole_number("window", "", self.window)
+        require_one_of("clock", self.clock, CLOCKS)
+        self._check_schedule()
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigurationError(
+                f"clip_norm must be positive, got {self.clip_norm!r}; leave it out for no clipping"
+            )
+        if self.lr_scheduler is not None and self.optimizer is None:
+            raise ConfigurationError("lr_scheduler needs an optimizer")
+        Costs(latency=self.latency, bandwidth=self.bandwidth)  # checks both
+
+    def _check_schedule(self) -> None:
+        schedule: Any = self.schedule
+        if not isinstance(schedule, Schedule):
+            hint = "table.schedule() is its order" if isinstance(schedule, TimeTable) else BUILD_HINT
+            raise ConfigurationError(f"schedule must be a Schedule, got {type(schedule).__name__}; {hint}")
+        require_sound(schedule, outstanding=self.outstanding)
+        if "U" in schedule.ops:
+            raise ScheduleError(
+                f"schedule '{schedule.name}' lists optimizer updates (U); this runtime updates once, at the flush: "
+                "leave U out"
+            )
+
+    @property
+    def unit_costs(self) -> Costs:
+        """What the unit clock shows."""
+        return Costs() if self.costs is None else self.costs
+
+
+def require_one_of(what: str, given: Any, allowed: Sequence[str]) -> None:
+    """Raise ConfigurationError if ``given`` is not among ``allowed``."""
+    if given not in allowed:
+        raise ConfigurationError(f"{what} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
