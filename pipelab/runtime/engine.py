@@ -7,6 +7,7 @@ them walk through the same code: what has to be said or decided together goes th
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class _Call:
     batch: int | None
     step: int
     learns: bool
+    signature: str
 
 
 @dataclass
@@ -204,7 +206,8 @@ class Engine:
         sizes = schedule.microbatch_sizes(batch)
         schedule = schedule.for_batch(batch)
         self._prepare_replicas(training)
-        workers, cpu = self._walk(schedule, ready, sizes, training)
+        signature = tuple(call.signature for call in calls)
+        workers, cpu = self._walk(schedule, ready, sizes, training, signature)
         parts = self.peers.agree(partial(self._tell, workers, schedule, sum(cpu.values())))
         losses = [part.loss for part in parts if part.loss is not None]
         loss = float(torch.stack(losses).sum()) if losses else None
@@ -264,13 +267,24 @@ class Engine:
             if ready.payloads is not None and len(self._stages) > last:
                 self._probe(ready.payloads[0], None if ready.tasks is None else ready.tasks[0].targets)
         learns = any(parameter.requires_grad for _, parameter in self.named_parameters())
-        return _Call(training, batch, self.step_number, learns)
+        return _Call(training, batch, self.step_number, learns, self._signature(ready))
 
     def _length(self, inputs: Any, targets: Any) -> int | None:
         """Sequences in the batch, as far as this process was told."""
         if 0 not in self._stages and inputs is None and targets is None:
             return None
         return batch_size(inputs, targets, needs_inputs=0 in self._stages)
+
+    def _signature(self, ready: _Ready) -> str:
+        """What the shapes of messages may depend on besides the sizes of micro-batches, as far as this process sees."""
+        if len(self.peers.own) == self.schedule.devices:
+            return ""
+        first = ready.payloads[0].tensors if ready.payloads else ()
+        frozen = [p.requires_grad for _, p in self.named_parameters()]
+        modes = [module.training for stage in self._stages.values() for module in stage.modules()]
+        cast = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        told = (frozen, modes, cast, torch.get_default_dtype(), [(tuple(t.shape[1:]), t.dtype) for t in first])
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def _same_call(self, calls: Sequence[_Call]) -> int:
         """The batch size, if all processes were asked for the same step. Raises ConfigurationError on all of them."""
@@ -282,7 +296,7 @@ class Engine:
         return batch
 
     def _walk(
-        self, schedule: Schedule, ready: _Ready, sizes: Sequence[int], training: bool
+        self, schedule: Schedule, ready: _Ready, sizes: Sequence[int], training: bool, signature: tuple[str, ...]
     ) -> tuple[list[Worker], dict[int, float]]:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
         kind = "train" if training else "evaluate"
@@ -292,7 +306,14 @@ class Engine:
         plans, channels = self._plans[kind]
         modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
         link = modelled if self._clock == "wall" else {}
-        wire = self.peers.open_wire(channels, self.places, sizes, outstanding=self.settings.outstanding, **link)
+        wire = self.peers.open_wire(
+            channels,
+            self.places,
+            sizes,
+            signature=(kind, *signature),
+            outstanding=self.settings.outstanding,
+            **link,
+        )
         self._wire = wire
         ambient = Ambient([self.places[r] for r in self.peers.own])
         workers: list[Worker] = []
@@ -310,6 +331,9 @@ class Engine:
 
         try:
             self.peers.agree(work)
+        except BaseException:
+            wire.abort()
+            raise
         finally:
             self._wire = None
             wire.close()
@@ -488,15 +512,26 @@ class Engine:
 
     def _compare(self, found: Mapping[str, Tensor], inputs: Any, targets: Any) -> float:
         """Gradients against those of all stages in one piece, in the process that drives device 0."""
-        assert self.settings.loss is not None
-        loss, step = self.settings.loss, self.step_number
-        stages = [stage for _, stage in sorted(self._stages.items())]
-        chain = Chain(stages, self.places[self.schedule.placement[0][0]])
-        named = {
-            name: p for s, stage in self._stages.items() for name, p in named_parameters(s, stage) if p.requires_grad
-        }
-        true = chain_gradients(chain, loss, inputs, targets, named, seed=self.settings.seed, step=step)
-        return gradient_error(found, true.gradients)
+        here = len(self.peers.own) == self.schedule.devices
+        stages = self._stages if here else {s: copy.deepcopy(stage).cpu() for s, stage in self._stages.items()}
+        last = self.schedule.stages - 1
+        given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
+        parts = self.peers.gather((stages, found, given))
+        place = self.places[self.schedule.placement[0][0]] if here else torch.device("cpu")
+
+        def compare() -> float:
+            if parts is None:
+                return 0.0
+            whole = dict(sorted(pair for stages, _, _ in parts for pair in stages.items()))
+            grads = {name: grad for _, found, _ in parts for name, grad in found.items()}
+            x, y = (next((one[k] for _, _, one in parts if one[k] is not None), None) for k in (0, 1))
+            named = {n: p for s, stage in whole.items() for n, p in named_parameters(s, stage) if p.requires_grad}
+            assert self.settings.loss is not None
+            chain, seed = Chain(list(whole.values()), place), self.settings.seed
+            true = chain_gradients(chain, self.settings.loss, x, y, named, seed=seed, step=self.step_number)
+            return gradient_error(grads, true.gradients)
+
+        return self.peers.agree(compare)[0]
 
     # ---- setting up ----------------------------------------------------------------------------------------------
 

@@ -47,19 +47,24 @@ class Peers(Protocol):
         """Do ``work`` and exchange what came out. If it raises anywhere, it raises everywhere."""
         ...
 
+    def gather(self, value: T) -> list[T] | None:
+        """Everyone's value in process 0; None in the others. For what is large."""
+        ...
+
     def open_wire(
         self,
         messages: Mapping[Channel, Sequence[Route]],
         places: Sequence[torch.device],
         sizes: Sequence[int],
         *,
-        outstanding: int | None,
+        signature: Any = None,
+        outstanding: int | None = None,
         latency: float = 0.0,
         bandwidth: float = float("inf"),
     ) -> StepWire:
         """A wire for one step and its messages; ``sizes`` are those of the micro-batches.
 
-        Raises PipelabError if a connection cannot be made.
+        ``signature`` is what shapes may depend on besides. Raises PipelabError if a connection cannot be made.
         """
         ...
 
@@ -91,13 +96,18 @@ class Alone:
         """Do ``work``; what it raises passes through."""
         return [work()]
 
+    def gather(self, value: T) -> list[T] | None:
+        """There is no one else."""
+        return [value]
+
     def open_wire(
         self,
         messages: Mapping[Channel, Sequence[Route]],
         places: Sequence[torch.device],
         sizes: Sequence[int],
         *,
-        outstanding: int | None,
+        signature: Any = None,
+        outstanding: int | None = None,
         latency: float = 0.0,
         bandwidth: float = float("inf"),
     ) -> Wire:

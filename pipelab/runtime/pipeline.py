@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelab.errors import ConfigurationError
 from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.engine import Engine
@@ -21,7 +22,7 @@ from pipelab.simulation.costs import Costs
 
 __all__ = ["Pipeline"]
 
-LAUNCHES = ("threads",)
+LAUNCHES = ("threads", "processes")
 
 
 class Pipeline:
@@ -51,6 +52,7 @@ class Pipeline:
         loss: Callable[[Any, Any], Tensor] | None = None,
         optimizer: OptimizerFactory | None = None,
         launch: str = "threads",
+        group: Any = None,
         clock: str = "device",
         device: DeviceChoice = None,
         cuts: Sequence[int] | None = None,
@@ -83,9 +85,16 @@ class Pipeline:
             window=window,
         )
         self.settings, self.launch = settings, launch
-        places = choose_devices(device, schedule.devices)
-        stages = make_stages(model, schedule, cuts, range(schedule.stages))
-        self._engine = Engine(settings, stages, places, Alone(schedule.devices))
+        if launch == "threads":
+            if group is not None:
+                raise ConfigurationError("group= is for launch='processes'; threads need none")
+            places = choose_devices(device, schedule.devices)
+            stages = make_stages(model, schedule, cuts, range(schedule.stages))
+            self._engine: Engine = Engine(settings, stages, places, Alone(schedule.devices))
+        else:
+            from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
+
+            self._engine = open_engine(settings, model, cuts, device, group)
 
     @property
     def schedule(self) -> Schedule:
@@ -96,6 +105,11 @@ class Pipeline:
     def clock(self) -> str:
         """What timelines are read from."""
         return self.settings.clock
+
+    @property
+    def rank(self) -> int:
+        """This process's place in the pipeline; 0 where one process speaks for all (threads, or a notebook)."""
+        return self._engine.rank
 
     @property
     def torch_devices(self) -> tuple[torch.device, ...]:

@@ -1,0 +1,35 @@
+"""Launch ``processes``: one process per device, joined by ``torch.distributed``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from pipelab.errors import ConfigurationError
+from pipelab.runtime.assembly import make_stages
+from pipelab.runtime.devices import DeviceChoice
+from pipelab.runtime.engine import Engine
+from pipelab.runtime.settings import Settings
+
+__all__ = ["open_engine"]
+
+
+def open_engine(settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice, group: Any) -> Engine:
+    """This process's engine in the group that it was started in, or one that speaks for processes started here."""
+    from pipelab.runtime.processes.agreement import require_agreement
+    from pipelab.runtime.processes.join import in_group, join
+
+    if not dist.is_available():
+        raise ConfigurationError("launch='processes' needs torch.distributed, which this torch has not; use 'threads'")
+    if settings.outstanding is not None:
+        raise ConfigurationError("outstanding= makes the wire of threads strict; leave it out for launch='processes'")
+    if not in_group():
+        raise NotImplementedError
+    schedule = settings.schedule
+    peers = join(schedule.devices, device, group)
+    require_agreement(peers, settings, model, cuts)
+    here = schedule.stages_on(peers.rank)
+    stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
+    return peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))

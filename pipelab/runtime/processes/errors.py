@@ -1,0 +1,60 @@
+"""Errors that cross from one process to another: the same type and sentence there, and where they came from."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import dataclass
+
+import cloudpickle
+
+from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, StageError
+from pipelab.runtime.worker import stage_error
+from pipelab.schedules.action import Action
+
+__all__ = ["CarriedError"]
+
+
+@dataclass(frozen=True)
+class CarriedError:
+    """An exception in a form that always pickles. ``place`` is (device, action) of a StageError."""
+
+    kind: str
+    text: str
+    trace: str
+    pickled: bytes | None
+    place: tuple[int, str] | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> CarriedError:
+        """Wrap ``error``; what cannot be pickled travels as its text."""
+        place = None
+        if isinstance(error, StageError) and error.__cause__ is not None:
+            place, error = (error.device, error.action), error.__cause__
+        trace = "".join(traceback.format_exception(error))
+        try:
+            pickled = cloudpickle.dumps(error)
+            pickle.loads(pickled)
+        except Exception:  # noqa: BLE001 (anything may come out of a foreign exception's own pickling)
+            pickled = None
+        return cls(type(error).__name__, str(error), trace, pickled, place)
+
+    def rebuild(self) -> BaseException:
+        """The exception; its notes say what the traceback was where it happened."""
+        error: BaseException
+        try:
+            error = pickle.loads(self.pickled) if self.pickled is not None else self._plain()
+        except Exception:  # noqa: BLE001 (a class that only the other process has)
+            error = self._plain()
+        if self.place is not None and isinstance(error, Exception):
+            device, action = self.place
+            error.add_note(f"\nIn the process of device {device}:\n{self.trace}")
+            made = stage_error(error, device, Action.parse(action))
+            made.__cause__ = error
+            return made
+        if not isinstance(error, ConfigurationError | ScheduleError):
+            error.add_note(f"\nIn the other process:\n{self.trace}")
+        return error
+
+    def _plain(self) -> Exception:
+        return PipelabError(f"{self.kind}: {self.text}") if self.place is None else RuntimeError(self.text)

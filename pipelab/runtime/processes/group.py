@@ -1,0 +1,267 @@
+"""The pipeline's own group of processes: rank r drives device r.
+
+Ranks count within this group, never in the world, so that a data- or tensor-parallel mesh can be put around it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.runtime.channels import Aborted
+from pipelab.runtime.processes.errors import CarriedError
+from pipelab.runtime.processes.carry import pack
+from pipelab.runtime.processes.lines import FOREVER, Lines
+from pipelab.runtime.processes.wire import GroupWire
+from pipelab.schedules.wire import Channel, Route
+
+__all__ = ["Group", "host_id"]
+
+T = TypeVar("T")
+
+CONNECT = timedelta(seconds=60)
+"""How long processes wait for each other when they connect."""
+_PING_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one rank came to in ``agree``."""
+
+    value: Any = None
+    error: CarriedError | None = None
+    stopped: str | None = None
+
+
+@cache
+def host_id() -> str:
+    """The same for all processes that read one clock: the machine, since its last boot."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return platform.node()
+
+
+class Group:
+    """The processes of one pipeline, over ``store``. All ranks make one in the same order.
+
+    ``prefix`` keeps this group's keys apart from others' in the store. Raises PipelabError if they cannot connect.
+    """
+
+    def __init__(self, store: Any, rank: int, size: int, prefix: str, place: torch.device) -> None:
+        self.rank, self.size, self.own = rank, size, (rank,)
+        self._store = dist.PrefixStore(prefix, store)
+        self._control = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
+        told = self.exchange((host_id(), str(place)))
+        self.hosts = [host for host, _ in told]
+        self.places = tuple(torch.device(name) for _, name in told)
+        own_gpu_each = all(p.type == "cuda" for p in self.places) and len(set(told)) == size
+        self.backend = "nccl" if own_gpu_each and dist.is_nccl_available() else "gloo"
+        """What carries the tensors."""
+        self._prefix = prefix
+        self._lines = self._new_lines(0)
+        self._locks: dict[torch.device, _FileLock] = {}
+
+    # ---- saying and deciding things together ---------------------------------------------------------------------
+
+    def exchange(self, value: T) -> list[T]:
+        """Everyone's value, one entry a rank."""
+        mine = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        sizes = self._gather(torch.tensor([len(mine)]))
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(mine)] = mine
+        found = self._gather(padded)
+        return [
+            value if r == self.rank else pickle.loads(memoryview(data.numpy())[: int(size)])
+            for r, (data, size) in enumerate(zip(found, sizes, strict=True))
+        ]
+
+    def agree(self, work: Callable[[], T]) -> list[T]:
+        """Do ``work`` and exchange what came out. If it raises on any rank, it raises on all: the first rank's error."""
+        own: BaseException | None = None
+        try:
+            said = _Said(work())
+        except Aborted as stop:
+            said = _Said(stopped=str(stop) or "stopped")
+        except BaseException as error:  # noqa: BLE001 (the others must hear of it, whatever it is)
+            own, said = error, _Said(error=CarriedError.of(error))
+        everyone = self.exchange(said)
+        if isinstance(own, Exception) or own is None:
+            for r, one in enumerate(everyone):
+                if one.error is not None:
+                    raise own if own is not None and r == self.rank else one.error.rebuild()
+        if own is not None:  # KeyboardInterrupt stays what it is, here
+            raise own
+        for r, one in enumerate(everyone):
+            if one.stopped is not None:
+                raise PipelabError(f"the step was stopped on rank {r}: {one.stopped}")
+        return [one.value for one in everyone]
+
+    def agree_own(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
+        found: list[T] = []
+        self.agree(lambda: found.append(work()))
+        return found[0]
+
+    def gather(self, value: T) -> list[T] | None:
+        """Everyone's value on rank 0; None elsewhere."""
+        packed: list[bytes] = []
+        self.agree(lambda: packed.append(pack(value, "what rank 0 asked for")) if self.rank else None)
+        if self.rank != 0:
+            data = torch.frombuffer(bytearray(packed[0]), dtype=torch.uint8)
+            self._transfer(self._control.send, torch.tensor([len(data)]), 0)
+            self._transfer(self._control.send, data, 0)
+            return None
+        found = [value]
+        for r in range(1, self.size):
+            size = torch.zeros(1, dtype=torch.int64)
+            self._transfer(self._control.recv, size, r)
+            data = torch.empty(int(size), dtype=torch.uint8)
+            self._transfer(self._control.recv, data, r)
+            found.append(pickle.loads(memoryview(data.numpy())))
+        return found
+
+    # ---- the wire ------------------------------------------------------------------------------------------------
+
+    def open_wire(
+        self,
+        messages: Mapping[Channel, Sequence[Route]],
+        places: Sequence[torch.device],
+        sizes: Sequence[int],
+        *,
+        signature: Any = None,
+        outstanding: int | None = None,
+        latency: float = 0.0,
+        bandwidth: float = float("inf"),
+    ) -> GroupWire:
+        """A wire for one step. The first with new channels connects them, on all ranks."""
+        del outstanding  # refused before
+        if len(set(self.hosts)) > 1 and (latency or bandwidth < float("inf")):
+            raise ConfigurationError("a link is modelled between processes of one host only; leave latency= out")
+        if self._lines.cut:  # an error has ended the last step
+            self._lines = self._new_lines(self._lines.generation + 1)
+        if not self._lines.knows(messages):
+            try:
+                self.agree(lambda: self._lines.connect(messages))
+            except BaseException:
+                self._lines.hang_up()
+                raise
+        return GroupWire(self._lines, messages, places[self.rank], sizes, signature, latency, bandwidth)
+
+    def _new_lines(self, generation: int) -> Lines:
+        store = dist.PrefixStore(f"lines{generation}", self._store)
+        return Lines(store, self.rank, self.size, self.backend, self.places[self.rank], generation, CONNECT)
+
+    # ---- clocks and shared GPUs ----------------------------------------------------------------------------------
+
+    def clock_offsets(self) -> tuple[list[float], float]:
+        """Seconds to add to each rank's clock to read rank 0's, and how far off that may be.
+
+        Processes of one host read one clock. Other hosts' clocks are compared by ping-pong with one rank of each: the
+        shortest round trip of several bounds the error by its half (Cristian, Probabilistic clock synchronization,
+        1989).
+        """
+        if len(set(self.hosts)) == 1:
+            return [0.0] * self.size, 0.0
+        leaders = {host: r for r, host in reversed(list(enumerate(self.hosts)))}
+        mine: dict[str, tuple[float, float]] = {self.hosts[0]: (0.0, 0.0)}
+        for host, leader in sorted(leaders.items(), key=lambda pair: pair[1]):
+            if leader == 0:
+                continue
+            if self.rank == 0:
+                mine[host] = min((self._ping(leader) for _ in range(_PING_ROUNDS)), key=lambda found: found[1])
+            elif self.rank == leader:
+                for _ in range(_PING_ROUNDS):
+                    self._pong()
+        measured = self.exchange(mine)[0]
+        return [measured[host][0] for host in self.hosts], max(error for _, error in measured.values())
+
+    def _ping(self, leader: int) -> tuple[float, float]:
+        sent = time.perf_counter()
+        self._transfer(self._control.send, torch.zeros(1, dtype=torch.float64), leader)
+        theirs = torch.zeros(1, dtype=torch.float64)
+        self._transfer(self._control.recv, theirs, leader)
+        back = time.perf_counter()
+        return (sent + back) / 2 - float(theirs), (back - sent) / 2
+
+    def _pong(self) -> None:
+        token = torch.zeros(1, dtype=torch.float64)
+        self._transfer(self._control.recv, token, 0)
+        token.fill_(time.perf_counter())
+        self._transfer(self._control.send, token, 0)
+
+    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """A lock between processes for a GPU that several ranks of this host share."""
+        mine = self.hosts[self.rank]
+        sharing = [r for r, p in enumerate(places) if p == place and self.hosts[r] == mine]
+        if place.type != "cuda" or len(sharing) < 2:
+            return None
+        name = f"pipelab-{os.getuid()}-{self._prefix.replace('/', '-')}-{place.index}.lock"
+        return self._locks.setdefault(place, _FileLock(Path(tempfile.gettempdir()) / name))
+
+    def close(self) -> None:
+        """Let go of all connections. Ranks need not do so together."""
+        self._lines.hang_up()
+        for lock in self._locks.values():
+            lock.close()
+        self._control = None
+
+    # ---- gloo underneath -----------------------------------------------------------------------------------------
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        if self._control is None:
+            raise PipelabError("this Pipeline is closed; make a new one")
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _lost():
+            self._control.allgather([found], [tensor]).wait(FOREVER)
+        return found
+
+    @staticmethod
+    def _transfer(how: Callable[[list[Tensor], int, int], Any], tensor: Tensor, peer: int) -> None:
+        with _lost():
+            how([tensor], peer, 0).wait(FOREVER)
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise PipelabError(f"a process of this pipeline is gone, or the network between them: {reason}") from None
+
+
+class _FileLock:
+    """A lock between processes of one host."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("w")
+
+    def acquire(self) -> None:
+        """Wait for it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Let the next one in."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Remove it."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)

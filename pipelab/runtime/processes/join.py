@@ -1,0 +1,129 @@
+"""Joining the group that torchrun, or whoever set RANK and WORLD_SIZE, started this process in."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.runtime.devices import DeviceChoice, choose_devices
+from pipelab.runtime.processes.group import CONNECT, Group
+
+__all__ = ["in_group", "join", "world"]
+
+
+def world() -> tuple[int, int] | None:
+    """(rank, size) of the group that this process was started in, joined or not; None if it was started alone."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return None
+
+
+def in_group() -> bool:
+    """Whether this process is one of a group's, as under torchrun."""
+    return world() is not None
+
+
+def join(devices: int, device: DeviceChoice, group: Any = None) -> Group:
+    """The pipeline's group: ``group``, or all processes. Raises ConfigurationError if it has not one a device.
+
+    Joins the world first, if that has not been done.
+    """
+    if group is not None:
+        size = dist.get_world_size(group)
+        if dist.get_rank(group) < 0:
+            raise ConfigurationError("this process is not in the group that was given; only its ranks make the Pipeline")
+    else:
+        found = world()
+        assert found is not None
+        size = found[1]
+    if size != devices:
+        raise ConfigurationError(
+            f"the schedule has {devices} devices, but {size} {'process was' if size == 1 else 'processes were'} "
+            f"started: a pipeline needs one each; start {devices} (with torchrun, --nnodes times --nproc-per-node must "
+            f"be {devices}), build a schedule for {size} devices, or pass group= with {devices} ranks"
+        )
+    _check_interfaces()
+    place = _local_device(devices, device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if not dist.is_initialized():
+        _join_world()
+    ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
+    store = dist.distributed_c10d._get_default_store()
+    name = f"pipelab/{'-'.join(map(str, ranks))}"
+    # Every rank adds one before any of them can have connected: the first p belong to the first pipeline.
+    number = (store.add(f"{name}/made", 1) - 1) // len(ranks)
+    try:
+        return Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
+    except RuntimeError as error:
+        raise PipelabError(f"rank {dist.get_rank()} cannot connect to the others: {_first_line(error)}") from error
+
+
+def _join_world() -> None:
+    """init_process_group, with errors that say what to do."""
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    address = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise ConfigurationError(
+            "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: start with torchrun, which sets all of "
+            "them, or unset RANK to run alone"
+        )
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=CONNECT))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(
+            f"rank {rank} of {size} cannot join the others at {address}: {_first_line(error)}. Is the port free there, "
+            "open in its firewall, and is the address reachable from here? --rdzv-endpoint, or MASTER_ADDR and "
+            "MASTER_PORT, choose others; GLOO_SOCKET_IFNAME chooses the network interface"
+        ) from error
+    atexit.register(_leave_world)
+
+
+def _leave_world() -> None:
+    with suppress(Exception):
+        dist.destroy_process_group()
+
+
+def _check_interfaces() -> None:
+    """A wrong interface would be an error deep in gloo, or a wait for a minute elsewhere."""
+    here = [name for _, name in socket.if_nameindex()]
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        asked = os.environ.get(variable, "")
+        if variable.startswith("NCCL") and (asked[:1] in ("^", "=") or not torch.cuda.is_available()):
+            continue
+        for name in filter(None, asked.split(",")):
+            known = any(own.startswith(name) for own in here) if variable.startswith("NCCL") else name in here
+            if not known:
+                raise ConfigurationError(
+                    f"{variable}={asked}: this host has no network interface '{name}'; it has {', '.join(here)}"
+                )
+
+
+def _local_device(devices: int, device: DeviceChoice) -> torch.device:
+    """Where this rank keeps its tensors: by its place among the processes of this host."""
+    found = world()
+    assert found is not None
+    rank = found[0]
+    if isinstance(device, Sequence) and not isinstance(device, str):
+        if len(device) != devices:
+            raise ConfigurationError(f"the schedule has {devices} devices, but {len(device)} torch devices were given")
+        return choose_devices([device[rank % devices]], 1)[0]
+    local = int(os.environ.get("LOCAL_RANK", rank))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", found[1]))
+    return choose_devices(device, max(beside, local + 1))[local]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,141 @@
+"""Connections between neighbours: one two-rank group per (activation | gradient, source, destination).
+
+NCCL matches messages in order per communicator, and a send blocks its stream until it is received. With a communicator
+per channel, messages of one kind and direction wait for nothing but each other. All ranks make the groups in sorted
+order, so that no two wait for each other, and send one byte over each before the first step.
+
+If a device fails, its process drops its groups. That closes their sockets and ends the waits of the processes at the
+other ends, which drop theirs: no one is left waiting.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipelab.errors import PipelabError
+from pipelab.schedules.wire import Channel
+
+__all__ = ["FOREVER", "Line", "Lines"]
+
+FOREVER = timedelta(days=1)
+"""How long a device waits for a message: another may be computing, or held in a debugger."""
+
+
+class Line:
+    """One channel seen from one of its ends: a group of two, source and destination in order of their ranks."""
+
+    def __init__(self, group: Any, channel: Channel, rank: int, place: torch.device) -> None:
+        self.group, self.place = group, place
+        self.peer = channel.destination if rank == channel.source else channel.source
+        self._other = int(self.peer > rank)
+        self._sent: deque[tuple[list[Any], list[Tensor]]] = deque()
+        self._waiting: queue.SimpleQueue[Any] | None = None
+
+    def send(self, tensors: list[Tensor]) -> None:
+        """Start sending; the tensors are kept until it is done."""
+        works = [self.group.send([tensor], self._other, 0) for tensor in tensors]
+        if self.place.type == "cuda":  # done is what the stream says
+            while self._sent and all(work.is_completed() for work in self._sent[0][0]):
+                self._sent.popleft()
+            self._sent.append((works, tensors))
+            return
+        if self._waiting is None:  # gloo only says that a send is done to someone who waits for it
+            self._waiting = queue.SimpleQueue()
+            threading.Thread(target=_wait_for_sends, args=(self._waiting,), daemon=True).start()
+        self._waiting.put((works, tensors))
+
+    def post(self, tensors: list[Tensor]) -> list[Any]:
+        """Start receiving into ``tensors``; returns what to wait for."""
+        return [self.group.recv([tensor], self._other, 0) for tensor in tensors]
+
+    def hang_up(self) -> None:
+        """Drop the group."""
+        if self._waiting is not None:
+            self._waiting.put(None)
+        if self.place.type == "cuda" and self.group is not None:
+            self.group.abort()
+        self.group, self._sent = None, deque()
+
+
+def _wait_for_sends(waiting: queue.SimpleQueue[Any]) -> None:
+    while (item := waiting.get()) is not None:
+        try:
+            for work in item[0]:
+                work.wait(FOREVER)
+        except RuntimeError:  # the line was cut; the worker finds out by itself
+            pass
+        del item
+
+
+class Lines:
+    """All of one rank's lines. ``cut`` once a step has failed: then they are made anew, as the next generation.
+
+    ``meta`` is a gloo group of all ranks, which carries shapes.
+    """
+
+    def __init__(
+        self, store: Any, rank: int, size: int, backend: str, place: torch.device, generation: int, timeout: timedelta
+    ) -> None:
+        self.rank, self.generation, self.cut = rank, generation, False
+        self._store, self._size, self._backend, self._timeout = store, size, backend, timeout
+        self.place = place if backend == "nccl" else torch.device("cpu")
+        """Where tensors are sent from and received into."""
+        self.meta: Any = None
+        self.shapes: dict[Any, Any] = {}
+        self._known: set[Channel] = set()
+        self._lines: dict[Channel, Line] = {}
+
+    def __getitem__(self, channel: Channel) -> Line:
+        return self._lines[channel]
+
+    def knows(self, channels: Iterable[Channel]) -> bool:
+        """Whether all of ``channels``, of all ranks, are connected."""
+        return self.meta is not None and self._known.issuperset(channels)
+
+    def connect(self, channels: Iterable[Channel]) -> None:
+        """Connect this rank's ends of new channels, in sorted order, and send a byte over each."""
+        try:
+            if self.meta is None:
+                store = dist.PrefixStore("meta", self._store)
+                self.meta = dist.ProcessGroupGloo(store, self.rank, self._size, self._timeout)
+            for channel in sorted(set(channels) - self._known):
+                self._known.add(channel)
+                if self.rank in (channel.source, channel.destination):
+                    self._lines[channel] = self._warmed_up(channel)
+        except RuntimeError as error:
+            raise PipelabError(
+                f"rank {self.rank} cannot connect to its neighbours: {str(error).splitlines()[0]}"
+            ) from error
+
+    def hang_up(self) -> None:
+        """Drop all groups, which ends the waits at the other ends."""
+        self.cut = True
+        for line in self._lines.values():
+            line.hang_up()
+        self._lines.clear()
+        self.meta = None
+
+    def _warmed_up(self, channel: Channel) -> Line:
+        store = dist.PrefixStore(f"{channel.kind}-{channel.source}-{channel.destination}", self._store)
+        number = int(self.rank == max(channel.source, channel.destination))
+        if self._backend == "nccl":
+            group: Any = dist.ProcessGroupNCCL(store, number, 2, self._timeout)
+        else:
+            group = dist.ProcessGroupGloo(store, number, 2, self._timeout)
+        line = Line(group, channel, self.rank, self.place)
+        token = [torch.zeros(1, dtype=torch.uint8, device=self.place)]
+        if self.rank == channel.source:
+            line.send(token)
+        else:
+            for work in line.post(token):
+                work.wait(self._timeout)
+        return line
