@@ -10,7 +10,7 @@ import copy
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,10 +26,11 @@ from pipelab.runtime.assembly import named_parameters, named_state, refuse_redra
 from pipelab.runtime.clocks import make_meter
 from pipelab.runtime.memory import MemoryMeter
 from pipelab.runtime.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
+from pipelab.runtime.named import Named
 from pipelab.runtime.optimizers import make_optimizers, step_schedulers
 from pipelab.runtime.payload import Payload
 from pipelab.runtime.peers import Peers, StepWire
-from pipelab.runtime.probe import check_fit
+from pipelab.runtime.probe import FitCheck
 from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.reference import Chain, chain_gradients, gradient_error
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
@@ -73,7 +74,7 @@ class _Part:
     cpu: float
 
 
-class Engine:
+class Engine(Named):
     """Runs the devices ``peers.own`` of a schedule; ``stages`` are the modules that live on them.
 
     ``places[r]`` is where device r keeps its tensors.
@@ -101,7 +102,7 @@ class Engine:
         self._memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in peers.own}
         self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
         self._histories: dict[Any, CostHistory] = {}
-        self._probed: set[Any] = set()
+        self._fit = FitCheck(self._stages, loss)
         self._running = threading.Lock()
         self._wire: StepWire | None = None
         self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas)
@@ -148,35 +149,23 @@ class Engine:
         for s, stage in self._stages.items():
             yield from named_parameters(s, stage)
 
-    def gradients(self) -> dict[str, Tensor]:
-        """The gradients of the last step by name; zeros where a parameter got none."""
-        return {
-            name: torch.zeros_like(p) if p.grad is None else p.grad
-            for name, p in self.named_parameters()
-            if p.requires_grad
-        }
+    def named_state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name in the unsplit model, tensor) of parameters and persistent buffers that live here."""
+        for s, stage in self._stages.items():
+            yield from named_state(s, stage)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by their names in the unsplit model."""
-        return {name: tensor.detach() for name, tensor in self._named_state()}
+    def stages(self) -> list[tuple[int, nn.Module]]:
+        """(stage, module) of those that live here."""
+        return list(self._stages.items())
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
-        own = dict(self._named_state())
-        known = {name for names in self.peers.exchange(sorted(own)) for name in names}
+    def all_names(self) -> set[str]:
+        """The names of the whole model's state, wherever it is."""
+        own = sorted(name for name, _ in self.named_state())
+        return {name for names in self.peers.exchange(own) for name in names}
 
-        def check() -> None:
-            odd = sorted((set(state) - known) | (set(own) - set(state)))
-            if odd:
-                raise ConfigurationError(f"the state does not match this model: {', '.join(odd[:4])}")
-            for name, tensor in own.items():
-                if tensor.shape != state[name].shape:
-                    raise ConfigurationError(f"{name} is {list(tensor.shape)}, the state has {list(state[name].shape)}")
-
-        self.peers.agree(check)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(state[name])
+    def together(self, work: Callable[[], None]) -> None:
+        """Do ``work``; if it raises in any process of the pipeline, it raises in all."""
+        self.peers.agree(work)
 
     def interrupt(self) -> None:
         """Stop the step that is running, if one is; callable from another thread."""
@@ -265,7 +254,7 @@ class Engine:
             if last in self._stages and targets is not None:
                 ready.tasks = make_tasks(targets, sizes, self._terms, self._reduction)
             if ready.payloads is not None and len(self._stages) > last:
-                self._probe(ready.payloads[0], None if ready.tasks is None else ready.tasks[0].targets)
+                self._fit.check(ready.payloads[0], None if ready.tasks is None else ready.tasks[0].targets)
         learns = any(parameter.requires_grad for _, parameter in self.named_parameters())
         return _Call(training, batch, self.step_number, learns, self._signature(ready))
 
@@ -393,16 +382,6 @@ class Engine:
         homes = [worker for worker in workers if last in worker.runners]
         found = [loss.to(torch.float64).cpu() for worker in homes for loss in worker.runners[last].losses.values()]
         return _Part(logs, torch.stack(found).sum() if found else None, cpu)
-
-    def _probe(self, inputs: Payload, targets: Any) -> None:
-        """Check once per kind of micro-batch that the stages fit together."""
-        first = inputs.tensors[0] if inputs.single else inputs.tensors
-        tensors = [t for value in (first, targets) if value is not None for t in _tensors(value)]
-        signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
-        if signature not in self._probed:
-            loss = self.settings.loss if targets is not None else None
-            check_fit(list(self._stages.values()), loss, first, targets)
-            self._probed.add(signature)
 
     def _update(self, loss: float | None) -> tuple[dict[int, float], float]:
         """Step each stage's optimizer on its device, all devices at once; returns costs by device, and CPU time."""
@@ -535,10 +514,6 @@ class Engine:
 
     # ---- setting up ----------------------------------------------------------------------------------------------
 
-    def _named_state(self) -> Iterator[tuple[str, Tensor]]:
-        for s, stage in self._stages.items():
-            yield from named_state(s, stage)
-
     def _place(self) -> dict[tuple[int, int], nn.Module]:
         """(device, stage) -> module. The first home here has the caller's module, a second one a copy."""
         placed: dict[tuple[int, int], nn.Module] = {}
@@ -561,10 +536,6 @@ def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any
                 f"{rank}; every rank must do the same"
             )
     return first
-
-
-def _tensors(value: Any) -> tuple[Tensor, ...]:
-    return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
 def _tensors_of(module: nn.Module) -> list[Tensor]:

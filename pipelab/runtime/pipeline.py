@@ -90,7 +90,7 @@ class Pipeline:
                 raise ConfigurationError("group= is for launch='processes'; threads need none")
             places = choose_devices(device, schedule.devices)
             stages = make_stages(model, schedule, cuts, range(schedule.stages))
-            self._engine: Engine = Engine(settings, stages, places, Alone(schedule.devices))
+            self._engine: Any = Engine(settings, stages, places, Alone(schedule.devices))
         else:
             from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dis
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,9 +19,26 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
-from pipelab.runtime.payload import describe, flatten
+from pipelab.runtime.payload import Payload, describe, flatten
 
-__all__ = ["check_fit"]
+__all__ = ["FitCheck", "check_fit"]
+
+
+class FitCheck:
+    """Checks ``stages`` and ``loss`` once per kind of micro-batch."""
+
+    def __init__(self, stages: Mapping[int, nn.Module], loss: Callable[[Any, Any], Tensor] | None) -> None:
+        self._stages, self._loss = list(stages.values()), loss
+        self._seen: set[Any] = set()
+
+    def check(self, inputs: Payload, targets: Any) -> None:
+        """``inputs`` and ``targets`` are one micro-batch. Raises ConfigurationError, see :func:`check_fit`."""
+        first = inputs.tensors[0] if inputs.single else inputs.tensors
+        tensors = [t for value in (first, targets) if value is not None for t in flatten(value, "targets")[0]]
+        signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
+        if signature not in self._seen:
+            check_fit(self._stages, self._loss if targets is not None else None, first, targets)
+            self._seen.add(signature)
 
 
 class _Misfit(Exception):

@@ -15,7 +15,9 @@ __all__ = ["costs_of", "first_sequences", "one_pass"]
 
 
 def first_sequences(value: Any, count: int) -> Any:
-    """The first ``count`` sequences of inputs or targets."""
+    """The first ``count`` sequences of inputs or targets; None where there are none."""
+    if value is None:
+        return None
     return value[:count] if isinstance(value, Tensor) else tuple(tensor[:count] for tensor in value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -13,10 +13,15 @@ from pipelab.runtime.devices import DeviceChoice
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.settings import Settings
 
+if TYPE_CHECKING:
+    from pipelab.runtime.processes.remote import RemoteEngine
+
 __all__ = ["open_engine"]
 
 
-def open_engine(settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice, group: Any) -> Engine:
+def open_engine(
+    settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice, group: Any
+) -> Engine | RemoteEngine:
     """This process's engine in the group that it was started in, or one that speaks for processes started here."""
     from pipelab.runtime.processes.agreement import require_agreement
     from pipelab.runtime.processes.join import in_group, join
@@ -26,7 +31,11 @@ def open_engine(settings: Settings, model: Any, cuts: Sequence[int] | None, devi
     if settings.outstanding is not None:
         raise ConfigurationError("outstanding= makes the wire of threads strict; leave it out for launch='processes'")
     if not in_group():
-        raise NotImplementedError
+        if group is not None:
+            raise ConfigurationError("group= is for processes that are in a torch.distributed group already")
+        from pipelab.runtime.processes.remote import RemoteEngine
+
+        return RemoteEngine(settings, model, cuts, device)
     schedule = settings.schedule
     peers = join(schedule.devices, device, group)
     require_agreement(peers, settings, model, cuts)

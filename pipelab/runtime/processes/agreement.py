@@ -26,8 +26,9 @@ def require_agreement(peers: Peers, settings: Settings, model: Any, cuts: Any) -
     for rank, other in enumerate(everyone):
         for topic, mine in everyone[0].items():
             if other[topic] != mine:
+                difference = _DIFFERENCES.get(topic, _plain)(topic, mine, other[topic], rank)
                 raise ConfigurationError(
-                    f"the ranks of this pipeline build different things: {_DIFFERENCES.get(topic, _plain)(topic, mine, other[topic], rank)}; "
+                    f"the ranks of this pipeline build different things: {difference}; "
                     "every rank must run the same program with the same arguments"
                 )
 
@@ -64,7 +65,10 @@ def _plain(topic: str, first: Any, other: Any, rank: int) -> str:
 
 
 def _schedules(topic: str, first: Any, other: Any, rank: int) -> str:
-    heads = [f"'{name}' for {len(csv.splitlines())} devices, {len(weights)} micro-batches" for name, csv, _, weights in (first, other)]
+    heads = [
+        f"'{name}' for {len(csv.splitlines())} devices, {len(weights)} micro-batches"
+        for name, csv, _, weights in (first, other)
+    ]
     if heads[0] != heads[1]:
         return f"rank 0 has {heads[0]}, rank {rank} has {heads[1]}"
     one, two = (Schedule.from_csv(told[1]) for told in (first, other))

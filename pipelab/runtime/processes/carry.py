@@ -30,8 +30,8 @@ def pack(value: Any, name: str, stand_in: Callable[[Any], Any] | None = None) ->
     except Exception as error:
         path, culprit, reason = _find(value, name, error, stand_in)
         raise ConfigurationError(
-            f"{path} cannot be sent to another process: it is a {type(culprit).__name__} ({reason}); leave it out, make "
-            "it where it is used, or use launch='threads', which sends nothing"
+            f"{path} cannot be sent to another process: it is a {type(culprit).__name__} ({reason}); leave it out, "
+            "make it where it is used, or use launch='threads', which sends nothing"
         ) from error
 
 
@@ -65,9 +65,7 @@ def _dump(value: Any, stand_in: Callable[[Any], Any] | None) -> bytes:
         return file.getvalue()
 
 
-def _find(
-    value: Any, name: str, error: Exception, stand_in: Callable[[Any], Any] | None
-) -> tuple[str, Any, str]:
+def _find(value: Any, name: str, error: Exception, stand_in: Callable[[Any], Any] | None) -> tuple[str, Any, str]:
     """(path, object, reason) of the innermost part that cannot be packed."""
     for _ in range(_DEPTH):
         for path, part in _parts(value, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cloudpickle
 
@@ -24,10 +24,15 @@ class CarriedError:
     trace: str
     pickled: bytes | None
     place: tuple[int, str] | None = None
+    echo: bool = False
+    """Whether it was heard from another process, rather than raised in this one."""
 
     @classmethod
     def of(cls, error: BaseException) -> CarriedError:
         """Wrap ``error``; what cannot be pickled travels as its text."""
+        heard = getattr(error, "_carried", None)
+        if heard is not None:
+            return replace(heard, echo=True)
         place = None
         if isinstance(error, StageError) and error.__cause__ is not None:
             place, error = (error.device, error.action), error.__cause__
@@ -41,6 +46,11 @@ class CarriedError:
 
     def rebuild(self) -> BaseException:
         """The exception; its notes say what the traceback was where it happened."""
+        error = self._rebuilt()
+        error._carried = self  # type: ignore[attr-defined]
+        return error
+
+    def _rebuilt(self) -> BaseException:
         error: BaseException
         try:
             error = pickle.loads(self.pickled) if self.pickled is not None else self._plain()

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.channels import Aborted
-from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.carry import pack
+from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.runtime.processes.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
@@ -64,9 +64,10 @@ class Group:
     """
 
     def __init__(self, store: Any, rank: int, size: int, prefix: str, place: torch.device) -> None:
-        self.rank, self.size, self.own = rank, size, (rank,)
+        self.rank, self.size = rank, size
+        self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
-        self._control = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
+        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
         told = self.exchange((host_id(), str(place)))
         self.hosts = [host for host, _ in told]
         self.places = tuple(torch.device(name) for _, name in told)
@@ -88,12 +89,12 @@ class Group:
         padded[: len(mine)] = mine
         found = self._gather(padded)
         return [
-            value if r == self.rank else pickle.loads(memoryview(data.numpy())[: int(size)])
+            value if r == self.rank else pickle.loads(data.numpy()[: int(size)].tobytes())
             for r, (data, size) in enumerate(zip(found, sizes, strict=True))
         ]
 
     def agree(self, work: Callable[[], T]) -> list[T]:
-        """Do ``work`` and exchange what came out. If it raises on any rank, it raises on all: the first rank's error."""
+        """Do ``work`` and exchange what came out. If it raises on any rank, it raises on all."""
         own: BaseException | None = None
         try:
             said = _Said(work())
@@ -134,7 +135,7 @@ class Group:
             self._transfer(self._control.recv, size, r)
             data = torch.empty(int(size), dtype=torch.uint8)
             self._transfer(self._control.recv, data, r)
-            found.append(pickle.loads(memoryview(data.numpy())))
+            found.append(pickle.loads(data.numpy().tobytes()))
         return found
 
     # ---- the wire ------------------------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ def join(devices: int, device: DeviceChoice, group: Any = None) -> Group:
     if group is not None:
         size = dist.get_world_size(group)
         if dist.get_rank(group) < 0:
-            raise ConfigurationError("this process is not in the group that was given; only its ranks make the Pipeline")
+            raise ConfigurationError(
+                "this process is not in the group that was given; only its ranks make the Pipeline"
+            )
     else:
         found = world()
         assert found is not None

@@ -29,6 +29,9 @@ __all__ = ["FOREVER", "Line", "Lines"]
 FOREVER = timedelta(days=1)
 """How long a device waits for a message: another may be computing, or held in a debugger."""
 
+NCCL_PATIENCE = timedelta(minutes=30)
+"""NCCL's watchdog counts from when a receive was posted, not from when its message was sent."""
+
 
 class Line:
     """One channel seen from one of its ends: a group of two, source and destination in order of their ranks."""
@@ -128,7 +131,9 @@ class Lines:
         store = dist.PrefixStore(f"{channel.kind}-{channel.source}-{channel.destination}", self._store)
         number = int(self.rank == max(channel.source, channel.destination))
         if self._backend == "nccl":
-            group: Any = dist.ProcessGroupNCCL(store, number, 2, self._timeout)
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = NCCL_PATIENCE
+            group: Any = dist.ProcessGroupNCCL(store, number, 2, options)
         else:
             group = dist.ProcessGroupGloo(store, number, 2, self._timeout)
         line = Line(group, channel, self.rank, self.place)

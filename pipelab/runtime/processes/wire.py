@@ -93,7 +93,9 @@ class GroupWire:
     def send(self, channel: Channel, payload: Payload) -> float:
         """Start sending a copy; comes back at once, with the time of sending."""
         if any(tensor.layout != torch.strided for tensor in payload.tensors):
-            raise ConfigurationError(f"stage {payload.producer.stage} sends a sparse tensor; only dense ones can be sent")
+            raise ConfigurationError(
+                f"stage {payload.producer.stage} sends a sparse tensor; only dense ones can be sent"
+            )
         layout = _Layout.of(payload)
         key = self._key(channel, payload.producer)
         known = self._shapes.setdefault(key, layout)
@@ -101,8 +103,8 @@ class GroupWire:
             self._tell(channel, layout)
         elif known != layout:
             raise ConfigurationError(
-                f"stage {payload.producer.stage} sends {layout} for micro-batch {payload.producer.microbatch}, and sent "
-                f"{known} for one of the same size: between processes shapes may depend on sizes only; use "
+                f"stage {payload.producer.stage} sends {layout} for micro-batch {payload.producer.microbatch}, and "
+                f"sent {known} for one of the same size: between processes shapes may depend on sizes only; use "
                 "launch='threads'"
             )
         copies = [_bytes(tensor, self._lines.place) for tensor in payload.tensors if tensor.numel()]
@@ -174,9 +176,9 @@ class GroupWire:
     def _post_ahead(self, channel: Channel) -> None:
         """Post the next receive, if its shape is known."""
         incoming = self._incoming[channel]
-        if incoming.routes and len(incoming.posted) < self._ahead:
-            if self._key(channel, incoming.routes[0].producer) in self._shapes:
-                self._post(channel)
+        wanted = incoming.routes and len(incoming.posted) < self._ahead
+        if wanted and self._key(channel, incoming.routes[0].producer) in self._shapes:
+            self._post(channel)
 
     def _post(self, channel: Channel) -> None:
         incoming = self._incoming[channel]
@@ -203,7 +205,7 @@ class GroupWire:
         self._hear_into(channel, size)
         data = torch.empty(int(size), dtype=torch.uint8)
         self._hear_into(channel, data)
-        layout: _Layout = pickle.loads(memoryview(data.numpy()))
+        layout: _Layout = pickle.loads(data.numpy().tobytes())
         return layout
 
     def _hear_into(self, channel: Channel, tensor: Tensor) -> None:

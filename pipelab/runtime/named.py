@@ -1,0 +1,62 @@
+"""A model's tensors by their names in the unsplit model: gradients, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+
+__all__ = ["Named"]
+
+
+class Named:
+    """What an engine can tell of the parameters and buffers that it holds."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the unsplit model, parameter), stage by stage."""
+        raise NotImplementedError
+
+    def named_state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name in the unsplit model, tensor) of parameters and persistent buffers."""
+        raise NotImplementedError
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the last step by name; zeros where a parameter got none."""
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in self.named_parameters()
+            if p.requires_grad
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name."""
+        return {name: tensor.detach() for name, tensor in self.named_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
+        own = dict(self.named_state())
+        known = self.all_names()
+
+        def check() -> None:
+            odd = sorted((set(state) - known) | (set(own) - set(state)))
+            if odd:
+                raise ConfigurationError(f"the state does not match this model: {', '.join(odd[:4])}")
+            for name, tensor in own.items():
+                if tensor.shape != state[name].shape:
+                    raise ConfigurationError(f"{name} is {list(tensor.shape)}, the state has {list(state[name].shape)}")
+
+        self.together(check)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def all_names(self) -> set[str]:
+        """The names of the whole model's state, wherever it is."""
+        return {name for name, _ in self.named_state()}
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do ``work``; if it raises in any process of the pipeline, it raises in all."""
+        work()

@@ -1,0 +1,243 @@
+"""Processes that this one has started: warm between steps and between pipelines, gone when no one needs them.
+
+They end when the last pipeline that uses them is closed or forgotten (after a moment, in which another may take them
+over), and when this process ends, however it does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.runtime.processes.link import Link
+from pipelab.runtime.processes.server import start_server
+
+__all__ = ["Pool", "lease", "release", "stop_all"]
+
+LINGER = 2.0
+"""Seconds that idle processes wait for another pipeline."""
+GRACE = 5.0
+"""Seconds that an interrupted step has to stop in."""
+_FILES = Sequence[int]
+
+
+class Pool:
+    """``size`` processes, joined in a group. One command at a time; all ranks get each command."""
+
+    def __init__(self, size: int, server: Link) -> None:
+        self.size, self.users, self.broken = size, 0, ""
+        self._lock = threading.Lock()
+        self._server = server
+        pairs = [Link.pair() for _ in range(size)]
+        self._links = [here for here, _ in pairs]
+        server.send(("start", None), [there.fileno() for _, there in pairs])
+        (self.pids, self.slow), _ = server.receive()
+        for _, there in pairs:
+            there.close()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            asked = [(r, size, port, os.getcwd()) for r in range(size)]
+            self.call("join", asked, [[listening.fileno()], *[[]] * (size - 1)])
+
+    def call(
+        self, name: str, arguments: Sequence[Any], files: Sequence[_FILES] | None = None
+    ) -> tuple[list[tuple[Any, list[int]]], bool]:
+        """(each rank's (value, files), whether the caller wanted to interrupt it).
+
+        Raises what went wrong on the first rank where something did. Ctrl-C stops the ranks, then is raised here;
+        unless they had all finished already.
+        """
+        with self._lock:
+            self._require_alive()
+            interrupted = False
+            for r, link in enumerate(self._links):
+                try:
+                    link.send((name, arguments[r]), files[r] if files is not None else ())
+                except EOFError:
+                    raise self._died(r) from None
+            replies: dict[int, Any] = {}
+            deadline: float | None = None
+            while len(replies) < self.size:
+                try:
+                    self._collect(replies, deadline)
+                except KeyboardInterrupt:
+                    if interrupted:
+                        self.kill("it was interrupted twice")
+                        raise
+                    interrupted, deadline = True, time.monotonic() + GRACE
+                    for link in self._links:
+                        link.send(("interrupt", None))
+                except TimeoutError:
+                    self.kill("a stage did not stop when it was interrupted")
+                    raise KeyboardInterrupt from None
+            errors = [found for found, _ in replies.values() if found[0] == "error"]
+            if errors and interrupted:
+                raise KeyboardInterrupt
+            if errors:
+                raise min(errors, key=lambda found: found[1].echo)[1].rebuild()
+            return [(replies[r][0][1], replies[r][1]) for r in range(self.size)], interrupted
+
+    def kill(self, reason: str) -> None:
+        """End all processes now."""
+        self.broken = self.broken or reason
+        for pid, link in zip(self.pids, self._links, strict=True):
+            link.close()
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def stop(self) -> None:
+        """Let all processes end: each does so when its line is closed."""
+        self.broken = self.broken or "they were stopped"
+        for link in self._links:
+            link.close()
+
+    def _collect(self, replies: dict[int, Any], deadline: float | None) -> None:
+        waiting = {self._links[r]: r for r in range(self.size) if r not in replies}
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select(list(waiting), [], [], timeout)
+        if not ready:
+            raise TimeoutError
+        for link in ready:
+            try:
+                replies[waiting[link]] = link.receive()
+            except EOFError:
+                raise self._died(waiting[link]) from None
+
+    def _require_alive(self) -> None:
+        if self.broken:
+            raise PipelabError(
+                f"the processes of this Pipeline are gone ({self.broken}); the model holds the weights of the last "
+                "step that was finished: make a new Pipeline to go on"
+            )
+
+    def _died(self, rank: int) -> PipelabError:
+        """A rank has ended by itself: end the others, and say how."""
+        how = "has ended"
+        for _ in range(20):
+            self._server.send(("code", self.pids[rank]))
+            code, _ = self._server.receive()
+            if code is not None:
+                how = f"was ended by signal {-code} ({_signal_name(-code)})" if code < 0 else f"has exited with {code}"
+                break
+            time.sleep(0.05)
+        if "SIGKILL" in how:
+            how += ", as a system does that runs out of memory"
+        self.kill(f"the process of device {rank} {how}")
+        try:
+            self._require_alive()
+        except PipelabError as error:
+            return error
+        raise AssertionError
+
+
+class _Pools:
+    """All pools of this process, and the fork server that they come from."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.owner = os.getpid()
+        self.pools: dict[int, Pool] = {}
+        self.server: tuple[subprocess.Popen[bytes], Link] | None = None
+        self.timer: threading.Timer | None = None
+        self.warned = False
+
+
+_here = _Pools()
+
+
+def lease(size: int) -> Pool:
+    """A pool of ``size`` processes, warm if there is one; give it back with :func:`release`."""
+    if sys.platform == "win32":
+        raise ConfigurationError("launch='processes' needs Linux or macOS (on Windows: WSL2); use launch='threads'")
+    with _here.lock:
+        if _here.owner != os.getpid():
+            raise ConfigurationError(
+                "this process was forked from one with pipelines in processes of their own; start it by spawn to open "
+                "others, or use launch='threads'"
+            )
+        pool = _here.pools.get(size)
+        if pool is None or pool.broken:
+            if _here.server is None or _here.server[0].poll() is not None:
+                _here.server = start_server()
+            try:
+                pool = _here.pools[size] = Pool(size, _here.server[1])
+            except EOFError:
+                code = _here.server[0].wait()
+                _here.server = None
+                raise PipelabError(
+                    f"no process could be started: the fork server ended with {code}; what it printed says why"
+                ) from None
+            if pool.slow and not _here.warned:
+                _here.warned = True
+                warnings.warn(
+                    f"processes cannot be forked here ({pool.slow}): each starts a Python of its own, "
+                    "which takes seconds",
+                    stacklevel=5,
+                )
+        pool.users += 1
+        return pool
+
+
+def release(pool: Pool) -> None:
+    """Give a pool back. If no one else uses it, it ends in a moment."""
+    if _here.owner != os.getpid():
+        return
+    with _here.lock:
+        pool.users -= 1
+        if pool.users == 0 and _here.timer is None:
+            _here.timer = threading.Timer(LINGER, _stop_idle)
+            _here.timer.daemon = True
+            _here.timer.start()
+
+
+def stop_all() -> None:
+    """End all processes now."""
+    if _here.owner != os.getpid():
+        return
+    with _here.lock:
+        for pool in _here.pools.values():
+            pool.stop()
+        _here.pools.clear()
+        _stop_server()
+
+
+def _stop_idle() -> None:
+    with _here.lock:
+        _here.timer = None
+        for size, pool in list(_here.pools.items()):
+            if pool.users == 0:
+                pool.stop()
+                del _here.pools[size]
+        if not _here.pools:
+            _stop_server()
+
+
+def _stop_server() -> None:
+    if _here.server is not None:
+        process, link = _here.server
+        link.close()
+        _here.server = None
+        process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+atexit.register(stop_all)

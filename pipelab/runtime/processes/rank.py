@@ -1,0 +1,319 @@
+"""What runs in each process: it joins the group, then does what the caller says. All ranks are told the same.
+
+The main thread runs commands one after the other. A second thread reads the line, so that an interrupt is heard while
+a step runs, and ends the process when the caller is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipelab.runtime.assembly import make_stages
+from pipelab.runtime.engine import Engine
+from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of
+from pipelab.runtime.processes.carry import unpack
+from pipelab.runtime.processes.errors import CarriedError
+from pipelab.runtime.processes.group import CONNECT
+from pipelab.runtime.processes.join import join
+from pipelab.runtime.processes.link import Link
+from pipelab.runtime.settings import Settings
+
+__all__ = ["Given", "Skeleton", "Table", "Task", "main", "tensors_of"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The tensors of a rank's stages, in the order of its block: which are parameters, and what they are called."""
+
+    parameter: tuple[bool, ...]
+    requires_grad: tuple[bool, ...]
+    parameters: tuple[tuple[str, int], ...]
+    """(name in the unsplit model, place in the block)."""
+    state: tuple[tuple[str, int], ...]
+    """The same of all that a checkpoint holds."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A stage without its tensors, which are in the block."""
+
+    stage: int
+    data: bytes
+    tensors: tuple[tuple[int, bool, bool], ...]
+    """(place in the block, whether it is a parameter, whether that takes a gradient) in the order of stand-ins."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Open a pipeline. ``skeletons`` have their tensors in a block of ``specs``; or ``build`` makes the stages."""
+
+    settings: bytes
+    places: tuple[str, ...]
+    seed: int
+    skeletons: tuple[Skeleton, ...] | None = None
+    specs: tuple[Spec, ...] = ()
+    build: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a call brings along: the caller's settings of the moment, and where inputs and targets are."""
+
+    number: int
+    autocast: tuple[tuple[str, torch.dtype], ...]
+    dtype: torch.dtype
+    device: torch.device | None
+    flags: tuple[tuple[bool, ...], tuple[bool, ...]]
+    feed: tuple[tuple[Spec, ...], int, bool, int, bool] | None
+    """Specs, number of inputs, whether they are one lone tensor; the same of targets."""
+
+
+def main(number: int) -> None:
+    """Serve the caller at the other end of file ``number`` until it is gone."""
+    link, parent = Link(socket.socket(fileno=number)), os.getppid()
+    rank, commands = _Rank(), queue.SimpleQueue[Any]()
+    threading.Thread(target=_listen, args=(link, parent, rank, commands), daemon=True).start()
+    while True:
+        (name, argument), files = commands.get()
+        reply_files: Sequence[int] = ()
+        try:
+            value, block = getattr(rank, name)(argument, files)
+            reply = ("ok", value)
+            reply_files = () if block is None else (block.file,)
+        except BaseException as error:  # noqa: BLE001 (the caller raises it)
+            reply, block = ("error", CarriedError.of(error)), None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            link.send(reply, reply_files)
+        except EOFError:
+            os._exit(0)
+        del reply, block
+
+
+def _listen(link: Link, parent: int, rank: _Rank, commands: queue.SimpleQueue[Any]) -> None:
+    while True:
+        ready, _, _ = select.select([link], [], [], 1.0)
+        if os.getppid() != parent:
+            os._exit(0)
+        if ready:
+            try:
+                message, files = link.receive()
+            except EOFError:
+                os._exit(0)
+            if message[0] == "interrupt":
+                rank.interrupt()
+            else:
+                commands.put((message, files))
+
+
+class _Open:
+    """A pipeline that is open here: its engine, and the memory it shares with the caller."""
+
+    def __init__(self, engine: Engine, state: Block, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        self.engine, self.state, self.pairs = engine, state, pairs
+        parameters = [p for _, stage in engine.stages() for p in stage.parameters()]
+        self.parameters = parameters
+        self.grads = Block(specs_of(parameters))
+        self.feed: Block | None = None
+
+    def pull(self) -> None:
+        """Weights as the caller has them."""
+        with torch.no_grad():
+            for shared, own in self.pairs:
+                if own.data_ptr() != shared.data_ptr():
+                    own.copy_(shared)
+
+    def push(self) -> list[Any]:
+        """Weights and gradients to the caller; returns, per parameter, None, True (in the block), or the gradient."""
+        told: list[Any] = []
+        with torch.no_grad():
+            for shared, own in self.pairs:
+                if own.data_ptr() != shared.data_ptr():
+                    shared.copy_(own)
+            for parameter, shared in zip(self.parameters, self.grads.tensors, strict=True):
+                grad = parameter.grad
+                if grad is None:
+                    told.append(None)
+                elif grad.layout == torch.strided and grad.dtype == shared.dtype:
+                    shared.copy_(grad)
+                    told.append(True)
+                else:
+                    told.append(grad.cpu())
+        return told
+
+
+class _Rank:
+    """The commands. Each returns (value, a block to pass on or None)."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Open] = {}
+        self._running: Engine | None = None
+
+    def interrupt(self) -> None:
+        """Stop what runs."""
+        engine = self._running
+        if engine is not None:
+            engine.interrupt()
+
+    def join(self, argument: tuple[int, int, int, str], files: list[int]) -> tuple[int, None]:
+        """Join the group of this machine, over loopback only. Rank 0 listens on the socket that it is given."""
+        rank, size, port, folder = argument
+        os.chdir(folder)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"]
+        listening: dict[str, Any] = {"is_master": True, "master_listen_fd": files[0]} if rank == 0 else {}
+        store = dist.TCPStore("127.0.0.1", port, size, timeout=CONNECT, **listening)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        return os.getpid(), None
+
+    def open(self, argument: tuple[int, Task], files: list[int]) -> tuple[Any, Block | None]:
+        """Make a pipeline's engine; returns names, warnings, and in a block the tensors of stages built here."""
+        key, task = argument
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            settings: Settings = unpack(task.settings)
+            peers = join(settings.schedule.devices, [torch.device(place) for place in task.places])
+            torch.manual_seed(task.seed + peers.rank)
+            here = settings.schedule.stages_on(peers.rank)
+            block = Block(task.specs, files[0]) if files else None
+            try:
+                stages = peers.agree_own(lambda: _stages(task, settings, here, block))
+                if block is None:
+                    block = Block.holding([tensor for stage in stages.values() for tensor in tensors_of(stage)])
+                engine = peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))
+            except BaseException:
+                peers.close()
+                raise
+        own = [tensor for _, stage in engine.stages() for tensor in tensors_of(stage)]
+        self._open[key] = _Open(engine, block, list(zip(block.tensors, own, strict=True)))
+        told = [(str(entry.message), entry.category) for entry in caught]
+        built = task.skeletons is None
+        return (_table(engine, own), block.specs if built else None, told), block if built else None
+
+    def grads(self, key: int, files: list[int]) -> tuple[tuple[Spec, ...], Block]:
+        """The block that gradients come back in."""
+        return self._open[key].grads.specs, self._open[key].grads
+
+    def call(self, argument: tuple[int, str, tuple[Any, ...], Given], files: list[int]) -> tuple[Any, Block | None]:
+        """Do something with a pipeline: step, evaluate, profile, verify."""
+        key, what, more, given = argument
+        opened = self._open[key]
+        engine = opened.engine
+        inputs = targets = None
+        if given.feed is not None:
+            specs, count, lone, _, lone_target = given.feed
+            if files:
+                opened.feed = Block(specs, files[0])
+            assert opened.feed is not None
+            tensors = opened.feed.tensors
+            inputs, targets = _joined(tensors[:count], lone), _joined(tensors[count:], lone_target)
+        opened.pull()
+        _set_flags(engine, opened.parameters, given.flags)
+        engine.step_number = given.number
+        self._running = engine
+        try:
+            with _ambient(given):
+                value = getattr(engine, what)(inputs, targets, *more)
+        finally:
+            self._running = None
+        grads = opened.push()
+        outputs = getattr(value, "outputs", None)
+        if engine.rank != 0:
+            value = None
+        if outputs is None:
+            return (value, grads, None), None
+        data, specs, block = pack_with_tensors(outputs, "the outputs")
+        return (value, grads, (data, specs)), block
+
+    def close(self, key: int, files: list[int]) -> tuple[None, None]:
+        """Let go of a pipeline."""
+        opened = self._open.pop(key, None)
+        if opened is not None:
+            opened.engine.close()
+        return None, None
+
+
+def _stages(task: Task, settings: Settings, here: Sequence[int], block: Block | None) -> dict[int, nn.Module]:
+    if task.skeletons is None:
+        assert task.build is not None
+        return make_stages(unpack(task.build), settings.schedule, None, here)
+    assert block is not None
+    return {skeleton.stage: _fleshed(skeleton, block) for skeleton in task.skeletons}
+
+
+def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
+    """A stage whose tensors are in the block."""
+    made: dict[int, Tensor] = {}
+
+    def restore(number: int) -> Tensor:
+        place, parameter, requires_grad = skeleton.tensors[number]
+        if number not in made:
+            shared = block.tensors[place]
+            made[number] = nn.Parameter(shared, requires_grad) if parameter else shared
+        return made[number]
+
+    stage: nn.Module = unpack(skeleton.data, restore)
+    return stage
+
+
+def tensors_of(stage: nn.Module) -> list[Tensor]:
+    """A stage's parameters and buffers, each once, in the order that both sides count them in."""
+    return [*stage.parameters(), *stage.buffers()]
+
+
+def _table(engine: Engine, own: Sequence[Tensor]) -> Table:
+    places = {id(tensor): place for place, tensor in enumerate(own)}
+    return Table(
+        parameter=tuple(isinstance(tensor, nn.Parameter) for tensor in own),
+        requires_grad=tuple(tensor.requires_grad for tensor in own),
+        parameters=tuple((name, places[id(p)]) for name, p in engine.named_parameters()),
+        state=tuple((name, places[id(t)]) for name, t in engine.named_state()),
+    )
+
+
+def _joined(tensors: list[Tensor], lone: bool) -> Any:
+    return (tensors[0] if lone else tuple(tensors)) if tensors else None
+
+
+def _set_flags(engine: Engine, parameters: Sequence[nn.Parameter], flags: tuple[tuple[bool, ...], ...]) -> None:
+    """What the caller has frozen, and what is in training mode."""
+    takes, modes = flags
+    for parameter, requires_grad in zip(parameters, takes, strict=True):
+        parameter.requires_grad_(requires_grad)
+    modules = [module for _, stage in engine.stages() for module in stage.modules()]
+    if modes:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+
+
+@contextmanager
+def _ambient(given: Given) -> Iterator[None]:
+    """The caller's autocast, default dtype and default device."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(given.dtype)
+    try:
+        with ExitStack() as stack:
+            for kind, dtype in given.autocast:
+                stack.enter_context(torch.autocast(kind, dtype=dtype))
+            if given.device is not None:
+                stack.enter_context(given.device)
+            yield
+    finally:
+        torch.set_default_dtype(before)
