@@ -77,9 +77,9 @@ def pytorch_runtime(
         )
     here, place = schedule.stages_on(peers.rank), peers.places[peers.rank]
     stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
+    _refuse_lost_weights(schedule, [s for learning in peers.exchange(_learning(stages)) for s in learning])
     warn_of_batch_statistics(stages, schedule.microbatches)
-    last = schedule.stages - 1
-    called = {s: _Called(stage.to(place), s, last=s == last) for s, stage in stages.items()}
+    called = {s: _Called(stage.to(place), s) for s, stage in stages.items()}
     wrapped = [stage_class(called[s], s, schedule.stages, place, group=group) for s in here]
     own = PyTorchRuntime(settings, peers, stages, called, place)
     own.runtime = peers.agree_own(partial(_load, runtime_class, wrapped, schedule, table, own._weighed_loss))
@@ -225,14 +225,14 @@ class PyTorchRuntime:
 class _Called(nn.Module):
     """A stage as PyTorch calls it: its input's tensors one by one, and beside them which sequences they are."""
 
-    def __init__(self, stage: nn.Module, index: int, *, last: bool) -> None:
+    def __init__(self, stage: nn.Module, index: int) -> None:
         super().__init__()
-        self.stage, self.index, self.last = stage, index, last
+        self.stage, self.index = stage, index
         self.key = (0, 0)
         self._asked = False
 
     def forward(self, *tensors: Tensor, first_sequence: Tensor) -> Any:
-        """The stage's output, a tensor or a tuple, in memory that can be sent."""
+        """The stage's output, a tensor or a tuple of tensors."""
         if not self._asked:
             return self._answer_shapes(tensors, first_sequence)
         return self._run(tensors, first_sequence)
@@ -257,9 +257,8 @@ class _Called(nn.Module):
         with dropout_key(*self.key, int(first_sequence)):
             value = call_layer(self.stage, given[0] if len(given) == 1 else given)
         outputs, single = flatten(value, f"the output of stage {self.index}")
-        if self.last:
-            return value
-        sent = tuple(output.contiguous() for output in outputs)
+        # Copies again: gloo and NCCL send dense tensors, and I detaches outputs in place that W may yet want.
+        sent = tuple(output.clone(memory_format=torch.contiguous_format) for output in outputs)
         return sent[0] if single else sent
 
 
@@ -301,6 +300,28 @@ def _table_for_torch(schedule: Schedule) -> str:
                         )
                     forwards += 1
     return table
+
+
+def _learning(stages: Mapping[int, nn.Module]) -> list[int]:
+    """The stages with a parameter that takes a gradient."""
+    return [s for s, stage in stages.items() if any(parameter.requires_grad for parameter in stage.parameters())]
+
+
+def _refuse_lost_weights(schedule: Schedule, learning: Sequence[int]) -> None:
+    """Raise ConfigurationError where W would leave out gradients, or where there are none at all.
+
+    PyTorch's W starts where I has passed. Behind frozen stages nothing takes an input gradient, I passes nowhere, and
+    W would leave the gradients empty without a word.
+    """
+    if not learning:
+        raise ConfigurationError("no parameter takes a gradient, all are frozen")
+    first = min(learning)
+    split = {action.stage for _, _, action in schedule.actions() if action.op == "W"}
+    if first > 0 and first in split:
+        raise ConfigurationError(
+            f"stages 0..{first - 1} are frozen, and stage {first} splits its backward: PyTorch's W would leave its "
+            f"gradients out; write {first}B in place of {first}I and {first}W, or cut so that stage 0 learns"
+        )
 
 
 def _private_names() -> tuple[Any, Any]:

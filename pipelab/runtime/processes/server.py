@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -71,7 +72,9 @@ def main(number: int) -> None:
         except EOFError:
             break
         if request == "start":
-            pids = [_start(file, link, children, reason) for file in files]
+            pids = [_start(file, files, link, children, reason) for file in files]
+            for file in files:
+                os.close(file)
             link.send((pids, reason))
         else:  # how did it end?
             _reap(children, codes)
@@ -79,10 +82,9 @@ def main(number: int) -> None:
     os._exit(0)
 
 
-def _start(file: int, link: Link, children: dict[int, Any], reason: str | None) -> int:
+def _start(file: int, files: Sequence[int], link: Link, children: dict[int, Any], reason: str | None) -> int:
     if reason is not None:
         process = subprocess.Popen(_command(_RANK, file), pass_fds=[file], stdin=subprocess.DEVNULL)
-        os.close(file)
         children[process.pid] = process
         return process.pid
     pid = os.fork()
@@ -90,6 +92,9 @@ def _start(file: int, link: Link, children: dict[int, Any], reason: str | None) 
         status = 1
         try:
             link.close()
+            for other in files:  # a line is closed when no one holds its end any more
+                if other != file:
+                    os.close(other)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             from pipelab.runtime.processes.rank import main as serve
 
@@ -97,7 +102,6 @@ def _start(file: int, link: Link, children: dict[int, Any], reason: str | None) 
             status = 0
         finally:
             os._exit(status)
-    os.close(file)
     children[pid] = None
     return pid
 
