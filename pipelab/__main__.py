@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except PipelabError as error:
-        print(f"pipelab: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -53,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pipelab: stopped", file=sys.stderr)
         return 130
+
+
+def _complain(error: PipelabError) -> None:
+    """One sentence. Of a group's ranks, those speak that know something which rank 0 does not."""
+    rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+    if rank == "0":
+        print(f"pipelab: {error}", file=sys.stderr)
+        return
+    if getattr(error, "only_here", False):
+        print(f"pipelab, rank {rank}: {error}", file=sys.stderr)
+    time.sleep(1)  # torchrun ends all ranks when the first has ended: let rank 0 speak
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +103,11 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", _run, "really run the model through a schedule, and measure")
     _which(run)
-    run.add_argument("--launch", choices=["threads"], default="threads", help="one thread per device (default)")
+    run.add_argument(
+        "--launch",
+        choices=["threads", "processes"],
+        help="one thread per device (default), or one process per device; under torchrun each is one already",
+    )
     run.add_argument(
         "--clock",
         choices=["device", "wall", "unit"],
@@ -233,6 +249,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelab.models import cut_layers
     from pipelab.runtime.devices import choose_devices
 
+    rank = _rank_in_group(options)
     if options.steps < 1:
         raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 11")
     names = ("layers", "width", "heads", "tokens", "batch", "dropout", "dtype", "seed", "steps", "device", "clock")
@@ -249,8 +266,15 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"pictures are saved as .png, .svg or .pdf, not as '{options.plot.suffix}'")
     schedule.microbatch_sizes(setting.batch)
     cut_layers(setting.layers, schedule.stages)
-    choose_devices(setting.device, schedule.devices)
-    experiment = run_experiment(prepare(setting), schedule, m)
+    if rank is None:
+        choose_devices(setting.device, schedule.devices)
+    else:
+        from pipelab.runtime.processes.join import require_size, world
+
+        require_size(schedule.devices, (world() or (0, 1))[1])
+    experiment = run_experiment(prepare(setting, schedule, rank), schedule, m)
+    if rank:
+        return 0  # rank 0 speaks for all
     result, report = experiment.to_json(), experiment.report
     comparison = compare(experiment.predicted, experiment.measured)
     lines = [
@@ -264,6 +288,25 @@ def _run(options: argparse.Namespace) -> int:
     ]
     _write(options, result, lines, experiment.measured)
     return 0
+
+
+def _rank_in_group(options: argparse.Namespace) -> int | None:
+    """This process's rank if torchrun started it: then there is a process per device, and p is their number."""
+    from pipelab.runtime.processes.join import world
+
+    found = world()
+    if found is None:
+        options.launch = options.launch or "threads"
+        return None
+    rank, size = found
+    if options.launch == "threads" and size > 1:
+        raise ConfigurationError(
+            f"--launch threads runs all devices in one process, and torchrun has started {size}; leave --launch out"
+        )
+    options.launch = "processes"
+    if options.devices is None and not options.schedule.endswith(".csv"):
+        options.devices = size
+    return rank
 
 
 def _demo(options: argparse.Namespace) -> int:

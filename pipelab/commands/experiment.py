@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.models import TransformerLM, next_byte_loss, text_batch, transformer_stage
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
-from pipelab.runtime.devices import choose_devices
 from pipelab.schedules import Schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
@@ -47,16 +47,23 @@ class Setting:
         model = TransformerLM(self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
         return model.to(DTYPES[self.dtype])
 
+    def stage(self, stages: int, s: int) -> nn.Module:
+        """Stage ``s`` of the same model, alone."""
+        sizes = (self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
+        return transformer_stage(s, stages, *sizes).to(DTYPES[self.dtype])
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A model, a batch, and what the unsplit model makes of it."""
 
     setting: Setting
-    model: TransformerLM
+    model: Any
+    """The unsplit model, or what builds a stage where it lives."""
     inputs: Tensor
     targets: Tensor
-    reference: Reference
+    reference: Reference | None
+    """None on ranks other than 0."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,10 @@ class Experiment:
     microbatches: int
     predicted: Timeline
     report: StepReport
-    max_gradient_error: float
+    max_gradient_error: float | None
+    """None on ranks other than 0."""
     costs: Costs
+    torch_devices: tuple[torch.device, ...]
 
     @property
     def measured(self) -> Timeline:
@@ -90,7 +99,7 @@ class Experiment:
             "dtype": self.setting.dtype,
             "launch": self.setting.launch,
             "clock": self.setting.clock,
-            "torch_devices": sorted({str(d) for d in choose_devices(self.setting.device, schedule.devices)}),
+            "torch_devices": sorted({str(device) for device in self.torch_devices}),
             "loss": self.report.loss,
             "max_gradient_error": self.max_gradient_error,
             "predicted": self.predicted.figures()
@@ -101,18 +110,26 @@ class Experiment:
         return plain
 
 
-def prepare(setting: Setting) -> Prepared:
-    """Build the model and the batch and run the unsplit model once, as the oracle."""
-    model = setting.model()
+def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None = None) -> Prepared:
+    """Build the model and the batch and run the unsplit model once, as the oracle.
+
+    As ``rank`` of a group: the unsplit model is built on rank 0 alone, for that; each rank builds its own stages.
+    """
     inputs, targets = text_batch(0, setting.batch, setting.tokens, setting.seed)
-    reference = unsplit_gradients(model, next_byte_loss, inputs, targets, seed=setting.seed, step=0)
-    return Prepared(setting, model, inputs, targets, reference)
+    model, reference = None, None
+    if not rank:
+        model = setting.model()
+        reference = unsplit_gradients(model, next_byte_loss, inputs, targets, seed=setting.seed, step=0)
+    if rank is None:
+        return Prepared(setting, model, inputs, targets, reference)
+    assert schedule is not None
+    return Prepared(setting, partial(setting.stage, schedule.stages), inputs, targets, reference)
 
 
 def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *, progress: bool = True) -> Experiment:
     """Predict from a profile of one micro-batch, then run ``steps`` steps and measure."""
     setting = prepared.setting
-    pipeline = Pipeline(
+    with Pipeline(
         prepared.model,
         schedule,
         loss=next_byte_loss,
@@ -123,15 +140,18 @@ def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *,
         bandwidth=setting.bandwidth,
         seed=setting.seed,
         window=max(setting.steps, 1),
-    )
-    costs = _prediction_costs(pipeline, prepared)
-    predicted = simulate(schedule, costs, batch=setting.batch)
-    for number in _steps(setting.steps, schedule.name, progress):
-        report = pipeline.step(prepared.inputs, prepared.targets)
-        if number == 0:  # the reference ran with the dropout of step 0
-            error = gradient_error(pipeline.gradients(), prepared.reference.gradients)
-            loss = report.loss
-    return Experiment(setting, microbatches, predicted, replace(report, loss=loss), error, costs)
+    ) as pipeline:
+        costs = _prediction_costs(pipeline, prepared)
+        predicted = simulate(schedule, costs, batch=setting.batch)
+        for number in _steps(setting.steps, schedule.name, progress and pipeline.rank == 0):
+            report = pipeline.step(prepared.inputs, prepared.targets)
+            if number == 0:  # the reference ran with the dropout of step 0
+                found, loss = pipeline.gather(pipeline.gradients()), report.loss
+        error = None
+        if found is not None and prepared.reference is not None:
+            error = gradient_error(found, prepared.reference.gradients)
+        last = replace(report, loss=loss)
+        return Experiment(setting, microbatches, predicted, last, error, costs, pipeline.torch_devices)
 
 
 def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:

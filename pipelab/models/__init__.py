@@ -3,7 +3,7 @@
 from pipelab.models.cut import Sections, Stage, cut_layers, cut_model
 from pipelab.models.dropout import KeyedDropout, dropout_key
 from pipelab.models.text import text_batch, training_text
-from pipelab.models.transformer import TransformerLM, next_byte_loss
+from pipelab.models.transformer import TransformerLM, next_byte_loss, transformer_stage
 
 __all__ = [
     "KeyedDropout",
@@ -16,4 +16,5 @@ __all__ = [
     "next_byte_loss",
     "text_batch",
     "training_text",
+    "transformer_stage",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.models.cut import Sections
+from pipelab.models.cut import Sections, Stage, cut_layers
 from pipelab.models.dropout import KeyedDropout
 
-__all__ = ["TransformerLM", "next_byte_loss"]
+__all__ = ["TransformerLM", "next_byte_loss", "transformer_stage"]
 
 BYTES = 256
 
@@ -71,15 +74,10 @@ class TransformerLM(nn.Module):
         self, layers: int = 48, width: int = 64, heads: int = 4, tokens: int = 32, dropout: float = 0.0, seed: int = 0
     ) -> None:
         super().__init__()
-        for name, value in (("layers", layers), ("width", width), ("heads", heads), ("tokens", tokens)):
-            whole_number(name, "", value)
-        if width % heads:
-            raise ConfigurationError(f"width must be divisible by heads: {width} and {heads}; try width {heads * 16}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed % 2**63)
-            self.embed = Embedding(width, tokens)
-            self.layers = nn.ModuleList(Block(width, heads, dropout, index) for index in range(layers))
-            self.head = Head(width)
+        make = _Maker(layers, width, heads, tokens, dropout, seed)
+        self.embed = make.embed()
+        self.layers = nn.ModuleList(map(make.layer, range(layers)))
+        self.head = make.head()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) int64 -> scores (batch, tokens, 256)."""
@@ -91,6 +89,60 @@ class TransformerLM(nn.Module):
     def pipeline_sections(self) -> Sections:
         """The embedding goes with the first stage, the head with the last; the layers are cut evenly."""
         return Sections(("embed",), tuple(f"layers.{i}" for i in range(len(self.layers))), ("head",))
+
+
+def transformer_stage(
+    s: int,
+    stages: int,
+    layers: int = 48,
+    width: int = 64,
+    heads: int = 4,
+    tokens: int = 32,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Stage:
+    """Stage ``s`` of ``TransformerLM(layers, ...)`` cut evenly into ``stages``, without the others being built.
+
+    Names and weights are those of the unsplit model: each part draws its weights by itself. For a Pipeline:
+    ``build_stage=lambda s: transformer_stage(s, 4)`` in place of the model.
+    """
+    make = _Maker(layers, width, heads, tokens, dropout, seed)
+    chunk = cut_layers(layers, stages)[s]
+    parts: list[tuple[str, nn.Module]] = [("embed", make.embed())] if s == 0 else []
+    parts += [(f"layers.{index}", make.layer(index)) for index in chunk]
+    return Stage([*parts, ("head", make.head())] if s == stages - 1 else parts)
+
+
+class _Maker:
+    """Makes the parts of a model of one size. Each part's weights depend on the seed and on which part it is."""
+
+    def __init__(self, layers: int, width: int, heads: int, tokens: int, dropout: float, seed: int) -> None:
+        for name, value in (("layers", layers), ("width", width), ("heads", heads), ("tokens", tokens)):
+            whole_number(name, "", value)
+        if width % heads:
+            raise ConfigurationError(f"width must be divisible by heads: {width} and {heads}; try width {heads * 16}")
+        self.width, self.heads, self.tokens, self.dropout, self.seed = width, heads, tokens, dropout, seed
+
+    def embed(self) -> Embedding:
+        """What the first stage begins with."""
+        with self._drawing(0):
+            return Embedding(self.width, self.tokens)
+
+    def head(self) -> Head:
+        """What the last stage ends with."""
+        with self._drawing(1):
+            return Head(self.width)
+
+    def layer(self, index: int) -> Block:
+        """Layer ``index``."""
+        with self._drawing(index + 2):
+            return Block(self.width, self.heads, self.dropout, index)
+
+    @contextmanager
+    def _drawing(self, part: int) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed * 1_000_003 + part) % 2**63)
+            yield
 
 
 def next_byte_loss(scores: Tensor, targets: Tensor) -> Tensor:

@@ -154,6 +154,11 @@ class Engine(Named):
         for s, stage in self._stages.items():
             yield from named_state(s, stage)
 
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Everyone's tensors by name in the process that drives device 0; None in the others."""
+        parts = self.peers.gather({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+        return None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
+
     def stages(self) -> list[tuple[int, nn.Module]]:
         """(stage, module) of those that live here."""
         return list(self._stages.items())

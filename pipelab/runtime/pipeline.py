@@ -35,7 +35,10 @@ class Pipeline:
     ``loss.ignore_index``).
     ``optimizer``: makes an optimizer from a stage's list of (name, parameter); ``lr_scheduler`` one from that
     optimizer; both act once a step, at the flush. ``clip_norm`` limits the gradient's norm over all stages.
-    ``launch``: ``"threads"``, one thread per device inside this process. ``device``: see ``choose_devices``.
+    ``launch``: ``"threads"``, one thread per device inside this process; or ``"processes"``, one process per device,
+    started here, or by torchrun: then each of them makes the Pipeline (``group``: whose ranks are its devices; default:
+    all), builds the stages that live there, and needs inputs only on the rank of stage 0 and targets only on that of
+    the last one. ``device``: see ``choose_devices``.
     ``clock``: what the report's timeline is read from. ``"device"``: each slot's own measured cost (median over the
     last ``window`` steps), composed as if each stage had its own device. ``"wall"``: what happened. ``"unit"``:
     ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top.
@@ -161,7 +164,7 @@ class Pipeline:
         return self._engine.verify(inputs, targets)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name in the unsplit model, parameter), stage by stage."""
+        """(name in the unsplit model, parameter), stage by stage. Under torchrun: of the stages on this rank."""
         return self._engine.named_parameters()
 
     def gradients(self) -> dict[str, Tensor]:
@@ -173,11 +176,24 @@ class Pipeline:
         return self._engine.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in by name. Raises ConfigurationError if names or shapes do not match."""
+        """Copy tensors in by name. Raises ConfigurationError if names or shapes do not match.
+
+        Under torchrun each rank takes its own from the whole model's state, and all ranks call it.
+        """
         self._engine.load_state_dict(state)
 
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Copies of all ranks' tensors, by name, on the CPU of rank 0; None on the others. All ranks call it.
+
+        Under torchrun each rank has the stages that live there: ``gather(pipeline.state_dict())`` is the whole model's.
+        """
+        return self._engine.gather(tensors)
+
     def close(self) -> None:
-        """Nothing is left running between steps with ``launch="threads"``; here for symmetry with ``with``."""
+        """Let go of processes and connections. (With ``launch="threads"`` nothing is left between steps.)
+
+        Processes that were started here wait two seconds for another Pipeline, then end.
+        """
         self._engine.close()
 
     def __enter__(self) -> Pipeline:

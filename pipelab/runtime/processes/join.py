@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.processes.group import CONNECT, Group
 
-__all__ = ["in_group", "join", "world"]
+__all__ = ["in_group", "join", "require_size", "world"]
 
 
 def world() -> tuple[int, int] | None:
@@ -48,12 +48,32 @@ def join(devices: int, device: DeviceChoice, group: Any = None) -> Group:
         found = world()
         assert found is not None
         size = found[1]
+    require_size(devices, size)
+    with _only_here():
+        return _joined(devices, device, group)
+
+
+def require_size(devices: int, size: int) -> None:
+    """Raise ConfigurationError unless ``size`` processes are one a device."""
     if size != devices:
         raise ConfigurationError(
             f"the schedule has {devices} devices, but {size} {'process was' if size == 1 else 'processes were'} "
             f"started: a pipeline needs one each; start {devices} (with torchrun, --nnodes times --nproc-per-node must "
             f"be {devices}), build a schedule for {size} devices, or pass group= with {devices} ranks"
         )
+
+
+@contextmanager
+def _only_here() -> Iterator[None]:
+    """Errors in here need not be known on other ranks."""
+    try:
+        yield
+    except PipelabError as error:
+        error.only_here = True  # type: ignore[attr-defined]
+        raise
+
+
+def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
     _check_interfaces()
     place = _local_device(devices, device)
     if place.type == "cuda":

@@ -11,7 +11,7 @@ import itertools
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,10 @@ class RemoteEngine(Named):
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the unsplit model, tensor) of parameters and persistent buffers."""
         yield from self._named(lambda table: table.state)
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process has them all."""
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
     def _named(self, pick: Callable[[Table], tuple[tuple[str, int], ...]]) -> Iterator[tuple[str, Tensor]]:
         """By name, in the order of the unsplit model's stages. Of a stage that lives twice the first home counts."""
