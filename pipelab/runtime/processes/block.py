@@ -32,11 +32,8 @@ class Block:
             starts.append(size)
             size += -(-torch.Size(shape).numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
         self.file = _nameless_file(max(size, 1)) if file is None else file
-        memory = torch.frombuffer(mmap.mmap(self.file, max(size, 1)), dtype=torch.uint8)
-        self.tensors = [
-            memory[start : start + torch.Size(shape).numel() * dtype.itemsize].view(dtype).view(shape)
-            for start, (shape, dtype) in zip(starts, self.specs, strict=True)
-        ]
+        memory = mmap.mmap(self.file, max(size, 1))
+        self.tensors = [_seen(memory, start, spec) for start, spec in zip(starts, self.specs, strict=True)]
 
     @classmethod
     def holding(cls, tensors: Sequence[Tensor]) -> Block:
@@ -54,6 +51,15 @@ class Block:
         file = getattr(self, "file", None)
         if file is not None:
             os.close(file)
+
+
+def _seen(memory: mmap.mmap, start: int, spec: Spec) -> Tensor:
+    """A tensor of its own in ``memory``: views of one would share one version, which in-place changes move."""
+    shape, dtype = spec
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if not size:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(memory, dtype=torch.uint8, offset=start, count=size).view(dtype).view(shape)
 
 
 def specs_of(tensors: Sequence[Tensor]) -> tuple[Spec, ...]:
