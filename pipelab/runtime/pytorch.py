@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def pytorch_runtime(
     The arguments are those of ``Pipeline``, and mean the same. Joins the world first, if that has not been done.
     Raises ConfigurationError or ScheduleError before anything starts for what PyTorch's runtime cannot do: R and U,
     a stage on several devices, W without I, micro-batches of different sizes, a last stage that does not take its
-    micro-batches in order, ranks that share a GPU.
+    micro-batches in order, I and W behind frozen stages, ranks that share a GPU.
     """
     settings = Settings(schedule, loss=loss, loss_terms=loss_terms, seed=seed)
     if loss is None:
@@ -69,20 +68,17 @@ def pytorch_runtime(
             f": torchrun --standalone --nproc-per-node {schedule.devices} FILE.py"
         )
     peers = join(schedule.devices, device, group)
-    require_agreement(peers, settings, model, cuts)
-    if any(place.type == "cuda" for place in peers.places) and peers.backend != "nccl":
-        raise ConfigurationError(
-            f"PyTorch's runtime sends between GPUs with NCCL, which needs a GPU for each rank; the ranks have "
-            f"{', '.join(map(str, peers.places))}; use device='cpu', or Pipeline, which can share a GPU"
-        )
-    here, place = schedule.stages_on(peers.rank), peers.places[peers.rank]
-    stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
-    _refuse_lost_weights(schedule, [s for learning in peers.exchange(_learning(stages)) for s in learning])
-    warn_of_batch_statistics(stages, schedule.microbatches)
-    called = {s: _Called(stage.to(place), s) for s, stage in stages.items()}
-    wrapped = [stage_class(called[s], s, schedule.stages, place, group=group) for s in here]
-    own = PyTorchRuntime(settings, peers, stages, called, place)
-    own.runtime = peers.agree_own(partial(_load, runtime_class, wrapped, schedule, table, own._weighed_loss))
+    try:
+        require_agreement(peers, settings, model, cuts)
+        stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, schedule.stages_on(peers.rank)))
+        _refuse_shared_gpus(peers.places, peers.backend)
+        _refuse_lost_weights(schedule, [s for learning in peers.exchange(_learning(stages)) for s in learning])
+        warn_of_batch_statistics(stages, schedule.microbatches)
+        own = PyTorchRuntime(settings, peers, stages)
+        peers.agree_own(lambda: own._load(stage_class, runtime_class, table, group))
+    except BaseException:
+        peers.close()
+        raise
     return own
 
 
@@ -94,14 +90,7 @@ class PyTorchRuntime:
 
     runtime: Any
 
-    def __init__(
-        self,
-        settings: Settings,
-        peers: Any,
-        stages: Mapping[int, nn.Module],
-        called: Mapping[int, _Called],
-        place: torch.device,
-    ) -> None:
+    def __init__(self, settings: Settings, peers: Any, stages: Mapping[int, nn.Module]) -> None:
         assert settings.loss is not None
         self.schedule, self.stages = settings.schedule, dict(stages)
         self.step_number = 0
@@ -109,7 +98,8 @@ class PyTorchRuntime:
         self._seed, self._loss = settings.seed, settings.loss
         self._terms = default_terms(settings.loss) if settings.loss_terms is None else settings.loss_terms
         self._reduction = reduction_of(settings.loss)
-        self._peers, self._called, self._place = peers, dict(called), place
+        self._peers, self._place = peers, peers.places[peers.rank]
+        self._called = {s: _Called(stage.to(self._place), s) for s, stage in stages.items()}
         self._tasks: list[Task] = []
         self._fixed: Any = None
 
@@ -138,7 +128,8 @@ class PyTorchRuntime:
         for module in self._called.values():
             module.key = (self._seed, self.step_number)
         tensors = flatten(inputs, "inputs")[0] if 0 in self.stages else ()
-        numbers, losses = torch.arange(m), []
+        numbers = torch.arange(m)
+        losses: list[Tensor] = []
         self.runtime.step(
             *(tensor.detach().to(self._place) for tensor in tensors),
             first_sequence=numbers * (batch // m),
@@ -166,6 +157,27 @@ class PyTorchRuntime:
     def close(self) -> None:
         """Let go of the connections by which ranks agree."""
         self._peers.close()
+
+    def __enter__(self) -> PyTorchRuntime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load(self, stage_class: Any, runtime_class: Any, table: str, group: Any) -> None:
+        """Make PyTorch's runtime over the stages that live here, with the table in it."""
+        of, place = self.schedule, self._place
+        stages = [stage_class(called, s, of.stages, place, group=group) for s, called in self._called.items()]
+        # Gradients are not scaled by 1 / m there: the loss comes weighed.
+        self.runtime = runtime_class(stages, of.microbatches, loss_fn=self._weighed_loss, scale_grads=False)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "table.csv"
+            file.write_text(table, encoding="ascii")
+            try:
+                self.runtime._load_csv(str(file), format="compute_only")
+            except (AssertionError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise ScheduleError(f"PyTorch's loader refuses schedule '{of.name}': {reason}") from error
 
     @property
     def _last(self) -> bool:
@@ -198,7 +210,9 @@ class PyTorchRuntime:
         rank, batch = known[0]
         for other, length in known:
             if length != batch:
-                raise ConfigurationError(f"the batch holds {batch} sequences on rank {rank} and {length} on rank {other}")
+                raise ConfigurationError(
+                    f"the batch holds {batch} sequences on rank {rank} and {length} on rank {other}"
+                )
         assert batch is not None
         return batch
 
@@ -208,8 +222,8 @@ class PyTorchRuntime:
             (batch, calls), (before, calls_before) = told, self._fixed
             given, fixed = (next((s for _, s in c if s is not None), "") for c in (calls, calls_before))
             raise ConfigurationError(
-                f"PyTorch's runtime fixes the shapes of messages in its first step: a micro-batch was {fixed} of a batch "
-                f"of {before}, now {given} of {batch}; make a second runtime for other shapes"
+                f"PyTorch's runtime fixes the shapes of messages in its first step: a micro-batch was {fixed} of a "
+                f"batch of {before}, now {given} of {batch}; make a second runtime for other shapes"
             )
         self._fixed = told
 
@@ -240,16 +254,12 @@ class _Called(nn.Module):
     def _answer_shapes(self, tensors: Sequence[Tensor], first_sequence: Tensor) -> Any:
         """PyTorch first asks each stage once for shapes, with memory as it finds it.
 
-        Whole numbers become zeros, which every embedding knows, and running statistics stay as they were.
+        Whole numbers become zeros, which every embedding knows, and copies of the running statistics take the blow.
         """
         self._asked = True
-        kept = [(buffer, buffer.clone()) for buffer in self.stage.buffers()]
-        usable = [t if t.is_floating_point() or self.index == 0 else torch.zeros_like(t) for t in tensors]
-        value = self._run(usable, first_sequence)
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
-        return value
+        usable = tuple(t if t.is_floating_point() or self.index == 0 else torch.zeros_like(t) for t in tensors)
+        buffers = {f"stage.{name}": buffer.clone() for name, buffer in self.stage.named_buffers()}
+        return torch.func.functional_call(self, buffers, usable, {"first_sequence": first_sequence})
 
     def _run(self, tensors: Sequence[Tensor], first_sequence: Tensor) -> Any:
         # Copies, so that a layer that works in place spoils no leaf and no neighbour's output.
@@ -324,6 +334,14 @@ def _refuse_lost_weights(schedule: Schedule, learning: Sequence[int]) -> None:
         )
 
 
+def _refuse_shared_gpus(places: Sequence[torch.device], backend: str) -> None:
+    if backend != "nccl" and any(place.type == "cuda" for place in places):
+        raise ConfigurationError(
+            f"PyTorch's runtime sends between GPUs with NCCL, which needs a GPU for each rank; the ranks have "
+            f"{', '.join(map(str, places))}; use device='cpu', or Pipeline, whose ranks can share a GPU"
+        )
+
+
 def _private_names() -> tuple[Any, Any]:
     """PipelineStage and _PipelineScheduleRuntime. Raises ConfigurationError where this torch has them not."""
     if not dist.is_available():
@@ -335,22 +353,7 @@ def _private_names() -> tuple[Any, Any]:
         _PipelineScheduleRuntime._load_csv  # noqa: B018
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            f"torch {torch.__version__} has no _PipelineScheduleRuntime with _load_csv in torch.distributed.pipelining: "
-            f"they are private there; this was tested with torch {TESTED}"
+            f"torch {torch.__version__} has no _PipelineScheduleRuntime with _load_csv: they are private in "
+            f"torch.distributed.pipelining; this was tested with torch {TESTED}"
         ) from error
     return PipelineStage, _PipelineScheduleRuntime
-
-
-def _load(runtime_class: Any, stages: list[Any], schedule: Schedule, table: str, loss: Callable[..., Tensor]) -> Any:
-    """PyTorch's runtime over this rank's stages, with the table in it."""
-    # Not scaled by 1 / m: the loss comes weighed.
-    runtime = runtime_class(stages, schedule.microbatches, loss_fn=loss, scale_grads=False)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "table.csv"
-        file.write_text(table, encoding="ascii")
-        try:
-            runtime._load_csv(str(file), format="compute_only")
-        except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ScheduleError(f"PyTorch's loader refuses schedule '{schedule.name}': {reason}") from error
-    return runtime

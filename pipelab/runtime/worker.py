@@ -219,10 +219,13 @@ class Worker:
         return self.inputs[i].copy_to(self.torch_device)
 
 
-def stage_error(error: Exception, device: int, action: Action) -> StageError:
-    """The error that reaches the caller: a StageError that is also of the original's type, where Python allows it."""
+def stage_error(error: Exception, device: int, action: Action, kind: str | None = None) -> StageError:
+    """The error that reaches the caller: a StageError that is also of the original's type, where Python allows it.
+
+    ``kind`` is that type's name, if ``error`` only stands for it.
+    """
     message = (
-        f"{type(error).__name__} on device {device}, stage {action.stage}, action {action}, micro-batch "
+        f"{kind or type(error).__name__} on device {device}, stage {action.stage}, action {action}, micro-batch "
         f"{action.microbatch}: {error}"
     )
     made: StageError

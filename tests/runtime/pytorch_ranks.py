@@ -1,10 +1,9 @@
-"""The program of the ranks in test_pytorch.py: every case in one launch; rank 0 prints what came out as JSON."""
+"""The program of the ranks in test_pytorch.py: every case in one launch; rank 0 writes what came out as JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-import traceback
 
 import torch
 import torch.distributed as dist
@@ -34,11 +33,11 @@ def whole(runtime) -> dict:
     return {name: grad for part in parts for name, grad in part.items()}
 
 
-def proof(make, schedule, *, loss=mse, batch=None, terms=None, steps=2, pipeline=True) -> dict:
+def proof(make, schedule, *, loss=mse, batch=None, steps=2, pipeline=True) -> dict:
     """Errors of PyTorch's runtime against the unsplit model, and against a Pipeline over the same processes."""
     inputs, targets = data() if batch is None else batch
     model = make()
-    runtime = pytorch_runtime(model, schedule, loss=loss, device="cpu", seed=3, loss_terms=terms)
+    runtime = pytorch_runtime(model, schedule, loss=loss, device="cpu", seed=3)
     found = {"loss": 0.0, "gradients": 0.0, "runtime": type(runtime.runtime).__name__}
     for step in range(steps):
         reference = unsplit_gradients(make(), loss, inputs, targets, seed=3, step=step)
@@ -49,7 +48,7 @@ def proof(make, schedule, *, loss=mse, batch=None, terms=None, steps=2, pipeline
             found["loss"] = max(found["loss"], abs(value - reference.loss))
         found["gradients"] = max(found["gradients"], gradient_error(whole(runtime), reference.gradients))
         if step == 0 and pipeline:
-            with Pipeline(make(), schedule, loss=loss, launch="processes", device="cpu", seed=3, loss_terms=terms) as p:
+            with Pipeline(make(), schedule, loss=loss, launch="processes", device="cpu", seed=3) as p:
                 report = p.step(inputs, targets)
                 found["against_pipeline"] = gradient_error(whole(runtime), whole(p))
                 found["loss_against_pipeline"] = abs(value - report.loss) if last else 0.0
@@ -70,6 +69,13 @@ def refusal(work) -> str:
     everyone = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, said)
     return everyone[0] if len(set(everyone)) == 1 else f"the ranks differ: {everyone}"
+
+
+def everywhere(value: float) -> float:
+    """The largest of all ranks' values."""
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return max(everyone)
 
 
 class Embeds(nn.Module):
@@ -106,6 +112,14 @@ def frozen() -> nn.Sequential:
     return model
 
 
+def normed() -> nn.Sequential:
+    """A BatchNorm in each stage; run with one micro-batch, so that it sees the whole batch."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+    ).double()
+
+
 def build_stage(s: int) -> nn.Module:
     torch.manual_seed(s)
     return nn.Linear(5 if s == 0 else 4, 3 if s == dist.get_world_size() - 1 else 4).double()
@@ -119,39 +133,51 @@ def cases_for_two() -> dict:
     fused = Schedule.from_csv(FUSED_TABLE, name="fused by hand")
 
     def other_shape():
-        runtime = pytorch_runtime(mlp(), build_schedule("1f1b", devices=2, microbatches=4), loss=mse, device="cpu")
-        runtime.step(x, y)
-        return runtime.step(x[:32], y[:32])
+        with pytorch_runtime(mlp(), one_f_one_b, loss=mse, device="cpu") as runtime:
+            runtime.step(x, y)
+            runtime.step(x[:32], y[:32])
 
-    def step_with(inputs, targets, schedule="1f1b"):
-        table = build_schedule(schedule, devices=2, microbatches=4)
-        return pytorch_runtime(mlp(), table, loss=mse, device="cpu").step(inputs, targets)
+    def step_with(inputs, targets, loss=mse):
+        with pytorch_runtime(mlp(), one_f_one_b, loss=loss, device="cpu") as runtime:
+            runtime.step(inputs, targets)
+
+    def statistics():
+        """What a step leaves in the second stage's running statistics, against the unsplit model's."""
+        model, own = normed(), normed()
+        with pytorch_runtime(
+            own, build_schedule("naive", devices=2, microbatches=1), loss=mse, device="cpu"
+        ) as runtime:
+            runtime.step(x, y)
+        model(x)
+        here = slice(0, 3) if dist.get_rank() == 0 else slice(3, 5)
+        pairs = zip(model[here].buffers(), own[here].buffers(), strict=True)
+        return max(float((a - b).abs().max()) for a, b in pairs)
 
     def built():
-        runtime = pytorch_runtime(build_stage, build_schedule("gpipe", devices=2, microbatches=4), loss=mse, device="cpu")
-        runtime.step(x, y)
+        with pytorch_runtime(build_stage, one_f_one_b, loss=mse, device="cpu") as runtime:
+            runtime.step(x, y)
         reference = unsplit_gradients(nn.Sequential(build_stage(0), build_stage(1)), mse, x, y).gradients
         renamed = {f"stages.{name}": grad for name, grad in reference.items()}
         return gradient_error(whole(runtime), renamed)
 
+    one_f_one_b = build_schedule("1f1b", devices=2, microbatches=4)
+    looped = build_schedule("interleaved", devices=2, microbatches=4, chunks=2)
     long = build_schedule("gpipe", devices=3, microbatches=3)
+    hidden = torch.where(torch.arange(64) < 16, -100, classes)
     return {
         "V by hand, split backwards": lambda: proof(mlp, v_table, batch=(x, y)),
         "fused by hand": lambda: proof(mlp, fused, batch=(x[:60], y[:60])),
         "V by hand, tuples": lambda: proof(tuple_net, v_table),
-        "tuples with dropout": lambda: proof(
-            lambda: tuple_net(dropout=0.3), build_schedule("interleaved", devices=2, microbatches=4, chunks=2)
-        ),
-        "numbers for an embedding, in-place layers": lambda: proof(
-            embeds, build_schedule("interleaved", devices=2, microbatches=4, chunks=2)
-        ),
+        "tuples with dropout": lambda: proof(lambda: tuple_net(dropout=0.3), looped),
+        "numbers for an embedding, in-place layers": lambda: proof(embeds, looped),
         "frozen layers": lambda: proof(frozen, build_schedule("gpipe", devices=2, microbatches=4), pipeline=False),
-        "ignored targets": lambda: proof(
-            mlp, build_schedule("1f1b", devices=2, microbatches=4), loss=nn.CrossEntropyLoss(), batch=(x, classes)
-        ),
+        "ignored targets": lambda: proof(mlp, one_f_one_b, loss=nn.CrossEntropyLoss(), batch=(x, classes)),
+        "batch statistics": lambda: proof(normed, build_schedule("naive", devices=2, microbatches=1), steps=1),
+        "running statistics": lambda: everywhere(statistics()),
         "build_stage": built,
         "frozen layers and split backwards": lambda: refusal(lambda: pytorch_runtime(frozen(), v_table, loss=mse)),
         "batch that m does not divide": lambda: refusal(lambda: step_with(x[:30], y[:30])),
+        "micro-batch without terms": lambda: refusal(lambda: step_with(x, hidden, nn.CrossEntropyLoss())),
         "no targets": lambda: refusal(lambda: step_with(x, None)),
         "other shape": lambda: refusal(other_shape),
         "other world": lambda: refusal(lambda: pytorch_runtime(mlp(), long, loss=mse, device="cpu")),
@@ -175,9 +201,8 @@ def main(file: str) -> None:
     for name, case in cases.items():
         try:
             found[name] = case()
-        except Exception:
-            print(name, flush=True)
-            traceback.print_exc()
+        except Exception as error:
+            error.add_note(f"in the case '{name}'")
             raise
     if dist.get_rank() == 0:
         with open(file, "w", encoding="utf-8") as out:

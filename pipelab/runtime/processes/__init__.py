@@ -38,7 +38,11 @@ def open_engine(
         return RemoteEngine(settings, model, cuts, device)
     schedule = settings.schedule
     peers = join(schedule.devices, device, group)
-    require_agreement(peers, settings, model, cuts)
-    here = schedule.stages_on(peers.rank)
-    stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
-    return peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))
+    try:
+        require_agreement(peers, settings, model, cuts)
+        here = schedule.stages_on(peers.rank)
+        stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
+        return peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))
+    except BaseException:
+        peers.close()
+        raise

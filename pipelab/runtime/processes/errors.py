@@ -59,7 +59,7 @@ class CarriedError:
         if self.place is not None and isinstance(error, Exception):
             device, action = self.place
             error.add_note(f"\nIn the process of device {device}:\n{self.trace}")
-            made = stage_error(error, device, Action.parse(action))
+            made = stage_error(error, device, Action.parse(action), self.kind)
             made.__cause__ = error
             return made
         if not isinstance(error, ConfigurationError | ScheduleError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -86,9 +87,11 @@ def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
     # Every rank adds one before any of them can have connected: the first p belong to the first pipeline.
     number = (store.add(f"{name}/made", 1) - 1) // len(ranks)
     try:
-        return Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
+        made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
     except RuntimeError as error:
         raise PipelabError(f"rank {dist.get_rank()} cannot connect to the others: {_first_line(error)}") from error
+    _open.add(made)
+    return made
 
 
 def _join_world() -> None:
@@ -113,7 +116,14 @@ def _join_world() -> None:
     atexit.register(_leave_world)
 
 
+_open: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
 def _leave_world() -> None:
+    """At Python's end: no thread may be in gloo then."""
+    for group in list(_open):
+        with suppress(Exception):
+            group.close()
     with suppress(Exception):
         dist.destroy_process_group()
 

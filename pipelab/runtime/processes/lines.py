@@ -42,6 +42,7 @@ class Line:
         self._other = int(self.peer > rank)
         self._sent: deque[tuple[list[Any], list[Tensor]]] = deque()
         self._waiting: queue.SimpleQueue[Any] | None = None
+        self._waiter: threading.Thread | None = None
 
     def send(self, tensors: list[Tensor]) -> None:
         """Start sending; the tensors are kept until it is done."""
@@ -53,7 +54,8 @@ class Line:
             return
         if self._waiting is None:  # gloo only says that a send is done to someone who waits for it
             self._waiting = queue.SimpleQueue()
-            threading.Thread(target=_wait_for_sends, args=(self._waiting,), daemon=True).start()
+            self._waiter = threading.Thread(target=_wait_for_sends, args=(self._waiting,), daemon=True)
+            self._waiter.start()
         self._waiting.put((works, tensors))
 
     def post(self, tensors: list[Tensor]) -> list[Any]:
@@ -67,6 +69,11 @@ class Line:
         if self.place.type == "cuda" and self.group is not None:
             self.group.abort()
         self.group, self._sent = None, deque()
+
+    def settle(self, seconds: float) -> None:
+        """After hanging up: wait for the thread that waits for sends; one in gloo must not meet Python's end."""
+        if self._waiter is not None:
+            self._waiter.join(seconds)
 
 
 def _wait_for_sends(waiting: queue.SimpleQueue[Any]) -> None:
@@ -96,6 +103,7 @@ class Lines:
         self.shapes: dict[Any, Any] = {}
         self._known: set[Channel] = set()
         self._lines: dict[Channel, Line] = {}
+        self._gone: list[Line] = []
 
     def __getitem__(self, channel: Channel) -> Line:
         return self._lines[channel]
@@ -122,10 +130,17 @@ class Lines:
     def hang_up(self) -> None:
         """Drop all groups, which ends the waits at the other ends."""
         self.cut = True
+        self._gone += self._lines.values()
         for line in self._lines.values():
             line.hang_up()
         self._lines.clear()
         self.meta = None
+
+    def settle(self) -> None:
+        """After hanging up for good: wait, shortly, until no thread of this rank is in a group any more."""
+        for line in self._gone:
+            line.settle(1.0)
+        self._gone.clear()
 
     def _warmed_up(self, channel: Channel) -> Line:
         store = dist.PrefixStore(f"{channel.kind}-{channel.source}-{channel.destination}", self._store)

@@ -108,6 +108,8 @@ class GroupWire:
                 "launch='threads'"
             )
         copies = [_bytes(tensor, self._lines.place) for tensor in payload.tensors if tensor.numel()]
+        if not copies:  # there is nothing in it, and it is waited for all the same
+            copies = [torch.zeros(1, dtype=torch.uint8, device=self._lines.place)]
         sent = time.perf_counter()
         if self._modelled:
             self._free_at[channel] = max(sent, self._free_at[channel]) + payload.size / self._bandwidth
@@ -190,7 +192,10 @@ class GroupWire:
         tensors = [torch.empty(shape, dtype=dtype, device=place) for shape, dtype in layout.tensors]
         stamp = torch.empty(1, dtype=torch.float64, device=place) if self._modelled else None
         whole = [*tensors, stamp] if stamp is not None else tensors
-        works = self._lines[channel].post([t.view(-1).view(torch.uint8) for t in whole if t.numel()])
+        room = [t.view(-1).view(torch.uint8) for t in whole if t.numel()]
+        if not any(t.numel() for t in tensors):
+            room.insert(0, torch.empty(1, dtype=torch.uint8, device=place))
+        works = self._lines[channel].post(room)
         incoming.posted.append((route, layout, tensors, stamp, works))
 
     def _tell(self, channel: Channel, layout: _Layout) -> None:

@@ -1,0 +1,218 @@
+"""What each rank runs in tests under torchrun: ``ranks.py FOLDER CASE...``; results go to FOLDER as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from pipelab import build_schedule
+from pipelab.errors import PipelabError
+from pipelab.models import transformer_stage
+from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
+from pipelab.runtime.processes import group as group_module
+from tests.runtime.small import data, mlp, mse, tuple_net
+
+RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def opened(model, schedule, **settings):
+    return Pipeline(model, schedule, loss=mse, launch="processes", device="cpu", **settings)
+
+
+def adam(named):
+    return torch.optim.Adam([p for _, p in named], lr=0.01)
+
+
+def said(work):
+    """What ``work`` raises, as text."""
+    try:
+        work()
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def parity():
+    """Every schedule, inputs on rank 0 and targets on the last rank only; whole weights gathered on rank 0."""
+    found = {}
+    for name in ("naive", "gpipe", "1f1b", "interleaved"):
+        m = 2 * SIZE if name == "interleaved" else 5
+        schedule = build_schedule(name, devices=SIZE, microbatches=m, recompute=name == "gpipe")
+        model, unsplit = (tuple_net(layers=2 * SIZE, dropout=0.1) for _ in range(2))
+        batches = [data(23, seed=seed) for seed in range(3)]
+        with opened(model, schedule, optimizer=adam, seed=3) as pipeline:
+            assert pipeline.rank == RANK
+            reference = unsplit_gradients(unsplit, mse, *batches[0], seed=3)
+            for step, (x, y) in enumerate(batches):
+                report = pipeline.step(x if RANK == 0 else None, y if RANK == SIZE - 1 else None)
+                if step == 0:
+                    grads = pipeline.gather(pipeline.gradients())
+                    first = report.loss
+            error = pipeline.verify(x if RANK == 0 else None, y if RANK == SIZE - 1 else None)
+            weights = pipeline.gather(pipeline.state_dict())
+        with Pipeline(unsplit, schedule, loss=mse, optimizer=adam, seed=3, device="cpu") as threads:
+            for x, y in batches:
+                same = threads.step(x, y)
+        found[name] = {
+            "loss": report.loss == same.loss and abs(first - reference.loss) < 1e-9,
+            "verify": error,
+            "messages": report.timeline.message_count,
+            "peaks": list(report.peak_activation_bytes) == list(same.peak_activation_bytes),
+        }
+        if RANK == 0:
+            found[name]["gradients"] = gradient_error(grads, reference.gradients)
+            found[name]["weights"] = all(torch.equal(weights[n], t) for n, t in unsplit.state_dict().items())
+        else:
+            assert grads is None
+    return found
+
+
+def local_stages():
+    """build_stage is called for the stages that live here, and for no others."""
+    built = []
+
+    def build_stage(s):
+        built.append(s)
+        return transformer_stage(s, 2 * SIZE, layers=2 * SIZE, width=8, heads=2, tokens=4).double()
+
+    schedule = build_schedule("interleaved", devices=SIZE, microbatches=SIZE)
+    with opened(build_stage, schedule) as pipeline:
+        names = [name for name, _ in pipeline.named_parameters()]
+        whole = pipeline.gather(pipeline.state_dict())
+        if whole is not None:
+            whole = {name: tensor + 1 for name, tensor in whole.items()}
+        everyones = [whole]
+        dist.broadcast_object_list(everyones)
+        pipeline.load_state_dict(everyones[0])
+        loaded = all(torch.equal(p, everyones[0][n]) for n, p in pipeline.named_parameters())
+        short = {name: t for name, t in everyones[0].items() if name != "head.norm.bias"}
+        refused = said(lambda: pipeline.load_state_dict(short))
+    return {"built": built, "names": names, "loaded": loaded, "refused": refused}
+
+
+def failures():
+    """An error on one rank is the same error on all, and the pipeline goes on."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    model, broken = mlp(), []
+    if RANK == SIZE - 1:
+        model[7].register_forward_pre_hook(lambda *_: None if broken else 1 / 0)
+    broken.append(1)
+    x, y = data(8)
+    found = {}
+    with opened(model, schedule, optimizer=adam) as pipeline:
+        found["good"] = pipeline.step(x, y).loss
+        broken.clear()
+        found["stage"] = said(lambda: pipeline.step(x, y))
+        broken.append(1)
+        found["again"] = pipeline.step(x, y).loss
+        found["batch"] = said(lambda: pipeline.step(x[: 8 - (RANK == 1)], y[: 8 - (RANK == 1)]))
+        found["inputs"] = said(lambda: pipeline.step(None, y))
+        found["what"] = said(lambda: pipeline.step(x, y) if RANK else pipeline.evaluate(x, y))
+        found["end"] = pipeline.step(x, y).loss
+    return found
+
+
+def disagreements():
+    """Ranks that build different things are told so before step 1."""
+    odd = RANK == SIZE - 1
+    one, other = (build_schedule(name, devices=SIZE, microbatches=4) for name in ("1f1b", "gpipe"))
+    swapped = one.to_csv().replace("0B0,0F2", "0F2,0B0", 1) if SIZE == 2 else one.to_csv()
+    renamed = type(one).from_csv(swapped, name="1f1b")
+    wider = mlp(width=7 if odd else 6)
+    return {
+        "schedule": said(lambda: opened(mlp(), other if odd else one)),
+        "slot": said(lambda: opened(mlp(), renamed if odd else one)),
+        "layers": said(lambda: opened(wider, one)),
+        "seed": said(lambda: opened(mlp(), one, seed=int(odd))),
+        "devices": said(lambda: opened(mlp(), build_schedule("1f1b", devices=SIZE + 1, microbatches=4))),
+        "fine": said(lambda: opened(mlp(), one).close()),
+    }
+
+
+def clocks():
+    """Ranks of another host, whose clock is 100 s ahead, come back in rank 0's time."""
+    ahead = 100.0 if SIZE // 2 <= RANK else 0.0
+    real = time.perf_counter
+    time.perf_counter = lambda: real() + ahead
+    group_module.host_id.cache_clear()
+    group_module.host_id = lambda: f"host {ahead}"
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    begun = real()
+    with opened(mlp(), schedule, clock="wall") as pipeline:
+        for _ in range(3):
+            report = pipeline.step(*data(8))
+        offsets, slack = pipeline._engine.peers.clock_offsets()
+        modelled = said(lambda: opened(mlp(), schedule, clock="wall", latency=0.1).step(*data(8)))
+    first = min(reading.host_start for log in report.logs for reading in log.readings)
+    last = max(reading.host_end for log in report.logs for reading in log.readings)
+    return {
+        "offsets": [round(offset) for offset in offsets],
+        "slack": slack,
+        "on rank 0's clock": begun <= first + 1 and last <= real() + 1,
+        "makespan": report.wall.makespan,
+        "bubble": report.timeline.bubble_fraction,
+        "modelled": modelled,
+    }
+
+
+def mesh():
+    """Two pipelines of two devices beside each other, each on half of the batch: data parallelism around them."""
+    grid = init_device_mesh("cpu", (SIZE // 2, 2), mesh_dim_names=("data", "pipeline"))
+    model, (x, y) = tuple_net(layers=6), data(16)
+    part = slice(8 * grid.get_local_rank("data"), 8 * grid.get_local_rank("data") + 8)
+    schedule = build_schedule("1f1b", devices=2, microbatches=4)
+    with opened(model, schedule, group=grid.get_group("pipeline")) as pipeline:
+        report = pipeline.step(x[part], y[part])
+        for _, parameter in pipeline.named_parameters():
+            dist.all_reduce(parameter.grad, group=grid.get_group("data"))
+            parameter.grad /= SIZE // 2
+        reference = unsplit_gradients(model, mse, x, y)
+        own = {name: reference.gradients[name] for name, _ in pipeline.named_parameters()}
+        error = gradient_error(pipeline.gradients(), own)
+        size = said(lambda: opened(mlp(), build_schedule("1f1b", 3, 3), group=grid.get_group("pipeline")))
+    return {"error": error, "rank": pipeline.rank, "messages": report.wall.message_count, "size": size}
+
+
+def dies():
+    """A rank that is gone is noticed by the others."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    pipeline = opened(mlp(), schedule)
+    pipeline.step(*data(8))
+    if RANK == 1:
+        os._exit(0)
+    return {"said": said(lambda: pipeline.step(*data(8)))}
+
+
+def frozen():
+    """Stage 0 is frozen: what comes back to it is empty, and still in order."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    model, twin = mlp(), mlp()
+    for net in (model, twin):
+        for parameter in net[: 8 // SIZE].parameters():
+            parameter.requires_grad_(False)
+    with opened(model, schedule, optimizer=adam) as pipeline:
+        losses = [pipeline.step(*data(8)).loss for _ in range(3)]
+    with Pipeline(twin, schedule, loss=mse, optimizer=adam, device="cpu") as threads:
+        return losses == [threads.step(*data(8)).loss for _ in range(3)]
+
+
+def main() -> None:
+    folder, *cases = sys.argv[1:]
+    results = {}
+    for case in cases:
+        try:
+            results[case] = globals()[case]()
+        except PipelabError as error:
+            results[case] = f"{type(error).__name__}: {error}"
+        Path(folder, f"{RANK}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

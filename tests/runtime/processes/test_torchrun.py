@@ -1,0 +1,207 @@
+"""The same Pipeline under torchrun: one node, two nodes on loopback."""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+RANKS = Path(__file__).with_name("ranks.py")
+
+
+def environment(**more):
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | more
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def agents(command, *, nodes=1, ranks=4, env=None, timeout=100):
+    """Run torchrun, one agent a node, and wait; returns them with their output."""
+    port = free_port()
+    each = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={ranks // nodes}"]
+    each += ["--master-addr=127.0.0.1", f"--master-port={port}", "--monitor-interval=0.1"]
+    running = [
+        subprocess.Popen(
+            [*each, f"--node-rank={node}", *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**(env or {})),
+        )
+        for node in range(nodes)
+    ]
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(running, outputs, strict=True)]
+
+
+def results(folder, *cases, nodes=1, ranks=4):
+    done = agents([RANKS, folder, *cases], nodes=nodes, ranks=ranks)
+    assert all(code == 0 for code, _, _ in done), done[0][2][-3000:]
+    files = [folder / f"{rank}.json" for rank in range(ranks)]
+    return [json.loads(file.read_text()) if file.exists() else None for file in files]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Two agents of two processes each."""
+    cases = ("parity", "local_stages", "failures", "frozen", "mesh", "disagreements", "clocks")
+    return results(tmp_path_factory.mktemp("four"), *cases, nodes=2, ranks=4)
+
+
+def test_two_nodes_give_what_threads_and_the_unsplit_model_give(four):
+    for rank, told in enumerate(four):
+        for name, found in told["parity"].items():
+            assert found["loss"], (rank, name)
+            assert found["verify"] < 1e-14
+            assert found["peaks"]
+            assert found["messages"] == {"naive": 6, "gpipe": 30, "1f1b": 30, "interleaved": 112}[name]
+    for found in four[0]["parity"].values():
+        assert found["gradients"] < 1e-12
+        assert found["weights"], "what rank 0 gathers is, bit for bit, what threads train"
+
+
+def test_layers_are_built_only_where_they_live(four):
+    for rank, told in enumerate(four):
+        found = told["local_stages"]
+        assert found["built"] == [rank, rank + 4]
+        assert {name.split(".")[1] for name in found["names"] if "layers" in name} == {str(rank), str(rank + 4)}
+        assert any(name.startswith("embed.") for name in found["names"]) == (rank == 0)
+        assert found["loaded"], "each rank takes its own from the whole model's state"
+        assert "the state does not match this model: head.norm.bias" in found["refused"]
+
+
+def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four):
+    for told in four:
+        found = told["failures"]
+        assert found["stage"].startswith("StageError: ZeroDivisionError on device 3, stage 3, action 3F0")
+        assert found["again"] < found["good"], "no rank has stepped, and all go on"
+        assert "disagree about the number of sequences: 8 on rank 0, 7 on rank 1" in found["batch"]
+        assert "inputs must be a tensor or a tuple of tensors, got NoneType" in found["inputs"]
+        assert "disagree about what to run: 'evaluate' on rank 0, 'step' on rank 1" in found["what"]
+        assert found["end"] < found["again"]
+
+
+def test_a_frozen_first_stage_is_waited_for(four):
+    """Its gradient messages are empty: once they were not sent at all, and used before they were there."""
+    assert all(told["frozen"] for told in four)
+
+
+def test_ranks_that_build_different_things_are_told_the_difference(four):
+    for told in four:
+        found = told["disagreements"]
+        assert "rank 0 has '1f1b' for 4 devices, 4 micro-batches, rank 3 has 'gpipe'" in found["schedule"]
+        assert "0.0.weight is float64[6, 5] on rank 0 and float64[7, 5] on rank 3" in found["layers"]
+        assert "seed is 0 on rank 0 and 1 on rank 3" in found["seed"]
+        assert "the schedule has 5 devices, but 4 processes were started" in found["devices"]
+        assert found["fine"] == "nothing was raised"
+
+
+def test_clocks_of_two_hosts_are_aligned(four):
+    for told in four:
+        found = told["clocks"]
+        assert found["offsets"] == [0, 0, -100, -100]
+        assert 0 < found["slack"] < 0.1
+        assert found["on rank 0's clock"]
+        assert 0 < found["makespan"] < 50, "not a hundred seconds apart"
+        assert "a link is modelled between processes of one host only" in found["modelled"]
+
+
+def test_data_parallelism_fits_around_it(four):
+    for rank, told in enumerate(four):
+        found = told["mesh"]
+        assert found["error"] < 1e-14
+        assert found["rank"] == rank % 2, "ranks count within the pipeline's own group"
+        assert "the schedule has 3 devices, but 2 processes were started" in found["size"]
+
+
+def test_a_slot_that_differs_is_named(tmp_path):
+    found = results(tmp_path, "disagreements", ranks=2)
+    for told in found:
+        assert "slot 2 of device 0 is 0B0 on rank 0 and 0F2 on rank 1" in told["disagreements"]["slot"]
+
+
+def test_a_rank_that_is_gone_is_noticed_by_the_others(tmp_path):
+    found = results(tmp_path, "dies", ranks=3)
+    for rank in (0, 2):
+        assert "a process of this pipeline is gone, or the network between them" in found[rank]["dies"]["said"]
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+SMALL = shlex.split("--layers 4 --width 16 --heads 2 --tokens 8 --batch 8 --dtype float64 --steps 2")
+
+
+def test_pipelab_run_joins_the_group_and_only_rank_0_speaks(tmp_path):
+    command = ["-m", "pipelab", "run", "1f1b", "-m", "4", *SMALL, "--json", "-", "--trace", tmp_path / "trace.json"]
+    ((code, out, _),) = agents(command, ranks=2)
+    assert code == 0
+    found = json.loads(out)
+    assert (found["devices"], found["launch"]) == (2, "processes")
+    assert found["max_gradient_error"] < 1e-12
+    assert found["measured"]["messages"] == 8
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+@pytest.mark.parametrize(
+    ("command", "env", "message"),
+    [
+        (["1f1b", "-p", "4"], {}, "the schedule has 4 devices, but 2 processes were started"),
+        (["interleaved", "-m", "3"], {}, "interleaved needs m divisible by p: m = 3, p = 2; try 2 or 4"),
+        (["1f1b", "--launch", "threads"], {}, "--launch threads runs all devices in one process"),
+        (["1f1b"], {"GLOO_SOCKET_IFNAME": "eth77"}, "GLOO_SOCKET_IFNAME=eth77: this host has no network interface"),
+    ],
+)
+def test_what_cannot_work_under_torchrun_is_one_sentence(command, env, message):
+    ((code, _, err),) = agents(["-m", "pipelab", "run", *command, *SMALL], ranks=2, env=env)
+    assert code != 0
+    lines = [line for line in err.splitlines() if line.startswith("pipelab")]
+    assert any(message in line for line in lines), err[-2000:]
+    assert "pipelab/__main__.py" not in err, "a sentence, and no traceback of ours"
+
+
+def test_a_port_that_is_in_use_is_a_sentence():
+    """Started by hand: rank 0 cannot listen where something else does."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        env = environment(RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        command = [sys.executable, "-m", "pipelab", "run", "1f1b", *SMALL]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert f"rank 0 of 2 cannot join the others at 127.0.0.1:{port}" in done.stderr
+    assert "Is the port free there" in done.stderr
+
+
+def test_a_half_set_environment_is_a_sentence():
+    env = environment(RANK="0", WORLD_SIZE="2")
+    env.pop("MASTER_ADDR", None)
+    command = [sys.executable, "-m", "pipelab", "run", "1f1b", *SMALL]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT" in done.stderr
+
+
+def test_the_ten_line_script_runs_with_torchrun_and_without():
+    script = ROOT / "examples" / "train.py"
+    text = script.read_text().replace("TransformerLM()", "TransformerLM(layers=4, width=16, heads=2)")
+    small = text.replace("range(10)", "range(2)")
+    assert small != text
+    alone = subprocess.run(
+        [sys.executable, "-c", small], env=environment(), capture_output=True, text=True, timeout=100
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.count("loss") == 2
+    ((code, out, err),) = agents(["--no-python", sys.executable, "-c", small])
+    assert code == 0, err
+    assert out == alone.stdout
