@@ -88,6 +88,8 @@ class Experiment:
         """Plain data for ``--json``."""
         schedule = self.measured.schedule
         measured = self.measured.figures() | {"peak_activation_bytes": list(self.report.peak_activation_bytes)}
+        if any(self.report.peak_allocated_bytes):
+            measured["peak_allocated_bytes"] = list(self.report.peak_allocated_bytes)
         result = {
             "schedule": schedule.name,
             "devices": schedule.devices,

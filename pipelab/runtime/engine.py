@@ -24,7 +24,7 @@ from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
 from pipelab.runtime.assembly import named_parameters, named_state, refuse_redrawn_masks, warn_of_batch_statistics
 from pipelab.runtime.clocks import make_meter
-from pipelab.runtime.memory import MemoryMeter
+from pipelab.runtime.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.named import Named
 from pipelab.runtime.optimizers import make_optimizers, step_schedulers
@@ -100,6 +100,7 @@ class Engine(Named):
         warn_of_batch_statistics(self._stages, self.schedule.microbatches)
         self._replicas = self._place()
         self._memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in peers.own}
+        self._allocators: dict[int, AllocatorPeak] = {}
         self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
         self._histories: dict[Any, CostHistory] = {}
         self._fit = FitCheck(self._stages, loss)
@@ -234,6 +235,7 @@ class Engine(Named):
             step=self.step_number,
             worker_cpu_seconds=used if on_cpu else math.nan,
             peak_activation_bytes=tuple(log.peak for log in merged),
+            peak_allocated_bytes=tuple(log.allocated for log in merged),
             gradient_norm=norm,
             outputs=None if training else _join(workers, schedule),
         )
@@ -314,6 +316,7 @@ class Engine(Named):
         cpu: dict[int, float] = {}
 
         def work() -> None:
+            self._allocators = {r: AllocatorPeak(self.places[r]) for r in self.peers.own if self._has_own_allocator(r)}
             try:
                 workers.extend(self._make_workers(schedule, plans, wire, ambient, ready, sizes, training))
                 runs = [partial(ambient.run, worker.run, worker.torch_device) for worker in workers]
@@ -332,6 +335,10 @@ class Engine(Named):
             self._wire = None
             wire.close()
         return workers, cpu
+
+    def _has_own_allocator(self, r: int) -> bool:
+        here = [self.places[other] for other in self.peers.own]
+        return self.places[r].type == "cuda" and here.count(self.places[r]) == 1
 
     @property
     def _on_cpu(self) -> bool:
@@ -382,6 +389,8 @@ class Engine(Named):
         for worker in workers:
             worker.log.readings = worker.meter.readings()
             worker.log.peak = self._memory[worker.device].peak
+            allocator = self._allocators.get(worker.device)
+            worker.log.allocated = None if allocator is None else allocator.read()
             logs[worker.device] = worker.log
         last = schedule.stages - 1
         homes = [worker for worker in workers if last in worker.runners]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MemoryMeter", "Sample"]
+__all__ = ["AllocatorPeak", "MemoryMeter", "Sample"]
 
 
 @dataclass(slots=True)
@@ -86,6 +86,19 @@ class MemoryMeter:
             else:
                 del self._count[key]
                 self.held -= size
+
+
+class AllocatorPeak:
+    """The CUDA allocator's own figure: its peak from now on, above what it holds now."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        torch.cuda.reset_peak_memory_stats(device)
+        self._before = torch.cuda.memory_allocated(device)
+
+    def read(self) -> int:
+        """Bytes."""
+        return torch.cuda.max_memory_allocated(self._device) - self._before
 
 
 class _Held:

@@ -46,6 +46,9 @@ class StepReport:
     bandwidth: float
     peak_activation_bytes: tuple[int, ...]
     worker_cpu_seconds: float
+    peak_allocated_bytes: tuple[int | None, ...] = ()
+    """What the CUDA allocator's own peak was above what it held before the step, one entry a device; None where it
+    cannot be told: on a CPU, or on a GPU that several devices of one process share."""
     gradient_norm: float | None = None
     outputs: Any = field(default=None, repr=False)
 

@@ -113,6 +113,8 @@ class DeviceLog:
     update_cost: float = 0.0
     peak: int = 0
     """Most bytes of activations held."""
+    allocated: int | None = None
+    """What the CUDA allocator's own peak adds to what it held before; None on a CPU, or a GPU shared in one process."""
 
 
 class Worker:

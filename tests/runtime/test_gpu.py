@@ -74,3 +74,51 @@ def test_the_allocators_peak_falls_with_1f1b_against_gpipe():
         run(name, "cuda:0", layers=48)
         peaks[name] = torch.cuda.max_memory_allocated() - before
     assert peaks["1f1b"] < 0.85 * peaks["gpipe"]
+
+
+# ---- one process per device ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_four_processes_on_one_gpu_give_the_unsplit_gradient(name, recompute):
+    """Ranks that share a GPU send through the host, over gloo."""
+    run(name, "cuda:0", launch="processes", recompute=recompute)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_processes_with_a_gpu_each_give_the_unsplit_gradient(name):
+    """Over NCCL, which needs a GPU for each rank."""
+    if torch.cuda.device_count() < 4:
+        pytest.skip(f"needs 4 GPUs, {torch.cuda.device_count()} present")
+    run(name, "cuda", launch="processes", steps=3)
+
+
+def test_processes_on_one_gpu_take_turns_under_the_device_clock():
+    report = run("gpipe", "cuda:0", launch="processes", steps=6, layers=48)
+    assert all(cost > 0 for row in report.slot_costs.slots for cost in row)
+    assert report.timeline.bubble_fraction == pytest.approx(3 / 7, abs=0.06)
+    spans = sorted((s.start, s.end) for s in report.wall.spans)
+    assert all(a[1] <= b[0] + 1e-4 for a, b in pairwise(spans)), "one at a time"
+
+
+def test_the_allocators_of_four_processes_peak_4_3_2_1_under_1f1b():
+    report = run("1f1b", "cuda:0", launch="processes", layers=48, steps=3)
+    peaks = report.peak_allocated_bytes
+    assert None not in peaks
+    assert [round(peak / peaks[3]) for peak in peaks] == [4, 3, 2, 1]
+
+
+def test_weights_trained_on_a_gpu_come_back_to_the_callers_model_on_the_cpu():
+    model, twin = (TransformerLM(layers=4, width=16, heads=2).double() for _ in range(2))
+    schedule = build_schedule("1f1b", devices=2, microbatches=4)
+    settings = {"loss": next_byte_loss, "optimizer": lambda n: torch.optim.SGD([p for _, p in n], lr=0.1)}
+    with Pipeline(model, schedule, launch="processes", device="cuda:0", **settings) as pipeline:
+        for step in range(3):
+            pipeline.step(*text_batch(step))
+        assert {p.device.type for p in model.parameters()} == {"cpu"}
+    threads = Pipeline(twin, schedule, device="cpu", **settings)
+    for step in range(3):
+        threads.step(*text_batch(step))
+    for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert float((a - b).abs().max()) < 1e-9, name
