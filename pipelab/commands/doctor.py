@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 
 import torch
+import torch.distributed as dist
 
 from pipelab import __version__
 from pipelab.runtime.allocator import keep_freed_memory
@@ -20,10 +22,11 @@ def examine() -> str:
     lines = [
         f"pipelab {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{platform.system()} {platform.machine()}",
-        f"cores    {cores}",
-        f"memory   {_memory()}",
-        f"GPUs     {gpus}" + "".join(f"\n         cuda:{i}  {torch.cuda.get_device_name(i)}" for i in range(gpus)),
+        f"cores      {cores}",
+        f"memory     {_memory()}",
+        f"GPUs       {gpus}" + "".join(f"\n           cuda:{i}  {torch.cuda.get_device_name(i)}" for i in range(gpus)),
     ]
+    lines.append(f"processes  {_processes()}")
     advice = []
     if gpus == 0:
         advice.append(
@@ -42,6 +45,15 @@ def examine() -> str:
     if gpus == 0 and not keep_freed_memory():
         advice.append("Freed memory cannot be kept between steps with this C library; first touches may be measured.")
     return "\n".join([*lines, "", *advice]) + "\n"
+
+
+def _processes() -> str:
+    """What launch="processes" has to work with."""
+    if not dist.is_available():
+        return "none: this torch was built without torch.distributed"
+    carriers = ["gloo"] + (["nccl"] if dist.is_nccl_available() else [])
+    start = "forked from a warm server" if sys.platform == "linux" else "each starts a Python of its own"
+    return f"joined by {' or '.join(carriers)}, {start}"
 
 
 def _memory() -> str:
