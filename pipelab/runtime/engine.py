@@ -45,6 +45,9 @@ from pipelab.simulation.costs import Costs
 
 __all__ = ["Engine"]
 
+ANCHOR = 1e-3
+"""How far times that a GPU has stamped may be off the host's clock (seconds)."""
+
 
 @dataclass(frozen=True)
 class _Call:
@@ -72,6 +75,34 @@ class _Part:
     logs: dict[int, DeviceLog]
     loss: Tensor | None
     cpu: float
+
+
+class _Stop:
+    """Where an interrupt meets the wire of the step that runs; shared by an engine and its rehearsals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wire: StepWire | None = None
+        self._wanted = False
+
+    def interrupt(self) -> None:
+        """Stop the step that is running, or the next."""
+        with self._lock:
+            self._wanted = True
+            if self._wire is not None:
+                self._wire.interrupt()
+
+    def watch(self, wire: StepWire) -> None:
+        """A step begins."""
+        with self._lock:
+            self._wire = wire
+            if self._wanted:
+                wire.interrupt()
+
+    def forget(self) -> None:
+        """A step is over."""
+        with self._lock:
+            self._wire, self._wanted = None, False
 
 
 class Engine(Named):
@@ -105,7 +136,7 @@ class Engine(Named):
         self._histories: dict[Any, CostHistory] = {}
         self._fit = FitCheck(self._stages, loss)
         self._running = threading.Lock()
-        self._wire: StepWire | None = None
+        self._stop = _Stop()
         self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas)
 
     # ---- what a Pipeline asks for --------------------------------------------------------------------------------
@@ -174,10 +205,12 @@ class Engine(Named):
         self.peers.agree(work)
 
     def interrupt(self) -> None:
-        """Stop the step that is running, if one is; callable from another thread."""
-        wire = self._wire
-        if wire is not None:
-            wire.interrupt()
+        """Stop the step that is running or about to; callable from another thread."""
+        self._stop.interrupt()
+
+    def resume(self) -> None:
+        """Forget an interrupt that came too late to stop anything."""
+        self._stop.forget()
 
     def close(self) -> None:
         """Let go of connections."""
@@ -218,7 +251,9 @@ class Engine(Named):
                     logs[r].update_cost = cost
         offsets, slack = self.peers.clock_offsets()
         of_process = [offsets[k] for k, part in enumerate(parts) for _ in part.logs]
-        merged = merge_logs([logs[r] for r in range(schedule.devices)], of_process)
+        in_order = [logs[r] for r in range(schedule.devices)]
+        merged = merge_logs(in_order, of_process, on_device=self.peers.asynchronous)
+        slack += ANCHOR if self.peers.asynchronous else 0.0
         verify_order(schedule, merged, slack)
         history = self._histories.setdefault((training, batch), CostHistory(self.settings.window))
         on_cpu = all(place.type == "cpu" for place in self.places)
@@ -310,7 +345,7 @@ class Engine(Named):
             outstanding=self.settings.outstanding,
             **link,
         )
-        self._wire = wire
+        self._stop.watch(wire)
         ambient = Ambient([self.places[r] for r in self.peers.own])
         workers: list[Worker] = []
         cpu: dict[int, float] = {}
@@ -332,7 +367,7 @@ class Engine(Named):
             wire.abort()
             raise
         finally:
-            self._wire = None
+            self._stop.forget()
             wire.close()
         return workers, cpu
 

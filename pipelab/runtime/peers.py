@@ -38,6 +38,8 @@ class Peers(Protocol):
 
     own: tuple[int, ...]
     """The devices that this process drives."""
+    asynchronous: bool
+    """Whether the host runs ahead of its messages (NCCL): then only the device's own times say what came first."""
 
     def exchange(self, value: T) -> list[T]:
         """Everyone's value, one entry a process, in the order of devices."""
@@ -83,6 +85,8 @@ class Peers(Protocol):
 
 class Alone:
     """One process drives all devices, a thread each."""
+
+    asynchronous = False
 
     def __init__(self, devices: int) -> None:
         self.own = tuple(range(devices))

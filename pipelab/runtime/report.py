@@ -11,9 +11,10 @@ from statistics import median
 from typing import Any
 
 from pipelab.errors import PipelabError
-from pipelab.runtime.worker import DeviceLog
+from pipelab.runtime.worker import Delivery, DeviceLog
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel
 from pipelab.simulation.costs import Costs, SlotCosts
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
@@ -153,8 +154,14 @@ class _GivenCosts:
         return self.sizes.get((producer, kind), 0.0)
 
 
-def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float]) -> list[DeviceLog]:
-    """All devices' logs on one clock, with each message's time of sending; ``offsets[r]`` is added to device r's."""
+def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float], *, on_device: bool = False) -> list[DeviceLog]:
+    """All devices' logs on one clock, with each message's time of sending; ``offsets[r]`` is added to device r's.
+
+    ``on_device``: hosts only enqueue, also their sends and receives. A message then lies, on the device's own clock,
+    between the end of the slot that sent it and the start of the one that needed it.
+    """
+    if on_device:
+        logs = [_on_device(log, logs) for log in logs]
     merged = []
     sent = {
         channel: iter([time + offset for time in times])
@@ -178,6 +185,20 @@ def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float]) -> list[Devi
         ]
         merged.append(replace(log, readings=readings, deliveries=deliveries))
     return merged
+
+
+def _on_device(log: DeviceLog, logs: Sequence[DeviceLog]) -> DeviceLog:
+    readings = [replace(r, host_start=r.start, host_end=r.end) for r in log.readings]
+    deliveries: list[Delivery] = []
+    sent: dict[Channel, list[float]] = {}
+    for d in log.deliveries:
+        needed = log.readings[d.route.needed_by[1]].start
+        deliveries.append(replace(d, ready=needed, taken=needed))
+    for other in logs:
+        for d in other.deliveries:
+            if logs[d.channel.source] is log:
+                sent.setdefault(d.channel, []).append(log.readings[d.route.sent_by[1]].end)
+    return replace(log, readings=readings, deliveries=deliveries, sent=sent)
 
 
 def verify_order(schedule: Schedule, logs: Sequence[DeviceLog], slack: float = 0.0) -> None:

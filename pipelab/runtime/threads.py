@@ -67,6 +67,8 @@ def run_threads(
     happens on KeyboardInterrupt: no thread outlives this call.
     """
     outcomes = [Outcome() for _ in work]
+    # A join that is interrupted may take a thread for ended that is not.
+    ended = [threading.Event() for _ in work]
 
     def body(number: int) -> None:
         outcome = outcomes[number]
@@ -77,6 +79,7 @@ def run_threads(
             outcome.error, outcome.failed_at = error, time.perf_counter()
             abort()
         outcome.cpu = time.thread_time() - begun
+        ended[number].set()
 
     with _one_intra_op_thread(one_core_each):
         threads = [
@@ -86,13 +89,13 @@ def run_threads(
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            for one in ended:
+                one.wait()
         except BaseException:
             abort()
-            for thread in threads:
+            for thread, one in zip(threads, ended, strict=True):
                 if thread.ident is not None:
-                    thread.join()
+                    one.wait()
             raise
     failed = [o for o in outcomes if o.error is not None and not isinstance(o.error, Aborted)]
     if failed:

@@ -74,6 +74,7 @@ class Group:
         own_gpu_each = all(p.type == "cuda" for p in self.places) and len(set(told)) == size
         self.backend = "nccl" if own_gpu_each and dist.is_nccl_available() else "gloo"
         """What carries the tensors."""
+        self.asynchronous = self.backend == "nccl"
         self._prefix = prefix
         self._lines = self._new_lines(0)
         self._locks: dict[torch.device, _FileLock] = {}

@@ -62,6 +62,14 @@ class Line:
         """Start receiving into ``tensors``; returns what to wait for."""
         return [self.group.recv([tensor], self._other, 0) for tensor in tensors]
 
+    def wait(self, works: list[Any]) -> None:
+        """Until they are done; on a GPU its stream waits, not the host."""
+        for work in works:
+            if self.place.type == "cuda":
+                work.wait()
+            else:
+                work.wait(FOREVER)
+
     def hang_up(self) -> None:
         """Drop the group."""
         if self._waiting is not None:

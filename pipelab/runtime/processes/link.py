@@ -7,6 +7,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Link"]
@@ -62,7 +63,13 @@ class Link:
             raise EOFError(str(error)) from None
 
     def close(self) -> None:
-        """Close this end; the other end's ``receive`` raises EOFError."""
+        """Hang up: the other end's ``receive`` raises EOFError, even if a forked child still holds this end."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def drop(self) -> None:
+        """Close this process's hold on an end that another process goes on using."""
         self._socket.close()
 
     def _read(self, size: int) -> bytearray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -16,14 +15,18 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import connection
+from typing import Any, TypeVar
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.server import start_server
 
-__all__ = ["Pool", "lease", "release", "stop_all"]
+__all__ = ["Pool", "lease", "release", "shielded", "stop_all"]
+
+T = TypeVar("T")
 
 LINGER = 2.0
 """Seconds that idle processes wait for another pipeline."""
@@ -38,55 +41,55 @@ class Pool:
     def __init__(self, size: int, server: Link) -> None:
         self.size, self.users, self.broken = size, 0, ""
         self._lock = threading.Lock()
-        self._server = server
+        self._server, self._number = server, 0
         pairs = [Link.pair() for _ in range(size)]
         self._links = [here for here, _ in pairs]
         server.send(("start", None), [there.fileno() for _, there in pairs])
         (self.pids, self.slow), _ = server.receive()
         for _, there in pairs:
-            there.close()
+            there.drop()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
             asked = [(r, size, port, os.getcwd()) for r in range(size)]
             self.call("join", asked, [[listening.fileno()], *[[]] * (size - 1)])
 
     def call(
-        self, name: str, arguments: Sequence[Any], files: Sequence[_FILES] | None = None
-    ) -> tuple[list[tuple[Any, list[int]]], bool]:
-        """(each rank's (value, files), whether the caller wanted to interrupt it).
+        self,
+        name: str,
+        arguments: Sequence[Any],
+        files: Sequence[_FILES] | None = None,
+        unwanted: threading.Event | None = None,
+    ) -> list[tuple[Any, list[int]]]:
+        """Each rank's (value, files). Raises what went wrong on the first rank where something did.
 
-        Raises what went wrong on the first rank where something did. Ctrl-C stops the ranks, then is raised here;
-        unless they had all finished already.
+        Once ``unwanted`` is set the ranks are asked to stop; those that have finished stay finished. Call it through
+        :func:`shielded`: a KeyboardInterrupt in the middle of a message would be the end of the line.
         """
         with self._lock:
             self._require_alive()
-            interrupted = False
+            self._number += 1
             for r, link in enumerate(self._links):
                 try:
-                    link.send((name, arguments[r]), files[r] if files is not None else ())
+                    link.send((name, arguments[r], self._number), files[r] if files is not None else ())
                 except EOFError:
                     raise self._died(r) from None
             replies: dict[int, Any] = {}
             deadline: float | None = None
             while len(replies) < self.size:
-                try:
-                    self._collect(replies, deadline)
-                except KeyboardInterrupt:
-                    if interrupted:
-                        self.kill("it was interrupted twice")
-                        raise
-                    interrupted, deadline = True, time.monotonic() + GRACE
+                self._collect(replies, None if unwanted is None else 0.05)
+                if unwanted is None or not unwanted.is_set() or len(replies) == self.size:
+                    continue
+                if deadline is None:
+                    deadline = time.monotonic() + GRACE
                     for link in self._links:
-                        link.send(("interrupt", None))
-                except TimeoutError:
+                        link.send(("interrupt", None, self._number))
+                elif time.monotonic() > deadline:
                     self.kill("a stage did not stop when it was interrupted")
-                    raise KeyboardInterrupt from None
+                    self._require_alive()
             errors = [found for found, _ in replies.values() if found[0] == "error"]
-            if errors and interrupted:
-                raise KeyboardInterrupt
             if errors:
                 raise min(errors, key=lambda found: found[1].echo)[1].rebuild()
-            return [(replies[r][0][1], replies[r][1]) for r in range(self.size)], interrupted
+            return [(replies[r][0][1], replies[r][1]) for r in range(self.size)]
 
     def kill(self, reason: str) -> None:
         """End all processes now."""
@@ -104,17 +107,16 @@ class Pool:
         for link in self._links:
             link.close()
 
-    def _collect(self, replies: dict[int, Any], deadline: float | None) -> None:
-        waiting = {self._links[r]: r for r in range(self.size) if r not in replies}
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select(list(waiting), [], [], timeout)
-        if not ready:
-            raise TimeoutError
-        for link in ready:
+    def _collect(self, replies: dict[int, Any], timeout: float | None) -> None:
+        """Take the replies that have come, waiting up to ``timeout`` seconds for one."""
+        waiting = {self._links[r].fileno(): r for r in range(self.size) if r not in replies}
+        for number in connection.wait(list(waiting), timeout):
+            assert isinstance(number, int)
+            r = waiting[number]
             try:
-                replies[waiting[link]] = link.receive()
+                replies[r] = self._links[r].receive()
             except EOFError:
-                raise self._died(waiting[link]) from None
+                raise self._died(r) from None
 
     def _require_alive(self) -> None:
         if self.broken:
@@ -124,23 +126,60 @@ class Pool:
             )
 
     def _died(self, rank: int) -> PipelabError:
-        """A rank has ended by itself: end the others, and say how."""
-        how = "has ended"
-        for _ in range(20):
-            self._server.send(("code", self.pids[rank]))
-            code, _ = self._server.receive()
-            if code is not None:
-                how = f"was ended by signal {-code} ({_signal_name(-code)})" if code < 0 else f"has exited with {code}"
-                break
-            time.sleep(0.05)
-        if "SIGKILL" in how:
-            how += ", as a system does that runs out of memory"
-        self.kill(f"the process of device {rank} {how}")
+        """A rank has ended: end the others, and say how."""
+        if not self.broken:  # else they have been stopped from here, in the middle of a call
+            how = "has ended"
+            with suppress(EOFError):  # the fork server may have gone, too
+                how = self._how_it_ended(self.pids[rank])
+            self.kill(f"the process of device {rank} {how}")
         try:
             self._require_alive()
         except PipelabError as error:
             return error
         raise AssertionError
+
+    def _how_it_ended(self, pid: int) -> str:
+        for _ in range(20):
+            self._server.send(("code", pid))
+            code, _ = self._server.receive()
+            if code is not None:
+                break
+            time.sleep(0.05)
+        if code is None or code >= 0:
+            return "has ended" if code is None else f"has exited with {code}"
+        hint = ", as a system does that runs out of memory" if -code == signal.SIGKILL else ""
+        return f"was ended by signal {-code} ({_signal_name(-code)}){hint}"
+
+
+def shielded(work: Callable[[threading.Event], T]) -> T:
+    """Do ``work`` in a thread, where no KeyboardInterrupt can cut it in two.
+
+    One that comes meanwhile sets the event that ``work`` gets, and is raised once the work is over.
+    """
+    unwanted = threading.Event()
+    done = threading.Event()  # a join that is interrupted may take the thread for ended
+    outcome: list[Any] = []
+
+    def body() -> None:
+        try:
+            outcome[:] = [work(unwanted), None]
+        except BaseException as error:  # noqa: BLE001 (it is raised again in the caller's thread)
+            outcome[:] = [None, error]
+        done.set()
+
+    threading.Thread(target=body, name="pipelab processes", daemon=True).start()
+    while not done.is_set():
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            unwanted.set()
+    result, error = outcome
+    if unwanted.is_set():
+        raise KeyboardInterrupt
+    if error is not None:
+        raise error
+    found: T = result
+    return found
 
 
 class _Pools:
@@ -185,7 +224,7 @@ def lease(size: int) -> Pool:
                 warnings.warn(
                     f"processes cannot be forked here ({pool.slow}): each starts a Python of its own, "
                     "which takes seconds",
-                    stacklevel=5,
+                    stacklevel=1,
                 )
         pool.users += 1
         return pool
@@ -230,7 +269,11 @@ def _stop_server() -> None:
         process, link = _here.server
         link.close()
         _here.server = None
-        process.wait()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _signal_name(number: int) -> str:

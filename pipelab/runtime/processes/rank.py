@@ -88,7 +88,8 @@ def main(number: int) -> None:
     rank, commands = _Rank(), queue.SimpleQueue[Any]()
     threading.Thread(target=_listen, args=(link, parent, rank, commands), daemon=True).start()
     while True:
-        (name, argument), files = commands.get()
+        (name, argument, number), files = commands.get()
+        rank.begin(number)
         reply_files: Sequence[int] = ()
         try:
             value, block = getattr(rank, name)(argument, files)
@@ -116,7 +117,7 @@ def _listen(link: Link, parent: int, rank: _Rank, commands: queue.SimpleQueue[An
             except EOFError:
                 os._exit(0)
             if message[0] == "interrupt":
-                rank.interrupt()
+                rank.interrupt(message[2])
             else:
                 commands.put((message, files))
 
@@ -162,12 +163,18 @@ class _Rank:
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
+        self._number, self._unwanted = 0, 0
         self._running: Engine | None = None
 
-    def interrupt(self) -> None:
-        """Stop what runs."""
+    def begin(self, number: int) -> None:
+        """The next command is number ``number``."""
+        self._number = number
+
+    def interrupt(self, number: int) -> None:
+        """Stop command ``number``, if that is still running or still to come."""
+        self._unwanted = number
         engine = self._running
-        if engine is not None:
+        if engine is not None and number == self._number:
             engine.interrupt()
 
     def join(self, argument: tuple[int, int, int, str], files: list[int]) -> tuple[int, None]:
@@ -227,7 +234,10 @@ class _Rank:
         opened.pull()
         _set_flags(engine, opened.parameters, given.flags)
         engine.step_number = given.number
+        engine.resume()
         self._running = engine
+        if self._unwanted == self._number:  # it was heard before this began
+            engine.interrupt()
         try:
             with _ambient(given):
                 value = getattr(engine, what)(inputs, targets, *more)
@@ -264,10 +274,10 @@ def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
 
     def restore(number: int) -> Tensor:
         place, parameter, requires_grad = skeleton.tensors[number]
-        if number not in made:
+        if place not in made:  # a tied parameter is met twice, and stays one
             shared = block.tensors[place]
-            made[number] = nn.Parameter(shared, requires_grad) if parameter else shared
-        return made[number]
+            made[place] = nn.Parameter(shared, requires_grad) if parameter else shared
+        return made[place]
 
     stage: nn.Module = unpack(skeleton.data, restore)
     return stage

@@ -27,7 +27,7 @@ from pipelab.runtime.payload import flatten
 from pipelab.runtime.probe import FitCheck
 from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
-from pipelab.runtime.processes.pool import Pool, lease, release
+from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.settings import Settings
@@ -61,20 +61,20 @@ class RemoteEngine(Named):
             self._fit = None
         self._shares: list[_Share] = []
         tasks, blocks = self._tasks(model)
-        self._pool = lease(self.schedule.devices)
-        self._finalizer = weakref.finalize(self, _let_go, self._pool, self._key)
+        self._finalizer: weakref.finalize[Any, Any] | None = None
         try:
-            self._opened(tasks, blocks)
+            told = shielded(lambda _: self._start(tasks, blocks))
         except BaseException:
-            self._finalizer()
+            self.close()
             raise
+        for message, category in told.items():
+            warnings.warn(message, category, stacklevel=4)
 
     # ---- what a Pipeline asks for --------------------------------------------------------------------------------
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
         report: StepReport = self._call("step", inputs, targets)
-        self.step_number += 1
         return report
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
@@ -115,7 +115,8 @@ class RemoteEngine(Named):
 
     def close(self) -> None:
         """Let go of this pipeline's part of the processes."""
-        self._finalizer()
+        if self._finalizer is not None and self._finalizer.detach() is not None:
+            shielded(lambda _: _let_go(self._pool, self._key))
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -141,11 +142,14 @@ class RemoteEngine(Named):
             tasks.append(Task(settings, places, seed, skeletons, block.specs))
         return tasks, blocks
 
-    def _opened(self, tasks: Sequence[Task], blocks: Sequence[Block | None]) -> None:
-        """Open the pipeline on all ranks and lay out what is shared with each."""
+    def _start(self, tasks: Sequence[Task], blocks: Sequence[Block | None]) -> dict[str, type[Warning]]:
+        """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
+        self._pool = lease(self.schedule.devices)
+        self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
+        self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]
-        replies, _ = self._pool.call("open", [(self._key, task) for task in tasks], files)
-        grads, _ = self._pool.call("grads", [self._key] * self.schedule.devices)
+        replies = self._pool.call("open", [(self._key, task) for task in tasks], files)
+        grads = self._pool.call("grads", [self._key] * self.schedule.devices)
         told: dict[str, type[Warning]] = {}
         for r, ((table, specs, caught), given) in enumerate(replies):
             told |= dict(caught)
@@ -154,8 +158,7 @@ class RemoteEngine(Named):
             grad_block = Block(grad_specs, grad_files[0])
             own = self._tensors_on(r) if self._stages is not None else _as_parameters(table, block.tensors)
             self._shares.append(_Share(table, block, grad_block, own))
-        for message, category in told.items():
-            warnings.warn(message, category, stacklevel=6)
+        return told
 
     def _tensors_on(self, r: int) -> list[Tensor]:
         """The caller's tensors of the stages on device r, in the block's order."""
@@ -168,7 +171,7 @@ class RemoteEngine(Named):
         if not self._running.acquire(blocking=False):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
-            if not self._finalizer.alive:
+            if self._finalizer is None or not self._finalizer.alive:
                 raise PipelabError("this Pipeline is closed; make a new one")
             return self._call_alone(what, inputs, targets, more)
         finally:
@@ -181,19 +184,23 @@ class RemoteEngine(Named):
             first = None if targets is None else _first(targets, sizes[0])
             self._fit.check(make_inputs(inputs, sizes)[0], first)
         feeds = [self._feed(r, inputs, targets) for r in range(self.schedule.devices)]
+        arguments = [(self._key, what, more, self._given(r, feed)) for r, (feed, _) in enumerate(feeds)]
+        return shielded(lambda unwanted: self._exchange(what, arguments, [files for _, files in feeds], unwanted))
+
+    def _exchange(self, what: str, arguments: list[Any], files: list[list[int]], unwanted: threading.Event) -> Any:
+        """Weights out, the call, weights and gradients back."""
         for share in self._shares:
             share.fill()
-        arguments = [(self._key, what, more, self._given(r, feed)) for r, (feed, _) in enumerate(feeds)]
-        replies, interrupted = self._pool.call("call", arguments, [files for _, files in feeds])
+        replies = self._pool.call("call", arguments, files, unwanted)
         value = replies[0][0][0]
         for share, ((_, grads, _), _) in reversed(list(zip(self._shares, replies, strict=True))):
             share.take_back(grads if what == "step" else None)  # of a stage that lives twice the first home counts
-        for (_, _, outputs), files in replies:
+        for (_, _, outputs), opened in replies:
             if outputs is not None:
                 data, specs = outputs
-                value = replace(value, outputs=unpack_with_tensors(data, specs, files[0]))
-        if interrupted:
-            raise KeyboardInterrupt
+                value = replace(value, outputs=unpack_with_tensors(data, specs, opened[0]))
+        if what == "step":
+            self.step_number += 1
         return value
 
     def _given(self, r: int, feed: Any) -> Given:
@@ -290,8 +297,13 @@ def _first(targets: Any, size: int) -> Any:
     return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
 
 
+def _forget(pool: Pool, key: int) -> None:
+    """Its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
+    threading.Thread(target=_let_go, args=(pool, key), daemon=True).start()
+
+
 def _let_go(pool: Pool, key: int) -> None:
-    """Close a pipeline's part of the ranks, from wherever its owner was last seen."""
+    """Close a pipeline's part of the ranks."""
     try:
         if not pool.broken:
             pool.call("close", [key] * pool.size)

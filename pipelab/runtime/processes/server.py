@@ -38,7 +38,7 @@ def start_server() -> tuple[subprocess.Popen[bytes], Link]:
         env=environment,
         start_new_session=True,  # an interrupt in the terminal or notebook is the caller's to handle
     )
-    there.close()
+    there.drop()
     return process, here
 
 
@@ -91,7 +91,7 @@ def _start(file: int, files: Sequence[int], link: Link, children: dict[int, Any]
     if pid == 0:
         status = 1
         try:
-            link.close()
+            link.drop()
             for other in files:  # a line is closed when no one holds its end any more
                 if other != file:
                     os.close(other)

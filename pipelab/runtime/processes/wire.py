@@ -131,10 +131,9 @@ class GroupWire:
             if not incoming.posted:
                 self._post(channel)
             route, layout, tensors, stamp, works = incoming.posted.popleft()
-            for work in works:
-                work.wait(FOREVER)
+            self._lines[channel].wait(works)
         except (RuntimeError, KeyError, AttributeError) as error:
-            work = works = incoming = None  # type: ignore[assignment] # or the traceback would keep the line open
+            works = incoming = None  # type: ignore[assignment] # or the traceback would keep the line open
             raise self._broken(error) from None
         self.check()
         self._post_ahead(channel)
