@@ -20,7 +20,7 @@ def adam(named):
 def whole(model, loss, batches):
     """(losses, last gradients, weights) of the unsplit model."""
     model = copy.deepcopy(model)
-    optimizer, losses = adam(model.named_parameters()), []
+    optimizer, losses = adam([(n, p) for n, p in model.named_parameters() if p.requires_grad]), []
     for step, (x, y) in enumerate(batches):
         optimizer.zero_grad()
         with dropout_key(SEED, step):
@@ -28,7 +28,7 @@ def whole(model, loss, batches):
         value.backward()
         optimizer.step()
         losses.append(float(value.detach()))
-    return losses, {n: p.grad for n, p in model.named_parameters()}, dict(model.state_dict())
+    return losses, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}, dict(model.state_dict())
 
 
 def split(model, schedule, loss, batches, launch):
@@ -197,3 +197,28 @@ def test_a_stage_that_lives_twice_is_summed_over_its_homes():
     )
     model, (x, y) = mlp(), data(16)
     check(model, schedule, mse, [(x, y)] * STEPS)
+
+
+class Tied(torch.nn.Module):
+    """One weight under two names, and a buffer under another."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.down.weight = self.up.weight
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x):
+        return torch.tanh(self.down(torch.relu(self.up(x)))) * self.scale
+
+
+def test_a_parameter_with_two_names_in_one_stage_stays_one():
+    model = mlp()
+    model[1] = Tied().double()
+    check(model, build_schedule("1f1b", devices=2, microbatches=4), mse, [data(16, seed=s) for s in range(STEPS)])
+
+
+def test_a_frozen_first_stage_is_waited_for():
+    model = mlp()
+    model[:4].requires_grad_(False)
+    check(model, build_schedule("1f1b", devices=2, microbatches=4), mse, [data(16, seed=s) for s in range(STEPS)])

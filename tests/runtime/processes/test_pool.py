@@ -184,6 +184,53 @@ def test_a_forked_child_of_the_caller_neither_uses_nor_ends_its_processes():
     assert pipeline.step(*data(8)).loss > 0
 
 
+def test_a_forked_child_that_lives_on_keeps_no_process_alive():
+    """A data loader's worker, say, that holds copies of all open files."""
+    pipeline = opened(mlp())
+    everyone = children()
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        pipeline.close()
+        pool_module.stop_all()
+        wait_until(gone(everyone))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_pipeline_may_be_forgotten_in_the_middle_of_anothers_step(monkeypatch):
+    """Garbage collection runs at any moment: what it sets off must wait for no lock that the moment holds."""
+    pipeline, doomed = opened(mlp()), [opened(mlp())]
+    doomed[0].itself = doomed[0]
+    collect = pool_module.Pool._collect
+
+    def collect_garbage_too(self, *given):
+        doomed.clear()
+        gc.collect()
+        return collect(self, *given)
+
+    monkeypatch.setattr(pool_module.Pool, "_collect", collect_garbage_too)
+    assert pipeline.step(*data(8)).loss > 0
+    wait_until(lambda: pipeline._engine._pool.users == 1)
+
+
+def test_pipelines_of_one_pool_may_be_stepped_from_two_threads():
+    pipelines, losses = [opened(mlp()), opened(mlp())], [[], []]
+    threads = [
+        threading.Thread(target=lambda k=k: losses[k].extend(pipelines[k].step(*data(8)).loss for _ in range(5)))
+        for k in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5
+
+
 def test_sockets_listen_on_loopback_only():
     pipeline = opened(mlp(), build_schedule("interleaved", devices=2, microbatches=2))
     pipeline.step(*data(8))
