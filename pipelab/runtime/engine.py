@@ -33,6 +33,7 @@ from pipelab.runtime.peers import Peers, StepWire
 from pipelab.runtime.probe import FitCheck
 from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.reference import Chain, chain_gradients, gradient_error
+from pipelab.runtime.replicas import Replicas
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
 from pipelab.runtime.settings import Settings
 from pipelab.runtime.stage import StageRunner, Task
@@ -129,7 +130,7 @@ class Engine(Named):
         if "R" in self.schedule.ops:
             refuse_redrawn_masks(self._stages)
         warn_of_batch_statistics(self._stages, self.schedule.microbatches)
-        self._replicas = self._place()
+        self._replicas = Replicas(self.schedule, self._stages, self.places, peers)
         self._memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in peers.own}
         self._allocators: dict[int, AllocatorPeak] = {}
         self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
@@ -137,7 +138,7 @@ class Engine(Named):
         self._fit = FitCheck(self._stages, loss)
         self._running = threading.Lock()
         self._stop = _Stop()
-        self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas)
+        self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas.modules)
 
     # ---- what a Pipeline asks for --------------------------------------------------------------------------------
 
@@ -147,9 +148,9 @@ class Engine(Named):
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
-        modes = [(module, module.training) for stage in self._replicas.values() for module in stage.modules()]
+        modes = [(module, module.training) for stage in self._replicas.modules.values() for module in stage.modules()]
         try:
-            for stage in self._replicas.values():
+            for stage in self._replicas.modules.values():
                 stage.eval()
             return self._run(inputs, targets, training=False)
         finally:
@@ -233,7 +234,7 @@ class Engine(Named):
         schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
         sizes = schedule.microbatch_sizes(batch)
         schedule = schedule.for_batch(batch)
-        self._prepare_replicas(training)
+        self._replicas.prepare(training)
         signature = tuple(call.signature for call in calls)
         workers, cpu = self._walk(schedule, ready, sizes, training, signature)
         parts = self.peers.agree(partial(self._tell, workers, schedule, sum(cpu.values())))
@@ -243,8 +244,8 @@ class Engine(Named):
         logs = {r: log for part in parts for r, log in part.logs.items()}
         used = sum(part.cpu for part in parts)
         if training:
-            self._reduce_replicas()
-            norm = self._clip()
+            self._replicas.reduce()
+            norm = self._replicas.clip(self.settings.clip_norm)
             for costs, seconds in self.peers.agree(partial(self._update, loss)):
                 used += seconds
                 for r, cost in costs.items():
@@ -393,12 +394,11 @@ class Engine(Named):
         recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
         last = schedule.stages - 1
         for r in self.peers.own:
-            own = [module for (device, _), module in self._replicas.items() if device == r]
-            self._memory[r].reset(tensor for module in own for tensor in (*module.parameters(), *module.buffers()))
+            self._memory[r].reset(self._replicas.tensors_on(r))
             runners = {
                 s: StageRunner(
                     s,
-                    self._replicas[r, s],
+                    self._replicas.modules[r, s],
                     self._memory[r],
                     ambient,
                     loss=self.settings.loss if s == last and ready.tasks is not None else None,
@@ -455,63 +455,6 @@ class Engine(Named):
         step_schedulers(self._lr_schedulers, loss)
         return {r: o.result for r, o in zip(own, outcomes, strict=True)}, sum(o.cpu for o in outcomes)
 
-    # ---- stages that live in two places, and norms over all stages -----------------------------------------------
-
-    def _prepare_replicas(self, training: bool) -> None:
-        """No old gradients; and a stage's second home starts from what the first one, the caller's module, holds."""
-        for module in self._replicas.values():
-            if training:
-                for parameter in module.parameters():
-                    parameter.grad = None
-        shared = [s for s, homes in enumerate(self.schedule.placement) if len(homes) > 1]
-        if not shared:
-            return
-        firsts = {s: _tensors_of(self._replicas[self.schedule.placement[s][0], s]) for s in shared if self._leads(s)}
-        whole = {s: tensors for part in self.peers.exchange(firsts) for s, tensors in part.items()}
-        with torch.no_grad():
-            for (r, s), module in self._replicas.items():
-                if s in whole and r != self.schedule.placement[s][0]:
-                    for copied, original in zip(_tensors_of(module), whole[s], strict=True):
-                        copied.copy_(original)
-
-    def _leads(self, s: int) -> bool:
-        """Whether the first home of stage s is here: it speaks for the stage."""
-        return self.schedule.placement[s][0] in self.peers.own
-
-    def _reduce_replicas(self) -> None:
-        """A stage that lives on two devices gets the sum of both gradients on both, and is stepped alike."""
-        shared = {s for s, homes in enumerate(self.schedule.placement) if len(homes) > 1}
-        if not shared:
-            return
-        mine = {
-            key: [p.grad for p in module.parameters()] for key, module in self._replicas.items() if key[1] in shared
-        }
-        everyones = {key: grads for part in self.peers.exchange(mine) for key, grads in part.items()}
-        for (_, s), module in self._replicas.items():
-            if s not in shared:
-                continue
-            owners = [everyones[r, s] for r in self.schedule.placement[s]]
-            for parameter, *given in zip(module.parameters(), *owners, strict=True):
-                grads = [grad.to(parameter.device) for grad in given if grad is not None]
-                parameter.grad = torch.stack(grads).sum(0) if grads else None
-
-    def _clip(self) -> float | None:
-        """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
-        if self.settings.clip_norm is None:
-            return None
-        mine = {}
-        for s, stage in self._stages.items():
-            grads = [p.grad for p in stage.parameters() if p.grad is not None]
-            if grads and self._leads(s):
-                mine[s] = torch.nn.utils.get_total_norm(grads).cpu()
-        norms = dict(sorted((s, norm) for part in self.peers.exchange(mine) for s, norm in part.items()))
-        if not norms:
-            return 0.0
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        for (r, _), module in self._replicas.items():
-            torch.nn.utils.clip_grads_with_norm_(module.parameters(), self.settings.clip_norm, total.to(self.places[r]))
-        return float(total)
-
     # ---- rehearsals ----------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -561,18 +504,6 @@ class Engine(Named):
 
         return self.peers.agree(compare)[0]
 
-    # ---- setting up ----------------------------------------------------------------------------------------------
-
-    def _place(self) -> dict[tuple[int, int], nn.Module]:
-        """(device, stage) -> module. The first home here has the caller's module, a second one a copy."""
-        placed: dict[tuple[int, int], nn.Module] = {}
-        for s, stage in self._stages.items():
-            homes = [r for r in self.schedule.placement[s] if r in self.peers.own]
-            for number, r in enumerate(homes):
-                module = stage if number == 0 else copy.deepcopy(stage)
-                placed[r, s] = module.to(self.places[r])
-        return placed
-
 
 def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any:
     """The one value that all ranks gave. Raises ConfigurationError that names two that differ."""
@@ -585,10 +516,6 @@ def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any
                 f"{rank}; every rank must do the same"
             )
     return first
-
-
-def _tensors_of(module: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
 
 
 def _join(workers: Sequence[Worker], schedule: Schedule) -> Any:
