@@ -269,9 +269,10 @@ def _run(options: argparse.Namespace) -> int:
     if rank is None:
         choose_devices(setting.device, schedule.devices)
     else:
-        from pipelab.runtime.processes.join import require_size, world
+        from pipelab.runtime.processes.join import enter_world, require_size, world
 
         require_size(schedule.devices, (world() or (0, 1))[1])
+        enter_world()  # before rank 0 begins to compute what the others do not wait for
     experiment = run_experiment(prepare(setting, schedule, rank), schedule, m)
     if rank:
         return 0  # rank 0 speaks for all

@@ -160,21 +160,21 @@ class Engine(Named):
     def profile(self, inputs: Any, targets: Any, repeats: int) -> Costs:
         """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
         repeats = whole_number("repeats", "", repeats)
-        length = _common("the batch", [x for x in self.peers.agree(partial(self._length, inputs, targets)) if x])
-        size = max(1, round(length / sum(self.schedule.weights)))
-        first = partial(first_sequences, count=size)
-        with self._rehearsal(one_pass(self.schedule)) as alone:
+        with self._working(), self._rehearsal(one_pass(self.schedule)) as alone:
+            lengths = self.peers.agree(partial(self._length, inputs, targets))
+            length = _common("the number of sequences", lengths, skip_none=True)
+            size = max(1, round(length / sum(self.schedule.weights)))
+            first = partial(first_sequences, count=size)
             for _ in range(repeats + 1):
                 report = alone.step(first(inputs), first(targets))
-        sizes = self.peers.exchange(float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None)
-        return costs_of(report, next(x for x in sizes if x is not None))
+            mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
+            return costs_of(report, next(x for x in self.peers.exchange(mine) if x is not None))
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
-        with self._rehearsal(self.schedule) as alone:
+        with self._working(), self._rehearsal(self.schedule) as alone:
             alone.step(inputs, targets)
             found = {name: grad.clone() for name, grad in alone.gradients().items()}
-        with self._buffers_kept():
             return self._compare(found, inputs, targets)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -189,12 +189,18 @@ class Engine(Named):
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""
-        parts = self.peers.gather({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+        with self._working():
+            parts = self.peers.gather({name: tensor.detach().cpu() for name, tensor in tensors.items()})
         return None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
 
     def stages(self) -> list[tuple[int, nn.Module]]:
         """(stage, module) of those that live here."""
         return list(self._stages.items())
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
+        with self._working():
+            super().load_state_dict(state)
 
     def all_names(self) -> set[str]:
         """The names of the whole model's state, wherever it is."""
@@ -220,10 +226,19 @@ class Engine(Named):
     # ---- one run -------------------------------------------------------------------------------------------------
 
     def _run(self, inputs: Any, targets: Any, *, training: bool) -> StepReport:
+        with self._working():
+            return self._run_alone(inputs, targets, training=training)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """One thing at a time; and what goes wrong without the others' knowledge must not leave them waiting."""
         if not self._running.acquire(blocking=False):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
-            return self._run_alone(inputs, targets, training=training)
+            yield
+        except BaseException as error:
+            self.peers.abandon(error)
+            raise
         finally:
             self._running.release()
 
@@ -236,8 +251,7 @@ class Engine(Named):
         schedule = schedule.for_batch(batch)
         self._replicas.prepare(training)
         signature = tuple(call.signature for call in calls)
-        workers, cpu = self._walk(schedule, ready, sizes, training, signature)
-        parts = self.peers.agree(partial(self._tell, workers, schedule, sum(cpu.values())))
+        workers, parts = self._walk(schedule, ready, sizes, training, signature)
         losses = [part.loss for part in parts if part.loss is not None]
         loss = float(torch.stack(losses).sum()) if losses else None
         norm = None
@@ -273,7 +287,7 @@ class Engine(Named):
             peak_activation_bytes=tuple(log.peak for log in merged),
             peak_allocated_bytes=tuple(log.allocated for log in merged),
             gradient_norm=norm,
-            outputs=None if training else _join(workers, schedule),
+            outputs=None if training else self._outputs(workers, schedule),
         )
         if training:
             self.step_number += 1
@@ -329,7 +343,7 @@ class Engine(Named):
 
     def _walk(
         self, schedule: Schedule, ready: _Ready, sizes: Sequence[int], training: bool, signature: tuple[str, ...]
-    ) -> tuple[list[Worker], dict[int, float]]:
+    ) -> tuple[list[Worker], list[_Part]]:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
         kind = "train" if training else "evaluate"
         if kind not in self._plans:
@@ -364,13 +378,14 @@ class Engine(Named):
 
         try:
             self.peers.agree(work)
+            parts = self.peers.agree(partial(self._tell, workers, schedule, sum(cpu.values())))
         except BaseException:
             wire.abort()
             raise
         finally:
             self._stop.forget()
             wire.close()
-        return workers, cpu
+        return workers, parts
 
     def _has_own_allocator(self, r: int) -> bool:
         here = [self.places[other] for other in self.peers.own]
@@ -432,6 +447,15 @@ class Engine(Named):
         found = [loss.to(torch.float64).cpu() for worker in homes for loss in worker.runners[last].losses.values()]
         return _Part(logs, torch.stack(found).sum() if found else None, cpu)
 
+    def _outputs(self, workers: Sequence[Worker], schedule: Schedule) -> Any:
+        """The last stage's outputs; each of its homes gets those of all."""
+        last = schedule.stages - 1
+        homes = [worker for worker in workers if last in worker.runners]
+        found = {i: out for worker in homes for i, out in worker.runners[last].outputs.items()}
+        if len(schedule.placement[last]) > 1:
+            found = {i: out for part in self.peers.exchange(found) for i, out in part.items()}
+        return _join([found[i] for i in range(schedule.microbatches)]) if homes else None
+
     def _update(self, loss: float | None) -> tuple[dict[int, float], float]:
         """Step each stage's optimizer on its device, all devices at once; returns costs by device, and CPU time."""
         if not self._optimizers:
@@ -481,10 +505,21 @@ class Engine(Named):
             for buffer, before in buffers:
                 buffer.copy_(before)
 
+    def _copied(self) -> dict[int, nn.Module]:
+        """The stages that live here, to be sent to rank 0."""
+        try:
+            return {s: copy.deepcopy(stage).cpu() for s, stage in self._stages.items()}
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"verify takes a copy of each stage, and one cannot be copied ({str(error).splitlines()[0]}): does a "
+                "layer keep its output? Keep output.detach(), or use launch='threads'"
+            ) from error
+
     def _compare(self, found: Mapping[str, Tensor], inputs: Any, targets: Any) -> float:
         """Gradients against those of all stages in one piece, in the process that drives device 0."""
         here = len(self.peers.own) == self.schedule.devices
-        stages = self._stages if here else {s: copy.deepcopy(stage).cpu() for s, stage in self._stages.items()}
+        stages = self._stages if here else {}
+        self.peers.agree(lambda: None if here else stages.update(self._copied()))
         last = self.schedule.stages - 1
         given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
         parts = self.peers.gather((stages, found, given))
@@ -518,18 +553,13 @@ def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any
     return first
 
 
-def _join(workers: Sequence[Worker], schedule: Schedule) -> Any:
-    """The last stage's outputs of all micro-batches, back in one batch (a list of them where shapes differ)."""
-    last = schedule.stages - 1
-    homes = [worker for worker in workers if last in worker.runners]
-    found = {i: out for worker in homes for i, out in worker.runners[last].outputs.items()}
-    if len(found) < schedule.microbatches:
-        return None  # they are in another process
-    parts = [found[i][0] for i in range(schedule.microbatches)]
+def _join(found: Sequence[tuple[tuple[Tensor, ...], bool]]) -> Any:
+    """The outputs of all micro-batches, back in one batch (a list of them where shapes differ)."""
+    parts, single = [tensors for tensors, _ in found], found[0][1]
     home = parts[0][0].device
     columns = [[tensor.to(home) for tensor in column] for column in zip(*parts, strict=True)]
     if any(t.dim() == 0 or t.shape[1:] != column[0].shape[1:] for column in columns for t in column):
         rows = list(zip(*columns, strict=True))  # shapes that do not join: one entry per micro-batch
-        return [row[0] for row in rows] if found[0][1] else rows
+        return [row[0] for row in rows] if single else rows
     joined = tuple(map(torch.cat, columns))
-    return joined[0] if found[0][1] else joined
+    return joined[0] if single else joined

@@ -78,6 +78,10 @@ class Peers(Protocol):
         """What guards a GPU that several devices of the pipeline share; None where it is not shared."""
         ...
 
+    def abandon(self, error: BaseException) -> None:
+        """``error`` ends this process's part; if the others have not heard of it, end their waits, and the group."""
+        ...
+
     def close(self) -> None:
         """Let go of connections."""
         ...
@@ -127,6 +131,9 @@ class Alone:
         if place.type != "cuda" or list(places).count(place) < 2:
             return None
         return self._locks.setdefault(place, threading.Lock())
+
+    def abandon(self, error: BaseException) -> None:
+        """There is no one else."""
 
     def close(self) -> None:
         """Nothing is left running between steps."""

@@ -71,18 +71,21 @@ class Replicas:
         """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
         if limit is None:
             return None
-        mine = {}
-        for s, stage in self._stages.items():
-            grads = [p.grad for p in stage.parameters() if p.grad is not None]
-            if grads and self._leads(s):
-                mine[s] = torch.nn.utils.get_total_norm(grads).cpu()
-        norms = dict(sorted((s, norm) for part in self._peers.exchange(mine) for s, norm in part.items()))
+        norms = dict(sorted((s, norm) for part in self._peers.agree(self._norms) for s, norm in part.items()))
         if not norms:
             return 0.0
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
         for (r, _), module in self.modules.items():
             torch.nn.utils.clip_grads_with_norm_(module.parameters(), limit, total.to(self._places[r]))
         return float(total)
+
+    def _norms(self) -> dict[int, Tensor]:
+        norms = {}
+        for s, stage in self._stages.items():
+            grads = [p.grad for p in stage.parameters() if p.grad is not None]
+            if grads and self._leads(s):
+                norms[s] = torch.nn.utils.get_total_norm(grads).cpu()
+        return norms
 
     def _leads(self, s: int) -> bool:
         """Whether the first home of stage s is here: it speaks for the stage."""

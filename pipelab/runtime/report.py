@@ -179,10 +179,11 @@ def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float], *, on_device
             )
             for reading in log.readings
         ]
-        deliveries = [
-            replace(d, ready=d.ready + offset, taken=d.taken + offset, sent=next(sent[d.channel]))
-            for d in log.deliveries
-        ]
+        deliveries = []
+        for d in log.deliveries:
+            begun = next(sent[d.channel])
+            ready = begun if math.isnan(d.ready) else d.ready + offset  # it was there when it was asked for
+            deliveries.append(replace(d, ready=ready, taken=d.taken + offset, sent=begun))
         merged.append(replace(log, readings=readings, deliveries=deliveries))
     return merged
 
@@ -212,7 +213,7 @@ def verify_order(schedule: Schedule, logs: Sequence[DeviceLog], slack: float = 0
     for device, log in enumerate(logs):
         readings = log.readings
         for position in range(1, len(readings)):
-            if readings[position].host_start < readings[position - 1].host_end:
+            if readings[position].host_start < readings[position - 1].host_end - slack:
                 raise PipelabError(f"device {device} began slot {position} before slot {position - 1} was over")
         for delivery in log.deliveries:
             used = readings[delivery.route.needed_by[1]].host_start

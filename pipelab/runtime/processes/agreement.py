@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
+import pipelab
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.settings import Settings
@@ -51,6 +54,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "link": (settings.latency, settings.bandwidth),
         "seed": settings.seed,
         "window": settings.window,
+        "versions": f"pipelab {pipelab.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
 
 

@@ -33,7 +33,8 @@ class Block:
             size += -(-torch.Size(shape).numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
         self.file = _nameless_file(max(size, 1)) if file is None else file
         memory = mmap.mmap(self.file, max(size, 1))
-        self.tensors = [_seen(memory, start, spec) for start, spec in zip(starts, self.specs, strict=True)]
+        with torch.inference_mode(False):
+            self.tensors = [_seen(memory, start, spec) for start, spec in zip(starts, self.specs, strict=True)]
 
     @classmethod
     def holding(cls, tensors: Sequence[Tensor]) -> Block:

@@ -12,7 +12,21 @@ from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, Stag
 from pipelab.runtime.worker import stage_error
 from pipelab.schedules.action import Action
 
-__all__ = ["CarriedError"]
+__all__ = ["CarriedError", "LostError", "is_known_to_all", "known_to_all"]
+
+
+class LostError(PipelabError):
+    """Another process is gone: that one's error, if it can still be told, is the one that matters."""
+
+
+def known_to_all(error: BaseException) -> None:
+    """Remember that all ranks have heard of ``error``."""
+    error._known_to_all = True  # type: ignore[attr-defined]
+
+
+def is_known_to_all(error: BaseException) -> bool:
+    """Whether all ranks have heard of ``error``."""
+    return getattr(error, "_known_to_all", False)
 
 
 @dataclass(frozen=True)
@@ -36,13 +50,16 @@ class CarriedError:
         place = None
         if isinstance(error, StageError) and error.__cause__ is not None:
             place, error = (error.device, error.action), error.__cause__
-        trace = "".join(traceback.format_exception(error))
+        try:
+            trace, text = "".join(traceback.format_exception(error)), str(error)
+        except Exception:  # noqa: BLE001 (its own __str__ raises)
+            trace = text = f"(a {type(error).__name__} that cannot be shown)"
         try:
             pickled = cloudpickle.dumps(error)
             pickle.loads(pickled)
         except Exception:  # noqa: BLE001 (anything may come out of a foreign exception's own pickling)
             pickled = None
-        return cls(type(error).__name__, str(error), trace, pickled, place)
+        return cls(type(error).__name__, text, trace, pickled, place, isinstance(error, LostError))
 
     def rebuild(self) -> BaseException:
         """The exception; its notes say what the traceback was where it happened."""

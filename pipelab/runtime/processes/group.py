@@ -9,6 +9,7 @@ import fcntl
 import os
 import pickle
 import platform
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,15 +24,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.errors import ConfigurationError, PipelabError, ScheduleError
 from pipelab.runtime.channels import Aborted
 from pipelab.runtime.processes.carry import pack
-from pipelab.runtime.processes.errors import CarriedError
+from pipelab.runtime.processes.errors import CarriedError, LostError, is_known_to_all, known_to_all
 from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.runtime.processes.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Group", "host_id"]
+__all__ = ["CONNECT", "Group", "host_id", "roll_call"]
 
 T = TypeVar("T")
 
@@ -65,17 +66,18 @@ class Group:
 
     def __init__(self, store: Any, rank: int, size: int, prefix: str, place: torch.device) -> None:
         self.rank, self.size = rank, size
+        roll_call(store, f"{prefix}/here", rank, size)
         self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
-        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
-        told = self.exchange((host_id(), str(place)))
-        self.hosts = [host for host, _ in told]
-        self.places = tuple(torch.device(name) for _, name in told)
-        own_gpu_each = all(p.type == "cuda" for p in self.places) and len(set(told)) == size
+        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, FOREVER)
+        told = self.exchange((host_id(), str(place), _gpu_id(place), secrets.token_hex(8)))
+        self.hosts = [host for host, _, _, _ in told]
+        self.places = tuple(torch.device(name) for _, name, _, _ in told)
+        self._gpus, self._token = [gpu for _, _, gpu, _ in told], told[0][3]
+        own_gpu_each = None not in self._gpus and len(set(self._gpus)) == size
         self.backend = "nccl" if own_gpu_each and dist.is_nccl_available() else "gloo"
         """What carries the tensors."""
         self.asynchronous = self.backend == "nccl"
-        self._prefix = prefix
         self._lines = self._new_lines(0)
         self._locks: dict[torch.device, _FileLock] = {}
 
@@ -83,37 +85,63 @@ class Group:
 
     def exchange(self, value: T) -> list[T]:
         """Everyone's value, one entry a rank."""
-        mine = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-        sizes = self._gather(torch.tensor([len(mine)]))
+        return self._exchange("values", value, _packed("values", value))
+
+    def _exchange(self, topic: str, value: T, data: bytes) -> list[T]:
+        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        sizes = self._gather(torch.tensor([len(mine)], device="cpu"))
         longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded = torch.zeros(longest, dtype=torch.uint8, device="cpu")
         padded[: len(mine)] = mine
-        found = self._gather(padded)
-        return [
-            value if r == self.rank else pickle.loads(data.numpy()[: int(size)].tobytes())
-            for r, (data, size) in enumerate(zip(found, sizes, strict=True))
+        heard = [
+            (topic, value) if r == self.rank else pickle.loads(found.numpy()[: int(size)].tobytes())
+            for r, (found, size) in enumerate(zip(self._gather(padded), sizes, strict=True))
         ]
+        if any(other != topic for other, _ in heard):
+            raise ConfigurationError(
+                "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, "
+                "gather and load_state_dict has to be made by all ranks, in the same order"
+            )
+        return [one for _, one in heard]
 
     def agree(self, work: Callable[[], T]) -> list[T]:
         """Do ``work`` and exchange what came out. If it raises on any rank, it raises on all."""
         own: BaseException | None = None
         try:
             said = _Said(work())
+            data = _packed("outcomes", said)
         except Aborted as stop:
             said = _Said(stopped=str(stop) or "stopped")
+            data = _packed("outcomes", said)
         except BaseException as error:  # noqa: BLE001 (the others must hear of it, whatever it is)
             own, said = error, _Said(error=CarriedError.of(error))
-        everyone = self.exchange(said)
-        if isinstance(own, Exception) or own is None:
-            for r, one in enumerate(everyone):
-                if one.error is not None:
-                    raise own if own is not None and r == self.rank else one.error.rebuild()
-        if own is not None:  # KeyboardInterrupt stays what it is, here
-            raise own
+            data = _packed("outcomes", said)
+        everyone = self._exchange("outcomes", said, data)
+        verdict = self._verdict(own, everyone)
+        if verdict is not None:
+            known_to_all(verdict)
+            raise verdict
+        return [one.value for one in everyone]
+
+    def _verdict(self, own: BaseException | None, everyone: Sequence[_Said]) -> BaseException | None:
+        """What to raise: the first rank's error, if there is one."""
+        if own is not None and not isinstance(own, Exception):
+            return own  # KeyboardInterrupt stays what it is, here
+        for r, one in enumerate(everyone):
+            if one.error is not None:
+                return own if own is not None and r == self.rank else one.error.rebuild()
         for r, one in enumerate(everyone):
             if one.stopped is not None:
-                raise PipelabError(f"the step was stopped on rank {r}: {one.stopped}")
-        return [one.value for one in everyone]
+                return PipelabError(f"the step was stopped on rank {r}: {one.stopped}")
+        return None
+
+    def abandon(self, error: BaseException) -> None:
+        """If the others do not know of ``error``: end their waits, and this group.
+
+        What is wrong with how the pipeline was called is found on all ranks alike.
+        """
+        if not (is_known_to_all(error) or isinstance(error, ConfigurationError | ScheduleError)):
+            self.close()
 
     def agree_own(self, work: Callable[[], T]) -> T:
         """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
@@ -127,14 +155,14 @@ class Group:
         self.agree(lambda: packed.append(pack(value, "what rank 0 asked for")) if self.rank else None)
         if self.rank != 0:
             data = torch.frombuffer(bytearray(packed[0]), dtype=torch.uint8)
-            self._transfer(self._control.send, torch.tensor([len(data)]), 0)
+            self._transfer(self._control.send, torch.tensor([len(data)], device="cpu"), 0)
             self._transfer(self._control.send, data, 0)
             return None
         found = [value]
         for r in range(1, self.size):
-            size = torch.zeros(1, dtype=torch.int64)
+            size = torch.zeros(1, dtype=torch.int64, device="cpu")
             self._transfer(self._control.recv, size, r)
-            data = torch.empty(int(size), dtype=torch.uint8)
+            data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
             self._transfer(self._control.recv, data, r)
             found.append(pickle.loads(data.numpy().tobytes()))
         return found
@@ -192,29 +220,29 @@ class Group:
                 for _ in range(_PING_ROUNDS):
                     self._pong()
         measured = self.exchange(mine)[0]
-        return [measured[host][0] for host in self.hosts], max(error for _, error in measured.values())
+        errors = sorted(error for _, error in measured.values())
+        return [measured[host][0] for host in self.hosts], sum(errors[-2:])  # a message has two ends
 
     def _ping(self, leader: int) -> tuple[float, float]:
         sent = time.perf_counter()
-        self._transfer(self._control.send, torch.zeros(1, dtype=torch.float64), leader)
-        theirs = torch.zeros(1, dtype=torch.float64)
+        self._transfer(self._control.send, torch.zeros(1, dtype=torch.float64, device="cpu"), leader)
+        theirs = torch.zeros(1, dtype=torch.float64, device="cpu")
         self._transfer(self._control.recv, theirs, leader)
         back = time.perf_counter()
         return (sent + back) / 2 - float(theirs), (back - sent) / 2
 
     def _pong(self) -> None:
-        token = torch.zeros(1, dtype=torch.float64)
+        token = torch.zeros(1, dtype=torch.float64, device="cpu")
         self._transfer(self._control.recv, token, 0)
         token.fill_(time.perf_counter())
         self._transfer(self._control.send, token, 0)
 
     def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
         """A lock between processes for a GPU that several ranks of this host share."""
-        mine = self.hosts[self.rank]
-        sharing = [r for r, p in enumerate(places) if p == place and self.hosts[r] == mine]
-        if place.type != "cuda" or len(sharing) < 2:
+        mine = self._gpus[self.rank]
+        if mine is None or self._gpus.count(mine) < 2:
             return None
-        name = f"pipelab-{os.getuid()}-{self._prefix.replace('/', '-')}-{place.index}.lock"
+        name = f"pipelab-{self._token}-{place.index}.lock"
         return self._locks.setdefault(place, _FileLock(Path(tempfile.gettempdir()) / name))
 
     def close(self) -> None:
@@ -230,7 +258,7 @@ class Group:
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         if self._control is None:
             raise PipelabError("this Pipeline is closed; make a new one")
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        found = [torch.empty_like(tensor, device="cpu") for _ in range(self.size)]
         with _lost():
             self._control.allgather([found], [tensor]).wait(FOREVER)
         return found
@@ -241,20 +269,47 @@ class Group:
             how([tensor], peer, 0).wait(FOREVER)
 
 
+def _packed(topic: str, value: Any) -> bytes:
+    return pickle.dumps((topic, value))
+
+
 @contextmanager
 def _lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise PipelabError(f"a process of this pipeline is gone, or the network between them: {reason}") from None
+        raise LostError(f"a process of this pipeline is gone, or the network between them: {reason}") from None
+
+
+def roll_call(store: Any, name: str, rank: int, size: int) -> None:
+    """Wait until all ranks are there, but not for ever. Raises PipelabError that names who is missing."""
+    names = [f"{name}/{r}" for r in range(size)]
+    store.set(names[rank], b"here")
+    try:
+        store.wait(names, CONNECT)
+    except RuntimeError:
+        missing = [str(r) for r, key in enumerate(names) if not store.check([key])]
+        seconds = CONNECT.total_seconds()
+        raise PipelabError(
+            f"rank {rank} has waited {seconds:g} s for rank {', '.join(missing) or 'none'} to come"
+        ) from None
+
+
+def _gpu_id(place: torch.device) -> str | None:
+    """Which GPU it is, whatever it is called in this process; None for a CPU."""
+    if place.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(place)
+    return str(getattr(properties, "uuid", f"{host_id()} {place}"))
 
 
 class _FileLock:
     """A lock between processes of one host."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.open("w")
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def acquire(self) -> None:
         """Wait for it."""
@@ -266,5 +321,5 @@ class _FileLock:
 
     def close(self) -> None:
         """Remove it."""
-        self._file.close()
+        os.close(self._file)
         self._path.unlink(missing_ok=True)

@@ -15,18 +15,24 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.devices import DeviceChoice, choose_devices
-from pipelab.runtime.processes.group import CONNECT, Group
+from pipelab.runtime.processes.group import CONNECT, Group, roll_call
 
-__all__ = ["in_group", "join", "require_size", "world"]
+__all__ = ["enter_world", "in_group", "join", "require_size", "world"]
 
 
 def world() -> tuple[int, int] | None:
     """(rank, size) of the group that this process was started in, joined or not; None if it was started alone."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return None
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if not rank or not size:
+        return None
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ConfigurationError(
+            f"RANK={rank} and WORLD_SIZE={size} are not a rank and a number of processes; torchrun sets them, unset "
+            "them to run alone"
+        )
+    return int(rank), int(size)
 
 
 def in_group() -> bool:
@@ -75,23 +81,32 @@ def _only_here() -> Iterator[None]:
 
 
 def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
-    _check_interfaces()
-    place = _local_device(devices, device)
+    place = _local_device(devices, device, group)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    if not dist.is_initialized():
-        _join_world()
+    _enter_world()
     ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
     store = dist.distributed_c10d._get_default_store()
     name = f"pipelab/{'-'.join(map(str, ranks))}"
-    # Every rank adds one before any of them can have connected: the first p belong to the first pipeline.
-    number = (store.add(f"{name}/made", 1) - 1) // len(ranks)
+    number = store.add(f"{name}/made/{dist.get_rank()}", 1)  # all ranks make their pipelines in the same order
     try:
         made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
     except RuntimeError as error:
         raise PipelabError(f"rank {dist.get_rank()} cannot connect to the others: {_first_line(error)}") from error
     _open.add(made)
     return made
+
+
+def enter_world() -> None:
+    """init_process_group, if that has not been done. Raises ConfigurationError if the others cannot be reached."""
+    with _only_here():
+        _enter_world()
+
+
+def _enter_world() -> None:
+    _check_interfaces()
+    if not dist.is_initialized():
+        _join_world()
 
 
 def _join_world() -> None:
@@ -105,11 +120,15 @@ def _join_world() -> None:
         )
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=CONNECT))
+        roll_call(store, "pipelab/world", int(rank), int(size))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size))
+    except PipelabError:
+        raise
     except (RuntimeError, ValueError) as error:
+        reason = _first_line(error).rstrip(".")
         raise ConfigurationError(
-            f"rank {rank} of {size} cannot join the others at {address}: {_first_line(error)}. Is the port free there, "
+            f"rank {rank} of {size} cannot join the others at {address}: {reason}. Is the port free there, "
             "open in its firewall, and is the address reachable from here? --rdzv-endpoint, or MASTER_ADDR and "
             "MASTER_PORT, choose others; GLOO_SOCKET_IFNAME chooses the network interface"
         ) from error
@@ -143,7 +162,7 @@ def _check_interfaces() -> None:
                 )
 
 
-def _local_device(devices: int, device: DeviceChoice) -> torch.device:
+def _local_device(devices: int, device: DeviceChoice, group: Any) -> torch.device:
     """Where this rank keeps its tensors: by its place among the processes of this host."""
     found = world()
     assert found is not None
@@ -151,7 +170,8 @@ def _local_device(devices: int, device: DeviceChoice) -> torch.device:
     if isinstance(device, Sequence) and not isinstance(device, str):
         if len(device) != devices:
             raise ConfigurationError(f"the schedule has {devices} devices, but {len(device)} torch devices were given")
-        return choose_devices([device[rank % devices]], 1)[0]
+        own = rank if group is None else dist.get_rank(group)
+        return choose_devices([device[own]], 1)[0]
     local = int(os.environ.get("LOCAL_RANK", rank))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", found[1]))
     return choose_devices(device, max(beside, local + 1))[local]

@@ -91,7 +91,7 @@ def _wait_for_sends(waiting: queue.SimpleQueue[Any]) -> None:
                 work.wait(FOREVER)
         except RuntimeError:  # the line was cut; the worker finds out by itself
             pass
-        del item
+        item = work = None  # or the last message would be kept
 
 
 class Lines:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import connection
 from typing import Any, TypeVar
@@ -32,6 +32,9 @@ LINGER = 2.0
 """Seconds that idle processes wait for another pipeline."""
 GRACE = 5.0
 """Seconds that an interrupted step has to stop in."""
+AT_ONCE = 32
+"""Ranks that the fork server is asked for at once: a message carries so many open files."""
+_POLL = 0.05
 _FILES = Sequence[int]
 
 
@@ -41,11 +44,16 @@ class Pool:
     def __init__(self, size: int, server: Link) -> None:
         self.size, self.users, self.broken = size, 0, ""
         self._lock = threading.Lock()
-        self._server, self._number = server, 0
+        self._server, self._number, self._owner = server, 0, os.getpid()
+        self._modules: dict[str, float] = {}
+        self.has_current_modules()
         pairs = [Link.pair() for _ in range(size)]
         self._links = [here for here, _ in pairs]
-        server.send(("start", None), [there.fileno() for _, there in pairs])
-        (self.pids, self.slow), _ = server.receive()
+        self.pids: list[int] = []
+        for start in range(0, size, AT_ONCE):
+            server.send(("start", None), [there.fileno() for _, there in pairs[start : start + AT_ONCE]])
+            (pids, self.slow), _ = server.receive()
+            self.pids += pids
         for _, there in pairs:
             there.drop()
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -65,7 +73,12 @@ class Pool:
         Once ``unwanted`` is set the ranks are asked to stop; those that have finished stay finished. Call it through
         :func:`shielded`: a KeyboardInterrupt in the middle of a message would be the end of the line.
         """
-        with self._lock:
+        if not self.is_mine():
+            raise PipelabError("this process was forked from the one that this Pipeline belongs to; use it there")
+        while not self._lock.acquire(timeout=_POLL):
+            if unwanted is not None and unwanted.is_set():
+                raise KeyboardInterrupt
+        try:
             self._require_alive()
             self._number += 1
             for r, link in enumerate(self._links):
@@ -74,25 +87,42 @@ class Pool:
                 except EOFError:
                     raise self._died(r) from None
             replies: dict[int, Any] = {}
-            deadline: float | None = None
+            asked_to_stop: float | None = None
+            failed: float | None = None
             while len(replies) < self.size:
-                self._collect(replies, None if unwanted is None else 0.05)
-                if unwanted is None or not unwanted.is_set() or len(replies) == self.size:
-                    continue
-                if deadline is None:
-                    deadline = time.monotonic() + GRACE
+                self._collect(replies, _POLL)
+                now = time.monotonic()
+                if asked_to_stop is None and unwanted is not None and unwanted.is_set():
+                    asked_to_stop = now
                     for link in self._links:
                         link.send(("interrupt", None, self._number))
-                elif time.monotonic() > deadline:
+                if failed is None and any(found[0] == "error" for found, _ in replies.values()):
+                    failed = now
+                if len(replies) < self.size and asked_to_stop is not None and now > asked_to_stop + GRACE:
                     self.kill("a stage did not stop when it was interrupted")
                     self._require_alive()
+                if len(replies) < self.size and failed is not None and now > failed + GRACE:
+                    self.kill("one device failed, and others did not stop")
+                    break
             errors = [found for found, _ in replies.values() if found[0] == "error"]
             if errors:
                 raise min(errors, key=lambda found: found[1].echo)[1].rebuild()
             return [(replies[r][0][1], replies[r][1]) for r in range(self.size)]
+        finally:
+            self._lock.release()
+
+    def has_current_modules(self) -> bool:
+        """Whether the caller's own modules are as they were when ranks may have imported them."""
+        return all(self._modules.setdefault(name, time) == time for name, time in _own_modules())
+
+    def is_mine(self) -> bool:
+        """Whether this process has started it, rather than a parent that it was forked from."""
+        return self._owner == os.getpid()
 
     def kill(self, reason: str) -> None:
         """End all processes now."""
+        if not self.is_mine():
+            return
         self.broken = self.broken or reason
         for pid, link in zip(self.pids, self._links, strict=True):
             link.close()
@@ -103,6 +133,8 @@ class Pool:
 
     def stop(self) -> None:
         """Let all processes end: each does so when its line is closed."""
+        if not self.is_mine():
+            return
         self.broken = self.broken or "they were stopped"
         for link in self._links:
             link.close()
@@ -140,8 +172,9 @@ class Pool:
 
     def _how_it_ended(self, pid: int) -> str:
         for _ in range(20):
-            self._server.send(("code", pid))
-            code, _ = self._server.receive()
+            with _here.server_lock:
+                self._server.send(("code", pid))
+                code, _ = self._server.receive()
             if code is not None:
                 break
             time.sleep(0.05)
@@ -167,9 +200,11 @@ def shielded(work: Callable[[threading.Event], T]) -> T:
             outcome[:] = [None, error]
         done.set()
 
-    threading.Thread(target=body, name="pipelab processes", daemon=True).start()
+    thread = threading.Thread(target=body, name="pipelab processes", daemon=True)
     while not done.is_set():
         try:
+            if thread.ident is None:
+                thread.start()
             done.wait()
         except KeyboardInterrupt:
             unwanted.set()
@@ -186,7 +221,9 @@ class _Pools:
     """All pools of this process, and the fork server that they come from."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock, self.server_lock = threading.RLock(), threading.Lock()
+        self.retired: list[Pool] = []
+        """Pools that are still used, and whose processes have imported modules that were edited since."""
         self.owner = os.getpid()
         self.pools: dict[int, Pool] = {}
         self.server: tuple[subprocess.Popen[bytes], Link] | None = None
@@ -208,11 +245,16 @@ def lease(size: int) -> Pool:
                 "others, or use launch='threads'"
             )
         pool = _here.pools.get(size)
+        if pool is not None and not pool.has_current_modules():
+            _here.retired.append(_here.pools.pop(size))
+            _end_idle()
+            pool = None
         if pool is None or pool.broken:
             if _here.server is None or _here.server[0].poll() is not None:
                 _here.server = start_server()
             try:
-                pool = _here.pools[size] = Pool(size, _here.server[1])
+                with _here.server_lock:
+                    pool = _here.pools[size] = Pool(size, _here.server[1])
             except EOFError:
                 code = _here.server[0].wait()
                 _here.server = None
@@ -247,21 +289,39 @@ def stop_all() -> None:
     if _here.owner != os.getpid():
         return
     with _here.lock:
-        for pool in _here.pools.values():
+        for pool in (*_here.pools.values(), *_here.retired):
             pool.stop()
         _here.pools.clear()
+        _here.retired.clear()
         _stop_server()
 
 
 def _stop_idle() -> None:
     with _here.lock:
         _here.timer = None
-        for size, pool in list(_here.pools.items()):
-            if pool.users == 0:
-                pool.stop()
-                del _here.pools[size]
-        if not _here.pools:
-            _stop_server()
+        _end_idle()
+
+
+def _end_idle() -> None:
+    for size, pool in list(_here.pools.items()):
+        if pool.users == 0:
+            pool.stop()
+            del _here.pools[size]
+    for pool in [pool for pool in _here.retired if pool.users == 0]:
+        pool.stop()
+        _here.retired.remove(pool)
+    if not _here.pools and not _here.retired:
+        _stop_server()
+
+
+def _own_modules() -> Iterator[tuple[str, float]]:
+    """(name, time of last change) of the modules that are edited here, rather than installed."""
+    fixed = tuple({sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)})
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__" and not file.startswith(fixed):
+            with suppress(OSError):
+                yield name, os.stat(file).st_mtime
 
 
 def _stop_server() -> None:

@@ -7,6 +7,7 @@ a step runs, and ends the process when the caller is gone.
 from __future__ import annotations
 
 import os
+import pickle
 import queue
 import select
 import socket
@@ -22,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pipelab.errors import PipelabError
 from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of
@@ -39,6 +41,7 @@ __all__ = ["Given", "Skeleton", "Table", "Task", "main", "tensors_of"]
 class Table:
     """The tensors of a rank's stages, in the order of its block: which are parameters, and what they are called."""
 
+    stages: tuple[int, ...]
     parameter: tuple[bool, ...]
     requires_grad: tuple[bool, ...]
     parameters: tuple[tuple[str, int], ...]
@@ -53,8 +56,9 @@ class Skeleton:
 
     stage: int
     data: bytes
-    tensors: tuple[tuple[int, bool, bool], ...]
-    """(place in the block, whether it is a parameter, whether that takes a gradient) in the order of stand-ins."""
+    tensors: tuple[tuple[int, bool, bool, bytes | None], ...]
+    """In the order of stand-ins: place in the block, whether it is a parameter, whether that takes a gradient, what
+    else was hung on it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Task:
     settings: bytes
     places: tuple[str, ...]
     seed: int
+    path: tuple[str, ...]
     skeletons: tuple[Skeleton, ...] | None = None
     specs: tuple[Spec, ...] = ()
     build: bytes | None = None
@@ -87,6 +92,7 @@ def main(number: int) -> None:
     link, parent = Link(socket.socket(fileno=number)), os.getppid()
     rank, commands = _Rank(), queue.SimpleQueue[Any]()
     threading.Thread(target=_listen, args=(link, parent, rank, commands), daemon=True).start()
+    block: Block | None = None
     while True:
         (name, argument, number), files = commands.get()
         rank.begin(number)
@@ -95,15 +101,16 @@ def main(number: int) -> None:
             value, block = getattr(rank, name)(argument, files)
             reply = ("ok", value)
             reply_files = () if block is None else (block.file,)
+            pickle.dumps(reply)
         except BaseException as error:  # noqa: BLE001 (the caller raises it)
-            reply, block = ("error", CarriedError.of(error)), None
+            reply, block, reply_files = ("error", CarriedError.of(error)), None, ()
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             link.send(reply, reply_files)
         except EOFError:
             os._exit(0)
-        del reply, block
+        del reply  # the block is kept until the next command: its file is on its way
 
 
 def _listen(link: Link, parent: int, rank: _Rank, commands: queue.SimpleQueue[Any]) -> None:
@@ -125,17 +132,37 @@ def _listen(link: Link, parent: int, rank: _Rank, commands: queue.SimpleQueue[An
 class _Open:
     """A pipeline that is open here: its engine, and the memory it shares with the caller."""
 
-    def __init__(self, engine: Engine, state: Block, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        self.engine, self.state, self.pairs = engine, state, pairs
+    def __init__(self, engine: Engine, state: Block) -> None:
+        self.engine, self.state = engine, state
         parameters = [p for _, stage in engine.stages() for p in stage.parameters()]
         self.parameters = parameters
         self.grads = Block(specs_of(parameters))
         self.feed: Block | None = None
 
+    def take_in(self, given: Given, files: list[int]) -> tuple[Any, Any]:
+        """What a call brings along: weights, what is frozen, and (inputs, targets), which are returned."""
+        inputs = targets = None
+        if given.feed is not None:
+            specs, count, lone, _, lone_target = given.feed
+            if files:
+                self.feed = Block(specs, files[0])
+            if self.feed is None or self.feed.specs != specs:
+                raise PipelabError("the batch has not come with the call")
+            tensors = self.feed.tensors
+            inputs, targets = _joined(tensors[:count], lone), _joined(tensors[count:], lone_target)
+        self.pull()
+        _set_flags(self.engine, self.parameters, given.flags)
+        return inputs, targets
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """(in the block, the stages' own). A forward may have put another tensor in place of a buffer."""
+        own = [tensor for _, stage in self.engine.stages() for tensor in tensors_of(stage)]
+        return list(zip(self.state.tensors, own, strict=True))
+
     def pull(self) -> None:
         """Weights as the caller has them."""
         with torch.no_grad():
-            for shared, own in self.pairs:
+            for shared, own in self._pairs():
                 if own.data_ptr() != shared.data_ptr():
                     own.copy_(shared)
 
@@ -143,7 +170,7 @@ class _Open:
         """Weights and gradients to the caller; returns, per parameter, None, True (in the block), or the gradient."""
         told: list[Any] = []
         with torch.no_grad():
-            for shared, own in self.pairs:
+            for shared, own in self._pairs():
                 if own.data_ptr() != shared.data_ptr():
                     shared.copy_(own)
             for parameter, shared in zip(self.parameters, self.grads.tensors, strict=True):
@@ -195,6 +222,7 @@ class _Rank:
         key, task = argument
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            sys.path[:] = task.path
             settings: Settings = unpack(task.settings)
             peers = join(settings.schedule.devices, [torch.device(place) for place in task.places])
             torch.manual_seed(task.seed + peers.rank)
@@ -208,11 +236,10 @@ class _Rank:
             except BaseException:
                 peers.close()
                 raise
-        own = [tensor for _, stage in engine.stages() for tensor in tensors_of(stage)]
-        self._open[key] = _Open(engine, block, list(zip(block.tensors, own, strict=True)))
-        told = [(str(entry.message), entry.category) for entry in caught]
+        self._open[key] = _Open(engine, block)
+        told = [(str(entry.message), _plain_category(entry.category)) for entry in caught]
         built = task.skeletons is None
-        return (_table(engine, own), block.specs if built else None, told), block if built else None
+        return (_table(engine), block.specs if built else None, told), block if built else None
 
     def grads(self, key: int, files: list[int]) -> tuple[tuple[Spec, ...], Block]:
         """The block that gradients come back in."""
@@ -221,29 +248,26 @@ class _Rank:
     def call(self, argument: tuple[int, str, tuple[Any, ...], Given], files: list[int]) -> tuple[Any, Block | None]:
         """Do something with a pipeline: step, evaluate, profile, verify."""
         key, what, more, given = argument
-        opened = self._open[key]
+        opened = self._open.get(key)
+        if opened is None:
+            raise PipelabError("this Pipeline is closed; make a new one")
         engine = opened.engine
-        inputs = targets = None
-        if given.feed is not None:
-            specs, count, lone, _, lone_target = given.feed
-            if files:
-                opened.feed = Block(specs, files[0])
-            assert opened.feed is not None
-            tensors = opened.feed.tensors
-            inputs, targets = _joined(tensors[:count], lone), _joined(tensors[count:], lone_target)
-        opened.pull()
-        _set_flags(engine, opened.parameters, given.flags)
-        engine.step_number = given.number
-        engine.resume()
-        self._running = engine
-        if self._unwanted == self._number:  # it was heard before this began
-            engine.interrupt()
         try:
+            inputs, targets = opened.take_in(given, files)
+        except BaseException as error:
+            engine.peers.abandon(error)
+            raise
+        try:
+            engine.step_number = given.number
+            engine.resume()
+            self._running = engine
+            if self._unwanted == self._number:  # it was heard before this began
+                engine.interrupt()
             with _ambient(given):
                 value = getattr(engine, what)(inputs, targets, *more)
         finally:
             self._running = None
-        grads = opened.push()
+            grads = opened.push()  # also what a step has done that then failed
         outputs = getattr(value, "outputs", None)
         if engine.rank != 0:
             value = None
@@ -273,10 +297,11 @@ def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
     made: dict[int, Tensor] = {}
 
     def restore(number: int) -> Tensor:
-        place, parameter, requires_grad = skeleton.tensors[number]
+        place, parameter, requires_grad, more = skeleton.tensors[number]
         if place not in made:  # a tied parameter is met twice, and stays one
             shared = block.tensors[place]
             made[place] = nn.Parameter(shared, requires_grad) if parameter else shared
+            vars(made[place]).update(unpack(more) if more else {})
         return made[place]
 
     stage: nn.Module = unpack(skeleton.data, restore)
@@ -288,13 +313,21 @@ def tensors_of(stage: nn.Module) -> list[Tensor]:
     return [*stage.parameters(), *stage.buffers()]
 
 
-def _table(engine: Engine, own: Sequence[Tensor]) -> Table:
+def _plain_category(category: type[Warning]) -> type[Warning]:
+    """A category that the caller knows as well."""
+    return next(base for base in category.__mro__ if base.__module__ == "builtins")
+
+
+def _table(engine: Engine) -> Table:
+    told = [(s, tensor) for s, stage in engine.stages() for tensor in tensors_of(stage)]
+    own = [tensor for _, tensor in told]
     places = {id(tensor): place for place, tensor in enumerate(own)}
     return Table(
+        stages=tuple(s for s, _ in told),
         parameter=tuple(isinstance(tensor, nn.Parameter) for tensor in own),
         requires_grad=tuple(tensor.requires_grad for tensor in own),
         parameters=tuple((name, places[id(p)]) for name, p in engine.named_parameters()),
-        state=tuple((name, places[id(t)]) for name, t in engine.named_state()),
+        state=tuple((name, places[id(t)]) for name, t in engine.named_state() if id(t) in places),
     )
 
 

@@ -8,11 +8,13 @@ train() / eval() travel at each call; other changes to the model do not.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.microbatches import batch_size, make_inputs
 from pipelab.runtime.named import Named
-from pipelab.runtime.payload import flatten
+from pipelab.runtime.payload import describe, flatten
 from pipelab.runtime.probe import FitCheck
 from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
@@ -50,6 +52,7 @@ class RemoteEngine(Named):
         self._key = next(_keys)
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
+        self._modules: dict[int, int] = {}
         here = range(self.schedule.stages)
         self._stages: dict[int, nn.Module] | None = None
         if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
@@ -63,7 +66,7 @@ class RemoteEngine(Named):
         tasks, blocks = self._tasks(model)
         self._finalizer: weakref.finalize[Any, Any] | None = None
         try:
-            told = shielded(lambda _: self._start(tasks, blocks))
+            told = shielded(lambda unwanted: self._start(tasks, blocks, unwanted))
         except BaseException:
             self.close()
             raise
@@ -105,13 +108,14 @@ class RemoteEngine(Named):
         return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
     def _named(self, pick: Callable[[Table], tuple[tuple[str, int], ...]]) -> Iterator[tuple[str, Tensor]]:
-        """By name, in the order of the unsplit model's stages. Of a stage that lives twice the first home counts."""
-        seen: set[str] = set()
-        for share in self._shares:
-            for name, place in pick(share.table):
-                if name not in seen:
-                    seen.add(name)
-                    yield name, share.tensors[place]
+        """By name, stage by stage. Of a stage that lives twice the first home counts."""
+        found = [
+            (share.table.stages[place], name, share.tensors[place])
+            for share in self._shares
+            for name, place in pick(share.table)
+            if share.leads[place]
+        ]
+        yield from ((name, tensor) for _, name, tensor in sorted(found, key=lambda entry: entry[0]))
 
     def close(self) -> None:
         """Let go of this pipeline's part of the processes."""
@@ -125,9 +129,14 @@ class RemoteEngine(Named):
         settings = pack(self.settings, "settings")
         seed = torch.initial_seed() % 2**62
         places = tuple(map(str, self.places))
+        path = tuple(entry for entry in sys.path if isinstance(entry, str))
         if self._stages is None:
             build = pack(model, "build_stage")
-            return [Task(settings, places, seed, build=build) for _ in self.places], [None for _ in self.places]
+            return [Task(settings, places, seed, path, build=build) for _ in self.places], [None for _ in self.places]
+        for s, stage in self._stages.items():
+            _refuse_overlaps(s, stage)
+            for r in self.schedule.placement[s]:
+                self._modules[r] = self._modules.get(r, 0) + sum(1 for _ in stage.modules())
         tasks: list[Task] = []
         blocks: list[Block | None] = []
         for r in range(self.schedule.devices):
@@ -139,16 +148,18 @@ class RemoteEngine(Named):
                 raise
             block = Block.holding(own)
             blocks.append(block)
-            tasks.append(Task(settings, places, seed, skeletons, block.specs))
+            tasks.append(Task(settings, places, seed, path, skeletons, block.specs))
         return tasks, blocks
 
-    def _start(self, tasks: Sequence[Task], blocks: Sequence[Block | None]) -> dict[str, type[Warning]]:
+    def _start(
+        self, tasks: Sequence[Task], blocks: Sequence[Block | None], unwanted: threading.Event
+    ) -> dict[str, type[Warning]]:
         """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
         self._pool = lease(self.schedule.devices)
         self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
         self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]
-        replies = self._pool.call("open", [(self._key, task) for task in tasks], files)
+        replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted)
         grads = self._pool.call("grads", [self._key] * self.schedule.devices)
         told: dict[str, type[Warning]] = {}
         for r, ((table, specs, caught), given) in enumerate(replies):
@@ -157,7 +168,8 @@ class RemoteEngine(Named):
             grad_specs, grad_files = grads[r]
             grad_block = Block(grad_specs, grad_files[0])
             own = self._tensors_on(r) if self._stages is not None else _as_parameters(table, block.tensors)
-            self._shares.append(_Share(table, block, grad_block, own))
+            leads = [self.schedule.placement[s][0] == r for s in table.stages]
+            self._shares.append(_Share(table, block, grad_block, own, leads))
         return told
 
     def _tensors_on(self, r: int) -> list[Tensor]:
@@ -183,18 +195,33 @@ class RemoteEngine(Named):
         if self._fit is not None:
             first = None if targets is None else _first(targets, sizes[0])
             self._fit.check(make_inputs(inputs, sizes)[0], first)
-        feeds = [self._feed(r, inputs, targets) for r in range(self.schedule.devices)]
-        arguments = [(self._key, what, more, self._given(r, feed)) for r, (feed, _) in enumerate(feeds)]
-        return shielded(lambda unwanted: self._exchange(what, arguments, [files for _, files in feeds], unwanted))
+        given = [self._given(r) for r in range(self.schedule.devices)]
+        return shielded(lambda unwanted: self._exchange(what, inputs, targets, more, given, unwanted))
 
-    def _exchange(self, what: str, arguments: list[Any], files: list[list[int]], unwanted: threading.Event) -> Any:
-        """Weights out, the call, weights and gradients back."""
+    def _exchange(
+        self, what: str, inputs: Any, targets: Any, more: Any, given: list[Given], unwanted: threading.Event
+    ) -> Any:
+        """Batch and weights out, the call, weights and gradients back."""
+        feeds = [self._feed(r, inputs, targets) for r in range(self.schedule.devices)]
         for share in self._shares:
             share.fill()
-        replies = self._pool.call("call", arguments, files, unwanted)
+        arguments = [
+            (self._key, what, more, replace(one, feed=feed)) for one, (feed, _) in zip(given, feeds, strict=True)
+        ]
+        new = {r: block for r, (_, block) in enumerate(feeds) if block is not None and block is not self._feeds.get(r)}
+        files = [[new[r].file] if r in new else [] for r in range(self.schedule.devices)]
+        try:
+            replies = self._pool.call("call", arguments, files, unwanted)
+        except BaseException:
+            self._feeds.clear()  # no one knows whether it has arrived
+            if not self._pool.broken and what == "step":
+                for share in self._shares:
+                    share.take_back(None, parameters=True)  # an update may have gone through before something failed
+            raise
+        self._feeds |= new
         value = replies[0][0][0]
-        for share, ((_, grads, _), _) in reversed(list(zip(self._shares, replies, strict=True))):
-            share.take_back(grads if what == "step" else None)  # of a stage that lives twice the first home counts
+        for share, ((_, grads, _), _) in zip(self._shares, replies, strict=True):
+            share.take_back(grads if what == "step" else None, parameters=what == "step")
         for (_, _, outputs), opened in replies:
             if outputs is not None:
                 data, specs = outputs
@@ -203,7 +230,7 @@ class RemoteEngine(Named):
             self.step_number += 1
         return value
 
-    def _given(self, r: int, feed: Any) -> Given:
+    def _given(self, r: int) -> Given:
         mode = torch.get_default_device()
         kinds = sorted({"cpu", *(place.type for place in self.places)})
         on = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind)]
@@ -213,30 +240,36 @@ class RemoteEngine(Named):
             dtype=torch.get_default_dtype(),
             device=mode if mode != torch.device("cpu") else None,
             flags=self._flags(r),
-            feed=feed,
+            feed=None,
         )
 
     def _flags(self, r: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
         """What is frozen, and what is in training mode, on device r."""
         takes = tuple(parameter.requires_grad for parameter in self._shares[r].parameters)
         stages = () if self._stages is None else [self._stages[s] for s in self.schedule.stages_on(r)]
-        return takes, tuple(module.training for stage in stages for module in stage.modules())
+        modes = tuple(module.training for stage in stages for module in stage.modules())
+        before = self._modules.get(r, 0)
+        if len(modes) != before:
+            raise ConfigurationError(
+                f"the model's modules have changed since this Pipeline was made: device {r} had {before}, now "
+                f"{len(modes)}; make a new Pipeline"
+            )
+        return takes, modes
 
-    def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Any, list[int]]:
-        """(what to tell rank r about its inputs and targets, the memory to pass on if it is new)."""
+    def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Any, Block | None]:
+        """(what to tell rank r about its inputs and targets, the memory that they are in)."""
         stages = self.schedule.stages_on(r)
         x, lone = flatten(inputs, "inputs") if 0 in stages else ((), False)
         last = self.schedule.stages - 1 in stages and targets is not None
         y, lone_target = flatten(targets, "targets") if last else ((), False)
         given = [tensor.detach() for tensor in (*x, *y)]
         if not given:
-            return None, []
-        block, files = self._feeds.get(r), []
+            return None, None
+        block = self._feeds.get(r)
         if block is None or block.specs != specs_of(given):
-            block = self._feeds[r] = Block(specs_of(given))
-            files = [block.file]
+            block = Block(specs_of(given))
         block.fill(given)
-        return (block.specs, len(x), lone, len(y), lone_target), files
+        return (block.specs, len(x), lone, len(y), lone_target), block
 
 
 @dataclass
@@ -247,6 +280,8 @@ class _Share:
     block: Block
     grads: Block
     tensors: list[Tensor]
+    leads: list[bool]
+    """Whether this is the first home of a tensor's stage: what it holds counts."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -256,20 +291,32 @@ class _Share:
     def fill(self) -> None:
         """The caller's tensors into the block."""
         for own, shared in zip(self.tensors, self.block.tensors, strict=True):
+            if own.shape != shared.shape or own.dtype != shared.dtype:
+                raise ConfigurationError(
+                    f"the model has changed since this Pipeline was made: {describe([shared])} is now "
+                    f"{describe([own])}; make a new Pipeline"
+                )
+        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
             if own.data_ptr() != shared.data_ptr():
                 shared.copy_(own.detach())
 
-    def take_back(self, grads: Sequence[Any] | None) -> None:
-        """New weights and the step's gradients into the caller's tensors."""
+    def take_back(self, grads: Sequence[Any] | None, *, parameters: bool) -> None:
+        """Buffers that have changed and, after a step, new weights and gradients into the caller's tensors."""
         with torch.no_grad():
-            for own, shared in zip(self.tensors, self.block.tensors, strict=True):
-                if own.data_ptr() != shared.data_ptr():
+            for own, shared, is_one, leads in zip(
+                self.tensors, self.block.tensors, self.table.parameter, self.leads, strict=True
+            ):
+                if own.data_ptr() == shared.data_ptr() or not leads:
+                    continue
+                if parameters if is_one else not torch.equal(own.cpu(), shared):
                     own.copy_(shared)
             if grads is None:
                 return
-            for parameter, grad, shared in zip(self.parameters, grads, self.grads.tensors, strict=True):
-                found = shared.clone() if grad is True else grad
-                parameter.grad = None if found is None else found.to(parameter.device)
+            leading = [leads for leads, is_one in zip(self.leads, self.table.parameter, strict=True) if is_one]
+            for parameter, grad, shared, leads in zip(self.parameters, grads, self.grads.tensors, leading, strict=True):
+                if leads:
+                    found = shared.clone() if grad is True else grad
+                    parameter.grad = None if found is None else found.to(parameter.device)
 
 
 def _as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:
@@ -281,12 +328,13 @@ def _as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:
 def _skeleton(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:
     """``stage`` with stand-ins for its tensors, which are in the block."""
     places = {id(tensor): place for place, tensor in enumerate(own)}
-    told: list[tuple[int, bool, bool]] = []
+    told: list[tuple[int, bool, bool, bytes | None]] = []
 
     def stand_in(obj: Any) -> int | None:
         if not isinstance(obj, Tensor) or id(obj) not in places:
             return None
-        told.append((places[id(obj)], isinstance(obj, nn.Parameter), obj.requires_grad))
+        more = pack(vars(obj), f"what hangs on a parameter of stage {s}") if vars(obj) else None
+        told.append((places[id(obj)], isinstance(obj, nn.Parameter), obj.requires_grad, more))
         return len(told) - 1
 
     return Skeleton(s, pack(stage, f"stage {s}", stand_in), tuple(told))
@@ -297,9 +345,28 @@ def _first(targets: Any, size: int) -> Any:
     return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
 
 
+def _refuse_overlaps(s: int, stage: nn.Module) -> None:
+    """Raise ConfigurationError if two of a stage's tensors share memory: in another process they would be two."""
+    named = [(name, t) for name, t in (*stage.named_parameters(), *stage.named_buffers()) if t.numel()]
+    spans = sorted((t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in named if t.layout == torch.strided)
+    for (_, end, one), (start, _, other) in pairwise(spans):
+        if start < end:
+            raise ConfigurationError(
+                f"'{other}' and '{one}' of stage {s} share memory, and in another process they would not; make one a "
+                "copy (.clone()), or use launch='threads'"
+            )
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from the first to the last element."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (reach + 1) * tensor.element_size()
+
+
 def _forget(pool: Pool, key: int) -> None:
     """Its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
-    threading.Thread(target=_let_go, args=(pool, key), daemon=True).start()
+    if pool.is_mine():
+        threading.Thread(target=_let_go, args=(pool, key), daemon=True).start()
 
 
 def _let_go(pool: Pool, key: int) -> None:

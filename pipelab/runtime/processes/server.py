@@ -121,4 +121,10 @@ def _reap(children: dict[int, Any], codes: dict[int, int]) -> None:
 
 
 def _command(program: str, number: int) -> list[str]:
-    return [sys.executable, "-c", program, json.dumps(sys.path), str(number)]
+    return [
+        sys.executable,
+        "-c",
+        program,
+        json.dumps([path for path in sys.path if isinstance(path, str)]),
+        str(number),
+    ]

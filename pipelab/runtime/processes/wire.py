@@ -7,6 +7,7 @@ computes. The receiver takes its order from the sender's program.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import time
@@ -25,6 +26,9 @@ from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.schedules.wire import Channel, Route
 
 __all__ = ["GroupWire"]
+
+_AT_ONCE = 1e-4
+"""A receive that takes no longer (seconds) has found its message there."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class GroupWire:
         sent = time.perf_counter()
         if self._modelled:
             self._free_at[channel] = max(sent, self._free_at[channel]) + payload.size / self._bandwidth
-            stamp = torch.tensor([self._free_at[channel] + self._latency], dtype=torch.float64)
+            stamp = torch.tensor([self._free_at[channel] + self._latency], dtype=torch.float64, device="cpu")
             copies.append(_bytes(stamp, self._lines.place))
         try:
             self._lines[channel].send(copies)
@@ -131,20 +135,22 @@ class GroupWire:
             if not incoming.posted:
                 self._post(channel)
             route, layout, tensors, stamp, works = incoming.posted.popleft()
+            asked = time.perf_counter()
             self._lines[channel].wait(works)
         except (RuntimeError, KeyError, AttributeError) as error:
             works = incoming = None  # type: ignore[assignment] # or the traceback would keep the line open
             raise self._broken(error) from None
         self.check()
         self._post_ahead(channel)
-        ready = None
+        arrived = time.perf_counter()
+        ready = arrived if arrived - asked > _AT_ONCE else math.nan  # when one came that lay there no one knows
         if stamp is not None:
             ready = float(stamp)
             self._sleep_until(ready)
-        taken = time.perf_counter()
-        own = tuple(tensor.to(self._place) for tensor in tensors)
-        payload = Payload(own, layout.single, layout.takes_gradient, route.producer)
-        payload.ready, payload.taken = (taken if ready is None else ready), taken
+        payload = Payload(
+            tuple(tensor.to(self._place) for tensor in tensors), layout.single, layout.takes_gradient, route.producer
+        )
+        payload.ready, payload.taken = ready, time.perf_counter()
         return payload
 
     def check(self) -> None:
@@ -200,14 +206,14 @@ class GroupWire:
     def _tell(self, channel: Channel, layout: _Layout) -> None:
         """Say what messages of this edge look like."""
         data = torch.frombuffer(bytearray(pickle.dumps(layout)), dtype=torch.uint8)
-        for tensor in (torch.tensor([len(data)]), data):
+        for tensor in (torch.tensor([len(data)], device="cpu"), data):
             work = self._lines.meta.send([tensor], channel.destination, self._tags[channel])
             self._notes.append((work, tensor))
 
     def _hear(self, channel: Channel) -> _Layout:
-        size = torch.zeros(1, dtype=torch.int64)
+        size = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._hear_into(channel, size)
-        data = torch.empty(int(size), dtype=torch.uint8)
+        data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
         self._hear_into(channel, data)
         layout: _Layout = pickle.loads(data.numpy().tobytes())
         return layout
