@@ -41,6 +41,7 @@ class Setting:
     launch: str = "threads"
     latency: float = 0.0
     bandwidth: float = math.inf
+    verify: bool = True
 
     def model(self) -> TransformerLM:
         """The unsplit model."""
@@ -75,9 +76,10 @@ class Experiment:
     predicted: Timeline
     report: StepReport
     max_gradient_error: float | None
-    """None on ranks other than 0."""
+    """None on ranks other than 0, and if it was not asked for."""
     costs: Costs
     torch_devices: tuple[torch.device, ...]
+    backend: str
 
     @property
     def measured(self) -> Timeline:
@@ -100,6 +102,7 @@ class Experiment:
             "batch": self.setting.batch,
             "dtype": self.setting.dtype,
             "launch": self.setting.launch,
+            "backend": self.backend,
             "clock": self.setting.clock,
             "torch_devices": sorted({str(device) for device in self.torch_devices}),
             "loss": self.report.loss,
@@ -119,8 +122,9 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
     """
     inputs, targets = text_batch(0, setting.batch, setting.tokens, setting.seed)
     model, reference = None, None
-    if not rank:
+    if not rank and (setting.verify or rank is None):
         model = setting.model()
+    if model is not None and setting.verify:
         reference = unsplit_gradients(model, next_byte_loss, inputs, targets, seed=setting.seed, step=0)
     if rank is None:
         return Prepared(setting, model, inputs, targets, reference)
@@ -148,12 +152,13 @@ def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *,
         for number in _steps(setting.steps, schedule.name, progress and pipeline.rank == 0):
             report = pipeline.step(prepared.inputs, prepared.targets)
             if number == 0:  # the reference ran with the dropout of step 0
-                found, loss = pipeline.gather(pipeline.gradients()), report.loss
+                found = pipeline.gather(pipeline.gradients()) if setting.verify else None
+                loss = report.loss
         error = None
         if found is not None and prepared.reference is not None:
             error = gradient_error(found, prepared.reference.gradients)
-        last = replace(report, loss=loss)
-        return Experiment(setting, microbatches, predicted, last, error, costs, pipeline.torch_devices)
+        last, places = replace(report, loss=loss), pipeline.torch_devices
+        return Experiment(setting, microbatches, predicted, last, error, costs, places, pipeline.backend)
 
 
 def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:

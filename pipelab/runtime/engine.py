@@ -112,6 +112,7 @@ class Engine(Named):
     ``places[r]`` is where device r keeps its tensors.
     """
 
+    backend = property(lambda self: self.peers.backend, doc="What carries messages.")
     rank = property(lambda self: self.peers.own[0], doc="The first device that this process drives.")
 
     def __init__(

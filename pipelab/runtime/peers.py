@@ -41,6 +41,9 @@ class Peers(Protocol):
     asynchronous: bool
     """Whether the host runs ahead of its messages (NCCL): then only the device's own times say what came first."""
 
+    backend: str
+    """What carries messages: "memory", "gloo" or "nccl"."""
+
     def exchange(self, value: T) -> list[T]:
         """Everyone's value, one entry a process, in the order of devices."""
         ...
@@ -91,6 +94,7 @@ class Alone:
     """One process drives all devices, a thread each."""
 
     asynchronous = False
+    backend = "memory"
 
     def __init__(self, devices: int) -> None:
         self.own = tuple(range(devices))

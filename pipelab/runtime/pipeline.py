@@ -115,6 +115,12 @@ class Pipeline:
         return self._engine.rank
 
     @property
+    def backend(self) -> str:
+        """What carries messages: "memory" between threads, "gloo" or "nccl" between processes."""
+        backend: str = self._engine.backend
+        return backend
+
+    @property
     def torch_devices(self) -> tuple[torch.device, ...]:
         """Where each device keeps its tensors."""
         return self._engine.places

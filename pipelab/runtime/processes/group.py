@@ -37,7 +37,9 @@ __all__ = ["CONNECT", "Group", "host_id", "roll_call"]
 T = TypeVar("T")
 
 CONNECT = timedelta(seconds=60)
-"""How long processes wait for each other when they connect."""
+"""How long sockets may take to connect."""
+ROLL_CALL = timedelta(minutes=5)
+"""How long ranks wait for each other to come."""
 _PING_ROUNDS = 8
 
 
@@ -69,7 +71,7 @@ class Group:
         roll_call(store, f"{prefix}/here", rank, size)
         self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
-        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, FOREVER)
+        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
         told = self.exchange((host_id(), str(place), _gpu_id(place), secrets.token_hex(8)))
         self.hosts = [host for host, _, _, _ in told]
         self.places = tuple(torch.device(name) for _, name, _, _ in told)
@@ -259,8 +261,10 @@ class Group:
         if self._control is None:
             raise PipelabError("this Pipeline is closed; make a new one")
         found = [torch.empty_like(tensor, device="cpu") for _ in range(self.size)]
+        options = dist.distributed_c10d.AllgatherOptions()
+        options.timeout = FOREVER  # others may be computing
         with _lost():
-            self._control.allgather([found], [tensor]).wait(FOREVER)
+            self._control.allgather([found], [tensor], options).wait(FOREVER)
         return found
 
     @staticmethod
@@ -287,10 +291,10 @@ def roll_call(store: Any, name: str, rank: int, size: int) -> None:
     names = [f"{name}/{r}" for r in range(size)]
     store.set(names[rank], b"here")
     try:
-        store.wait(names, CONNECT)
+        store.wait(names, ROLL_CALL)
     except RuntimeError:
         missing = [str(r) for r, key in enumerate(names) if not store.check([key])]
-        seconds = CONNECT.total_seconds()
+        seconds = ROLL_CALL.total_seconds()
         raise PipelabError(
             f"rank {rank} has waited {seconds:g} s for rank {', '.join(missing) or 'none'} to come"
         ) from None

@@ -4,8 +4,9 @@ NCCL matches messages in order per communicator, and a send blocks its stream un
 per channel, messages of one kind and direction wait for nothing but each other. All ranks make the groups in sorted
 order, so that no two wait for each other, and send one byte over each before the first step.
 
-If a device fails, its process drops its groups. That closes their sockets and ends the waits of the processes at the
-other ends, which drop theirs: no one is left waiting.
+If a device fails, its process drops its groups. With gloo that closes their sockets and ends the waits of the processes
+at the other ends, which drop theirs: no one is left waiting. An NCCL kernel does not notice; there a rank that fails
+says so in the store, where each rank looks twice a second.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +31,9 @@ __all__ = ["FOREVER", "Line", "Lines"]
 FOREVER = timedelta(days=1)
 """How long a device waits for a message: another may be computing, or held in a debugger."""
 
+WATCHED = ("nccl",)
+"""Backends whose waits do not end by themselves when the other end is gone."""
+_FAILED = "failed"
 NCCL_PATIENCE = timedelta(minutes=30)
 """NCCL's watchdog counts from when a receive was posted, not from when its message was sent."""
 
@@ -111,6 +116,9 @@ class Lines:
         self.shapes: dict[Any, Any] = {}
         self._known: set[Channel] = set()
         self._lines: dict[Channel, Line] = {}
+        self._changing = threading.Lock()
+        self._over = threading.Event()
+        self._watcher: threading.Thread | None = None
         self._gone: list[Line] = []
 
     def __getitem__(self, channel: Channel) -> Line:
@@ -126,6 +134,9 @@ class Lines:
             if self.meta is None:
                 store = dist.PrefixStore("meta", self._store)
                 self.meta = dist.ProcessGroupGloo(store, self.rank, self._size, self._timeout)
+                if self._backend in WATCHED:
+                    self._watcher = threading.Thread(target=self._watch, name="pipelab lines", daemon=True)
+                    self._watcher.start()
             for channel in sorted(set(channels) - self._known):
                 self._known.add(channel)
                 if self.rank in (channel.source, channel.destination):
@@ -137,15 +148,34 @@ class Lines:
 
     def hang_up(self) -> None:
         """Drop all groups, which ends the waits at the other ends."""
-        self.cut = True
-        self._gone += self._lines.values()
-        for line in self._lines.values():
-            line.hang_up()
-        self._lines.clear()
-        self.meta = None
+        self._over.set()
+        with self._changing:
+            self.cut = True
+            self._gone += self._lines.values()
+            for line in self._lines.values():
+                line.hang_up()
+            self._lines.clear()
+            self.meta = None
+
+    def fail(self) -> None:
+        """A device of this rank has failed: hang up, and let the others know."""
+        if self._watcher is not None and not self.cut:
+            with suppress(RuntimeError):  # the store may be gone, too
+                self._store.set(_FAILED, b"")
+        self.hang_up()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            try:
+                if self._store.check([_FAILED]):
+                    self.hang_up()
+            except RuntimeError:
+                self.hang_up()
 
     def settle(self) -> None:
         """After hanging up for good: wait, shortly, until no thread of this rank is in a group any more."""
+        if self._watcher is not None:
+            self._watcher.join(1.0)
         for line in self._gone:
             line.settle(1.0)
         self._gone.clear()

@@ -239,7 +239,7 @@ class _Rank:
         self._open[key] = _Open(engine, block)
         told = [(str(entry.message), _plain_category(entry.category)) for entry in caught]
         built = task.skeletons is None
-        return (_table(engine), block.specs if built else None, told), block if built else None
+        return (_table(engine), peers.backend, block.specs if built else None, told), block if built else None
 
     def grads(self, key: int, files: list[int]) -> tuple[tuple[Spec, ...], Block]:
         """The block that gradients come back in."""

@@ -44,6 +44,7 @@ class RemoteEngine(Named):
     """Speaks for the engines of all ranks."""
 
     rank = 0
+    backend: str
 
     def __init__(self, settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice) -> None:
         self.settings, self.schedule = settings, settings.schedule
@@ -162,7 +163,7 @@ class RemoteEngine(Named):
         replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted)
         grads = self._pool.call("grads", [self._key] * self.schedule.devices)
         told: dict[str, type[Warning]] = {}
-        for r, ((table, specs, caught), given) in enumerate(replies):
+        for r, ((table, self.backend, specs, caught), given) in enumerate(replies):
             told |= dict(caught)
             block = blocks[r] or Block(specs, given[0])
             grad_specs, grad_files = grads[r]

@@ -169,7 +169,7 @@ class GroupWire:
         self._stopped = self._stopped or "another device failed"
         self._incoming = {}
         self._notes = []
-        self._lines.hang_up()
+        self._lines.fail()
 
     def close(self) -> None:
         """The step is over."""

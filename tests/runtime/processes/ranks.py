@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from pipelab.errors import PipelabError
 from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
 from pipelab.runtime.processes import group as group_module
+from pipelab.runtime.processes import lines as lines_module
 from tests.runtime.small import data, mlp, mse, tuple_net
 
 RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -188,6 +190,51 @@ def dies():
     if RANK == 1:
         os._exit(0)
     return {"said": said(lambda: pipeline.step(*data(8)))}
+
+
+def patience():
+    """Ranks wait for each other as long as it takes once they have met; before that, a missing one is named."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    before = group_module.CONNECT, group_module.ROLL_CALL
+    group_module.CONNECT = timedelta(seconds=3)
+    with opened(mlp(), schedule, optimizer=adam) as pipeline:
+        first = pipeline.step(*data(8)).loss
+        if RANK == 0:
+            time.sleep(5)
+        second = pipeline.step(*data(8)).loss
+    group_module.ROLL_CALL = timedelta(seconds=2)
+    if RANK == 0:
+        time.sleep(4)
+    missing = said(lambda: opened(mlp(), schedule))
+    group_module.CONNECT, group_module.ROLL_CALL = before
+    return {"falls": second < first, "missing": missing}
+
+
+def watched():
+    """A rank that fails says so in the store, for backends whose waits do not end by themselves."""
+    lines_module.WATCHED = ("gloo",)
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    model, broken = mlp(), []
+    if RANK == 1:
+        model[3].register_forward_pre_hook(lambda *_: 1 / 0 if broken else None)
+    with opened(model, schedule) as pipeline:
+        pipeline.step(*data(8))
+        lines = pipeline._engine.peers._lines
+        broken.append(1)
+        told = said(lambda: pipeline.step(*data(8)))
+        seen = lines._store.check(["failed"])
+        broken.clear()
+        again = said(lambda: pipeline.step(*data(8)))
+    lines_module.WATCHED = ("nccl",)
+    return {"told": told, "seen": seen, "again": again}
+
+
+def muddle():
+    """Ranks that call different things are told so."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    pipeline = opened(mlp(), schedule)
+    state = mlp().state_dict()
+    return said(lambda: pipeline.step(*data(8)) if RANK else pipeline.load_state_dict(state))
 
 
 def frozen():

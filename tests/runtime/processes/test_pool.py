@@ -457,3 +457,188 @@ def test_bad_batches_are_refused_as_in_threads():
         with pytest.raises(ConfigurationError, match=message):
             pipeline.step(inputs, targets)
     assert pipeline.step(x, y).loss > 0
+
+
+# ---- stories: what a cold review found -------------------------------------------------------------------------------
+
+
+class Keeps(nn.Module):
+    def forward(self, x):
+        self.last = x * 1
+        return self.last
+
+
+def test_a_stage_that_cannot_be_copied_is_a_sentence_in_verify_and_no_hang():
+    """The copy failed on one rank, before it told the others: they waited for ever."""
+    model = mlp()
+    model[4].append(Keeps())
+    pipeline = opened(model)
+    pipeline.step(*data(8))
+    with pytest.raises(ConfigurationError, match="verify takes a copy of each stage, and one cannot be copied"):
+        pipeline.verify(*data(8))
+    assert pipeline.step(*data(8)).loss > 0
+
+
+def test_a_model_that_changes_after_opening_is_refused_and_the_next_batch_is_the_right_one():
+    """A batch that had never arrived counted as sent: the next of its size ran on an old one, without a word."""
+    model = mlp()
+    pipeline = opened(model)
+    x, y = data(8)
+    pipeline.evaluate(x, y)
+    weight = model[3][0].weight.data
+    model[3][0].weight.data = torch.zeros(2, 2, dtype=torch.float64)
+    with pytest.raises(ConfigurationError, match=r"float64\[6, 6\] is now float64\[2, 2\]; make a new Pipeline"):
+        pipeline.evaluate(x[:4], y[:4])
+    model[3][0].weight.data = weight
+    with torch.no_grad():
+        assert pipeline.evaluate(x[:4], y[:4]).loss == pytest.approx(float(mse(model(x[:4]), y[:4])))
+    model[1].append(nn.ReLU())
+    with pytest.raises(ConfigurationError, match="modules have changed since this Pipeline was made"):
+        pipeline.step(x, y)
+
+
+def test_a_forked_child_cannot_use_or_close_its_parents_pipeline():
+    pipeline = opened(mlp())
+    pid = os.fork()
+    if pid == 0:
+        try:
+            pipeline.step(*data(8))
+        except PipelabError:
+            pipeline.close()
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert pipeline.step(*data(8)).loss > 0
+
+
+def test_modules_that_were_edited_are_imported_anew(tmp_path, monkeypatch):
+    """Classes of a module travel by name, and warm ranks had imported the old one."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = textwrap.dedent(
+        """
+        import torch
+        class Scaled(torch.nn.Linear):
+            def forward(self, x):
+                return super().forward(x) * {}
+        """
+    )
+    file = tmp_path / "edited_by_a_learner.py"
+    file.write_text(source.format(1))
+    import importlib
+
+    import edited_by_a_learner
+
+    def loss_of(launch):
+        torch.manual_seed(0)
+        model = nn.Sequential(*[edited_by_a_learner.Scaled(5, 5) for _ in range(3)]).double()
+        pipeline = Pipeline(model, SCHEDULE, loss=lambda a, b: (a - 1).square().mean(), launch=launch, device="cpu")
+        return pipeline, pipeline.evaluate(*data(8)).loss
+
+    first, before = loss_of("processes")
+    assert before == loss_of("threads")[1]
+    file.write_text(source.format(50))
+    os.utime(file, (1, 1))
+    importlib.reload(edited_by_a_learner)
+    _, after = loss_of("processes")
+    assert after == loss_of("threads")[1] != before
+    assert first.evaluate(*data(8)).loss == before, "who was open before goes on with what it had"
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.tensor(0.0))
+
+    def forward(self, x):
+        self.count = self.count + 1
+        return x
+
+
+def test_a_buffer_that_a_forward_replaces_comes_back():
+    model = mlp()
+    model[4].append(Counts())
+    pipeline = opened(model)
+    for _ in range(2):
+        pipeline.step(*data(8))
+    assert float(model[4][-1].count) == 8
+
+
+def test_tensors_that_share_memory_are_refused():
+    """The copy of a weight in a buffer stayed as it was and was written over what had been trained."""
+    model = mlp()
+    model[4].register_buffer("alias", model[4][0].weight.detach())
+    with pytest.raises(ConfigurationError, match="of stage 1 share memory, and in another process they would not"):
+        opened(model)
+
+
+def test_what_hangs_on_a_parameter_reaches_the_optimizer():
+    model = mlp()
+    model[0][0].bias.still = True
+
+    def optimizer(named):
+        still = [p for _, p in named if getattr(p, "still", False)]
+        moving = [p for _, p in named if not getattr(p, "still", False)]
+        return torch.optim.SGD([{"params": still, "lr": 0.0}, {"params": moving}], lr=0.1)
+
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    opened(model, optimizer=optimizer).step(*data(8))
+    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == ["0.0.bias"]
+
+
+def test_an_update_that_went_through_before_a_scheduler_raised_is_not_lost():
+    model, twin = mlp(), mlp()
+
+    def scheduler(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=1)
+
+    for net, launch in ((model, "processes"), (twin, "threads")):
+        pipe = Pipeline(net, SCHEDULE, loss=mse, optimizer=adam, lr_scheduler=scheduler, launch=launch, device="cpu")
+        with pytest.raises(ValueError, match="Tried to step"):
+            for _ in range(3):
+                pipe.step(*data(8))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_evaluating_leaves_the_callers_graph_alone():
+    model, (x, y) = mlp(), data(8)
+    pipeline = opened(model)
+    loss = mse(model(x), y)
+    pipeline.evaluate(x, y)
+    pipeline.verify(x, y)
+    loss.backward()
+
+
+def test_inference_mode_around_one_call_spoils_no_other():
+    pipeline, (x, y) = opened(mlp()), data(8)
+    with torch.inference_mode():
+        pipeline.evaluate(x, y)
+    assert pipeline.step(x, y).loss > 0
+
+
+class Shy(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def test_an_exception_that_cannot_be_shown_leaves_no_one_waiting():
+    def terms(targets):
+        raise Shy
+
+    with pytest.raises((Shy, PipelabError)):
+        opened(mlp(), loss_terms=terms).step(*data(8))
+
+
+def test_opening_can_be_interrupted(monkeypatch):
+    monkeypatch.setattr(pool_module, "GRACE", 0.5)
+
+    def build_stage(s):
+        time.sleep(60)
+
+    pool_module.release(pool_module.lease(3))  # warm
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        opened(build_stage)
+    assert time.monotonic() - begun < 30
+    timer.join()

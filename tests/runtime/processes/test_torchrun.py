@@ -56,7 +56,18 @@ def results(folder, *cases, nodes=1, ranks=4):
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """Two agents of two processes each."""
-    cases = ("parity", "local_stages", "failures", "frozen", "mesh", "disagreements", "clocks")
+    cases = (
+        "parity",
+        "local_stages",
+        "failures",
+        "frozen",
+        "mesh",
+        "disagreements",
+        "watched",
+        "patience",
+        "muddle",
+        "clocks",
+    )
     return results(tmp_path_factory.mktemp("four"), *cases, nodes=2, ranks=4)
 
 
@@ -91,6 +102,26 @@ def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four):
         assert "inputs must be a tensor or a tuple of tensors, got NoneType" in found["inputs"]
         assert "disagree about what to run: 'evaluate' on rank 0, 'step' on rank 1" in found["what"]
         assert found["end"] < found["again"]
+
+
+def test_ranks_have_patience_with_each_other_and_name_who_is_missing(four):
+    """A rank that was busy for more than a minute had cost the others their connections."""
+    for rank, told in enumerate(four):
+        assert told["patience"]["falls"]
+        if rank:
+            assert f"rank {rank} has waited 2 s for rank 0 to come" in told["patience"]["missing"]
+    assert "rank 0 cannot connect to the others" in four[0]["patience"]["missing"], "they were there, and have left"
+
+
+def test_a_failure_is_said_in_the_store_too(four):
+    for told in four:
+        assert "ZeroDivisionError on device 1, stage 1" in told["watched"]["told"]
+        assert told["watched"]["seen"]
+        assert told["watched"]["again"] == "nothing was raised"
+
+
+def test_ranks_that_call_different_things_are_told(four):
+    assert all("the ranks of this pipeline disagree about what to do" in told["muddle"] for told in four)
 
 
 def test_a_frozen_first_stage_is_waited_for(four):
@@ -148,7 +179,7 @@ def test_pipelab_run_joins_the_group_and_only_rank_0_speaks(tmp_path):
     ((code, out, _),) = agents(command, ranks=2)
     assert code == 0
     found = json.loads(out)
-    assert (found["devices"], found["launch"]) == (2, "processes")
+    assert (found["devices"], found["launch"], found["backend"]) == (2, "processes", "gloo")
     assert found["max_gradient_error"] < 1e-12
     assert found["measured"]["messages"] == 8
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
