@@ -32,7 +32,7 @@ from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.runtime.processes.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["CONNECT", "Group", "host_id", "roll_call"]
+__all__ = ["CONNECT", "ROLL_CALL", "Group", "host_id", "roll_call"]
 
 T = TypeVar("T")
 

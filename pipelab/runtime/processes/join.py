@@ -8,6 +8,7 @@ import socket
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.devices import DeviceChoice, choose_devices
-from pipelab.runtime.processes.group import CONNECT, Group, roll_call
+from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
 
 __all__ = ["enter_world", "in_group", "join", "require_size", "world"]
 
@@ -122,7 +123,10 @@ def _join_world() -> None:
         store, _, _ = next(dist.rendezvous("env://", timeout=CONNECT))
         roll_call(store, "pipelab/world", int(rank), int(size))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size))
+        # Sockets that a firewall drops would keep everyone for half an hour, which is right for what comes later.
+        dist.init_process_group(backend, store=store, rank=int(rank), world_size=int(size), timeout=ROLL_CALL)
+        with suppress(Exception):
+            dist.distributed_c10d._set_pg_timeout(timedelta(minutes=30), dist.group.WORLD)
     except PipelabError:
         raise
     except (RuntimeError, ValueError) as error:
