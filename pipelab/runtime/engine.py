@@ -32,11 +32,12 @@ from pipelab.runtime.payload import Payload
 from pipelab.runtime.peers import Peers, StepWire
 from pipelab.runtime.probe import FitCheck
 from pipelab.runtime.profile import costs_of, first_sequences, one_pass
-from pipelab.runtime.reference import Chain, chain_gradients, gradient_error
+from pipelab.runtime.proof import prove_gradients
 from pipelab.runtime.replicas import Replicas
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
 from pipelab.runtime.settings import Settings
 from pipelab.runtime.stage import StageRunner, Task
+from pipelab.runtime.stop import Stop
 from pipelab.runtime.threads import run_threads
 from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
 from pipelab.schedules.checker import require_sound
@@ -78,34 +79,6 @@ class _Part:
     cpu: float
 
 
-class _Stop:
-    """Where an interrupt meets the wire of the step that runs; shared by an engine and its rehearsals."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wire: StepWire | None = None
-        self._wanted = False
-
-    def interrupt(self) -> None:
-        """Stop the step that is running, or the next."""
-        with self._lock:
-            self._wanted = True
-            if self._wire is not None:
-                self._wire.interrupt()
-
-    def watch(self, wire: StepWire) -> None:
-        """A step begins."""
-        with self._lock:
-            self._wire = wire
-            if self._wanted:
-                wire.interrupt()
-
-    def forget(self) -> None:
-        """A step is over."""
-        with self._lock:
-            self._wire, self._wanted = None, False
-
-
 class Engine(Named):
     """Runs the devices ``peers.own`` of a schedule; ``stages`` are the modules that live on them.
 
@@ -138,7 +111,7 @@ class Engine(Named):
         self._histories: dict[Any, CostHistory] = {}
         self._fit = FitCheck(self._stages, loss)
         self._running = threading.Lock()
-        self._stop = _Stop()
+        self._stop = Stop()
         self._optimizers, self._lr_schedulers = make_optimizers(settings, self._replicas.modules)
 
     # ---- what a Pipeline asks for --------------------------------------------------------------------------------
@@ -176,7 +149,11 @@ class Engine(Named):
         with self._working(), self._rehearsal(self.schedule) as alone:
             alone.step(inputs, targets)
             found = {name: grad.clone() for name, grad in alone.gradients().items()}
-            return self._compare(found, inputs, targets)
+            last = self.schedule.stages - 1
+            given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
+            return prove_gradients(
+                found, self._stages, given, self.settings, self.peers, self.places, step=self.step_number
+            )
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage: those that live here."""
@@ -505,40 +482,6 @@ class Engine(Named):
         finally:
             for buffer, before in buffers:
                 buffer.copy_(before)
-
-    def _copied(self) -> dict[int, nn.Module]:
-        """The stages that live here, to be sent to rank 0."""
-        try:
-            return {s: copy.deepcopy(stage).cpu() for s, stage in self._stages.items()}
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"verify takes a copy of each stage, and one cannot be copied ({str(error).splitlines()[0]}): does a "
-                "layer keep its output? Keep output.detach(), or use launch='threads'"
-            ) from error
-
-    def _compare(self, found: Mapping[str, Tensor], inputs: Any, targets: Any) -> float:
-        """Gradients against those of all stages in one piece, in the process that drives device 0."""
-        here = len(self.peers.own) == self.schedule.devices
-        stages = self._stages if here else {}
-        self.peers.agree(lambda: None if here else stages.update(self._copied()))
-        last = self.schedule.stages - 1
-        given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
-        parts = self.peers.gather((stages, found, given))
-        place = self.places[self.schedule.placement[0][0]] if here else torch.device("cpu")
-
-        def compare() -> float:
-            if parts is None:
-                return 0.0
-            whole = dict(sorted(pair for stages, _, _ in parts for pair in stages.items()))
-            grads = {name: grad for _, found, _ in parts for name, grad in found.items()}
-            x, y = (next((one[k] for _, _, one in parts if one[k] is not None), None) for k in (0, 1))
-            named = {n: p for s, stage in whole.items() for n, p in named_parameters(s, stage) if p.requires_grad}
-            assert self.settings.loss is not None
-            chain, seed = Chain(list(whole.values()), place), self.settings.seed
-            true = chain_gradients(chain, self.settings.loss, x, y, named, seed=seed, step=self.step_number)
-            return gradient_error(grads, true.gradients)
-
-        return self.peers.agree(compare)[0]
 
 
 def _common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any:
