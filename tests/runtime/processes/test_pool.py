@@ -52,8 +52,23 @@ def gone(pids):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left():
+def _no_one_needs_them_any_more():
+    """Warm processes are handed from test to test."""
     yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_left():
+    pool_module.stop_all()
+    yield
+    pool_module.stop_all()
+    wait_until(lambda: not children())
+
+
+@pytest.fixture
+def cold():
+    """No process is there yet."""
     pool_module.stop_all()
     wait_until(lambda: not children())
 
@@ -90,7 +105,7 @@ def signed(tmp_path):
 # ---- coming and going ------------------------------------------------------------------------------------------------
 
 
-def test_processes_stay_warm_between_steps_and_pipelines_and_go_when_the_last_is_closed():
+def test_processes_stay_warm_between_steps_and_pipelines_and_go_when_the_last_is_closed(cold):
     x, y = data(8)
     first = opened(mlp())
     first.step(x, y)
@@ -112,7 +127,7 @@ def test_processes_stay_warm_between_steps_and_pipelines_and_go_when_the_last_is
         third.step(x, y)
 
 
-def test_a_forgotten_pipeline_lets_its_processes_go():
+def test_a_forgotten_pipeline_lets_its_processes_go(cold):
     pipeline = opened(mlp())
     everyone = children()
     assert len(everyone) == 4, "three ranks and the fork server"
@@ -231,7 +246,7 @@ def test_pipelines_of_one_pool_may_be_stepped_from_two_threads():
     assert len(losses[0]) == 5
 
 
-def test_sockets_listen_on_loopback_only():
+def test_sockets_listen_on_loopback_only(cold):
     pipeline = opened(mlp(), build_schedule("interleaved", devices=2, microbatches=2))
     pipeline.step(*data(8))
     found = [c for pid in [os.getpid(), *children()] for c in psutil.Process(pid).net_connections("inet")]
@@ -439,7 +454,7 @@ def test_longer_sequences_and_other_batches_in_later_steps_are_no_problem():
         ({"cuts": [1]}, "3 stages need 2 cuts"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_anything_starts(settings, message):
+def test_settings_that_cannot_work_are_refused_before_anything_starts(settings, message, cold):
     with pytest.raises(ConfigurationError, match=message):
         Pipeline(mlp(), SCHEDULE, loss=mse, launch="processes", **settings)
     assert not children()
