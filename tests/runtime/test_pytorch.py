@@ -30,7 +30,8 @@ NAMED = [f"{name}{tail}" for name in ("naive", "gpipe", "1f1b", "interleaved") f
 def torchrun(processes: int, *command: str) -> str:
     """What the ranks print. Raises AssertionError with their output if they fail, or take too long."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    loopback = "lo" if sys.platform == "linux" else "lo0"  # the name of a machine that runs tests may not resolve
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback}
     ranks = subprocess.Popen(
         start, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -14,8 +14,13 @@ ROOT = Path(__file__).parents[3]
 RANKS = Path(__file__).with_name("ranks.py")
 
 
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
+
 def environment(**more):
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"} | more
+    """Over loopback: the name of a machine that runs tests may not resolve."""
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "GLOO_SOCKET_IFNAME": LOOPBACK}
+    return os.environ | own | more
 
 
 def free_port():
