@@ -299,6 +299,10 @@ class Timeline:
         gap = (span.device, free, span.start)
         who = f"device {span.device} waits for {edge.supplier} from device {source.device}"
         if source.end <= free:
+            message = self._arrivals.get((edge.action, span.device))
+            if message is not None and message.sent > free:
+                sentence = f"{who}: computed, but sent only at {message.sent:.4g}; that machine was busy elsewhere"
+                return Gap(*gap, "wait", edge.supplier, source.device, sentence)
             sentence = f"{who}: it is on its way, the link takes until {inputs[-1][0]:.4g}"
             return Gap(*gap, "link", edge.supplier, source.device, sentence)
         if edge.kind != GRADIENT and span.position == 0:

@@ -6,6 +6,7 @@ Ranks count within this group, never in the world, so that a data- or tensor-par
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import pickle
 import platform
@@ -112,11 +113,11 @@ class Group:
         try:
             said = _Said(work())
             data = _packed("outcomes", said)
-        except Aborted as stop:
-            said = _Said(stopped=str(stop) or "stopped")
-            data = _packed("outcomes", said)
         except BaseException as error:  # noqa: BLE001 (the others must hear of it, whatever it is)
-            own, said = error, _Said(error=CarriedError.of(error))
+            if isinstance(error, Aborted):
+                said = _Said(stopped=str(error) or "stopped")
+            else:
+                own, said = error, _Said(error=CarriedError.of(error))
             data = _packed("outcomes", said)
         everyone = self._exchange("outcomes", said, data)
         verdict = self._verdict(own, everyone)
@@ -244,8 +245,10 @@ class Group:
         mine = self._gpus[self.rank]
         if mine is None or self._gpus.count(mine) < 2:
             return None
-        name = f"pipelab-{self._token}-{place.index}.lock"
-        return self._locks.setdefault(place, _FileLock(Path(tempfile.gettempdir()) / name))
+        if place not in self._locks:
+            name = f"pipelab-{self._token}-{hashlib.sha256(mine.encode()).hexdigest()[:16]}.lock"
+            self._locks[place] = _FileLock(Path(tempfile.gettempdir()) / name)
+        return self._locks[place]
 
     def close(self) -> None:
         """Let go of all connections. Ranks need not do so together."""
