@@ -53,8 +53,7 @@ class Line:
         """Start sending; the tensors are kept until it is done."""
         works = [self.group.send([tensor], self._other, 0) for tensor in tensors]
         if self.place.type == "cuda":  # done is what the stream says
-            while self._sent and all(work.is_completed() for work in self._sent[0][0]):
-                self._sent.popleft()
+            self.sweep()
             self._sent.append((works, tensors))
             return
         if self._waiting is None:  # gloo only says that a send is done to someone who waits for it
@@ -62,6 +61,11 @@ class Line:
             self._waiter = threading.Thread(target=_wait_for_sends, args=(self._waiting,), daemon=True)
             self._waiter.start()
         self._waiting.put((works, tensors))
+
+    def sweep(self) -> None:
+        """Let go of what has been sent."""
+        while self._sent and all(work.is_completed() for work in self._sent[0][0]):
+            self._sent.popleft()
 
     def post(self, tensors: list[Tensor]) -> list[Any]:
         """Start receiving into ``tensors``; returns what to wait for."""
@@ -123,6 +127,11 @@ class Lines:
 
     def __getitem__(self, channel: Channel) -> Line:
         return self._lines[channel]
+
+    def sweep(self) -> None:
+        """Let go of what has been sent."""
+        for line in self._lines.values():
+            line.sweep()
 
     def knows(self, channels: Iterable[Channel]) -> bool:
         """Whether all of ``channels``, of all ranks, are connected."""

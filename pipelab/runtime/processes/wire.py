@@ -174,6 +174,7 @@ class GroupWire:
     def close(self) -> None:
         """The step is over."""
         self._notes = []
+        self._lines.sweep()
 
     # ---- underneath ----------------------------------------------------------------------------------------------
 
