@@ -130,7 +130,7 @@ class Lines:
 
     def sweep(self) -> None:
         """Let go of what has been sent."""
-        for line in self._lines.values():
+        for line in list(self._lines.values()):  # another thread may hang up meanwhile
             line.sweep()
 
     def knows(self, channels: Iterable[Channel]) -> bool:
