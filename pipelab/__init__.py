@@ -26,7 +26,8 @@ _HOMES = {
     "pipelab.timeline": ["Timeline", "compare"],
     "pipelab.simulation": ["Costs", "simulate"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
-    "pipelab.view": ["plot_prediction", "plot_schedules", "plot_timeline"],
+    "pipelab.trial": ["Trial", "try_schedule"],
+    "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     )
     from pipelab.simulation import Costs, simulate
     from pipelab.timeline import Timeline, compare
-    from pipelab.view import plot_prediction, plot_schedules, plot_timeline
+    from pipelab.trial import Trial, try_schedule
+    from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
 
 
 def __getattr__(name: str) -> object:

@@ -150,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
     show.add_argument("--training-steps", type=int, default=20, metavar="N", help="default 20")
 
+    course = _command(commands, "course", _course, "build the course's notebooks from their sources, or fill work/")
+    course.add_argument("what", choices=["build", "work"], help="build: all pages; work: what a learner works on")
+    course.add_argument("--course", type=Path, metavar="DIR", help="the sources (default: course/ of the repository)")
+    course.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="default work")
+    course.add_argument("--again", action="store_true", help="build: execute pages whose source is unchanged, too")
+    course.add_argument("--only", nargs="+", default=[], metavar="NN", help="build: only these lessons, such as 02")
+
     _command(commands, "doctor", _doctor, "what this machine has, and what the course does on it")
     return parser
 
@@ -338,6 +345,16 @@ def _demo(options: argparse.Namespace) -> int:
     from pipelab.commands.demo import demo
 
     demo(options.plot, training_steps=options.training_steps)
+    return 0
+
+
+def _course(options: argparse.Namespace) -> int:
+    from pipelab.commands.course import build_course, fill
+
+    if options.what == "build":
+        build_course(options.course, again=options.again, only=options.only)
+    else:
+        fill(options.work, options.course)
     return 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program, Schedule
 
 __all__ = ["Recipe", "build_schedule", "recipes", "round_robin"]
@@ -59,6 +60,7 @@ def recipes() -> Mapping[str, Recipe]:
     return {recipe.name: recipe for recipe in found}
 
 
+@reserved
 def build_schedule(
     name: str, devices: int, microbatches: int, chunks: int | None = None, *, recompute: bool = False
 ) -> Schedule:

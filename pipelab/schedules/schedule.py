@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, actions_of, format_slot
 from pipelab.schedules.dependencies import earliest_slots
-from pipelab.schedules.text import draw_grid, read_csv, read_grid, write_csv
+from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, write_csv
 
 __all__ = ["Program", "Schedule", "TimeTable"]
 
@@ -204,6 +204,25 @@ class Schedule:
         text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token.
         """
         return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights)
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterable[Iterable[Slot | str]],
+        *,
+        name: str = "table",
+        placement: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Schedule:
+        """A schedule from one row of actions per device, each an Action or its text.
+
+        Placement, micro-batches and weights as in :meth:`from_csv`. Raises ScheduleParseError, which names row, column
+        and token, and ConfigurationError for what is no table of actions.
+
+        >>> Schedule.from_rows([["0F0", "0B0"], ["1F0", "1B0"]]).programs[1][0]
+        Action(stage=1, op='F', microbatch=0)
+        """
+        return TimeTable(read_rows(rows)).schedule(name=name, placement=placement, weights=weights)
 
     def to_grid(self) -> str:
         """The table drawn as text: one row per device, one column per time slot (each slot takes one).

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from pipelab.errors import ScheduleParseError
-from pipelab.schedules.action import Slot, actions_of, format_slot, parse_slot
+from pipelab.errors import ConfigurationError, ScheduleParseError
+from pipelab.schedules.action import Action, Slot, actions_of, format_slot, parse_slot
 
-__all__ = ["Rows", "draw_grid", "read_csv", "read_grid", "write_csv"]
+__all__ = ["Rows", "draw_grid", "read_csv", "read_grid", "read_rows", "write_csv"]
 
 Rows = tuple[tuple[Slot | None, ...], ...]
 IDLE = "."
@@ -80,6 +80,36 @@ def read_csv(text: str) -> Rows:
     )
     _refuse_runaway_numbers(rows)
     return rows
+
+
+def read_rows(rows: object) -> Rows:
+    """Rows as a program makes them: one per device, each cell a slot, its text, or None for idle time.
+
+    Raises ScheduleParseError naming row (device) and column, ConfigurationError where these are no rows at all.
+    """
+    shape = "a table is one row of actions per device, such as [['0F0', '0B0'], ['1F0', '1B0']]"
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        raise ConfigurationError(f"{shape}; got {type(rows).__name__} {str(rows)[:60]!r}")
+    read: list[tuple[Slot | None, ...]] = []
+    for device, row in enumerate(rows):
+        if isinstance(row, str | bytes | Action) or not isinstance(row, Iterable):
+            raise ConfigurationError(f"row {device} is {type(row).__name__} {str(row)[:60]!r}, not a row; {shape}")
+        read.append(tuple(_slot(cell, device, column) for column, cell in enumerate(row)))
+    if not read:
+        raise ConfigurationError(f"the table has no rows; {shape}")
+    _refuse_runaway_numbers(read)
+    return tuple(read)
+
+
+def _slot(cell: object, row: int, column: int) -> Slot | None:
+    if cell is None or isinstance(cell, Action):
+        return cell
+    if isinstance(cell, str):
+        return _parse_cell(cell, row, column)
+    if isinstance(cell, tuple) and cell and all(isinstance(part, Action) for part in cell):
+        return cell
+    example = "an action is text such as '3F0': stage, op, micro-batch"
+    raise ScheduleParseError(f"{type(cell).__name__} {str(cell)[:60]!r}; {example}", row, column, str(cell)[:60])
 
 
 def draw_grid(rows: Sequence[Sequence[Slot | None]]) -> str:

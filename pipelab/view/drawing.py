@@ -63,17 +63,26 @@ class Drawing:
         self._fused: list[list[Corner]] = []
         self._phases: tuple[list[list[Corner]], list[str]] = ([], [])  # and their colours
         self._memory: list[list[Corner]] = []
+        self._marked: list[list[Corner]] = []
 
     def blocks(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
         """The slots of one device, its updates, and its idle time. Labels are of one size within a ``panel``."""
         for gap in timeline.gaps(device):
             self._idle.append(_box(ruler.at(gap.start), ruler.at(gap.end), top, top + high))
-        for span in timeline.on_device(device):
-            self._slot(timeline, span, ruler, top, high, panel)
+        self.slots(timeline, device, ruler, top, high, panel=panel)
         for span in timeline.updates:
             if span.device == device:
                 edges = (ruler.at(span.start), ruler.at(span.end), top, top + high)
                 self._blocks.append(Block(panel, "U", _update_forms(timeline, span), palette.shade("U"), *edges))
+
+    def slots(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
+        """The slots of one device alone."""
+        for span in timeline.on_device(device):
+            self._slot(timeline, span, ruler, top, high, panel)
+
+    def mark(self, left: float, right: float, top: float, bottom: float) -> None:
+        """A thick frame around a place that the text speaks of."""
+        self._marked.append(_box(left, right, top, bottom))
 
     def _slot(self, timeline: Timeline, span: Span, ruler: Ruler, top: float, high: float, panel: int) -> None:
         """Parts of a fused slot run as one: they share its time, and stand one above the other."""
@@ -125,6 +134,7 @@ class Drawing:
         self._shapes("phases", *self._phases, edge="white", line=0.6)
         self._shapes("blocks", boxes, [block.colour for block in self._blocks], edge="white", line=seams, zorder=2)
         self._shapes("fused", self._fused, "none", edge=palette.INK, line=0.7, zorder=3)
+        self._shapes("marked", self._marked, "none", edge=palette.INK, line=2.6, zorder=4)
         for corners in self._memory:
             xs, ys = zip(*corners[:-1], strict=True)
             line = Line2D(xs, ys, color=palette.MEMORY_LINE, linewidth=0.9, clip_on=False, zorder=2)

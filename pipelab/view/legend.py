@@ -17,7 +17,7 @@ from pipelab.view.memory import Held
 from pipelab.view.phases import NAMES
 from pipelab.view.phases import phases as phases_of
 
-__all__ = ["Entry", "flow", "groups"]
+__all__ = ["Entry", "flow", "groups", "table_entries"]
 
 SIZE = 8.0
 SWATCH, HIGH = 15.0, 11.0  # points
@@ -118,6 +118,11 @@ def _op_entries(timelines: Sequence[Timeline]) -> list[Entry]:
     spans = [span for timeline in timelines for span in (*timeline.spans, *timeline.updates)]
     ops = {action.op for span in spans for action in actions_of(span.slot)}
     return [Entry(_OP_NAMES[op], "block", palette.OPS[op], op) for op in OPS if op in ops]
+
+
+def table_entries(timeline: Timeline) -> list[list[Entry]]:
+    """What occurs in a picture of a table, without times."""
+    return [group for group in (_op_entries([timeline]), _chunk_entries([timeline])) if group]
 
 
 def _chunk_entries(timelines: Sequence[Timeline]) -> list[Entry]:

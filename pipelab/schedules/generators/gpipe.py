@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.catalogue import Recipe
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
 
 
+@reserved
 def gpipe(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """F0..F(m-1), then B0..B(m-1). Bubble fraction (p-1)/(m+p-1); all m micro-batches are in flight."""
     return [

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from pipelab.schedules.action import Action, Slot
 from pipelab.schedules.catalogue import Recipe
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
 
 
+@reserved
 def interleaved(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """Warm-up w = min(2(p-1-r) + (v-1)p, m*v) forwards, then pairs F, B, then w backwards (arXiv 2104.04473, 2.2).
 

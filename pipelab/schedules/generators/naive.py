@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.catalogue import Recipe
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
 
 
+@reserved
 def naive(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """One forward and one backward per device: utilisation 1/p."""
     return [(Action(r, "F", 0), Action(r, "B", 0)) for r in range(devices)]

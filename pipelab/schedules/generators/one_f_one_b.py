@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from pipelab.schedules.action import Action, Slot
 from pipelab.schedules.catalogue import Recipe
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
 
 
+@reserved
 def one_f_one_b(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """Device r runs w = min(p-1-r, m) forwards, then m - w pairs F, B, then w backwards: min(p-r, m) in flight.
 

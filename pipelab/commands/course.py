@@ -1,0 +1,57 @@
+"""``pipelab course``: build the notebooks from their sources, fill a learner's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelab.course.build import FOLDERS, exercises_page, lesson_page, write_notebook
+from pipelab.course.execute import executed, kept
+from pipelab.course.source import Lesson, course_folder, read_course
+from pipelab.course.work import fill_work
+
+__all__ = ["build_course", "fill"]
+
+
+def build_course(
+    folder: Path | None = None, *, again: bool = False, only: Sequence[str] = (), say: Callable[[str], None] = print
+) -> list[Path]:
+    """Build all pages; returns those that changed. ``again`` executes unchanged ones too; ``only``: these lessons."""
+    sources = course_folder(folder)
+    lessons = read_course(sources)
+    changed = []
+    chosen = [lesson for lesson in lessons if not only or any(lesson.name.startswith(name) for name in only)]
+    for lesson in tqdm(chosen, desc="lessons", unit="lesson", leave=False):
+        for page in FOLDERS:
+            path = sources.parent / FOLDERS[page] / f"{lesson.name}.ipynb"
+            if _build(lesson, lessons, page, path, again):
+                changed.append(path)
+    for path in changed:
+        say(f"built {path.parent.name}/{path.name}")
+    if not changed:
+        say("nothing to build: every page stands as its source says")
+    return changed
+
+
+def _build(lesson: Lesson, lessons: Sequence[Lesson], page: str, path: Path, again: bool) -> bool:
+    if page == "lesson":
+        built = lesson_page(lesson, lessons)
+    elif not lesson.exercises:
+        return False
+    else:
+        built = exercises_page(lesson, solved=page == "solutions")
+    if page != "exercises":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        built = (None if again else kept(built, path)) or executed(built, path.parent)
+    return write_notebook(built, path)
+
+
+def fill(work: Path, folder: Path | None = None, *, say: Callable[[str], None] = print) -> None:
+    """Copy into ``work`` what is not there yet."""
+    added, outdated = fill_work(course_folder(folder).parent, work)
+    if added:
+        say(f"{work}: {len(added)} new file(s); what was there stays as it is")
+    for path in outdated:
+        say(f"{path}: the course has a newer version; yours stays. To have the new one, rename yours and do this again")

@@ -1,0 +1,44 @@
+"""What an exercise asks a learner to write cannot be fetched while the learner's function runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from pipelab.errors import PipelabError
+
+__all__ = ["ReservedError", "reserve", "reserved"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_reason: ContextVar[str] = ContextVar("pipelab_reserved", default="")
+
+
+class ReservedError(PipelabError, RuntimeError):
+    """A catalogue or a reference was asked for the answer to the exercise that is being checked."""
+
+
+@contextmanager
+def reserve(reason: str) -> Iterator[None]:
+    """Inside, every function that is :func:`reserved` raises ReservedError, which ends with ``reason``."""
+    token = _reason.set(reason)
+    try:
+        yield
+    finally:
+        _reason.reset(token)
+
+
+def reserved(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, which refuses to answer inside :func:`reserve`."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _reason.get():
+            raise ReservedError(f"{function.__name__} does not answer here: {_reason.get()}")
+        return function(*args, **kwargs)
+
+    return guarded

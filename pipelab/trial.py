@@ -1,0 +1,150 @@
+"""A schedule of your own, in one call: checked, then the worked example really trains with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipelab.errors import ConfigurationError
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
+from pipelab.schedules.checker import Violation, check_schedule
+from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.timeline import Timeline
+from pipelab.view.picture import Picture
+from pipelab.view.table import plot_table
+from pipelab.view.timeline import plot_timeline
+
+__all__ = ["Trial", "as_table", "try_schedule"]
+
+EXACT = 1e-9  # float64: the true error is around 1e-15, a wrong gradient is off by far more
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying a schedule. Shown in a notebook: what happened in words, and a picture.
+
+    Where the checker refused, ``violations`` says why and nothing was run. Else ``losses`` are those of the training
+    steps, ``gradient_error`` is the largest against the unsplit model's, in float64, and ``timeline`` the first step's.
+    """
+
+    table: Schedule | TimeTable
+    violations: tuple[Violation, ...] = ()
+    losses: tuple[float, ...] = ()
+    gradient_error: float | None = None
+    timeline: Timeline | None = None
+    peak_activation_bytes: tuple[int, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether the checker found nothing."""
+        return not self.violations
+
+    @property
+    def right(self) -> bool:
+        """Whether it trained, with the unsplit model's gradients."""
+        return self.gradient_error is not None and self.gradient_error < EXACT
+
+    def __str__(self) -> str:
+        if self.violations or self.timeline is None or self.gradient_error is None:
+            shown = [f"  {violation}" for violation in self.violations[:5]]
+            rest = len(self.violations) - len(shown)
+            shown += [f"  ... and {rest} more"] if rest else []
+            return "\n".join(["The checker refuses this schedule, so nothing was run:", *shown])
+        proof = "equal to the unsplit model's" if self.right else "NOT those of the unsplit model"
+        held = ", ".join(f"{peak:g}" for peak in self.timeline.peak_microbatches)
+        return "\n".join(
+            [
+                f"Sound. The model trained with it: loss {' -> '.join(f'{loss:.3f}' for loss in self.losses)}.",
+                f"Gradients {proof}: largest error {self.gradient_error:.1e} in float64.",
+                f"{self.timeline.makespan:g} {self.timeline.unit}, {self.timeline.bubble_fraction:.1%} idle; "
+                f"micro-batches in flight on each device: {held}.",
+            ]
+        )
+
+    def picture(self) -> Picture:
+        """The first step's timeline; of a schedule that was refused the table, with what is wrong in it framed."""
+        if self.timeline is not None:
+            return plot_timeline(self.timeline)
+        marked = {(v.device, v.position) for v in self.violations if v.position is not None}
+        return plot_table(self.table, marked=marked, note="Framed: what the checker refuses." if marked else "")
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        from html import escape
+
+        bundle = self.picture()._repr_mimebundle_(include, exclude)
+        if "text/html" in bundle:
+            bundle["text/html"] = f"<pre>{escape(str(self))}</pre>{bundle['text/html']}"
+        bundle.pop("image/png", None)
+        bundle["text/plain"] = str(self)
+        return bundle
+
+
+def as_table(
+    schedule: object, devices: int | None = None, microbatches: int | None = None, *, name: str = "yours"
+) -> Schedule | TimeTable:
+    """Whatever a learner holds as a table: a Schedule, a TimeTable, CSV text, rows of actions, or a generator.
+
+    A generator is a function of (devices, microbatches) that returns rows, one per device; it needs both numbers.
+    Raises ConfigurationError or ScheduleParseError, which say what is expected.
+    """
+    if isinstance(schedule, Schedule | TimeTable):
+        return schedule
+    if isinstance(schedule, str):
+        return Schedule.from_csv(schedule, name=name)
+    if callable(schedule):
+        called = getattr(schedule, "__name__", "your function")
+        if devices is None or microbatches is None:
+            raise ConfigurationError(f"to call {called}, p and m are needed: devices=4, microbatches=8")
+        rows: Any = schedule(devices, microbatches)
+        if rows is None:
+            raise ConfigurationError(f"{called}({devices}, {microbatches}) returned None; let it return the rows")
+        return as_table(rows, name=called)
+    rows = schedule
+    return Schedule.from_rows(rows, name=name)
+
+
+def try_schedule(
+    schedule: object,
+    devices: int | None = None,
+    microbatches: int | None = None,
+    *,
+    steps: int = 2,
+    batch: int = 64,
+    model: Callable[[], torch.nn.Module] = TransformerLM,
+    clock: str = "unit",
+) -> Trial:
+    """Check a schedule and, if it is sound, really train the 48-layer model with it, in one call.
+
+    ``schedule``: see :func:`as_table`. Trains ``steps`` steps of ``batch`` sequences in float64 and compares the
+    gradients with those of the unsplit model; ``clock`` is what the timeline is read from. A schedule that the checker
+    refuses is not run: the Trial says why. Raises ConfigurationError for what is no schedule at all.
+
+    >>> try_schedule([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]).right
+    True
+    """
+    table = as_table(schedule, devices, microbatches)
+    violations = check_schedule(table)
+    if violations:
+        return Trial(table, tuple(violations))
+    order = table.schedule(name="yours") if isinstance(table, TimeTable) else table
+    trained = model().double()
+    true = unsplit_gradients(trained, next_byte_loss, *text_batch(0, batch))
+    with Pipeline(
+        trained,
+        order,
+        loss=next_byte_loss,
+        clock=clock,
+        optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
+    ) as pipeline:
+        reports = [pipeline.step(*text_batch(0, batch))]
+        error = gradient_error(pipeline.gradients(), true.gradients)
+        reports += [pipeline.step(*text_batch(step, batch)) for step in range(1, steps)]
+    losses = tuple(float(report.loss or 0.0) for report in reports)
+    first = reports[0]
+    return Trial(table, (), losses, error, first.timeline, tuple(first.peak_activation_bytes))

@@ -1,0 +1,70 @@
+"""A table as it stands, sound or not, with places marked in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pipelab.schedules.action import format_slot
+from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.timeline import Span, Timeline
+from pipelab.view import legend, words
+from pipelab.view.drawing import Drawing, Ruler
+from pipelab.view.letters import text_width
+from pipelab.view.page import EDGE, Page, Words
+from pipelab.view.picture import Picture, plain_style
+
+__all__ = ["plot_table"]
+
+
+@plain_style()
+def plot_table(
+    table: Schedule | TimeTable,
+    *,
+    title: str = "",
+    marked: Collection[tuple[int, int]] = (),
+    note: str = "",
+    width: float | None = None,
+) -> Picture:
+    """Draw the rows of ``table`` and frame the cells ``marked``: (device, column) pairs.
+
+    A Schedule is drawn in the order of its programs, side by side, for it has no times; a TimeTable with one column per
+    time slot. Any table can be drawn, also one that the checker refuses. ``note`` says what the frames mean.
+    """
+    timed = isinstance(table, TimeTable)
+    schedule = table.schedule() if isinstance(table, TimeTable) else table
+    rows = table.rows if isinstance(table, TimeTable) else table.programs
+    spans = tuple(
+        Span(device, column, slot, float(column), float(column + 1))
+        for device, row in enumerate(rows)
+        for column, slot in enumerate(row)
+        if slot is not None
+    )
+    timeline = Timeline(schedule=schedule, spans=spans)
+    columns = max(map(len, rows), default=0) or 1
+    kind = "Columns are time slots." if timed else "Columns are the order on each device, not times."
+    caption = words.sentences(note, kind, words.COUNTING)
+    listed = "; ".join(
+        f"device {device}: " + " ".join("idle" if slot is None else format_slot(slot) for slot in row)
+        for device, row in enumerate(rows)
+    )
+    high, between = (22.0, 4.0) if len(rows) <= 8 else (14.0, 2.0)
+    page = Page(
+        Words(title, "", caption, words.sentences(f"{title}." if title else "", note, f"Rows: {listed}.")),
+        legend.table_entries(timeline),
+        body=len(rows) * (high + between) - between + 5,
+        left=text_width(f"device {len(rows) - 1}", 9.0) + 8,
+        right=4.0,
+        until=float(columns),
+        time_unit="slots" if timed else "place in the order",
+        width=width,
+    )
+    drawing, ruler = Drawing(page), Ruler(0.0, 1.0)
+    for device in range(len(rows)):
+        top = device * (high + between)
+        page.write(EDGE, page.top + top + high / 2, f"device {device}", 9.0, gid="device")
+        drawing.slots(timeline, device, ruler, top, high)
+    for device, column in marked:
+        top = device * (high + between)
+        drawing.mark(column, column + 1, top, top + high)
+    drawing.finish()
+    return page.picture
