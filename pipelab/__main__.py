@@ -24,6 +24,7 @@ examples:
   pipelab run 1f1b -p 4 -m 4 --plot run.png     really run the 48-layer model, prove its gradients, draw what happened
   pipelab run mine.csv                          run a schedule of your own, one CSV row of actions per device
   pipelab check mine.csv                        say everything that is wrong with it
+  pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next
   pipelab doctor                                what this machine has, and what the course does on it
 
 p devices hold the model's stages; a batch is cut into m micro-batches; an action reads stage, op, micro-batch: 3F0.
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
     show.add_argument("--training-steps", type=int, default=20, metavar="N", help="default 20")
 
+    _add_grade(commands)
     course = _command(commands, "course", _course, "build the course's notebooks from their sources, or fill work/")
     course.add_argument("what", choices=["build", "work"], help="build: all pages; work: what a learner works on")
     course.add_argument("--course", type=Path, metavar="DIR", help="the sources (default: course/ of the repository)")
@@ -159,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "doctor", _doctor, "what this machine has, and what the course does on it")
     return parser
+
+
+def _add_grade(commands: Any) -> None:
+    from pipelab.commands import grade
+
+    grade.add_arguments(_command(commands, "grade", grade.run, "grade notebooks: points per exercise, and why"))
 
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:

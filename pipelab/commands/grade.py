@@ -1,0 +1,98 @@
+"""``pipelab grade``: grades notebooks, and says what each learner should read next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelab.errors import ConfigurationError
+
+__all__ = ["add_arguments", "run"]
+
+ABOUT = """
+Each exercise is run by nbval in a kernel of its own, in a throw-away folder; what it returned is judged elsewhere, as
+plain data. Notebooks are not changed. Exit status: 0 all points, 1 some are missing, 2 nothing could be graded.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.epilog = ABOUT
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK", help="a notebook, or a folder of them")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="one row per part of each exercise")
+    parser.add_argument("--totals", type=Path, metavar="FILE", help="CSV with one row per learner, for a gradebook")
+    parser.add_argument("--feedback", type=Path, metavar="DIR", help="one HTML page per learner")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, for a CI service")
+    parser.add_argument(
+        "--roster", type=Path, metavar="FILE", help="CSV with columns learner, name: who is in the class"
+    )
+    parser.add_argument(
+        "--override", type=Path, metavar="FILE", help="CSV with columns learner, exercise, points, reason"
+    )
+    parser.add_argument("--course", type=Path, metavar="DIR", help="the sources (default: course/ of the repository)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="exercises at a time (default: as many as cores)")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds that one exercise may take (default 60)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="draw the cases that a report's seed drew")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Grade and write what was asked for."""
+    try:
+        import nbformat  # noqa: F401
+        import nbval  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(f"grading needs {error.name}: pip install 'pipelab[lab]'") from None
+    from pipelab.grading.grader import grade
+    from pipelab.grading.outputs import as_csv, as_junit, as_text, as_totals, write_feedback
+    from pipelab.grading.roster import apply_overrides, apply_roster, read_overrides, read_roster
+
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigurationError(f"--jobs must be at least 1, got {options.jobs}")
+    if not options.timeout > 0:
+        raise ConfigurationError(f"--timeout must be positive, got {options.timeout:g}; try 60")
+    files = [Path(options.json)] if options.json not in (None, "-") else []
+    for path in [*files, *filter(None, (options.csv, options.totals, options.junit))]:
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+    names = {} if options.roster is None else read_roster(options.roster)
+    overrides = [] if options.override is None else read_overrides(options.override)
+    report = grade(
+        options.notebooks,
+        course=options.course,
+        jobs=options.jobs,
+        seconds=options.timeout,
+        seed=options.seed,
+        pictures=options.feedback is not None,
+        progress=sys.stderr.isatty(),
+    )
+    report = apply_overrides(report, overrides)
+    strangers: list[str] = []
+    if options.roster is not None:
+        report, strangers = apply_roster(report, names)
+    writers: list[tuple[Path | None, Callable[[], str]]] = [
+        (files[0] if files else None, lambda: json.dumps(report.to_json(), indent=1) + "\n"),
+        (options.csv, lambda: as_csv(report, names)),
+        (options.totals, lambda: as_totals(report, names)),
+        (options.junit, lambda: as_junit(report)),
+    ]
+    for path, text in writers:
+        if path is not None:
+            path.write_text(text(), encoding="utf-8")
+    if options.feedback is not None:
+        write_feedback(report, options.feedback, names)
+    out: Any = sys.stderr if options.json == "-" else sys.stdout
+    print(as_text(report, names), end="", file=out)
+    for learner in strangers:
+        print(f"not on the roster: {learner or 'a notebook without a learner'}", file=out)
+    if options.json == "-":
+        print(json.dumps(report.to_json(), indent=1))
+    if all(notebook.problem for notebook in report.notebooks):
+        return 2
+    return 0 if report.complete and not report.warnings else 1

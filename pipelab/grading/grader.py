@@ -1,0 +1,251 @@
+"""Grades notebooks: finds them, runs each exercise's slice apart, has it judged apart, and puts it all together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelab.course.build import FOLDERS
+from pipelab.course.source import course_folder, read_course
+from pipelab.errors import ConfigurationError
+from pipelab.grading.checks import exercise as find_exercise
+from pipelab.grading.exercise import Exercise
+from pipelab.grading.grades import ExerciseGrade, NotebookGrade, PartGrade, Report
+from pipelab.grading.sandbox import PACKAGE, Outcome, Slice, copy_package, run_slice
+from pipelab.grading.submission import Answer, Submission, Template, UnreadableError, read_submission
+
+__all__ = ["Found", "find_notebooks", "grade"]
+
+SECONDS = 60.0  # for one exercise: its cells, and all its cases
+_OURS = set(FOLDERS.values())
+
+
+@dataclass(frozen=True)
+class Found:
+    """A notebook to grade, and whose it is ("" where nothing says so)."""
+
+    path: Path
+    learner: str
+
+
+def grade(
+    paths: Sequence[Path],
+    *,
+    course: Path | None = None,
+    jobs: int | None = None,
+    seconds: float = SECONDS,
+    seed: int | None = None,
+    pictures: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Grade notebooks and folders of notebooks. None of them is changed.
+
+    ``course``: the trusted sources (default: those beside the package). ``jobs``: exercises at a time (default: the
+    cores). ``seconds``: what one exercise may take. ``seed`` draws the cases (default: a new one each time).
+    ``pictures``: have judges draw them, for feedback pages. Raises ConfigurationError for paths without a notebook.
+    """
+    folder = course_folder(course)
+    templates = [Template.of(lesson) for lesson in read_course(folder) if lesson.exercises]
+    found = find_notebooks(paths, [template.lesson.name for template in templates])
+    taken = [_take(one, templates) for one in found]
+    drawn = secrets.randbits(32) if seed is None else seed
+    trusted = _digest(PACKAGE, folder)
+    with tempfile.TemporaryDirectory(prefix="pipelab-trusted-") as name:
+        # What is judged by is out of the way before the first submission runs.
+        package = copy_package(PACKAGE, Path(name))
+        run = _Run(package, {template.lesson.name: template.setup for template in templates}, drawn, seconds, pictures)
+        done = _grade_all(run, taken, jobs or _cores(), progress)
+        unchanged = trusted == _digest(PACKAGE, folder)
+    notebooks = tuple(_assemble(k, one, sub, done) for k, (one, sub) in enumerate(zip(found, taken, strict=True)))
+    changed = "files of pipelab itself changed while grading: by a submission? Take a clean clone and grade again"
+    return Report(notebooks, drawn, () if unchanged else (changed,))
+
+
+def _grade_all(
+    run: _Run, taken: Sequence[Submission | str], jobs: int, progress: bool
+) -> dict[tuple[int, str], ExerciseGrade]:
+    """Everything that has to be run, ``jobs`` at a time: (number of the submission, exercise) -> grade."""
+    todo = [
+        (k, submission, answer)
+        for k, submission in enumerate(taken)
+        if isinstance(submission, Submission)
+        for name, answer in submission.answers.items()
+        if not answer.missing and name not in submission.untouched
+    ]
+    done: dict[tuple[int, str], ExerciseGrade] = {}
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        running = {pool.submit(run.exercise, sub, answer): (k, answer.exercise) for k, sub, answer in todo}
+        ended = as_completed(running)
+        try:
+            for future in tqdm(ended, "grading", len(running), unit="exercise", disable=not progress, leave=False):
+                done[running[future]] = future.result()
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+    return done
+
+
+# ---- what there is to grade ---------------------------------------------------------------------------------------
+
+
+def find_notebooks(paths: Sequence[Path], lessons: Sequence[str]) -> list[Found]:
+    """The notebooks in ``paths``, and whose they are.
+
+    In a folder, the first folder below it names the learner; where notebooks lie side by side, what their names have
+    beside the lesson's does. Lessons (the pages to read) are left out. Raises ConfigurationError.
+    """
+    found: list[Found] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [Found(p, _learner(p, path, lessons)) for p in _notebooks_in(path)]
+            if not inside:
+                raise ConfigurationError(f"{path} holds no notebook (.ipynb); give a notebook or a folder of them")
+            found += inside
+        elif path.exists():
+            found.append(Found(path, _rest_of_name(path, lessons)))
+        else:
+            raise ConfigurationError(f"there is no {path}; give a notebook or a folder of them")
+    return list({one.path.resolve(): one for one in found}.values())
+
+
+def _notebooks_in(folder: Path) -> Iterable[Path]:
+    for path in sorted(folder.rglob("*.ipynb")):
+        inside = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in inside) and not _is_lesson(path):
+            yield path
+
+
+def _is_lesson(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["metadata"]["pipelab"]["kind"] == "lesson")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _learner(path: Path, folder: Path, lessons: Sequence[str]) -> str:
+    inside = path.relative_to(folder).parts
+    if len(inside) > 1 and inside[0] not in _OURS:
+        return inside[0]
+    return _rest_of_name(path, lessons)
+
+
+def _rest_of_name(path: Path, lessons: Sequence[str]) -> str:
+    for lesson in lessons:
+        if lesson in path.stem:
+            return re.sub(r"\s*\(\d+\)$", "", path.stem.replace(lesson, "")).strip(" _-.")
+    return path.stem
+
+
+# ---- one exercise -------------------------------------------------------------------------------------------------
+
+
+def _take(found: Found, templates: Sequence[Template]) -> Submission | str:
+    try:
+        return read_submission(found.path, templates)
+    except UnreadableError as problem:
+        return str(problem)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all exercises of one grading have in common. ``setups``: lesson -> its page's setup cells."""
+
+    package: Path
+    setups: Mapping[str, tuple[str, ...]]
+    seed: int
+    seconds: float
+    pictures: bool
+
+    def exercise(self, submission: Submission, answer: Answer) -> ExerciseGrade:
+        """Run one exercise's slice, and have it judged."""
+        exercise = find_exercise(answer.exercise)
+        cases = tuple((case.part, dict(case.given)) for case in exercise.cases(self.seed))
+        setup = (*self.setups[submission.lesson.name], *submission.setup)
+        outcome = run_slice(
+            Slice(exercise.name, setup, answer.cells, cases), package=self.package, seconds=self.seconds
+        )
+        verdicts = self._judged(exercise, cases, outcome)
+        parts = tuple(_part(name, points, verdicts[name]) for name, points in exercise.parts.items())
+        return ExerciseGrade(exercise.name, exercise.title, parts, answer.notes, seconds=outcome.seconds)
+
+    def _judged(self, exercise: Exercise, cases: Sequence[Any], outcome: Outcome) -> dict[str, dict[str, Any]]:
+        """The verdicts of a fresh process. One that does not come is no verdict of "right"."""
+        request = {
+            "exercise": exercise.name,
+            "cases": cases,
+            "answers": outcome.answers,
+            "ended": outcome.ended,
+            "raised": outcome.raised,
+            "pictures": self.pictures,
+        }
+        try:
+            judged = subprocess.run(
+                [sys.executable, "-P", "-m", "pipelab.grading.judge"],
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                timeout=2 * self.seconds,
+                env=os.environ | {"PYTHONPATH": str(self.package.parent), "OMP_NUM_THREADS": "1"},
+                check=False,
+            )
+            verdicts: dict[str, dict[str, Any]] = json.loads(judged.stdout)
+            return verdicts
+        except subprocess.TimeoutExpired:
+            why = "its answer took too long to judge"
+        except ValueError:
+            last = (judged.stderr.strip().splitlines() or ["nothing"])[-1]
+            why = f"its answer could not be judged ({last[:200]}): please report this"
+        return {part: {"message": why} for part in exercise.parts}
+
+
+def _part(name: str, points: int, verdict: Mapping[str, Any]) -> PartGrade:
+    message, picture = verdict["message"], verdict.get("picture", "")
+    return PartGrade(name, 0 if message else points, points, message, picture, verdict.get("alt", ""))
+
+
+def _assemble(
+    k: int, found: Found, taken: Submission | str, done: dict[tuple[int, str], ExerciseGrade]
+) -> NotebookGrade:
+    if isinstance(taken, str):
+        return NotebookGrade(found.path, found.learner, "", (), taken)
+    grades = []
+    for name in taken.lesson.exercises:
+        exercise, answer = find_exercise(name), taken.answers[name]
+        if (k, name) in done:
+            grades.append(done[k, name])
+            continue
+        if answer.missing:
+            names = " and ".join(exercise.answers)
+            message = f"no answer: no cell defines {names}; copy the exercise's cell back from exercises/"
+        else:
+            message = "not attempted yet"
+        parts = tuple(PartGrade(part, 0, points, message) for part, points in exercise.parts.items())
+        grades.append(ExerciseGrade(name, exercise.title, parts, () if name in taken.untouched else answer.notes))
+    return NotebookGrade(found.path, found.learner, taken.lesson.name, tuple(grades))
+
+
+def _digest(*folders: Path) -> str:
+    """Of everything that grading trusts."""
+    told = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        told.update(str(path).encode() + path.read_bytes())
+    return told.hexdigest()
+
+
+def _cores() -> int:
+    count: Callable[[], Any] = getattr(os, "process_cpu_count", os.cpu_count)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count() or 1

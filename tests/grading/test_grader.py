@@ -1,0 +1,194 @@
+"""Grading end to end: what forty people hand in, by accident or on purpose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell
+
+from pipelab.errors import ConfigurationError
+from pipelab.grading.grader import find_notebooks, grade
+from tests.grading.notebooks import RIGHT, answered, page, role, save
+
+SILENCED = """
+from IPython import get_ipython
+import ast
+get_ipython().set_custom_exc((BaseException,), lambda *a, **k: None)
+class Drop(ast.NodeTransformer):
+    def visit_Assert(self, node): return ast.Pass()
+get_ipython().ast_transformers.append(Drop())
+"""
+ALWAYS = """
+class Yes(float):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __sub__(self, other): return 0.0
+    def __abs__(self): return 0.0
+    __hash__ = float.__hash__
+def utilisation(rows): return Yes(0.25)
+"""
+PATCHED = """
+import pipelab.grading.check, pipelab.grading.probe, pipelab.grading.asking, pipelab.grading.checks.lesson_00 as own
+own._judge = lambda case, data: None
+pipelab.grading.exercise.Exercise.verdict = lambda self, case, answer: None
+pipelab.grading.check.check = lambda *a: 1.0
+check = lambda *a: 1.0
+def utilisation(rows): return 0.123
+"""
+SILENT = """
+import pipelab.grading.probe as probe
+probe.ask_all = lambda *a: None
+def utilisation(rows): return 0.123
+"""
+FORGED = """
+import json, pipelab.grading.probe as probe
+def forged(name, space, cases, folder):
+    with open(folder + "/answers", "w") as out:
+        for case in cases:
+            out.write(json.dumps({"data": True, "points": 2, "right": True}) + "\\n")
+probe.ask_all = forged
+"""
+REWRITES = """
+import pathlib, pipelab.grading.checks.lesson_00 as own
+path = pathlib.Path(own.__file__)
+path.write_text(path.read_text().replace("def _judge(", "def _judge(case, data): return None\\ndef _other("))
+def utilisation(rows): return 0.123
+"""
+BACKGROUND = (
+    """
+import subprocess
+subprocess.Popen(["sleep", "4321"], start_new_session=True)
+"""
+    + RIGHT
+)
+
+# learner -> (answer's cell, points, what the message has to say)
+CROWD = {
+    "right": (RIGHT, 2, "all points"),
+    "background": (BACKGROUND, 2, "all points"),
+    "crash": ("import os; os._exit(3)", 0, "the kernel ended"),
+    "quits": ("quit()", 0, "there is no utilisation"),
+    "quits-inside": ("def utilisation(rows): quit()", 0, "returned None"),
+    "dies-inside": ("import os\ndef utilisation(rows): os.kill(os.getpid(), 9)", 0, "the kernel ended"),
+    "loops": ("while True: pass", 0, "time limit"),
+    "loops-inside": (
+        "def utilisation(rows):\n    while True:\n        try: 1 / 0\n        except: pass",
+        0,
+        "did not return",
+    ),
+    "syntax": ("def utilisation(rows:\n    return 1", 0, "SyntaxError"),
+    "silenced": (SILENCED + "def utilisation(rows): return 0.123", 0, "are not '.'"),
+    "always-equal": (ALWAYS, 0, "utilisation returned 0.25"),
+    "patched": (PATCHED, 0, "utilisation returned 0.123"),
+    "silent": (SILENT, 0, "nothing came back"),
+    "forged": (FORGED, 0, "should be a number, it is True"),
+    "rewrites": (REWRITES, 0, "utilisation returned 0.123"),
+    "prints": ("def utilisation(rows): print(0.5)", 0, "return it instead"),
+    "none": ("def utilisation(rows): pass", 0, "returned None"),
+    "mutates": ("def utilisation(rows): rows.clear(); return 0.5", 0, "changed its arguments"),
+    "text": ("def utilisation(rows): return '0.5'", 0, "should be a number, it is text"),
+    "number": ("utilisation = 0.5", 0, "it should be the function"),
+    "small-only": ("def utilisation(rows): return 1 / 3 if len(rows) == 3 else 1.0", 1, "any table: "),
+    "helper-elsewhere": ("def utilisation(rows): return elsewhere(rows)", 0, "runs by itself"),
+    "endless": ("def utilisation(rows):\n    while True: yield 1", 0, "too large"),
+    "reference": (
+        "import pipelab.grading.checks.lesson_00 as own\ndef utilisation(rows): return own.reference('gpipe', 3, 1)",
+        0,
+        "this exercise asks you to write it",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """All of them, graded at once; and what the files were before."""
+    folder = tmp_path_factory.mktemp("submissions")
+    for learner, (text, _, _) in CROWD.items():
+        save(answered(text), folder / learner / "00_start_here.ipynb")
+    (folder / "no-notebook").mkdir()
+    (folder / "no-notebook" / "00_start_here.ipynb").write_text("I could not save it")
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
+    report = grade([folder], seconds=25, progress=False)
+    after = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
+    return report, before, after
+
+
+@pytest.mark.parametrize("learner", CROWD)
+def test_everyone_gets_a_clear_line_and_no_undeserved_point(crowd, learner):
+    _, points, says = CROWD[learner]
+    (notebook,) = crowd[0].of(learner)
+    (exercise,) = notebook.exercises
+    assert exercise.points == points, exercise.message
+    assert says in exercise.message
+    assert "\n" not in exercise.message.strip()
+
+
+def test_what_is_no_notebook_does_not_stop_the_others(crowd):
+    (notebook,) = crowd[0].of("no-notebook")
+    assert "not a notebook" in notebook.problem
+    assert (notebook.points, notebook.possible) == (0, 0)
+
+
+def test_nothing_is_changed_and_nothing_left_running(crowd):
+    report, before, after = crowd
+    assert before == after
+    assert report.warnings == ()
+    assert not [p for p in psutil.process_iter() if "4321" in p.cmdline() and "sleep" in p.cmdline()[:1]]
+
+
+def test_the_report_is_the_json_that_was_agreed(crowd):
+    told = json.loads(json.dumps(crowd[0].to_json()))
+    assert told["points"] == sum(points for _, points, _ in CROWD.values())
+    first = next(n for n in told["notebooks"] if n["learner"] == "right")
+    assert {"path", "points", "possible", "exercises"} <= set(first)
+    assert {"exercise", "points", "possible", "message"} <= set(first["exercises"][0])
+
+
+def test_moved_renamed_and_split_answers_count(tmp_path):
+    moved = page()
+    role(moved, "answer")[0].source = "pass"
+    moved.cells.append(new_code_cell(RIGHT))
+    for cell in moved.cells:
+        cell.metadata = {}
+    moved.metadata = {"kernelspec": {"name": "nonsense", "display_name": "?", "language": "R"}}
+    deleted = page()
+    deleted.cells = [cell for cell in deleted.cells if cell.cell_type == "markdown"]
+    deleted.cells.append(new_code_cell("# nothing"))
+    deleted.metadata["pipelab"] = {"lesson": "00_start_here"}
+    report = grade([save(moved, tmp_path / "renamed.ipynb"), save(deleted, tmp_path / "deleted.ipynb")], progress=False)
+    first, second = report.notebooks
+    assert first.points == 2
+    assert "found elsewhere" in first.exercises[0].message
+    assert second.points == 0
+    assert "no cell defines utilisation" in second.exercises[0].message
+
+
+def test_whose_a_notebook_is(tmp_path):
+    for name in ("anna/00_start_here.ipynb", "anna/.ipynb_checkpoints/00_start_here-checkpoint.ipynb", "ben/x/a.ipynb"):
+        save(page(), tmp_path / "nested" / name)
+    for name in ("00_start_here.ipynb", "cleo_00_start_here.ipynb", "00_start_here_dora (1).ipynb", "eva.ipynb"):
+        save(page(), tmp_path / "flat" / name)
+
+    def learners(folder):
+        return [found.learner for found in find_notebooks([tmp_path / folder], ["00_start_here"])]
+
+    assert learners("nested") == ["anna", "ben"]
+    assert sorted(learners("flat")) == ["", "cleo", "dora", "eva"]
+    with pytest.raises(ConfigurationError, match="there is no"):
+        find_notebooks([Path("nowhere.ipynb")], [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="no notebook"):
+        find_notebooks([tmp_path / "empty"], [])
+
+
+def test_lessons_in_a_folder_are_not_submissions(tmp_path):
+    lesson = page()
+    lesson.metadata["pipelab"]["kind"] = "lesson"
+    save(lesson, tmp_path / "notebooks" / "00_start_here.ipynb")
+    save(page(), tmp_path / "exercises" / "00_start_here.ipynb")
+    (found,) = find_notebooks([tmp_path], ["00_start_here"])
+    assert (found.path.parent.name, found.learner) == ("exercises", "")
