@@ -9,10 +9,12 @@ READY := $(VENV)/.ready
 .PHONY: help install lab test test-full lint demo bench clean
 
 help:
-	@echo "make lab        environment, then JupyterLab on the course (ARGS= is passed on to it)"
+	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"
+	@echo "make grade      your points so far, and what to read next"
 	@echo "make test       environment, then all tests"
 	@echo "make demo       the worked example through all schedules, about a minute"
 	@echo "make test-full  tests, the long ones too"
+	@echo "make course     build notebooks/, exercises/, solutions/ from course/"
 	@echo "make bench      benchmarks: ratios, measured side by side"
 	@echo "make clean      remove the environment and what was built"
 
@@ -27,7 +29,16 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 lab: $(READY)
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(ARGS) notebooks/00_start_here.ipynb
+	@$(BIN)/pipelab course work
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=work $(ARGS) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+# Points that are missing are no error of make's.
+grade: $(READY)
+	@test -d work/exercises || $(BIN)/pipelab course work
+	@$(BIN)/pipelab grade work $(ARGS) || test $$? -eq 1
+
+course: $(READY)
+	$(BIN)/pipelab course build $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

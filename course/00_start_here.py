@@ -142,6 +142,7 @@ ledger()
 # This first exercise is short: it shows how grading works.
 
 # %% role="setup"
+from pipelab.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
 # A timetable is a list of rows, one per device. A row is a list of cells, one per time slot: the text of an action, or

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import secrets
 from collections.abc import Mapping
@@ -32,7 +34,9 @@ def check(name: str, *answers: Any) -> float | None:
         raise ConfigurationError(f'check takes the exercise and its functions: check("{name}", {wanted})')
     given = dict(zip(exercise.answers, answers, strict=True))
     counting = os.environ.get("NBGRADER_EXECUTION") == "autograde"
-    found = try_parts(exercise, given, secrets.randbits(32) if counting else None)
+    # nbgrader gives no points to a cell that writes to stderr: a warning of a library is no wrong answer.
+    with contextlib.redirect_stderr(io.StringIO()) if counting else contextlib.nullcontext():
+        found = try_parts(exercise, given, secrets.randbits(32) if counting else None)
     failed = {part: finding for part, finding in found.items() if finding is not None}
     passed = [part for part in found if part not in failed]
     if not failed:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from pipelab import Schedule, TimeTable, build_schedule, try_schedule
+from pipelab.errors import ConfigurationError, ScheduleParseError
+from pipelab.models import TransformerLM
+
+
+def small():
+    return TransformerLM(layers=4, width=8, heads=2)
+
+
+def mine(p, m):
+    return [[f"{r}F{i}" for i in range(m)] + [f"{r}B{i}" for i in range(m)] for r in range(p)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        mine(2, 2),
+        "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n",
+        build_schedule("1f1b", 2, 2),
+        TimeTable.from_csv("0F0,,,0B0\n,1F0,1B0,\n"),
+    ],
+    ids=["rows", "CSV", "Schedule", "TimeTable"],
+)
+def test_whatever_a_learner_holds_is_checked_and_trains(given):
+    trial = try_schedule(given, batch=8, model=small)
+    assert trial.sound
+    assert trial.right
+    assert trial.losses[1] < trial.losses[0]
+    assert "equal to the unsplit model's" in str(trial)
+    assert "<pre>Sound." in trial._repr_mimebundle_()["text/html"]
+
+
+def test_a_generator_is_called_with_p_and_m():
+    trial = try_schedule(mine, 2, 3, batch=8, model=small)
+    assert trial.table.name == "mine"
+    assert trial.right
+    with pytest.raises(ConfigurationError, match="to call mine, p and m are needed"):
+        try_schedule(mine)
+    with pytest.raises(ConfigurationError, match="returned None"):
+        try_schedule(lambda p, m: None, 2, 2)
+
+
+def test_what_the_checker_refuses_is_not_run():
+    trial = try_schedule("0F0,0B0\n1B0,1F0\n")
+    assert not trial.sound
+    assert trial.losses == ()
+    assert "refuses this schedule" in str(trial)
+    assert "1B0" in str(trial)
+    assert trial.picture().alt
+
+
+@pytest.mark.parametrize(
+    "given, error, says",
+    [
+        (3, ConfigurationError, "one row of actions per device"),
+        ([], ConfigurationError, "no rows"),
+        (["0F0", "1F0"], ConfigurationError, "row 0 is str '0F0', not a row"),
+        ([["0F0", "F0"]], ScheduleParseError, "row 0, column 1: 'F0' has no stage"),
+        ([["0F0", 7]], ScheduleParseError, "row 0, column 1: int '7'; an action is text"),
+    ],
+)
+def test_what_is_no_schedule_is_told(given, error, says):
+    with pytest.raises(error, match=says):
+        try_schedule(given)
+
+
+def test_rows_may_hold_actions_idle_cells_and_fused_slots():
+    schedule = build_schedule("gpipe", 2, 2)
+    assert Schedule.from_rows(schedule.programs, name="gpipe") == schedule
+    fused = Schedule.from_rows([["0F0", None, "(0F1;0B0)", "0B1"]])
+    assert len(fused.programs[0][1]) == 2

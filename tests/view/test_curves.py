@@ -1,0 +1,49 @@
+import pytest
+
+from pipelab.errors import ConfigurationError
+from pipelab.view.curves import plot_curves
+
+from .scenes import axes_of, render
+
+M = [1, 2, 4, 8, 16]
+FIXED = {"batch fixed": [64] * 5, "micro-batch fixed": [4, 8, 16, 32, 64]}
+
+
+def draw(curves=FIXED, **changed):
+    said = {"across": "micro-batches m", "up": "sequences", "title": "Held", "note": "Counted."} | changed
+    return plot_curves(M, curves, **said)
+
+
+def test_curves_hold_what_was_given_and_start_at_zero():
+    axes = axes_of(draw(), "curves")
+    assert [list(line.get_ydata()) for line in axes.lines] == list(FIXED.values())
+    assert axes.get_ylim()[0] == 0
+    assert list(axes.get_xticks()) == M
+
+
+def test_curves_differ_in_more_than_colour():
+    lines = axes_of(draw(), "curves").lines
+    assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == len(lines)
+
+
+def test_alternative_text_holds_title_note_and_values():
+    alt = draw().alt
+    for part in ("Held.", "Counted.", "sequences over micro-batches m", "micro-batch fixed: 4 at 1", "64 at 16"):
+        assert part in alt
+
+
+@pytest.mark.parametrize("note", ["", "Where the values come from. " * 12])
+def test_note_and_axis_stay_on_the_page(note):
+    picture = draw(note=note)
+    render(picture)
+    page = picture.bbox
+    for text in [*picture.texts, axes_of(picture, "curves").xaxis.label]:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
+
+
+def test_too_many_curves_and_uneven_lengths_are_refused():
+    with pytest.raises(ConfigurationError, match="1 to 4 curves, got 5"):
+        draw({str(k): [1] * 5 for k in range(5)})
+    with pytest.raises(ConfigurationError, match="3 values for 5 places"):
+        draw({"short": [1, 2, 3]})
