@@ -31,6 +31,19 @@ def kept(built: NotebookNode, path: Path) -> NotebookNode | None:
 
 def executed(built: NotebookNode, folder: Path) -> NotebookNode:
     """``built`` with its outputs, run in ``folder``. Raises nbclient's CellExecutionError if a cell raises."""
+    try:
+        run = _run(built, folder)
+    except RuntimeError:  # no kernel came up: two that start at once may choose the same port
+        run = _run(built, folder)
+    filled = copy.deepcopy(built)
+    for cell, ran in zip(filled.cells, run.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.execution_count = ran.execution_count
+            cell.outputs = [_settled(output) for output in ran.outputs]
+    return filled
+
+
+def _run(built: NotebookNode, folder: Path) -> NotebookNode:
     run = copy.deepcopy(built)
     NotebookClient(
         run,
@@ -40,12 +53,7 @@ def executed(built: NotebookNode, folder: Path) -> NotebookNode:
         store_widget_state=False,
         record_timing=False,
     ).execute()
-    filled = copy.deepcopy(built)
-    for cell, ran in zip(filled.cells, run.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.execution_count = ran.execution_count
-            cell.outputs = [_settled(output) for output in ran.outputs]
-    return filled
+    return run
 
 
 def _settled(output: NotebookNode) -> NotebookNode:

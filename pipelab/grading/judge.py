@@ -22,6 +22,7 @@ ENDED = {
     "time": "it did not finish within the time limit: does a loop never end?",
     "kernel": "the kernel ended while this exercise ran: does a cell call quit(), exit() or os._exit(), "
     "or need more memory than there is?",
+    "start": "no kernel could be started for it: is the machine out of memory? Grade again",
     "silent": "nothing came back, though the cells ran: does a cell replace or silence what the grader runs?",
 }
 ALONE = (

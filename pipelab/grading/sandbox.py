@@ -35,6 +35,7 @@ from pipelab.course.build import KERNEL
 __all__ = ["PACKAGE", "Outcome", "Slice", "copy_package", "run_slice"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
+TRIES = 3
 LARGEST = 20_000_000  # bytes of answers that are read back
 _MARK = "PIPELAB_SLICE"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ")
@@ -55,7 +56,8 @@ class Slice:
 class Outcome:
     """What came back: one answer per case as far as it got; ``ended`` says why not all, "" if all came.
 
-    ``ended``: "time" (limit reached), "kernel" (its process ended), "silent" (nothing was written, though it ran on).
+    ``ended``: "time" (limit reached), "kernel" (its process ended), "silent" (less was written, though it ran on),
+    "start" (no kernel came up: two that start at once may choose the same port, so this is tried again).
     """
 
     answers: tuple[Mapping[str, Any], ...]
@@ -72,6 +74,15 @@ def copy_package(package: Path, folder: Path) -> Path:
 def run_slice(slice_: Slice, *, package: Path = PACKAGE, seconds: float) -> Outcome:
     """Run a slice in a kernel of its own, with a copy of ``package``, for at most ``seconds``."""
     began = time.monotonic()
+    for _ in range(TRIES):
+        answers, raised, ended = _try(slice_, package, seconds)
+        if ended != "start":
+            break
+    complete = len(answers) == len(slice_.cases)
+    return Outcome(tuple(answers), "" if complete else ended, raised, time.monotonic() - began)
+
+
+def _try(slice_: Slice, package: Path, seconds: float) -> tuple[list[Mapping[str, Any]], str, str]:
     with tempfile.TemporaryDirectory(prefix="pipelab-grade-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         for part in ("nb", "lib", "home", "out"):
@@ -79,10 +90,7 @@ def run_slice(slice_: Slice, *, package: Path = PACKAGE, seconds: float) -> Outc
         copy_package(package, folder / "lib")
         nbformat.write(_notebook(slice_, folder / "out"), folder / "nb" / "slice.ipynb")
         ended = _execute(folder, seconds)
-        answers, raised = _read(folder / "out" / "answers", len(slice_.cases))
-    if len(answers) == len(slice_.cases):
-        ended = ""
-    return Outcome(tuple(answers), ended, raised, time.monotonic() - began)
+        return *_read(folder / "out" / "answers", len(slice_.cases)), ended
 
 
 def _notebook(slice_: Slice, out: Path) -> Any:
@@ -96,7 +104,7 @@ def _notebook(slice_: Slice, out: Path) -> Any:
 
 
 def _execute(folder: Path, seconds: float) -> str:
-    """Run nbval on the slice. Returns why it ended early: "" (it did not), "time" or "kernel"."""
+    """Run nbval on the slice. Returns how it ended: see ``Outcome``."""
     mark = secrets.token_hex(16)
     (folder / "lib" / "pytest.ini").write_text("[pytest]\n")
     command = [
@@ -129,7 +137,7 @@ def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float) -> str:
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.1)
-            return "" if _kernel(out) is not None else "kernel"
+            return "silent" if _kernel(out) is not None else "start"
         now = time.monotonic()
         if now > deadline:
             return "time"
