@@ -28,10 +28,11 @@ _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION
 
 
 def stub(answer: str, name: str) -> str:
-    """An answer's text with its solution taken out: what the learner fills in."""
+    """An answer's text with its solution taken out: what the learner fills in. ``name`` where no ``def`` says one."""
 
     def emptied(match: re.Match[str]) -> str:
-        return f'{match[1]}# YOUR CODE HERE\n{match[1]}raise NotWritten("{name}")\n'
+        around = re.findall(r"^def (\w+)", match.string[: match.start()], re.MULTILINE) or [name]
+        return f'{match[1]}# YOUR CODE HERE\n{match[1]}raise NotWritten("{around[-1]}")\n'
 
     return _SOLUTION.sub(emptied, answer + "\n").rstrip("\n")
 

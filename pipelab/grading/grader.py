@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from pipelab.course.build import FOLDERS
 from pipelab.course.source import course_folder, read_course
+from pipelab.course.work import SUFFIX
 from pipelab.errors import ConfigurationError
 from pipelab.grading.checks import exercise as find_exercise
 from pipelab.grading.exercise import Exercise
@@ -146,7 +147,8 @@ def _learner(path: Path, folder: Path, lessons: Sequence[str]) -> str:
 def _rest_of_name(path: Path, lessons: Sequence[str]) -> str:
     for lesson in lessons:
         if lesson in path.stem:
-            return re.sub(r"\s*\(\d+\)$", "", path.stem.replace(lesson, "")).strip(" _-.")
+            rest = re.sub(r"\s*\(\d+\)$", "", path.stem.replace(lesson, ""))  # "(1)": what a browser adds to a copy
+            return rest.removeprefix(SUFFIX).removesuffix(SUFFIX).strip(" _-.")
     return path.stem
 
 

@@ -60,8 +60,8 @@ def inner_width(width: float | None) -> float:
 class Page:
     """Lays a picture out around rows that are ``body`` points high. Time runs from 0 to ``until`` in ``time_unit``.
 
-    ``left`` and ``right`` are the points needed beside the rows. Raises ConfigurationError for a width in inches
-    that has no room for a picture.
+    ``left`` and ``right`` are the points needed beside the rows; ``axis`` is the axis's label (default: the time).
+    Raises ConfigurationError for a width in inches that has no room for a picture.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Page:
         until: float,
         time_unit: str,
         width: float | None = None,
+        axis: str | None = None,
     ) -> None:
         inner = inner_width(width)
         self.width = inner + 2 * EDGE
@@ -95,7 +96,7 @@ class Page:
         self.body = body
         self.points_per_time = room / until
         self.sheet = self._sheet()
-        self.axes = self._time_axes(room, until, time_unit)
+        self.axes = self._time_axes(room, until, time_unit, axis or f"time ({time_unit})")
 
         y = EDGE
         for lines, size, weight, colour in ((title, TITLE, "bold", INK), (headline, HEADLINE, "normal", CAPTION)):
@@ -113,7 +114,7 @@ class Page:
         sheet.axis("off")
         return sheet
 
-    def _time_axes(self, room: float, until: float, time_unit: str) -> Axes:
+    def _time_axes(self, room: float, until: float, time_unit: str, label: str) -> Axes:
         bottom = self.height - self.top - self.body
         box = (self.left / self.width, bottom / self.height, room / self.width, self.body / self.height)
         axes = self.picture.add_axes(box, label="time")
@@ -128,7 +129,7 @@ class Page:
         axes.tick_params(
             axis="x", labelsize=8, length=3, pad=2, color=CAPTION, labelcolor=CAPTION, labelfontfamily=FONT
         )
-        axes.set_xlabel(f"time ({time_unit})", fontsize=8.5, labelpad=2, color=CAPTION, fontfamily=FONT)
+        axes.set_xlabel(label, fontsize=8.5, labelpad=2, color=CAPTION, fontfamily=FONT)
         return axes
 
     def write(

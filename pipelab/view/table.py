@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from matplotlib.ticker import MaxNLocator
+
 from pipelab.schedules.action import format_slot
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.timeline import Span, Timeline
@@ -55,9 +57,11 @@ def plot_table(
         left=text_width(f"device {len(rows) - 1}", 9.0) + 8,
         right=4.0,
         until=float(columns),
-        time_unit="slots" if timed else "place in the order",
+        time_unit="slots",
+        axis="time (slots)" if timed else "place in the order",
         width=width,
     )
+    page.axes.xaxis.set_major_locator(MaxNLocator(min(columns, 16), integer=True))
     drawing, ruler = Drawing(page), Ruler(0.0, 1.0)
     for device in range(len(rows)):
         top = device * (high + between)

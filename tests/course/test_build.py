@@ -136,13 +136,14 @@ def test_work_is_filled_once_and_never_overwritten(root):
     work = root / "work"
     added, outdated = fill_work(root, work)
     assert sorted(str(path.relative_to(work)) for path in added) == [
-        "exercises/00_small.ipynb",
+        "exercises/00_small_exercises.ipynb",
         "guesses.json",
         "notebooks/00_small.ipynb",
     ]
     lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
     assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
-    mine = work / "exercises" / "00_small.ipynb"
+    assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
+    mine = work / "exercises" / "00_small_exercises.ipynb"
     text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
     mine.write_text(text)
     (work / "guesses.json").write_text('[{"name": "a"}]')

@@ -170,14 +170,20 @@ def test_moved_renamed_and_split_answers_count(tmp_path):
 def test_whose_a_notebook_is(tmp_path):
     for name in ("anna/00_start_here.ipynb", "anna/.ipynb_checkpoints/00_start_here-checkpoint.ipynb", "ben/x/a.ipynb"):
         save(page(), tmp_path / "nested" / name)
-    for name in ("00_start_here.ipynb", "cleo_00_start_here.ipynb", "00_start_here_dora (1).ipynb", "eva.ipynb"):
+    for name in (
+        "00_start_here.ipynb",
+        "cleo_00_start_here.ipynb",
+        "00_start_here_dora (1).ipynb",
+        "eva.ipynb",
+        "fay_00_start_here_exercises.ipynb",
+    ):
         save(page(), tmp_path / "flat" / name)
 
     def learners(folder):
         return [found.learner for found in find_notebooks([tmp_path / folder], ["00_start_here"])]
 
     assert learners("nested") == ["anna", "ben"]
-    assert sorted(learners("flat")) == ["", "cleo", "dora", "eva"]
+    assert sorted(learners("flat")) == ["", "cleo", "dora", "eva", "fay"]
     with pytest.raises(ConfigurationError, match="there is no"):
         find_notebooks([Path("nowhere.ipynb")], [])
     (tmp_path / "empty").mkdir()
