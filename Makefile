@@ -47,11 +47,11 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
 
 test-full: lint
 	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
 
 demo: $(READY)
 	$(BIN)/pipelab demo $(ARGS)

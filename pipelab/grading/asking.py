@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pipelab.grading.exercise import Case, Exercise, Refused
+from pipelab.grading.exercise import Case, Exercise, Late, Refused
 from pipelab.grading.plain import plain
 from pipelab.grading.stub import NotWritten
 from pipelab.schedules.reserved import ReservedError, reserve
@@ -21,11 +21,14 @@ __all__ = ["Caller", "ask_case"]
 
 
 def ask_case(exercise: Exercise, answers: Mapping[str, Any], case: Case) -> dict[str, Any]:
-    """``{"data": plain data}`` or ``{"refused": sentence}``, whatever the learner's functions do."""
+    """``{"data": plain data}`` or ``{"refused": sentence}``, whatever the learner's functions do.
+
+    A call that did not end in time says ``"late": True`` as well.
+    """
     try:
         return {"data": plain(exercise.ask(Caller(exercise, answers), case))}
     except Refused as refusal:
-        return {"refused": str(refusal)}
+        return {"refused": str(refusal)} | ({"late": True} if isinstance(refusal, Late) else {})
     except ValueError as problem:
         return {"refused": f"{case.words}: {problem}"}
 
@@ -65,9 +68,7 @@ class Caller:
                 value = function(*args, **kwargs)
                 found = plain(value) if _plain else value  # a generator runs here
         except OutOfTime:
-            raise Refused(
-                f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end?"
-            ) from None
+            raise Late(f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end?") from None
         except NotWritten:
             raise Refused(
                 f"{name} is not written yet. Replace the line that raises NotWritten, run that cell, then this one."

@@ -72,7 +72,7 @@ class Exercise:
     ask: Callable[[Call, Case], Any]
     judge: Callable[[Case, Any], Finding | None]
     drawn: Callable[[Random], Sequence[Case]] = field(default=lambda random: ())
-    seconds: float = 10.0
+    seconds: float = 5.0
 
     def __post_init__(self) -> None:
         strange = {case.part for case in self.visible} ^ set(self.parts)
@@ -103,3 +103,7 @@ class Exercise:
 
 class Refused(Exception):
     """An answer that cannot be judged further, with the sentence that the learner reads."""
+
+
+class Late(Refused):
+    """A call that did not end in time: the other cases of its part are not tried."""

@@ -12,6 +12,7 @@ from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import OPS, Action, actions_of, format_slot
 from pipelab.schedules.cycles import rings
 from pipelab.schedules.dependencies import GRADIENT, LOCAL, Edge, Need, Place, SlotGraph, needs
+from pipelab.schedules.reserved import reservable
 from pipelab.schedules.schedule import Schedule, TimeTable
 
 __all__ = ["CODES", "Violation", "check_schedule", "require_sound", "why_blocked"]
@@ -48,6 +49,7 @@ class Violation:
         return f"[{self.code}] {self.message}"
 
 
+@reservable
 def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = None) -> list[Violation]:
     """Everything that is wrong with ``table``; an empty list when it is sound.
 

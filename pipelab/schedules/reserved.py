@@ -10,12 +10,13 @@ from typing import ParamSpec, TypeVar
 
 from pipelab.errors import PipelabError
 
-__all__ = ["ReservedError", "reserve", "reserved"]
+__all__ = ["ReservedError", "reservable", "reserve", "reserve_also", "reserved"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _reason: ContextVar[str] = ContextVar("pipelab_reserved", default="")
+_also: ContextVar[frozenset[str]] = ContextVar("pipelab_reserved_also", default=frozenset())
 
 
 class ReservedError(PipelabError, RuntimeError):
@@ -38,6 +39,28 @@ def reserved(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         if _reason.get():
+            raise ReservedError(f"{function.__name__} does not answer here: {_reason.get()}")
+        return function(*args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def reserve_also(*names: str) -> Iterator[None]:
+    """Inside, the :func:`reservable` functions of these names refuse as well while a learner's function runs."""
+    token = _also.set(_also.get() | set(names))
+    try:
+        yield
+    finally:
+        _also.reset(token)
+
+
+def reservable(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, which answers inside :func:`reserve` too, unless :func:`reserve_also` names it."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        if function.__name__ in _also.get() and _reason.get():
             raise ReservedError(f"{function.__name__} does not answer here: {_reason.get()}")
         return function(*args, **kwargs)
 

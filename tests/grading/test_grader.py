@@ -112,7 +112,7 @@ def crowd(tmp_path_factory):
     (folder / "no-notebook").mkdir()
     (folder / "no-notebook" / "00_start_here.ipynb").write_text("I could not save it")
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
-    report = grade([folder], seconds=25, progress=False)
+    report = grade([folder], seconds=20, progress=False)
     after = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
     return report, before, after
 

@@ -22,13 +22,13 @@ ANSWERS = {"anna": RIGHT, "ben": HALF, "cleo": None, "dora": "def utilisation(ro
 
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason="nbgrader is not installed")
 def test_nbgrader_gives_the_points_that_pipelab_gives(tmp_path):
-    scripts = sysconfig.get_path("scripts")  # nbgrader calls alembic
+    path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"  # nbgrader calls alembic
 
     def nbgrader(*arguments):
         ran = subprocess.run(
             [sys.executable, "-m", "nbgrader", *arguments],
             cwd=tmp_path,
-            env=os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "PATH": f"{scripts}:{os.environ['PATH']}"},
+            env=os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "PATH": path},
             capture_output=True,
             text=True,
             check=False,
