@@ -134,7 +134,8 @@ def test_every_guess_has_a_name_of_its_own_and_is_answered_later():
 @each_lesson
 def test_no_number_in_a_print_is_a_literal(lesson):
     """What is measured is printed from what measured it: digits in a print's own text may only name things."""
-    named = r"1F1B|float\d+|fp\d+|bf16|int\d+|GPT-3(?: 175B)?|layers? \d+|devices? \d(?: to \d)?|lessons? \d|0-based"
+    places = r"(?:layers?|devices?|stages?|lessons?) \d+(?:(?: to | and |-)\d+)?"
+    named = rf"1F1B|float\d+|fp\d+|bf16|int\d+|GPT-3(?: 175B)?|\d+-bit|{places}"
     harmless = re.compile(rf"{named}|\b[pmvtFB] ?=")
     for cell in lesson.page("lesson"):
         if cell.kind != "code":
