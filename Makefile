@@ -5,6 +5,9 @@ PIP_ARGS ?=
 ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two files of tests at a time: many of them wait.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
 
 .PHONY: help install lab test test-full lint demo bench clean
 
@@ -46,12 +49,12 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
+	$(PYTEST) -m "not slow" $(ARGS)
+	$(NBVAL)
 
 test-full: lint
-	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
+	$(PYTEST) $(ARGS)
+	$(NBVAL)
 
 demo: $(READY)
 	$(BIN)/pipelab demo $(ARGS)

@@ -15,7 +15,7 @@ from pipelab.schedules.checker import Violation, check_schedule
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
-from pipelab.view.table import plot_table
+from pipelab.view.table import places_of, plot_table
 from pipelab.view.timeline import plot_timeline
 
 __all__ = ["Trial", "as_table", "try_schedule"]
@@ -69,7 +69,7 @@ class Trial:
         """The first step's timeline; of a schedule that was refused the table, with what is wrong in it framed."""
         if self.timeline is not None:
             return plot_timeline(self.timeline)
-        marked = {(v.device, v.position) for v in self.violations if v.position is not None}
+        marked = places_of(self.table, self.violations)
         return plot_table(self.table, marked=marked, note="Framed: what the checker refuses." if marked else "")
 
     def _repr_mimebundle_(

@@ -14,6 +14,7 @@ from pipelab.errors import PipelabError
 from pipelab.grading.exercise import Case, Finding, Refused
 from pipelab.schedules import Action, Schedule, check_schedule, format_slot
 from pipelab.view import Picture, plot_table
+from pipelab.view.table import places_of
 
 __all__ = ["close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "unsound"]
 
@@ -90,7 +91,7 @@ def unsound(schedule: Schedule, case: Case) -> Finding | None:
         return None
     # What is missing shows as its consequences too; the earliest place in the table comes first.
     first = min(violations, key=lambda v: (math.inf if v.position is None else v.position, v.device))
-    places = [] if first.position is None else [(first.device, first.position)]
+    places = sorted(places_of(schedule, [first]))
     return Finding(f"{case.words}: {first.message}.", partial(_framed, schedule, case, places))
 
 

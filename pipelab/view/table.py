@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from matplotlib.ticker import MaxNLocator
 
 from pipelab.schedules.action import format_slot
+from pipelab.schedules.checker import Violation
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.timeline import Span, Timeline
 from pipelab.view import legend, words
@@ -15,7 +16,19 @@ from pipelab.view.letters import text_width
 from pipelab.view.page import EDGE, Page, Words
 from pipelab.view.picture import Picture, plain_style
 
-__all__ = ["plot_table"]
+__all__ = ["places_of", "plot_table"]
+
+
+def places_of(table: Schedule | TimeTable, violations: Iterable[Violation]) -> set[tuple[int, int]]:
+    """(device, column) of what the checker refuses; of a wait cycle all actions that wait in it."""
+    rows = table.rows if isinstance(table, TimeTable) else table.programs
+    texts = [[None if slot is None else format_slot(slot) for slot in row] for row in rows]
+    found = set()
+    for violation in violations:
+        if violation.position is not None:
+            found.add((violation.device, violation.position))
+        found |= {(device, texts[device].index(slot)) for device, slot, _ in violation.cycle if slot in texts[device]}
+    return found
 
 
 @plain_style()

@@ -20,6 +20,7 @@ HALF = "def utilisation(rows):\n    return 1 / 3 if len(rows) == 3 else 0.9\n"
 ANSWERS = {"anna": RIGHT, "ben": HALF, "cleo": None, "dora": "def utilisation(rows): return 2"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason="nbgrader is not installed")
 def test_nbgrader_gives_the_points_that_pipelab_gives(tmp_path):
     path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"  # nbgrader calls alembic

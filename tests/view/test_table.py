@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from pipelab import Schedule, TimeTable, build_schedule, plot_table
+from pipelab import Schedule, TimeTable, build_schedule, check_schedule, plot_table
+from pipelab.view.table import places_of
 
 
 def shapes(picture, gid):
@@ -24,6 +25,11 @@ def test_a_time_table_keeps_its_idle_columns():
     assert "device 1: idle 1F0 1B0 idle" in picture.alt
     starts = sorted(path.vertices[:, 0].min() for path in shapes(picture, "blocks")[0].get_paths())
     assert starts == [0, 1, 2, 3]
+
+
+def test_of_a_wait_cycle_every_waiting_action_is_framed():
+    ring = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n")
+    assert places_of(ring, check_schedule(ring)) == {(0, 1), (1, 1)}
 
 
 def test_order_and_time_are_told_apart():
