@@ -17,8 +17,9 @@
 # work at once, each on another micro-batch. That is a **pipeline**.
 #
 # The example of this course, from here to the end: 48 transformer layers on p = 4 devices, 12 on each, and a batch of
-# 64 sequences as m = 4 micro-batches of 16. The layers are narrow, so that a laptop runs a step in about a second; the
-# text, the gradients and the timing are real. Run each cell with Shift + Enter.
+# 64 sequences as m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to tell each next
+# byte. The layers are narrow, so that a laptop runs a step in about a second; the text, the gradients and the timing
+# are real. Run each cell with Shift + Enter. The first one shows a sequence, cut off as it is.
 
 # %% role="setup"
 from pipelab import Pipeline, build_schedule, plot_timeline, try_schedule
@@ -39,7 +40,8 @@ print(bytes(inputs[0].tolist()).decode())
 # How it is made is the subject of lessons 2 and 3. For now, read it: micro-batch 0 goes down the devices as 0F0, 1F0,
 # 2F0, 3F0, and its gradient comes back up as 3B0, 2B0, 1B0, 0B0.
 #
-# Before you run on, commit to a number. Nothing is graded here; the page keeps your guesses beside what was measured.
+# Before you run on, commit to a number: run the cell, type your guess into the field below it, press Commit, then run
+# the next cell. Nothing is graded here; the page keeps your guesses beside what was measured.
 
 # %%
 schedule = build_schedule("1f1b", devices=4, microbatches=4)
@@ -58,7 +60,7 @@ pipeline = Pipeline(model, schedule, loss=next_byte_loss, clock="unit")
 report = pipeline.step(inputs, targets)
 timeline = report.timeline
 print(f"loss {report.loss:.3f} after {timeline.makespan:g} units of time")
-plot_timeline(timeline)
+plot_timeline(timeline, phases=False)
 
 # %% [markdown]
 # Under this picture's clock, the **unit clock**, every forward and every backward is counted as one unit of time,
@@ -77,8 +79,9 @@ plot_timeline(timeline)
 reveal("00-idle", prediction=100 * 3 / 7, measurement=100 * timeline.bubble_fraction)
 
 # %% [markdown]
-# Each device works 8 of the 14 slots, 4 forwards and 4 backwards, and idles 6: 6/14 = 3/7. Each idle slot has a reason.
-# Ask device 1:
+# Each device works 8 of the 14 slots, 4 forwards and 4 backwards, and idles 6: 6/14 = 3/7. Each idle slot has a reason:
+# what the device's next action waits for. (That 1B0 is next after 1F2, and not 1F3, is the table's choice; lesson 3
+# says why.) Ask device 1:
 
 # %%
 for gap in timeline.gaps(device=1):

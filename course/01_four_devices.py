@@ -14,7 +14,7 @@
 
 # %% [markdown]
 # Lesson 0 ran a model on four devices. This lesson begins one step earlier: why cut a model at all? Then it cuts by
-# hand what lesson 0 cut for you: the layers, the messages, the autograd graph. At the end stands the simplest pipeline
+# hand what lesson 0 cut for you: the layers, the messages, the autograd graph. It ends with the simplest pipeline
 # there is, the **naive** one. It solves the memory problem, and wastes three quarters of the machines.
 
 # %% role="setup"
@@ -119,19 +119,22 @@ reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: part of a d
 # ## A claim on trial
 #
 # *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A
-# configuration check that we found published does this sum, 2 bytes a parameter over 8 devices, and lets the model
+# configuration check in a survey on the web does this sum, 2 bytes a parameter over 8 devices, and lets the model
 # pass.
 
 # %%
 devices = 8
 for what, each in {"16-bit weights alone": 2, "training state": 16}.items():
     share = each * 175e9 / devices / GiB
-    verdict = "fits" if share < 80e9 / GiB else "does not fit"
-    print(f"{what:20} {share:6.1f} GiB on each of {devices} devices of {80e9 / GiB:.1f} GiB: {verdict}")
+    verdict = "fits" if share < 80 else "does not fit"
+    print(f"{what:20} {share:6.1f} GiB on each of {devices} devices: {verdict}")
 
 # %% [markdown]
 # The sum is about right for a model that only answers. To train it, eight times as much has to fit. And mind the unit:
-# 80 GB are 74.5 GiB. A sum that mixes them is 7 % off.
+# memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB. Mixing them is 7 % off.
+#
+# (Sixteen bytes are what stands between two steps. While the optimizer runs, a gradient may stand in 32 bits as well,
+# as in the cell above: for a moment 20.)
 #
 # ## The worked example's own bytes
 #
@@ -173,10 +176,11 @@ reveal("01-activations", measurement=held["activations"] / held["weights"])
 
 # %% [markdown]
 # This was one device, and one step on the whole batch of 64 sequences. `peak_activation_bytes` is measured: the bytes
-# of all tensors that autograd saved, at the moment when it held most, each counted once, weights left out.
+# of all tensors that autograd keeps, and of inputs and messages that wait, at the moment when that was most; each
+# counted once, weights left out.
 #
-# **Try it:** take `text_batch(batch=32)`. Which of the four lines change? Training state belongs to the model,
-# activations to the model and the batch.
+# **Try it:** let the step be `alone.step(*text_batch(batch=32))`. Which of the four lines change? Training state
+# belongs to the model, activations to the model and the batch.
 #
 # ## Cut the layers
 #
@@ -230,8 +234,8 @@ print("\n".join(log))
 print(f"the same scores as from the model in one piece: {torch.equal(results['scores'], exact(inputs))}")
 
 # %% [markdown]
-# A **message** is small beside what the stage keeps: it is one tensor (sequences, tokens, width), and every single
-# layer keeps several of that size for its backward. That is what makes a cut between layers cheap.
+# A **message** is small beside what the stage keeps: it is one tensor (64 sequences, 32 tokens, width 64), and every
+# single layer keeps several of that size for its backward. That is what makes a cut between layers cheap.
 #
 # ## Cut the graph
 #
@@ -386,7 +390,7 @@ reveal("01-busy", prediction=100 / 4, measurement=100 * busy)
 walls = []
 for p in (2, 4, 8):
     optimizers.clear()
-    naive = build_schedule("naive", devices=p, microbatches=4)
+    naive = build_schedule("naive", devices=p, microbatches=1)
     pipeline = Pipeline(TransformerLM(layers=48), naive, loss=next_byte_loss, optimizer=adamw, clock="wall")
     steps = [pipeline.step(inputs, targets) for _ in range(4)]
     report = min(steps, key=lambda step: step.timeline.makespan)
@@ -399,15 +403,15 @@ plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (
 
 # %% [markdown]
 # The same work, cut into more and more pieces that follow one another. Twice as many devices: half the memory on each,
-# the same time, twice as much idle. (Training state here is twice Adam's: weights and gradients take as much as the
-# two moments.)
+# about the same time, and twice the device-time for it. (Training state here is twice Adam's: weights and gradients
+# take as much as the two moments. U is the optimizer's update; it stands behind the makespan and is not part of it.)
 #
 # What naive gives is room: a model that fits no single device can be trained at all. What it costs is p - 1 idle
 # devices at any time.
 #
 # **Try it:** give `microbatches=8`. Naive does not cut the batch, so nothing changes. Only the bookkeeping does: its
-# one micro-batch **weighs** m, as much as m pieces of batch / m. Under the unit clock of lesson 0, where the forward
-# of one such piece takes 1, each naive action takes m units.
+# one micro-batch then **weighs** m, as much as m pieces of batch / m. Under the unit clock of lesson 0, where the
+# forward of one such piece takes 1, each naive action takes m units.
 #
 # ## Why does my laptop's wall clock not show it?
 #
@@ -465,14 +469,18 @@ naive = reports["naive"][-1]
 print(f"{naive.timeline.makespan / last.timeline.makespan:.2f} times as fast as naive by the device clock")
 busy = f"{naive.wall.utilisation:.3%} by the wall clock, {naive.timeline.utilisation:.3%} by the device clock"
 print(f"naive is busy {busy}")
-plot_schedules([last.wall, last.timeline], titles=["lesson 0's table, wall clock", "the same run, device clock"])
+plot_schedules(
+    [last.wall, last.timeline],
+    titles=["lesson 0's table, p = 4, m = 4, batch of 64: wall clock", "the same run: device clock"],
+)
 
 # %% [markdown]
 # Compare the two pictures action by action. Where devices outnumber the free cores, a block of the wall clock is
 # longer than its work, for it includes waiting for a core. So what looks busy is partly waiting, what looks idle is
 # partly the machine's fault, and its bubble fraction is not the table's, even where it comes close by chance. Under
-# the device clock blocks of one kind are about equally long, and the bubble fraction is back near the 3/7 of lesson 0.
-# (With as many free cores as devices the two pictures come close.)
+# the device clock blocks of one kind are about equally long, and the bubble fraction is back near the 3/7 of lesson 0,
+# although a backward takes longer than a forward: lesson 2 shows why that does not matter. (With as many free cores as
+# devices the two pictures come close.)
 #
 # The device clock's speed-up stays somewhat below the unit clock's, because a piece of 16 sequences costs more than a
 # quarter of a piece of 64. Lesson 5 makes use of that.
@@ -489,8 +497,8 @@ plot_schedules([last.wall, last.timeline], titles=["lesson 0's table, wall clock
 # | device | measured costs, composed | the pipeline's shape, on any machine; nothing about what devices share |
 # | unit | costs as given | the textbook's table, with real tensors |
 #
-# **Try it:** four devices and four pieces hide a good deal. Set `p, m = 8, 8` and run these cells again: what does the
-# unit clock promise, what does the device clock find, and what the wall clock?
+# **Try it:** with four devices and four pieces the difference is small. Set `p, m = 8, 8` and run these cells again:
+# what does the unit clock promise, what does the device clock find, and what the wall clock?
 #
 # ## Break it
 #
@@ -546,7 +554,7 @@ from math import ceil
 from pipelab.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=10
-# Which devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master
+# How many devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master
 # copy of the weights in 32 bits, and `moments` further values in 32 bits that the optimizer keeps for each parameter:
 # 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Layers can be cut anywhere, so each device holds an equal part.
 #
@@ -673,8 +681,9 @@ def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
 
 # %% [markdown] role="lead" exercise="naive_table" difficulty="medium" minutes=12
 # Write the naive pipeline's timetable for any number of devices: a list of rows, one per device, each a list of cells,
-# one per time slot. A cell is the text of an action, such as `"1F0"`, or `"."` where the device idles. All rows are
-# equally long; each action takes one slot, and starts in the slot after the one that made its input.
+# one per time slot. A cell is the text of an action, such as `"1F0"`, or `"."` where the device idles (idle cells at
+# the end of a row may be left out). Each action takes one slot, and starts in the slot after the one that made its
+# input.
 #
 # Then say how long it takes. The batch is worth `microbatches` micro-batches, of which one costs a device `forward`
 # and `backward`; naive sends all of them through as one.

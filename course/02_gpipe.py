@@ -82,9 +82,9 @@ reveal("02-serial", prediction=4 * 4 * (1 + 1), measurement=one_by_one.timeline.
 # ## Second attempt: do not wait
 #
 # Look at device 0 in the lower picture. It has run F0, and now idles until the gradient of micro-batch 0 is back, at t
-# = 7. Could it run something meanwhile? F1 needs the 16 sequences of micro-batch 1, and they lie there. Only the table
-# says "B0 first". So change the table: the same actions on the same devices, in another order. All forwards first, then
-# all backwards.
+# = 7. Could it run something meanwhile? F1 needs the 16 sequences of micro-batch 1, and they are already there. Only
+# the table says "B0 first". So change the table: the same actions on the same devices, in another order. All forwards
+# first, then all backwards.
 
 # %%
 overlapped = Schedule.from_csv(
@@ -114,8 +114,8 @@ reveal("02-overlap", prediction=(4 + 4 - 1) * (1 + 1), measurement=gpipe.timelin
 #
 # - t = 0: only device 0 has work. t = 1: micro-batch 0 has reached device 1, and device 0 is already at micro-batch 1.
 #   At t = 3 all four devices work, each on another micro-batch. This is the **fill**.
-# - t = 4: device 0 has no forward left. Device by device the forwards run out: the **drain**. The last device ends F3
-#   at t = 7 and turns round.
+# - t = 4: device 0 has no forward left. Device by device the forwards run out: the **drain**. The last device finishes
+#   F3 at t = 7 and starts on the backwards.
 # - Then the same once more in the other direction. The backwards fill the pipeline from device 3, and run out last on
 #   device 0.
 #
@@ -152,7 +152,8 @@ reveal("02-eight", prediction=100 * 3 / 11, measurement=100 * eight.timeline.bub
 # The fraction says how much of all device-time is lost; 1 minus it is the utilisation. The ratio says by how much the
 # bubble stretches the ideal time, $m\,(t_F + t_B)$. Both are in use, and not always by name: GPipe's paper gives the
 # first (section 2.3), Narayanan et al. (2021, arXiv 2104.04473, section 2.2) the second. In both $t_F$ and $t_B$ have
-# cancelled. The makespan is $(m + p - 1)(t_F + t_B)$.
+# cancelled. The makespan is $(m + p - 1)(t_F + t_B)$. All this holds for equal micro-batches, equal stages, and
+# messages that take no time.
 #
 # Does that hold when a backward takes twice as long as a forward, as it roughly does? And with costs that are
 # *measured*? The last lines of the table below come from the **device clock** (lesson 1): the cost of every action as
@@ -179,12 +180,12 @@ for m, report in measured.items():
 # equal (device 0 also has the embedding, device 3 the head), and every action costs a little different each time.
 #
 # Be careful with units across m. At a fixed batch, twice as many micro-batches are half as large: a unit at m = 8 is
-# half a unit at m = 4. So 22 units at m = 8 are 11 of the old ones, against 14, and never fewer than 8. More
-# micro-batches always shrink this formula's bubble; that very small ones are no bargain on a real device is the subject
-# of lesson 5.
+# half a unit at m = 4. So 22 units at m = 8 are 11 of the old ones, against 14. The work alone is 8 old units, and no m
+# gets below that. More micro-batches always shrink this formula's bubble; that very small ones are no bargain on a real
+# device is the subject of lesson 5.
 #
-# **Try:** run p = 8 devices, six layers on each. How many micro-batches do they need for the bubble that p = 4 has at m
-# = 8?
+# **Try:** p = 3 devices, 16 layers on each. How many micro-batches do they need for the bubble that p = 2 devices have
+# at m = 8? Derive it, then run both.
 #
 # ## Claims on trial
 #
@@ -352,7 +353,8 @@ reveal(
 # R0 early, while they wait.
 #
 # The measured figure may lie below the predicted one, and the last line printed says why: the F of a run that
-# recomputes keeps nothing for a backward, which makes it a little cheaper. The prediction charged it in full.
+# recomputes keeps nothing for a backward, which makes it cheaper, by the factor printed. The prediction charged it in
+# full.
 #
 # The peaks again, with recomputation as the third curve:
 
@@ -382,7 +384,7 @@ early = """
 try_schedule(early)
 
 # %% [markdown]
-# Devices 1 and 2 wait for each other. The checker foretells that neither ever goes on, and the runtime refuses such a
+# Devices 1 and 2 wait for each other. The checker predicts that neither ever goes on, and the runtime refuses such a
 # table. So here are devices that ask no checker: a thread for each row. A thread takes the actions of its row in turn,
 # and waits for what each one needs from its neighbour. After a second without anything it gives up and says so.
 
@@ -475,7 +477,7 @@ from pipelab.grading import NotWritten, check
 
 # %% role="answer" exercise="serial"
 def serial_rows(devices: int, microbatches: int) -> list[list[str]]:
-    """The actions of each device, in order, where no two micro-batches are under way at once.
+    """The actions of each device, in order, where no two micro-batches are in the pipeline at the same time.
 
     >>> serial_rows(2, 1)
     [['0F0', '0B0'], ['1F0', '1B0']]
@@ -614,10 +616,11 @@ def least_microbatches(devices: int, percent: int) -> int:
 # devices, 135 for 16.
 
 # %% [markdown] role="lead" exercise="accumulate" difficulty="medium" minutes=15
-# A batch is too large to go through the model at once. Cut it into m micro-batches, run each forward and backward, and
-# leave the gradient of the *whole batch's mean loss* in the parameters' `.grad`, as one backward of the whole batch
-# would. m need not divide the batch: cut as `torch.tensor_split` does, 64 into 12 gives four micro-batches of 6 and
-# eight of 5. The lesson says which weights the micro-batches' gradients have.
+# A batch is too large to go through the model at once: no more than one micro-batch's activations fit. Cut it into m
+# micro-batches, run each forward and backward before the next, and leave the gradient of the *whole batch's mean loss*
+# in the parameters' `.grad`, as one backward of the whole batch would. m need not divide the batch: cut as
+# `torch.tensor_split` does, 64 into 12 gives four micro-batches of 6 and eight of 5. The lesson says which weights the
+# micro-batches' gradients have.
 #
 # `loss(output, targets)` is the mean over the sequences it is given. A gradient of the step before may still stand in
 # `.grad`: it does not belong to this one. Return nothing; no optimizer is involved.

@@ -72,9 +72,8 @@ print("GPipe runs:", *(str(span.slot) for span in spans if span.device == 3 and 
 #    device r.
 # 3. Otherwise wait.
 #
-# A micro-batch is **in flight** on a device from the start of its forward to the end of its backward there: so long
-# the device holds its activations. Why p - r is the right bound is the question after next. First see what the rule
-# does.
+# A micro-batch is **in flight** on a device from the start of its forward to the end of its backward there: so long the
+# device holds its activations. Why p - r? That comes below, under *How deep a warm-up?* First see what the rule does.
 #
 # ## The timetable, slot by slot
 #
@@ -89,11 +88,11 @@ def choose(work, r, row, finished, most):
     in_flight = forward.microbatch - backward.microbatch
     no_forward = why_blocked(work, forward, r, finished)  # what is beyond the last micro-batch is never ready
     no_backward = why_blocked(work, backward, r, finished)
-    if no_backward is None:
+    if no_backward is None:  # 1. a backward that is ready goes first
         return backward, f"{backward}, not {forward}" if no_forward is None else str(backward)
-    if no_forward is None and in_flight < most:
+    if no_forward is None and in_flight < most:  # 2. else a forward, within the bound
         return forward, str(forward)
-    if no_forward is None:
+    if no_forward is None:  # 3. else wait
         return None, f". holds {in_flight}"
     lacking = no_forward.blocker or no_backward.blocker
     return None, f". needs {lacking}" if lacking else ". done"
@@ -142,8 +141,9 @@ plot_timeline(report.timeline)
 # The grey strips name three phases. In the **warm-up** a device runs forwards only. In the **steady phase** it runs
 # one forward and one backward in turn. In the **cool-down** it runs the backwards that are left. The middle gives the
 # schedule its name, **1F1B**: one forward, one backward. The strip below each row is measured memory. It rises until
-# the first backward, and stays while each backward makes room for a forward. (A single pair, as on device 0 here, is
-# not drawn as a phase.)
+# the first backward, and stays while each backward makes room for a forward. (Device 0's row here is the same as under
+# GPipe: its one pair, F3 B0, is drawn as the end of the forwards and the start of the backwards. To count warm-ups wait
+# for m = 8.)
 #
 # Written as an order, device r runs
 #
@@ -166,9 +166,8 @@ print("the same as the catalogue's 1F1B, action by action:", eight.programs == c
 try_schedule(eight)
 
 # %% [markdown]
-# Still 4, 3, 2, 1 micro-batches in flight, though there are twice as many. GPipe would hold 8 on each device.
-# (`try_schedule` computes in float64, to compare gradients closely. Each number takes twice the bytes, so the MB of
-# this picture are twice those of a run as above.)
+# Still 4, 3, 2, 1 micro-batches in flight, though there are twice as many, each half as large: half the bytes of the
+# picture above. GPipe would hold 8 on each device.
 #
 # *Try:* take the bound away, `most=lambda r: 8`. A backward still goes first. How many slots, and how many in flight?
 #
@@ -176,21 +175,21 @@ try_schedule(eight)
 #
 # The rule had a number in it, p - r. Why not one more, or one less? Take the order apart: w forwards, pairs, the
 # rest. You will write the function that makes such rows in the exercises; here it comes ready, as `with_warmups`, and
-# we only turn w. This is the right one, w = p - 1 - r:
+# we only turn w. (Reading its source gives an exercise away.) This is the right one, w = p - 1 - r:
 
 # %%
 print(with_warmups([3, 2, 1, 0], 8))
 predict("03-shallow", "m = 8. One forward fewer first, w = 2, 1, 0, 0. How many slots, in place of 22?", unit="slots")
 
 # %%
-tried = {}
+tried, costs = {}, Costs(forward=1, backward=1)
 for d in (-3, -2, -1, 0, 1, 2):
     warmups = [max(4 - 1 - r + d, 0) for r in range(4)]
-    tried[d] = simulate(with_warmups(warmups, 8))
+    tried[d] = simulate(with_warmups(warmups, 8), costs)
     held = [int(n) for n in tried[d].peak_microbatches]
     rate = max(2, *(2 * (4 - r) / n for r, n in enumerate(held)))  # slots from one micro-batch to the next
-    predicted = 2 * 4 + (8 - 1) * rate
-    print(f"w = {warmups}: {tried[d].makespan:g} slots, predicted {predicted:g}; in flight {held}")
+    predicted = (2 * 4 + (8 - 1) * rate) * (costs.forward + costs.backward) / 2
+    print(f"w = {warmups}: {tried[d].makespan:g} units, predicted {predicted:g}; in flight {held}")
 reveal("03-shallow", prediction=2 * 4 + (8 - 1) * 4, measurement=tried[-1].makespan)
 
 # %% [markdown]
@@ -223,8 +222,8 @@ plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 # sends micro-batch 4: a whole round trip for each micro-batch after the fourth. At m = p there is none after the
 # fourth, and the mistake does not show. Always try a schedule with m > p, and with m < p too.
 #
-# *Try:* give `simulate` in the loop over d a second argument, `Costs(forward=1, backward=2)`. Where do the slots stop
-# falling now?
+# *Try:* let the loop over d have `Costs(forward=1, backward=2)`. Where do the units stop falling now? (The prediction
+# holds for m of at least p.)
 #
 # ## A claim on trial: "1F1B has a smaller bubble than GPipe"
 #
@@ -254,8 +253,9 @@ reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1f1b"].
 # of the claim one has to compare different m, or to leave out the flush (lesson 6). With equal m and a flush the
 # claim is false, and there is a reason.
 #
-# Device p - 1 cannot start before p - 1 forwards have come down to it. Then it has work for m(tF + tB). After its
-# last backward, p - 1 more backwards go up. So with one stage per device, all alike, *no* order takes less than
+# Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for m(tF + tB).
+# After its last backward, p - 1 more backwards go up. So with one stage per device, all alike, *no* order takes less
+# than
 #
 # $$(p - 1)\,t_F + m\,(t_F + t_B) + (p - 1)\,t_B = (m + p - 1)(t_F + t_B).$$
 #
@@ -290,11 +290,11 @@ display(plot_curves(counts, same_slice, **axes, title="Micro-batch fixed: m time
 reveal("03-quarter", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B"][-1] / same_batch["GPipe"][-1])
 
 # %% [markdown]
-# Same bubble, a quarter of the memory.
+# Same bubble; at m = 16 device 0 holds a quarter of the memory.
 #
 # | held fixed | GPipe, every device | 1F1B, device r |
 # | --- | --- | --- |
-# | batch of B sequences | B, whatever m | B · min(p - r, m)/m: falls with m |
+# | batch of B sequences | B, whatever m | B · min(p - r, m)/m: falls from m = p - r on |
 # | micro-batch of b sequences | b · m: grows with m | b · min(p - r, m): stops growing at m = p - r |
 #
 # Three things to keep:
@@ -346,11 +346,11 @@ reveal("03-faults", measurement=len(places))
 # - `missing`: device 3 never runs the forwards of micro-batches 1 to 3, and so
 # - `no-input`: their backwards have nothing to go back through.
 #
-# What is *not* framed: device 0's wait at t = 4 and 5. To wait is never a fault. Nor does the checker mind that
+# What is *not* framed: device 0's wait at t = 4 and 5. Waiting is never a fault. Nor does the checker mind that
 # devices 1 and 2 run all forwards first. That is sound; it is GPipe's order, not 1F1B's.
 #
 # *Try:* give device 3 its forwards, `3F0,3B0,3F1,3B1,3F2,3B2,3F3,3B3`, keep the order of the other rows, and pass the
-# four rows to `try_schedule` as text. How many slots does the mended table take, and who holds how much?
+# four rows to `try_schedule` as text. How many slots does the repaired table take, and who holds how much?
 #
 # ## Break it
 #
@@ -465,7 +465,8 @@ from pipelab.grading import NotWritten, check
 # %% [markdown] role="lead" exercise="warmup" difficulty="easy" minutes=5
 # Under 1F1B a device runs w forwards first. Then come pairs, each the next forward and the oldest backward, until
 # there are no forwards left. Then come the backwards that are left. Write the function that gives w: the fewest with
-# which the pipeline takes no longer than it must. It should hold for any number of devices and micro-batches.
+# which the pipeline takes no longer than it must. It should hold for any number of devices and micro-batches. (Depths
+# of m and m - 1 give the same order; either counts.)
 
 
 # %% role="answer" exercise="warmup"
@@ -497,10 +498,10 @@ def warmup(device: int, devices: int, microbatches: int) -> int:
 
 # %% [markdown] role="lead" exercise="one_f_one_b" difficulty="medium" minutes=15
 # Write 1F1B for any p and m: a list with one row of actions per device, such as `"0F0"`, in the order in which the
-# device runs them (no idle cells). Micro-batches go in order, 0, 1, 2, ... For the last part, the check trains the
-# 48-layer model (a narrow one) with your rows and compares the gradients with those of the model in one piece. To
-# watch the course's model train with them, write in a new cell: `from pipelab import try_schedule`, then
-# `try_schedule(one_f_one_b, 4, 8)`.
+# device runs them (no idle cells). Write it without your `warmup` from above: exercises stand alone. Micro-batches go
+# in order, 0, 1, 2, ... For the last part, the check trains the 48-layer model (a narrow one) with your rows and
+# compares the gradients with those of the model in one piece. To watch the course's model train with them, write in a
+# new cell: `from pipelab import try_schedule`, then `try_schedule(one_f_one_b, 4, 8)`.
 
 
 # %% role="answer" exercise="one_f_one_b"

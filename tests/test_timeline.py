@@ -222,13 +222,13 @@ def test_a_pipeline_that_fills_says_so():
 def test_a_device_that_waits_for_a_gradient_says_from_whom():
     gap = run("1f1b").gaps(0)[0]
     assert (gap.cause, gap.start, gap.end, str(gap.blocker), gap.blocker_device) == ("wait", 4, 7, "1B0", 1)
-    assert gap.sentence == "device 0 waits for 1B0 from device 1, which itself waits for 2B0 from device 2"
+    assert gap.sentence == "device 0 waits for 1B0 from device 1, which first waits itself, for 2B0 from device 2"
 
 
 def test_a_device_that_waits_for_one_that_is_busy_with_other_work_says_with_what():
     schedule = tables.read("0F0,0F1,0B0,0B1\n1F0,1F1,1B0,1B1\n")
     gap = simulate(schedule, Costs(forward=[1, 4], backward=[1, 1])).gaps(0)[0]
-    assert gap.sentence == "device 0 waits for 1B0 from device 1, which is still warming up (it runs 1F0)"
+    assert gap.sentence == "device 0 waits for 1B0 from device 1, which still runs forwards (1F0)"
     schedule = tables.read("0F0,0F1,0B1,0B0\n1F0,1B0,1F1,1B1\n")
     gap = simulate(schedule, Costs(forward=[2, 0.5], backward=[1, 4])).gaps(0)[0]
     assert gap.sentence == "device 0 waits for 1B1 from device 1, which runs 1B0 first"

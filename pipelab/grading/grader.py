@@ -30,6 +30,7 @@ from pipelab.grading.submission import Answer, Submission, Template, UnreadableE
 
 __all__ = ["Found", "find_notebooks", "grade"]
 
+LEANS = 4  # how often an exercise is run again with a cell of another one that it leans on
 SECONDS = 60.0  # for one exercise: its cells, and all its cases
 _OURS = set(FOLDERS.values())
 
@@ -177,12 +178,20 @@ class _Run:
         exercise = find_exercise(answer.exercise)
         cases = tuple((case.part, dict(case.given)) for case in exercise.cases(self.seed))
         setup = (*self.setups[submission.lesson.name], *submission.setup)
-        outcome = run_slice(
-            Slice(exercise.name, setup, answer.cells, cases), package=self.package, seconds=self.seconds
-        )
-        verdicts = self._judged(exercise, cases, outcome)
+        cells, notes, seconds = answer.cells, answer.notes, 0.0
+        for _ in range(LEANS):
+            slice_ = Slice(exercise.name, setup, cells, cases)
+            outcome = run_slice(slice_, package=self.package, seconds=self.seconds)
+            seconds += outcome.seconds
+            verdicts = self._judged(exercise, cases, outcome)
+            name = next(filter(None, (_unknown_name(verdict["message"]) for verdict in verdicts.values())), None)
+            elsewhere = submission.defining(name, cells) if name else None
+            if elsewhere is None:
+                break
+            # A notebook that was run from top to bottom has it: no honest answer is lost for leaning on another cell.
+            cells, notes = (elsewhere, *cells), (*notes, f"it uses {name} from a cell of another exercise")
         parts = tuple(_part(name, points, verdicts[name]) for name, points in exercise.parts.items())
-        return ExerciseGrade(exercise.name, exercise.title, parts, answer.notes, seconds=outcome.seconds)
+        return ExerciseGrade(exercise.name, exercise.title, parts, notes, seconds=seconds)
 
     def _judged(self, exercise: Exercise, cases: Sequence[Any], outcome: Outcome) -> dict[str, dict[str, Any]]:
         """The verdicts of a fresh process. One that does not come is no verdict of "right"."""
@@ -214,6 +223,11 @@ class _Run:
         return {part: {"message": why} for part in exercise.parts}
 
 
+def _unknown_name(message: str) -> str | None:
+    found = re.search(r"NameError: name '(\w+)' is not defined", message)
+    return found[1] if found else None
+
+
 def _part(name: str, points: int, verdict: Mapping[str, Any]) -> PartGrade:
     message, picture = verdict["message"], verdict.get("picture", "")
     return PartGrade(name, 0 if message else points, points, message, picture, verdict.get("alt", ""))
@@ -223,7 +237,7 @@ def _assemble(
     k: int, found: Found, taken: Submission | str, done: dict[tuple[int, str], ExerciseGrade]
 ) -> NotebookGrade:
     if isinstance(taken, str):
-        return NotebookGrade(found.path, found.learner, "", (), taken)
+        return NotebookGrade(found.path, found.learner, "", "", (), taken)
     grades = []
     for name in taken.lesson.exercises:
         exercise, answer = find_exercise(name), taken.answers[name]
@@ -237,7 +251,8 @@ def _assemble(
             message = "not attempted yet"
         parts = tuple(PartGrade(part, 0, points, message) for part, points in exercise.parts.items())
         grades.append(ExerciseGrade(name, exercise.title, parts, () if name in taken.untouched else answer.notes))
-    return NotebookGrade(found.path, found.learner, taken.lesson.name, tuple(grades))
+    title = f"{taken.lesson.number} · {taken.lesson.title}"
+    return NotebookGrade(found.path, found.learner, taken.lesson.name, title, tuple(grades))
 
 
 def _digest(*folders: Path) -> str:

@@ -74,11 +74,12 @@ class ExerciseGrade:
 
 @dataclass(frozen=True)
 class NotebookGrade:
-    """One notebook. ``problem`` says why it could not be graded at all; ``lesson`` is its lesson's name."""
+    """One notebook. ``problem`` says why it could not be graded at all; ``lesson`` is the name of its lesson."""
 
     path: Path
     learner: str
     lesson: str
+    title: str = ""
     exercises: tuple[ExerciseGrade, ...] = ()
     problem: str = ""
 

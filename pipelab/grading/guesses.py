@@ -50,7 +50,7 @@ class Entry:
         if truth == 0 or self.guess * truth <= 0:
             return f"off by {_number(self.guess - truth)} {self.unit}".rstrip()
         ratio = self.guess / truth
-        return f"{ratio:.2g} times too much" if ratio > 1 else f"{1 / ratio:.2g} times too little"
+        return f"{ratio:.2g} times too high" if ratio > 1 else f"{1 / ratio:.2g} times too low"
 
 
 def _number(value: float | None) -> str:
@@ -170,8 +170,8 @@ class Prediction:
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, Any]:
         words = f"{self.question} ____ {self.unit}".rstrip()
-        static = f"<p><b>Your prediction.</b> {escape(self.question)} ____ {escape(self.unit)}</p>"
-        bundle: dict[str, Any] = {"text/plain": f"Your prediction. {words}", "text/html": static}
+        static = f"<p><b>Your guess.</b> {escape(self.question)} ____ {escape(self.unit)}</p>"
+        bundle: dict[str, Any] = {"text/plain": f"Your guess. {words}", "text/html": static}
         box = self._widget()
         if box is not None:
             bundle |= {k: v for k, v in box._repr_mimebundle_().items() if k.startswith("application/")}
@@ -203,7 +203,7 @@ class Prediction:
 
             field.observe(commit, names="value")
             button.on_click(commit)
-            label = ipywidgets.HTML(f"<b>Your prediction.</b> {escape(self.question)}")
+            label = ipywidgets.HTML(f"<b>Your guess.</b> {escape(self.question)}")
             row = ipywidgets.HBox([field, ipywidgets.HTML(escape(self.unit)), button, said])
             self._box = ipywidgets.VBox([label, row])
         return self._box

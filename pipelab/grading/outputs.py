@@ -46,7 +46,8 @@ def _notebook_lines(notebook: NotebookGrade) -> list[str]:
     filled = round(_BAR * notebook.points / notebook.possible) if notebook.possible else 0
     bar = "█" * filled + "·" * (_BAR - filled)
     width = max((len(exercise.title) for exercise in notebook.exercises), default=0)
-    lines = [f"{notebook.lesson}  {bar}  {_of(notebook.points, notebook.possible)}  {notebook.path}"]
+    points = _of(notebook.points, notebook.possible)
+    lines = [f"{bar}  {points:>8}  {notebook.title or notebook.lesson}  ({notebook.path})"]
     for exercise in notebook.exercises:
         lines.append(
             f"  {exercise.title:<{width}}  {_of(exercise.points, exercise.possible)}  {_oneline(exercise.message)}"
@@ -175,7 +176,7 @@ def _page(report: Report, learner: str, name: str) -> str:
     title = f"pipelab: {name or learner}" if name or learner else "pipelab: feedback"
     body = [f"<h1>{_html(title)}</h1>", f"<p>{_of(points, possible)} points.</p>"]
     for notebook in mine:
-        body.append(f"<h2>{_html(notebook.lesson or notebook.path.name or 'No notebook')}</h2>")
+        body.append(f"<h2>{_html(notebook.title or notebook.lesson or notebook.path.name or 'No notebook')}</h2>")
         if notebook.problem:
             body.append(f"<p>{_html(notebook.problem)}</p>")
             continue

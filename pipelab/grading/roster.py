@@ -44,7 +44,9 @@ def read_overrides(path: Path) -> list[Override]:
 def apply_roster(report: Report, roster: dict[str, str]) -> tuple[Report, list[str]]:
     """The report with a line for everyone of whom nothing was handed in; and those who are not on the roster."""
     there = set(report.learners())
-    absent = [NotebookGrade(Path(), learner, "", (), "nothing handed in") for learner in roster if learner not in there]
+    absent = [
+        NotebookGrade(Path(), learner, "", "", (), "nothing handed in") for learner in roster if learner not in there
+    ]
     strangers = [learner for learner in report.learners() if learner not in roster]
     return replace(report, notebooks=(*report.notebooks, *absent)), strangers
 

@@ -83,6 +83,13 @@ class Submission:
     answers: Mapping[str, Answer]
     untouched: frozenset[str]
     """Exercises whose cells are still the stubs that were given out."""
+    cells: tuple[str, ...] = ()
+    """All of its code cells but checks, in order."""
+
+    def defining(self, name: str, beside: Sequence[str]) -> str | None:
+        """The last cell that defines ``name`` and is not among ``beside``: what an exercise leans on elsewhere."""
+        found = [text for text in self.cells if text not in beside and (_defines(text, [name]) or _imports(text, name))]
+        return found[-1] if found else None
 
 
 def read_submission(path: Path, templates: Sequence[Template]) -> Submission:
@@ -100,7 +107,8 @@ def read_submission(path: Path, templates: Sequence[Template]) -> Submission:
     names = [name for exercise in template.lesson.exercises for name in find_exercise(exercise).answers]
     own = [_source(cell) for cell in top if not any(_is_check(cell, name) for name in template.lesson.exercises)]
     extra = tuple(text for text in own if not _is_stub(text, template.setup) and not _defines(text, names))
-    return Submission(path, template.lesson, extra, answers, frozenset(untouched))
+    every = [_source(c) for c in codes if not any(_is_check(c, name) for name in template.lesson.exercises)]
+    return Submission(path, template.lesson, extra, answers, frozenset(untouched), tuple(every))
 
 
 def _read(path: Path) -> NotebookNode:
@@ -220,6 +228,10 @@ def _does_something(text: str) -> bool:
 
 def _is_stub(text: str, stubs: Sequence[str]) -> bool:
     return any(_same([text], [stub]) for stub in stubs)
+
+
+def _imports(text: str, name: str) -> bool:
+    return bool(re.search(rf"^(?:from\s.*\s)?import\s.*\b{re.escape(name)}\b", text, re.MULTILINE))
 
 
 def _same(mine: Sequence[str], theirs: Sequence[str]) -> bool:

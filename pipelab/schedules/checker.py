@@ -149,6 +149,7 @@ def _missing(graph: SlotGraph, schedule: Schedule) -> Iterator[Violation]:
 
 def _inputs(graph: SlotGraph, schedule: Schedule, *, timed: bool) -> Iterator[Violation]:
     """Needs that nobody supplies, that come too late on the same device, or (timed) that are not there yet."""
+    halves = bool(schedule.ops & {"I", "W"})
     for action, places in graph.places.items():
         if not _exists(action, schedule):
             continue
@@ -156,7 +157,7 @@ def _inputs(graph: SlotGraph, schedule: Schedule, *, timed: bool) -> Iterator[Vi
             for need in needs(action, schedule.stages, graph.places):
                 pair = graph.supplier(need, place)
                 violation = (
-                    _nobody(need, action, place, timed=timed)
+                    _nobody(need, action, place, timed=timed, halves=halves)
                     if pair is None
                     else _late(Edge(action, place, need.kind, *pair), timed=timed)
                 )
@@ -169,9 +170,10 @@ def _exists(action: Action, schedule: Schedule) -> bool:
     return known and action.op in OPS
 
 
-def _nobody(need: Need, action: Action, place: Place, *, timed: bool) -> Violation:
+def _nobody(need: Need, action: Action, place: Place, *, timed: bool, halves: bool) -> Violation:
+    """``halves``: the table splits backwards, so that a half could have supplied it too."""
     supplier = need.suppliers[0]
-    either = " or ".join(map(str, need.suppliers))
+    either = " or ".join(str(one) for one in need.suppliers if halves or one.op not in "IW" or one == supplier)
     what = {
         LOCAL: f"{either} is not in the table",
         GRADIENT: f"nobody computes its gradient: {either} is not in the table",

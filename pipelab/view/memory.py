@@ -50,11 +50,12 @@ def held(timelines: Sequence[Timeline]) -> list[Held]:
     counted, column = ("sequences", 2) if known else ("micro-batches", 1)
     peaks = [timeline.peak_sequences if known else timeline.peak_microbatches for timeline in timelines]
     top = max((peak for row in peaks for peak in row), default=0.0) or 1.0
+    last = "the last of B or W" if any("W" in timeline.schedule.ops for timeline in timelines) else "B"
     shares = ", in full device shares" if any(timeline.schedule.chunks > 1 for timeline in timelines) else ""
     return [
         Held(
             name=f"{counted} in flight",
-            meaning=f"{counted} in flight, from F to the last of B or W{shares}",
+            meaning=f"{counted} in flight, from F to {last}{shares}",
             axis=counted,
             unit="",
             factor=1.0,

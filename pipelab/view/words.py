@@ -92,7 +92,8 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
         return note
     batches = {number((timeline.sequences or 0) * sum(timeline.schedule.weights)) for timeline in timelines}
     if len(sizes) == 1:
-        note += f" A micro-batch of weight 1 has {_count(sizes.pop() or 0, 'sequence')}."
+        even = all(weight == 1 for timeline in timelines for weight in timeline.schedule.weights)
+        note += f" A micro-batch {'' if even else 'of weight 1 '}has {_count(sizes.pop() or 0, 'sequence')}."
     elif len(batches) == 1:
         note += f" Each has the same batch, of {batches.pop()} sequences."
     return note

@@ -167,6 +167,21 @@ def test_moved_renamed_and_split_answers_count(tmp_path):
     assert "no cell defines utilisation" in second.exercises[0].message
 
 
+def test_an_answer_that_leans_on_another_exercises_cell_is_not_lost(tmp_path):
+    """Its visible check passes, for the notebook's kernel knows the helper; graded, exercises run alone."""
+    solved, notebook = page("02_gpipe", solved=True), page("02_gpipe")
+    for name in ("serial", "bubbles"):
+        role(notebook, "answer", name)[0].source = role(solved, "answer", name)[0].source
+    role(notebook, "answer", "serial")[0].source += "\n\ndef others(devices): return devices - 1"
+    bubbles = role(notebook, "answer", "bubbles")[0]
+    bubbles.source = bubbles.source.replace("return (devices - 1) / ", "return others(devices) / ")
+    (found,) = grade([save(notebook, tmp_path / "a.ipynb")], progress=False).notebooks
+    grades = {exercise.exercise: exercise for exercise in found.exercises}
+    assert grades["bubbles"].points == grades["bubbles"].possible
+    assert "it uses others from a cell of another exercise" in grades["bubbles"].message
+    assert grades["serial"].message == "all points"
+
+
 def test_whose_a_notebook_is(tmp_path):
     for name in ("anna/00_start_here.ipynb", "anna/.ipynb_checkpoints/00_start_here-checkpoint.ipynb", "ben/x/a.ipynb"):
         save(page(), tmp_path / "nested" / name)

@@ -19,7 +19,7 @@ def here(tmp_path, monkeypatch):
 def test_a_guess_is_kept_and_shown_beside_prediction_and_measurement(here):
     predict("a", "How many slots?", unit="slots").commit(16)
     shown = reveal("a", prediction=14, measurement=14.0)
-    assert "your guess 16 slots (1.1 times too much)" in str(shown)
+    assert "your guess 16 slots (1.1 times too high)" in str(shown)
     assert "<td" in shown._repr_mimebundle_()["text/html"]
     assert json.loads((here / "guesses.json").read_text())[0]["measurement"] == 14.0
     assert "0 of 1 guesses within 5 %" in str(ledger())
@@ -65,8 +65,8 @@ def test_what_is_no_number_is_none(typed):
     [
         (14, 14, "within 5 %"),
         (14.6, 14, "within 5 %"),
-        (28, 14, "2 times too much"),
-        (7, 14, "2 times too little"),
+        (28, 14, "2 times too high"),
+        (7, 14, "2 times too low"),
         (3, 0, "off by 3 slots"),
         (-1, 14, "off by -15 slots"),
         (None, 14, "no guess"),
@@ -81,4 +81,4 @@ def test_the_field_shows_something_where_widgets_do_not_run():
     bundle = predict("a", "How <many>?", unit="%")._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "How &lt;many&gt;?" in bundle["text/html"]
-    assert bundle["text/plain"] == "Your prediction. How <many>? ____ %"
+    assert bundle["text/plain"] == "Your guess. How <many>? ____ %"

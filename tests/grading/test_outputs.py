@@ -16,12 +16,12 @@ from pipelab.grading.roster import apply_overrides, apply_roster, read_overrides
 def notebook(learner, first, second, message="<b>p = 2</b>, m = 3: no\x00t yet\nreally"):
     parts = (PartGrade("m >= p", first, 2), PartGrade("m < p", second, 1, "" if second else message, "QUJD", "a table"))
     grade = ExerciseGrade("gpipe", "GPipe", parts, ("its check cell was missing and was put back",))
-    return NotebookGrade(Path(learner, "02_gpipe.ipynb"), learner, "02_gpipe", (grade,))
+    return NotebookGrade(Path(learner, "02_gpipe.ipynb"), learner, "02_gpipe", "2 · GPipe", (grade,))
 
 
 @pytest.fixture
 def report():
-    broken = NotebookGrade(Path("cleo", "x.ipynb"), "cleo", "", (), "not a notebook")
+    broken = NotebookGrade(Path("cleo", "x.ipynb"), "cleo", "", "", (), "not a notebook")
     return Report((notebook("anna", 2, 1), notebook("=ben", 2, 0), broken), 5)
 
 

@@ -75,11 +75,11 @@ def test_the_clock_is_named_with_its_note():
 
 def test_memory_says_what_is_held_fixed():
     one = [predicted("1f1b", 4, 4, batch=64)]
-    assert words.memory_note(one, held(one)).endswith("A micro-batch of weight 1 has 16 sequences.")
+    assert words.memory_note(one, held(one)).endswith("A micro-batch has 16 sequences.")
     same_batch = [predicted("1f1b", 4, m, batch=64) for m in (4, 8)]
     assert words.memory_note(same_batch, held(same_batch)).endswith("Each has the same batch, of 64 sequences.")
     same_microbatch = [predicted("1f1b", 4, m, batch=16 * m) for m in (4, 8)]
-    assert words.memory_note(same_microbatch, held(same_microbatch)).endswith("weight 1 has 16 sequences.")
+    assert words.memory_note(same_microbatch, held(same_microbatch)).endswith("A micro-batch has 16 sequences.")
     unknown = [predicted("1f1b", 4, 4)]
     assert "sequence" not in words.memory_note(unknown, held(unknown))
     assert words.memory_note(unknown, []) == ""

@@ -77,14 +77,25 @@ def _drawn_faults(random: Random) -> list[Case]:
     for code in FAULTS:
         kept = 0
         while kept < 4:
-            p, m = random.randint(2, 6), random.randint(2, 9)
+            p, m = random.randint(2, 6), random.choice((random.randint(2, 9), random.randint(11, 14)))
             rows = plant(_timed(random.choice(("1f1b", "gpipe")), p, m), code, random)
             codes = {violation.code for violation in check_schedule(_table(rows))}
             if code in codes <= set(FAULTS) and _whole(rows, p, m):
                 cases.append(_fault_case(code, rows))
                 kept += 1
         cases.append(_fault_case(code, _timed("1f1b", random.randint(2, 5), random.randint(1, 8))))
+        cases.append(_fault_case(code, _without(_timed("gpipe", 2, 12), random)))
     return cases
+
+
+def _without(rows: Rows, random: Random) -> Rows:
+    """``rows`` with a forward of a two-digit micro-batch taken out, and its gradient a slot early."""
+    rows = [list(row) for row in rows]
+    lost = rows[1].index(f"1F{random.choice((10, 11))}")
+    rows[1][lost] = "."
+    first = next(t for t, cell in enumerate(rows[0]) if "B" in cell)
+    rows[0][first - 1], rows[0][first] = rows[0][first], "."
+    return rows
 
 
 def _whole(rows: Rows, p: int, m: int) -> bool:
@@ -105,9 +116,12 @@ def _visible_faults() -> list[Case]:
     same_slot = [["0F0", "0F1", "0B0", "0B1", "."], [".", "1F0", "1B0", "1F1", "1B1"]]
     no_forward = [["0F0", "0F1", ".", "0B0", "0B1"], [".", "1F0", "1B0", "1B1", "."]]
     no_backward = [["0F0", "0F1", ".", "0B0", "0B1"], [".", "1F0", "1B0", "1F1", "."]]
-    tables = [waits, same_slot, no_forward, no_backward]
+    backward_alone = [["0F0", "0B0", ".", "0B1"]]  # the highest number occurs in a backward only
+    tables = [waits, same_slot, no_forward, no_backward, backward_alone]
+    long = _without(_timed("gpipe", 2, 12), Random(0))
     return [
         *(_fault_case(code, rows) for code in FAULTS for rows in tables),
+        *(_fault_case(code, long) for code in FAULTS),
         *(_fault_case(code, PUBLISHED, "the published timetable") for code in FAULTS),
     ]
 

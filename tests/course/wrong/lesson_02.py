@@ -239,4 +239,14 @@ WRONG = [
         "micro-batches, not 12 of these sizes",
         ("uneven micro-batches",),
     ),
+    Wrong(
+        "accumulate",
+        """
+def accumulate(model, loss, inputs, targets, microbatches):
+    model.zero_grad()
+    pairs = zip(inputs.tensor_split(microbatches), targets.tensor_split(microbatches))
+    sum(len(x) / len(inputs) * loss(model(x), t) for x, t in pairs).backward()
+""",
+        says="held at once",
+    ),
 ]

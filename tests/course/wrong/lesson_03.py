@@ -90,6 +90,26 @@ def _choose(says, open=(), **changes):
     return Wrong("what_fits", _CHOOSE.format(**{**_CHOICE, **changes}), says=says, open=open)
 
 
+# A right way to find the faults, to be spoilt.
+RIGHT_FAULTS = """
+    slots = {cell: t for row in rows for t, cell in enumerate(row) if cell != "."}
+    count = 1 + max(int(action.replace("F", "B").split("B")[1]) for action in slots)
+    found = set()
+    for r in range(len(rows)):
+        for i in range(count):
+            back = [f"{r}F{i}"] + [f"{r + 1}B{i}"] * (r + 1 < len(rows))
+            for action, needs in ((f"{r}F{i}", [f"{r - 1}F{i}"] * (r > 0)), (f"{r}B{i}", back)):
+                if action not in slots:
+                    found.add((r, action, "missing"))
+                    continue
+                for need in needs:
+                    if need not in slots:
+                        found.add((r, slots[action], "no-input"))
+                    elif slots[need] >= slots[action]:
+                        found.add((r, slots[action], "too-early"))
+    return found
+"""
+
 WRONG = [
     _warmup("min(devices - 1, microbatches)", "p - 1 on every device"),
     _warmup("devices - 1", "p - 1 on every device"),
@@ -161,4 +181,23 @@ def faults(rows):
     _choose("of all device-time", open=("m",), bubble="0"),
     _choose("the simpler table", names='("1f1b",)', open=("the schedule",)),
     _choose("keeps to both limits", names='("gpipe",)'),
+    Wrong(  # reads one digit of the micro-batch's number
+        "printed_timetable",
+        """
+def faults(rows):
+    rows = [[cell[:3] for cell in row] for row in rows]
+"""
+        + RIGHT_FAULTS,
+        says="a table of 2 devices and 12 micro-batches",
+        open=("missing",),
+    ),
+    Wrong(  # counts micro-batches by their forwards
+        "printed_timetable",
+        "def faults(rows):\n"
+        + RIGHT_FAULTS.replace('replace("F", "B").split("B")[1]', 'split("F")[1]').replace(
+            "for action in slots)", 'for action in slots if "F" in action)'
+        ),
+        says="is not among your faults",
+        open=("missing",),
+    ),
 ]
