@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
 
-.PHONY: help install lab test test-full lint demo bench clean
+.PHONY: help install lab course grade lint test test-full demo bench clean
 
 help:
 	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"

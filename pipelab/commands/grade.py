@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,19 +52,24 @@ def run(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigurationError(f"grading needs {error.name}: pip install 'pipelab[lab]'") from None
     from pipelab.grading.grader import grade
-    from pipelab.grading.outputs import as_csv, as_junit, as_text, as_totals, write_feedback
-    from pipelab.grading.roster import apply_overrides, apply_roster, read_overrides, read_roster
+    from pipelab.grading.outputs import as_csv, as_junit, as_text, as_totals, clean, write_feedback
+    from pipelab.grading.roster import apply_overrides, apply_roster, check_overrides, read_overrides, read_roster
 
     if options.jobs is not None and options.jobs < 1:
         raise ConfigurationError(f"--jobs must be at least 1, got {options.jobs}")
-    if not options.timeout > 0:
+    if not 0 < options.timeout < math.inf:
         raise ConfigurationError(f"--timeout must be positive, got {options.timeout:g}; try 60")
     files = [Path(options.json)] if options.json not in (None, "-") else []
     for path in [*files, *filter(None, (options.csv, options.totals, options.junit))]:
         if not path.parent.is_dir():
             raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a folder; give the name of a file to write")
+    if options.feedback is not None and options.feedback.exists() and not options.feedback.is_dir():
+        raise ConfigurationError(f"{options.feedback} is a file; give a folder for the pages")
     names = {} if options.roster is None else read_roster(options.roster)
     overrides = [] if options.override is None else read_overrides(options.override)
+    check_overrides(overrides)
     report = grade(
         options.notebooks,
         course=options.course,
@@ -72,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         pictures=options.feedback is not None,
         progress=sys.stderr.isatty(),
     )
-    report = apply_overrides(report, overrides)
+    report, unused = apply_overrides(report, overrides)
     strangers: list[str] = []
     if options.roster is not None:
         report, strangers = apply_roster(report, names)
@@ -90,7 +97,11 @@ def run(options: argparse.Namespace) -> int:
     out: Any = sys.stderr if options.json == "-" else sys.stdout
     print(as_text(report, names), end="", file=out)
     for learner in strangers:
-        print(f"not on the roster: {learner or 'a notebook without a learner'}", file=out)
+        near = difflib.get_close_matches(learner.casefold(), {name.casefold() for name in names}, n=1)
+        hint = f" (did you mean {next(name for name in names if name.casefold() == near[0])}?)" if near else ""
+        print(f"not on the roster: {clean(learner) or 'a notebook without a learner'}{hint}", file=out)
+    for override in unused:
+        print(f"override not used, there is no such notebook: {override.learner}, {override.exercise}", file=out)
     if options.json == "-":
         print(json.dumps(report.to_json(), indent=1))
     if all(notebook.problem for notebook in report.notebooks):

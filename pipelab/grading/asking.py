@@ -74,10 +74,12 @@ class Caller:
                 f"{name} is not written yet. Replace the line that raises NotWritten, run that cell, then this one."
             ) from None
         except NotImplementedError as error:
+            if type(error).__name__ == "StdinNotImplementedError":
+                raise Refused(f"{shown} asked for input(): a function gets what it needs as arguments") from None
             raise Refused(f"{name} is not written yet: {shown} raised NotImplementedError {error}".rstrip()) from None
         except ReservedError as error:
             raise Refused(f"{shown}: {error}") from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a learner does
+        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - whatever a learner does
             raise Refused(f"{shown} raised {_told(error)}") from None
         if value is None and not _none:
             hint = "it printed its answer; return it instead" if printed.getvalue().strip() else "is a return missing?"
@@ -111,7 +113,11 @@ def _short(value: Any) -> str:
 
 def _told(error: BaseException) -> str:
     """The exception and the learner's own line that raised it."""
-    told = f"{type(error).__name__}: {error}"[:400].rstrip(": ")
+    try:
+        said = str(error).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - a learner's __str__ may do anything
+        said = ""
+    told = f"{type(error).__name__}: {said}"[:400].rstrip(": ")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if "ipykernel" in frame.filename or frame.filename.startswith("<ipython"):
             line = linecache.getline(frame.filename, frame.lineno or 0).strip()

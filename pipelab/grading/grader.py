@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pipelab.grading.grades import ExerciseGrade, NotebookGrade, PartGrade, Repo
 from pipelab.grading.sandbox import PACKAGE, Outcome, Slice, copy_package, run_slice
 from pipelab.grading.submission import Answer, Submission, Template, UnreadableError, read_submission
 
-__all__ = ["Found", "find_notebooks", "grade"]
+__all__ = ["Found", "find_notebooks", "grade", "nothing_from"]
 
 LEANS = 4  # how often an exercise is run again with a cell of another one that it leans on
 SECONDS = 60.0  # for one exercise: its cells, and all its cases
@@ -68,10 +68,18 @@ def grade(
     with tempfile.TemporaryDirectory(prefix="pipelab-trusted-") as name:
         # What is judged by is out of the way before the first submission runs.
         package = copy_package(PACKAGE, Path(name))
-        run = _Run(package, {template.lesson.name: template.setup for template in templates}, drawn, seconds, pictures)
+        run = _Run(
+            package,
+            _digest(package),
+            {template.lesson.name: template.setup for template in templates},
+            drawn,
+            seconds,
+            pictures,
+        )
         done = _grade_all(run, taken, jobs or _cores(), progress)
-        unchanged = trusted == _digest(PACKAGE, folder)
-    notebooks = tuple(_assemble(k, one, sub, done) for k, (one, sub) in enumerate(zip(found, taken, strict=True)))
+        unchanged = trusted == _digest(PACKAGE, folder) and run.intact
+    every = [_assemble(k, one, sub, done) for k, (one, sub) in enumerate(zip(found, taken, strict=True))]
+    notebooks = (*_once(every), *nothing_from(paths, found))
     changed = "files of pipelab itself changed while grading: by a submission? Take a clean clone and grade again"
     return Report(notebooks, drawn, () if unchanged else (changed,))
 
@@ -93,7 +101,11 @@ def _grade_all(
         ended = as_completed(running)
         try:
             for future in tqdm(ended, "grading", len(running), unit="exercise", disable=not progress, leave=False):
-                done[running[future]] = future.result()
+                key = running[future]
+                try:
+                    done[key] = future.result()
+                except Exception as error:  # noqa: BLE001 - one exercise never ends the grading of others
+                    done[key] = _nothing(key[1], f"could not be graded ({type(error).__name__}): please report this")
         except BaseException:
             for future in running:
                 future.cancel()
@@ -113,29 +125,60 @@ def find_notebooks(paths: Sequence[Path], lessons: Sequence[str]) -> list[Found]
     found: list[Found] = []
     for path in paths:
         if path.is_dir():
-            inside = [Found(p, _learner(p, path, lessons)) for p in _notebooks_in(path)]
+            named = _plain_name(path) if len(paths) > 1 else ""
+            inside = [Found(p, _learner(p, path, lessons) or named) for p in _notebooks_in(path)]
             if not inside:
-                raise ConfigurationError(f"{path} holds no notebook (.ipynb); give a notebook or a folder of them")
+                raise ConfigurationError(
+                    f"{path} holds no notebook with exercises (.ipynb); give a notebook or a folder of them"
+                )
             found += inside
         elif path.exists():
             found.append(Found(path, _rest_of_name(path, lessons)))
         else:
             raise ConfigurationError(f"there is no {path}; give a notebook or a folder of them")
-    return list({one.path.resolve(): one for one in found}.values())
+    first: dict[Path, Found] = {}
+    for one in found:
+        first.setdefault(one.path.resolve(), one)
+    return list(first.values())
+
+
+def nothing_from(paths: Sequence[Path], found: Sequence[Found]) -> list[NotebookGrade]:
+    """A line for each learner's folder in which no exercises were found, with what is there instead."""
+    lines = []
+    there = {one.learner for one in found}
+    for path in paths:
+        for folder in sorted(path.iterdir()) if path.is_dir() else ():
+            if folder.is_dir() and folder.name not in there | _OURS and not folder.name.startswith("."):
+                others = sorted(p.name for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+                has = f"only {', '.join(others[:3])}" if others else "an empty folder"
+                lines.append(NotebookGrade(folder, folder.name, "", "", (), f"no exercises handed in: {has}"))
+    return lines
+
+
+def _plain_name(path: Path) -> str:
+    name = path.resolve().name
+    return "" if name in _OURS | {"work"} else name
 
 
 def _notebooks_in(folder: Path) -> Iterable[Path]:
+    """Pages with exercises; solutions only where ``folder`` itself is theirs, not in a clone that was handed in."""
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") for part in inside) and not _is_lesson(path):
+        top = (folder / inside[0]).parent.resolve() / inside[0]
+        if not path.is_file() or not path.resolve().is_relative_to(top):  # no link to another's
+            continue
+        if any(part.startswith(".") for part in inside) or _kind(path) == "lesson":
+            continue
+        if len(inside) == 1 or _kind(path) != "solutions":
             yield path
 
 
-def _is_lesson(path: Path) -> bool:
+def _kind(path: Path) -> str:
+    """What page of the course a notebook says it is; "" where it does not say."""
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["metadata"]["pipelab"]["kind"] == "lesson")
+        return str(json.loads(path.read_text(encoding="utf-8-sig"))["metadata"]["pipelab"]["kind"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return ""
 
 
 def _learner(path: Path, folder: Path, lessons: Sequence[str]) -> str:
@@ -168,10 +211,16 @@ class _Run:
     """What all exercises of one grading have in common. ``setups``: lesson -> its page's setup cells."""
 
     package: Path
+    digest: str
     setups: Mapping[str, tuple[str, ...]]
     seed: int
     seconds: float
     pictures: bool
+
+    @property
+    def intact(self) -> bool:
+        """Whether what is judged by is still what it was."""
+        return _digest(self.package) == self.digest
 
     def exercise(self, submission: Submission, answer: Answer) -> ExerciseGrade:
         """Run one exercise's slice, and have it judged."""
@@ -195,6 +244,9 @@ class _Run:
 
     def _judged(self, exercise: Exercise, cases: Sequence[Any], outcome: Outcome) -> dict[str, dict[str, Any]]:
         """The verdicts of a fresh process. One that does not come is no verdict of "right"."""
+        if not self.intact:
+            why = "not judged: a submission of this run has changed what it is judged by; grade again without it"
+            return {part: {"message": why} for part in exercise.parts}
         request = {
             "exercise": exercise.name,
             "cases": cases,
@@ -249,10 +301,32 @@ def _assemble(
             message = f"no answer: no cell defines {names}; copy the exercise's cell back from exercises/"
         else:
             message = "not attempted yet"
-        parts = tuple(PartGrade(part, 0, points, message) for part, points in exercise.parts.items())
-        grades.append(ExerciseGrade(name, exercise.title, parts, () if name in taken.untouched else answer.notes))
+        grades.append(_nothing(name, message, () if name in taken.untouched else answer.notes))
     title = f"{taken.lesson.number} · {taken.lesson.title}"
     return NotebookGrade(found.path, found.learner, taken.lesson.name, title, tuple(grades))
+
+
+def _nothing(name: str, message: str, notes: tuple[str, ...] = ()) -> ExerciseGrade:
+    exercise = find_exercise(name)
+    parts = tuple(PartGrade(part, 0, points, message) for part, points in exercise.parts.items())
+    return ExerciseGrade(name, exercise.title, parts, notes)
+
+
+def _once(notebooks: Sequence[NotebookGrade]) -> tuple[NotebookGrade, ...]:
+    """Of several notebooks of one learner to one lesson the best counts; the others are told and count nothing."""
+    best: dict[tuple[str, str], NotebookGrade] = {}
+    for notebook in notebooks:
+        key = (notebook.learner, notebook.lesson)
+        if key not in best or notebook.points > best[key].points:
+            best[key] = notebook
+
+    def told(notebook: NotebookGrade) -> NotebookGrade:
+        counted = best[notebook.learner, notebook.lesson]
+        if not notebook.learner or not notebook.lesson or counted is notebook:
+            return notebook
+        return replace(notebook, exercises=(), problem=f"not counted: {counted.path.name} of the same lesson is")
+
+    return tuple(map(told, notebooks))
 
 
 def _digest(*folders: Path) -> str:

@@ -18,7 +18,7 @@ from pipelab.view.table import places_of
 
 __all__ = ["close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "unsound"]
 
-_KINDS = {"set": "a set", "tensor": "a tensor", "csv": "a Schedule"}
+_KINDS = {"set": "a set", "tensor": "an array or tensor", "csv": "a Schedule"}
 
 
 def kind_of(data: Any) -> str:
@@ -38,7 +38,11 @@ def read_number(data: Any, what: str) -> float:
     """A finite number. ``what`` names it in the sentence: ``"p = 2, m = 3: bubble_fraction"``."""
     if isinstance(data, bool) or not isinstance(data, int | float):
         raise Refused(f"{what} should be a number, it is {kind_of(data)}")
-    if not math.isfinite(data):
+    try:
+        finite = math.isfinite(data)
+    except OverflowError:
+        raise Refused(f"{what} is a number beyond all bounds, of more than three hundred digits") from None
+    if not finite:
         raise Refused(f"{what} is {data}, not a finite number")
     return data
 
@@ -71,6 +75,8 @@ def read_table(data: Any, what: str, devices: int) -> Schedule:
     """Rows of actions, one per device, as a Schedule. ``what`` names the function that made them."""
     if isinstance(data, dict) and "csv" in data:
         data = [line.split(",") for line in str(data["csv"]).splitlines()]
+    if isinstance(data, dict) and "tensor" in data:  # a numpy array of texts
+        data = data["tensor"]
     if not isinstance(data, list):
         raise Refused(f"{what} should return a list with one row of actions per device, it returned {kind_of(data)}")
     if len(data) != devices:

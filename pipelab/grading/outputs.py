@@ -37,7 +37,7 @@ def as_text(report: Report, names: Mapping[str, str] | None = None) -> str:
         lines.append("")
     lines.append(f"{_of(report.points, report.possible)} points")
     lines += [f"warning: {warning}" for warning in report.warnings]
-    return "\n".join(lines) + "\n"
+    return clean("\n".join(lines)) + "\n"
 
 
 def _notebook_lines(notebook: NotebookGrade) -> list[str]:
@@ -69,8 +69,9 @@ def _of(points: float, possible: float) -> str:
 
 
 def clean(text: str) -> str:
-    """Without control characters: what a submission says may hold any."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+    """Without control characters, turned writing and half characters: what a submission says may hold any."""
+    text = text.encode("utf-8", "replace").decode()
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]", "", text)
 
 
 def as_csv(report: Report, names: Mapping[str, str] | None = None) -> str:
@@ -91,24 +92,29 @@ def as_csv(report: Report, names: Mapping[str, str] | None = None) -> str:
                 row = ["", f"{exercise.points:g}", f"{exercise.possible:g}", _cell(exercise.message)]
                 writer.writerow([*head, exercise.exercise, *row])
                 continue
-            for part in exercise.parts:
-                row = [part.name, f"{part.points:g}", f"{part.possible:g}", _cell(part.message)]
+            for k, part in enumerate(exercise.parts):
+                said = "; ".join(filter(None, [part.message, *(exercise.notes if k == 0 else ())]))
+                row = [part.name, f"{part.points:g}", f"{part.possible:g}", _cell(said)]
                 writer.writerow([*head, exercise.exercise, *row])
     return out.getvalue()
 
 
 def as_totals(report: Report, names: Mapping[str, str] | None = None) -> str:
-    """One row per learner: ``TOTALS``, then one column of points per lesson; for a gradebook."""
-    lessons = sorted({notebook.lesson for notebook in report.notebooks if notebook.lesson})
+    """One row per learner: ``TOTALS``, then one column of points per lesson; for a gradebook.
+
+    ``possible`` is the same for all: the points of every lesson that anyone in the report handed in.
+    """
+    most = {notebook.lesson: notebook.possible for notebook in report.notebooks if notebook.possible}
+    lessons = sorted(most)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*TOTALS, *lessons])
+    writer.writerow([*TOTALS, *(f"{lesson} (of {most[lesson]:g})" for lesson in lessons)])
     for learner in report.learners():
         mine = report.of(learner)
         by_lesson = {lesson: [n for n in mine if n.lesson == lesson] for lesson in lessons}
-        columns = [f"{sum(n.points for n in found):g}" if found else "" for found in by_lesson.values()]
-        points, possible = sum(n.points for n in mine), sum(n.possible for n in mine)
+        columns = [f"{sum(n.points for n in found):g}" for found in by_lesson.values()]
         name = (names or {}).get(learner, "")
+        points, possible = sum(n.points for n in mine), sum(most.values())
         writer.writerow([_cell(learner), _cell(name), f"{points:g}", f"{possible:g}", *columns])
     return out.getvalue()
 
@@ -161,7 +167,7 @@ def write_feedback(report: Report, folder: Path, names: Mapping[str, str] | None
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
     for learner in report.learners():
-        stem = re.sub(r"[^\w.-]+", "_", learner).strip("._") or "feedback"
+        stem = re.sub(r"[^\w.-]+", "_", clean(learner)).strip("._")[:60] or "feedback"
         while stem.lower() in written:
             stem += "_"
         path = folder / f"{stem}.html"

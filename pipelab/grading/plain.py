@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, KeysView, Mapping, ValuesView
 from fractions import Fraction
 from typing import Any
 
@@ -34,16 +35,18 @@ class _Plainer:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int):
+            if int.bit_length(value) > 4096:
+                raise ValueError("it holds a number of more than a thousand digits")
             return int.__add__(value, 0)  # of a subclass the number, whatever it claims to be
         if isinstance(value, float):
             return float.__add__(value, 0.0)
         if isinstance(value, str):
-            return str.__str__(value)
+            return str.__str__(value).encode("utf-8", "replace").decode()
         if isinstance(value, Mapping):
             return {str(key): self.of(item, depth + 1) for key, item in value.items()}
         if isinstance(value, set | frozenset):
             return {"set": sorted((self.of(item, depth + 1) for item in value), key=repr)}
-        if isinstance(value, list | tuple | range | Iterator):
+        if isinstance(value, list | tuple | range | deque | KeysView | ValuesView | Iterator):
             return [self.of(item, depth + 1) for item in value]
         return self._special(value, depth)
 

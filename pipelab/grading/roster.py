@@ -8,14 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelab.errors import ConfigurationError
+from pipelab.grading.checks import exercise as find_exercise
 from pipelab.grading.grades import ExerciseGrade, NotebookGrade, Report
 
-__all__ = ["Override", "apply_overrides", "apply_roster", "read_overrides", "read_roster"]
+__all__ = ["Override", "apply_overrides", "apply_roster", "check_overrides", "read_overrides", "read_roster"]
 
 
 def read_roster(path: Path) -> dict[str, str]:
     """``learner`` -> ``name`` from a CSV file with these columns (``name`` may be left out)."""
-    return {row["learner"]: row.get("name") or row["learner"] for row in _rows(path, ("learner",))}
+    found: dict[str, str] = {}
+    for row in _rows(path, ("learner",)):
+        learner = row["learner"]
+        if not learner or learner in found:
+            raise ConfigurationError(f"{path} names {learner!r} twice" if learner else f"{path}: a row has no learner")
+        found[learner] = row.get("name") or learner
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,20 @@ def apply_roster(report: Report, roster: dict[str, str]) -> tuple[Report, list[s
     return replace(report, notebooks=(*report.notebooks, *absent)), strangers
 
 
-def apply_overrides(report: Report, overrides: Sequence[Override]) -> Report:
-    """The report with these points in place of what was found. Raises ConfigurationError for one that fits nothing."""
-    notebooks = list(report.notebooks)
+def check_overrides(overrides: Sequence[Override]) -> None:
+    """Raise ConfigurationError for an exercise that does not exist or points beyond its own: before anything is run."""
+    for override in overrides:
+        exercise = find_exercise(override.exercise)
+        if not 0 <= override.points <= exercise.points:
+            raise ConfigurationError(
+                f"override for {override.learner}, {override.exercise}: {override.points:g} points, there are "
+                f"{exercise.points}"
+            )
+
+
+def apply_overrides(report: Report, overrides: Sequence[Override]) -> tuple[Report, list[Override]]:
+    """The report with these points in place of what was found; and the overrides that fit no notebook in it."""
+    notebooks, unused = list(report.notebooks), []
     for override in overrides:
         places = [
             (n, e)
@@ -62,36 +80,28 @@ def apply_overrides(report: Report, overrides: Sequence[Override]) -> Report:
             for e, exercise in enumerate(notebook.exercises)
             if exercise.exercise == override.exercise
         ]
-        if not places:
-            raise ConfigurationError(
-                f"override for {override.learner}, {override.exercise}: there is no such exercise among the notebooks "
-                "that were graded"
-            )
+        unused += [] if places else [override]
         for n, e in places:
             exercises: list[ExerciseGrade] = list(notebooks[n].exercises)
-            if not 0 <= override.points <= exercises[e].possible:
-                raise ConfigurationError(
-                    f"override for {override.learner}, {override.exercise}: {override.points:g} points, there are "
-                    f"{exercises[e].possible:g}"
-                )
             exercises[e] = replace(exercises[e], overridden=override.points, override=override.reason)
             notebooks[n] = replace(notebooks[n], exercises=tuple(exercises))
-    return replace(report, notebooks=tuple(notebooks))
+    return replace(report, notebooks=tuple(notebooks)), unused
 
 
 def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")
             rows = [
                 {(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)} for row in reader
             ]
             columns = [name.strip() for name in reader.fieldnames or ()]
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not text in UTF-8; save it as CSV (UTF-8)") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise ConfigurationError(f"{path} is not CSV in UTF-8; save it as CSV (UTF-8)") from None
     lacking = [name for name in needed if name not in columns]
     if lacking:
+        hint = " (its columns are parted by ';': commas are needed)" if any(";" in name for name in columns) else ""
         raise ConfigurationError(
-            f"{path} has no column {', '.join(lacking)}; its first line should name {', '.join(needed)}"
+            f"{path} has no column {', '.join(lacking)}; its first line should name {', '.join(needed)}{hint}"
         )
-    return rows
+    return [row for row in rows if any(row.values())]

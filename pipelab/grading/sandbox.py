@@ -17,6 +17,7 @@ import resource
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,7 @@ def _execute(folder: Path, seconds: float) -> str:
     mark = secrets.token_hex(16)
     (folder / "lib" / "pytest.ini").write_text("[pytest]\n")
     command = [
+        *(sys.executable, "-P", str(PACKAGE / "grading" / "supervise.py")),
         *(sys.executable, "-P", "-m", "pytest", "-q", "--noconftest", "-p", "nbval.plugin", "-p", "no:cacheprovider"),
         *("-c", str(folder / "lib" / "pytest.ini"), "--rootdir", str(folder / "nb")),
         *("--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={max(1, round(seconds))}"),
@@ -150,15 +152,31 @@ def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float) -> str:
 
 def _kernel(out: Path) -> int | None:
     try:
-        return int((out / "kernel").read_text()[:20])
+        return int(_read_plainly(out / "kernel", 20))
     except (OSError, ValueError):
         return None
 
 
+def _read_plainly(path: Path, most: int) -> str:
+    """At most ``most`` bytes of a plain file. Raises OSError for links, pipes and whatever else a submission left."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(f"{path} is not a plain file")
+        return file.read(most).decode("utf-8", "replace")
+
+
 def _lives(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
+        return _is_left(psutil.Process(pid))
+    except (psutil.Error, ValueError, OverflowError):
+        return False
+
+
+def _is_left(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
         return False
 
 
@@ -195,7 +213,10 @@ def _limit(pid: int) -> None:
 
 
 def _end_all(process: subprocess.Popen[bytes], mark: str) -> None:
-    """End nbval, the kernel, and whatever either has started: the mark in the environment is inherited."""
+    """End nbval, the kernel, and whatever either has started: by its supervisor, then by the mark that is inherited."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=15)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -220,9 +241,11 @@ def _read(path: Path, count: int) -> tuple[list[Mapping[str, Any]], str]:
     """The answers as far as they were written; lines of another form end them."""
     answers: list[Mapping[str, Any]] = []
     raised = ""
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST:
+    try:
+        text = _read_plainly(path, LARGEST)
+    except OSError:
         return answers, raised
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.split("\n"):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):

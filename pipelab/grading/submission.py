@@ -97,7 +97,7 @@ def read_submission(path: Path, templates: Sequence[Template]) -> Submission:
     notebook = _read(path)
     template = _template(notebook, path, templates)
     codes = [cell for cell in notebook.cells if cell.get("cell_type") == "code"]
-    regions, top = _regions(codes, template)
+    regions, top = _regions(notebook.cells, template)
     answers, untouched = {}, set()
     for name in template.lesson.exercises:
         answer = _answer(name, regions.get(name, []), codes, template)
@@ -115,7 +115,7 @@ def _read(path: Path) -> NotebookNode:
     try:
         if path.stat().st_size > LARGEST:
             raise UnreadableError(f"larger than {LARGEST // 1_000_000} MB: clear its outputs and hand it in again")
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(path.read_text(encoding="utf-8-sig", errors="replace"), as_version=4)
         cells = notebook.cells
         if not isinstance(cells, list) or not all(isinstance(_source(cell), str) for cell in cells):
             raise UnreadableError("its cells cannot be read: open it in JupyterLab and save it again")
@@ -123,15 +123,16 @@ def _read(path: Path) -> NotebookNode:
         raise
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001 - a file may hold anything
-        told = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UnreadableError(f"not a notebook ({told}): hand in the .ipynb file that JupyterLab saves") from None
+    except Exception:  # noqa: BLE001 - a file may hold anything
+        raise UnreadableError("not a notebook: hand in the .ipynb file that JupyterLab saves") from None
     return notebook
 
 
 def _source(cell: Any) -> str:
+    """A cell's text; half a surrogate pair, which JSON can hold and no file can, becomes a question mark."""
     source = cell.get("source", "")
-    return "".join(source) if isinstance(source, list) else source
+    text = "".join(source) if isinstance(source, list) else source
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
 
 
 def _pipelab(cell: Any) -> dict[str, Any]:
@@ -164,15 +165,16 @@ def _template(notebook: NotebookNode, path: Path, templates: Sequence[Template])
     raise UnreadableError("no exercise of this course is in it: was another notebook handed in?")
 
 
-def _regions(codes: Sequence[Any], template: Template) -> tuple[dict[str, list[Any]], list[Any]]:
-    """The code cells of each exercise, and those that stand above all of them."""
+def _regions(cells: Sequence[Any], template: Template) -> tuple[dict[str, list[Any]], list[Any]]:
+    """The code cells of each exercise, which begins with its lead, and those that stand above all of them."""
     regions: dict[str, list[Any]] = {}
     top: list[Any] = []
     current = None
-    for cell in codes:
+    for cell in cells:
         name = _pipelab(cell).get("exercise")
         current = name if name in template.lesson.exercises else current
-        (top if current is None else regions.setdefault(current, [])).append(cell)
+        if cell.get("cell_type") == "code":
+            (top if current is None else regions.setdefault(current, [])).append(cell)
     return regions, top
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,10 +11,12 @@ from typing import ParamSpec, TypeVar
 
 from pipelab.errors import PipelabError
 
-__all__ = ["ReservedError", "reservable", "reserve", "reserve_also", "reserved"]
+__all__ = ["EVERYWHERE", "ReservedError", "reservable", "reserve", "reserve_also", "reserved"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+EVERYWHERE = "PIPELAB_RESERVED"  # in the environment: the reason, for all threads and for processes started here
 
 _reason: ContextVar[str] = ContextVar("pipelab_reserved", default="")
 _also: ContextVar[frozenset[str]] = ContextVar("pipelab_reserved_also", default=frozenset())
@@ -38,10 +41,12 @@ def reserved(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _reason.get():
-            raise ReservedError(f"{function.__name__} does not answer here: {_reason.get()}")
+        reason = _reason.get() or os.environ.get(EVERYWHERE)
+        if reason:
+            raise ReservedError(f"{function.__name__} does not answer here: {reason}")
         return function(*args, **kwargs)
 
+    del guarded.__wrapped__  # no way past it
     return guarded
 
 

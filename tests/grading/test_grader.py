@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import psutil
@@ -11,7 +13,9 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from pipelab.errors import ConfigurationError
+from pipelab.grading.checks import exercise as find_exercise
 from pipelab.grading.grader import find_notebooks, grade
+from pipelab.grading.outputs import as_csv, as_junit, as_text, as_totals, write_feedback
 from tests.grading.notebooks import RIGHT, answered, page, role, save
 
 SILENCED = """
@@ -58,10 +62,32 @@ path = pathlib.Path(own.__file__)
 path.write_text(path.read_text().replace("def _judge(", "def _judge(case, data): return None\\ndef _other("))
 def utilisation(rows): return 0.123
 """
+NAP = str(4_000_000 + os.getpid())  # no other run's
 BACKGROUND = (
-    """
+    f"""
 import subprocess
-subprocess.Popen(["sleep", "4321"], start_new_session=True)
+subprocess.Popen(["sleep", "{NAP}"], start_new_session=True)
+subprocess.Popen(["sleep", "{NAP}"], start_new_session=True, env={{}})
+"""
+    + RIGHT
+)
+# Knows the visible tables and nothing else.
+KNOWN = [str(case["_rows"]) for case in find_exercise("utilisation").visible]
+BY_HEART = f"""
+KNOWN = {KNOWN!r}
+def utilisation(rows):
+    cells = [cell for row in rows for cell in row]
+    return sum(cell != "." for cell in cells) / len(cells) if str(rows) in KNOWN else 0.5
+"""
+SECRETS = """
+import os
+def utilisation(rows): return 0.5 if "PIPELAB_TEST_SECRET" in os.environ else 0.25
+"""
+PIPE = (
+    """
+import os
+os.remove("../out/kernel")
+os.mkfifo("../out/kernel")
 """
     + RIGHT
 )
@@ -92,9 +118,28 @@ CROWD = {
     "mutates": ("def utilisation(rows): rows.clear(); return 0.5", 0, "changed its arguments"),
     "text": ("def utilisation(rows): return '0.5'", 0, "should be a number, it is text"),
     "number": ("utilisation = 0.5", 0, "it should be the function"),
-    "small-only": ("def utilisation(rows): return 1 / 3 if len(rows) == 3 else 1.0", 1, "any table: "),
+    "first-part": ("def utilisation(rows): return 1 / len(rows)", 1, "any table: "),
     "helper-elsewhere": ("def utilisation(rows): return elsewhere(rows)", 0, "runs by itself"),
     "endless": ("def utilisation(rows):\n    while True: yield 1", 0, "too large"),
+    "by-heart": (BY_HEART, 0, "utilisation returned 0.5"),
+    "secrets": (SECRETS, 0, "utilisation returned 0.25"),
+    "pipe": (PIPE, 2, "all points"),
+    "surrogate": ('def utilisation(rows): raise ValueError("caf\\udce9")', 0, "ValueError: caf?"),
+    "half": ("# \\ud800" + RIGHT, 2, "all points"),
+    "huge": ("def utilisation(rows): return 10 ** 400", 0, "beyond all bounds"),
+    "monstrous": ("def utilisation(rows): return 10 ** 6000", 0, "more than a thousand digits"),
+    "unspeakable": (
+        "class E(Exception):\n    def __str__(self): raise E\ndef utilisation(rows): raise E",
+        0,
+        "raised E",
+    ),
+    "asks": ("def utilisation(rows): return float(input())", 0, "a function gets what it needs as arguments"),
+    "thread": (
+        "from concurrent.futures import ThreadPoolExecutor\nfrom pipelab import build_schedule\n"
+        "def utilisation(rows): return ThreadPoolExecutor().submit(build_schedule, 'gpipe', 2, 2).result().share",
+        0,
+        "this exercise asks you to write it",
+    ),
     "reference": (
         "import pipelab.grading.checks.lesson_00 as own\ndef utilisation(rows): return own.reference('gpipe', 3, 1)",
         0,
@@ -111,6 +156,7 @@ def crowd(tmp_path_factory):
         save(answered(text), folder / learner / "00_start_here.ipynb")
     (folder / "no-notebook").mkdir()
     (folder / "no-notebook" / "00_start_here.ipynb").write_text("I could not save it")
+    os.environ["PIPELAB_TEST_SECRET"] = "1"
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
     report = grade([folder], seconds=20, progress=False)
     after = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*.ipynb")}
@@ -127,6 +173,13 @@ def test_everyone_gets_a_clear_line_and_no_undeserved_point(crowd, learner):
     assert "\n" not in exercise.message.strip()
 
 
+def test_every_report_can_be_written_whatever_was_handed_in(crowd, tmp_path):
+    for text in (as_csv(crowd[0]), as_totals(crowd[0]), as_text(crowd[0])):
+        text.encode("utf-8")
+    ET.fromstring(as_junit(crowd[0]))
+    assert len(write_feedback(crowd[0], tmp_path)) == len(crowd[0].learners())
+
+
 def test_what_is_no_notebook_does_not_stop_the_others(crowd):
     (notebook,) = crowd[0].of("no-notebook")
     assert "not a notebook" in notebook.problem
@@ -137,7 +190,7 @@ def test_nothing_is_changed_and_nothing_left_running(crowd):
     report, before, after = crowd
     assert before == after
     assert report.warnings == ()
-    assert not [p for p in psutil.process_iter() if "4321" in p.cmdline() and "sleep" in p.cmdline()[:1]]
+    assert not [p for p in psutil.process_iter() if NAP in p.cmdline()]
 
 
 def test_the_report_is_the_json_that_was_agreed(crowd):
@@ -204,6 +257,45 @@ def test_whose_a_notebook_is(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="no notebook"):
         find_notebooks([tmp_path / "empty"], [])
+
+
+def test_one_notebook_of_a_lesson_counts_and_a_link_to_anothers_does_not(tmp_path):
+    save(answered(RIGHT), tmp_path / "anna" / "00_start_here.ipynb")
+    save(page(), tmp_path / "anna" / "00_start_here (1).ipynb")
+    save(page(solved=True), tmp_path / "anna" / "clone" / "solutions" / "00_start_here.ipynb")
+    (tmp_path / "zed").mkdir()
+    (tmp_path / "zed" / "00_start_here.ipynb").symlink_to(tmp_path / "anna" / "00_start_here.ipynb")
+    (tmp_path / "pia").mkdir()
+    (tmp_path / "pia" / "answers.pdf").write_text("")
+    report = grade([tmp_path], progress=False)
+    assert [(n.path.name, n.points, n.problem) for n in report.of("anna")] == [
+        ("00_start_here (1).ipynb", 0, "not counted: 00_start_here.ipynb of the same lesson is"),
+        ("00_start_here.ipynb", 2, ""),
+    ]
+    assert report.points == report.possible == 2
+    assert report.of("zed")[0].problem == "no exercises handed in: only 00_start_here.ipynb"
+    assert report.of("pia")[0].problem == "no exercises handed in: only answers.pdf"
+
+
+def test_folders_side_by_side_are_learners(tmp_path):
+    for name in ("kim", "lou"):
+        save(page(), tmp_path / name / "00_start_here.ipynb")
+    found = find_notebooks([tmp_path / "kim", tmp_path / "lou"], ["00_start_here"])
+    assert [one.learner for one in found] == ["kim", "lou"]
+
+
+def test_what_is_judged_by_is_watched(tmp_path, monkeypatch):
+    """A submission that finds and patches the copy that judges earns nothing, nor does anyone after it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    text = (
+        f"import glob\nfor name in glob.glob({str(tmp_path)!r} + '/pipelab-trusted-*/pipelab/grading/judge.py'):\n"
+        "    open(name, 'a').write('# patched')\ndef utilisation(rows): return 0.123"
+    )
+    report = grade([save(answered(text), tmp_path / "a.ipynb")], progress=False)
+    assert report.points == 0
+    assert "changed what it is judged by" in report.notebooks[0].exercises[0].message
+    assert "files of pipelab itself changed" in report.warnings[0]
 
 
 def test_lessons_in_a_folder_are_not_submissions(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from pipelab.errors import ConfigurationError
 from pipelab.grading.grades import ExerciseGrade, NotebookGrade, PartGrade, Report
 from pipelab.grading.outputs import COLUMNS, as_csv, as_junit, as_text, as_totals, write_feedback
-from pipelab.grading.roster import apply_overrides, apply_roster, read_overrides, read_roster
+from pipelab.grading.roster import Override, apply_overrides, apply_roster, check_overrides, read_overrides, read_roster
 
 
 def notebook(learner, first, second, message="<b>p = 2</b>, m = 3: no\x00t yet\nreally"):
@@ -39,16 +39,17 @@ def test_csv_has_a_row_per_part(report):
         ("'=ben", "", "m < p", "0"),
         ("cleo", "", "", "0"),
     ]
+    assert found[2]["message"] == "its check cell was missing and was put back"
     assert found[3]["message"] == "<b>p = 2</b>, m = 3: not yet really"
     assert found[4]["message"] == "not a notebook"
 
 
 def test_totals_have_a_row_per_learner(report):
     found = rows(as_totals(report))
-    assert [(r["learner"], r["points"], r["possible"], r["02_gpipe"]) for r in found] == [
+    assert [(r["learner"], r["points"], r["possible"], r["02_gpipe (of 3)"]) for r in found] == [
         ("anna", "3", "3", "3"),
         ("'=ben", "2", "3", "2"),
-        ("cleo", "0", "0", ""),
+        ("cleo", "0", "3", "0"),
     ]
 
 
@@ -89,7 +90,10 @@ def test_the_roster_brings_those_who_handed_in_nothing(report, tmp_path):
 def test_an_override_replaces_points_and_says_why(report, tmp_path):
     path = tmp_path / "override.csv"
     path.write_text("learner,exercise,points,reason\n=ben,gpipe,2.5,argued well\n")
-    changed = apply_overrides(report, read_overrides(path))
+    changed, unused = apply_overrides(report, read_overrides(path))
+    assert unused == []
+    (absent,) = apply_overrides(report, [Override("eva", "gpipe", 1, "told orally")])[1]
+    assert absent.learner == "eva"
     assert changed.of("=ben")[0].points == 2.5
     assert "set by the instructor: argued well" in changed.of("=ben")[0].exercises[0].message
     assert report.of("=ben")[0].points == 2
@@ -102,12 +106,14 @@ def test_an_override_replaces_points_and_says_why(report, tmp_path):
         ("learner,exercise,points\nanna,gpipe,1\n", "no column reason"),
         ("learner,exercise,points,reason\nanna,gpipe,many,x\n", "line 2: points is 'many'"),
         ("learner,exercise,points,reason\nanna,gpipe,1,\n", "needs a reason"),
-        ("learner,exercise,points,reason\nanna,gpip,1,x\n", "no such exercise"),
+        ("learner,exercise,points,reason\nanna,gpip,1,x\n", "did you mean 'gpipe'"),
+        ("learner,exercise,points,reason\nanna,gpipe\n", "points is ''"),
+        ("learner;exercise;points;reason\nanna;gpipe;1;x\n", "commas are needed"),
         ("learner,exercise,points,reason\nanna,gpipe,9,x\n", "9 points, there are 3"),
     ],
 )
-def test_an_override_that_cannot_be_is_told(report, tmp_path, text, says):
+def test_an_override_that_cannot_be_is_told(tmp_path, text, says):
     path = tmp_path / "override.csv"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=says):
-        apply_overrides(report, read_overrides(path))
+        check_overrides(read_overrides(path))

@@ -35,6 +35,22 @@ def test_cells_that_a_learner_adds_belong_to_the_exercise_above_them(tmp_path):
     assert len(taken(notebook, tmp_path).answers["utilisation"].cells) == 2
 
 
+def test_a_helper_above_the_answer_belongs_to_it_as_well(tmp_path):
+    notebook = answered(RIGHT)
+    where = notebook.cells.index(role(notebook, "answer")[0])
+    notebook.cells.insert(where, new_code_cell("def busy(cell): return True"))
+    found = taken(notebook, tmp_path)
+    assert len(found.answers["utilisation"].cells) == 2
+    assert found.setup == ()
+
+
+def test_a_byte_order_mark_and_half_a_surrogate_pair_do_no_harm(tmp_path):
+    path = save(answered(RIGHT + "# CUT"), tmp_path / "a.ipynb")
+    path.write_text("\ufeff" + path.read_text().replace("# CUT", "# \\ud800"), encoding="utf-8")
+    (text,) = read_submission(path, templates()).answers["utilisation"].cells
+    assert text.endswith("# ?")
+
+
 def test_a_split_cell_is_put_together(tmp_path):
     notebook = answered("import math")
     where = notebook.cells.index(role(notebook, "answer")[0])

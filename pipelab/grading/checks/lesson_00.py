@@ -22,9 +22,11 @@ def grid(name: str, p: int, m: int) -> list[list[str]]:
 def _cases() -> list[Case]:
     tiny = [["0F0", "0B0"]]
     uneven = [["0F0", "0F1", ".", ".", "0B0", "0B1"], [".", "1F0", "1B0", ".", ".", "."]]
+    forward = [["0F0", "0F1", "0F2", "."], [".", "1F0", "1F1", "1F2"]]
     return [
         Case("one micro-batch", {"_rows": grid("gpipe", 3, 1), "_words": "1 micro-batch on 3 devices"}),
         Case("any table", {"_rows": tiny, "_words": "1 device that never idles"}),
+        Case("any table", {"_rows": forward, "_words": "2 devices that run forwards alone"}),
         Case("any table", {"_rows": uneven, "_words": "2 devices, the second of which does less"}),
         Case("any table", {"_rows": grid("1f1b", 4, 4), "_words": "4 micro-batches on 4 devices"}),
         Case("any table", {"_rows": grid("1f1b", 3, 7), "_words": "7 micro-batches on 3 devices"}),
@@ -32,10 +34,18 @@ def _cases() -> list[Case]:
 
 
 def _drawn(random: Random) -> list[Case]:
-    sizes = [(random.randint(2, 8), random.randint(1, 24)) for _ in range(4)]
+    sizes = [(random.randint(2, 8), random.randint(2, 24)) for _ in range(4)]
+    alone = [(p, 1) for p in random.sample(range(2, 12), 3)]
+    one = [
+        Case("one micro-batch", {"_rows": grid("gpipe", p, m), "_words": f"1 micro-batch on {p} devices"})
+        for p, m in alone
+    ]
     return [
-        Case("any table", {"_rows": grid("gpipe", p, m), "_words": f"{m} micro-batches on {p} devices"})
-        for p, m in sizes
+        *one,
+        *(
+            Case("any table", {"_rows": grid("gpipe", p, m), "_words": f"{m} micro-batches on {p} devices"})
+            for p, m in sizes
+        ),
     ]
 
 
