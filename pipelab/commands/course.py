@@ -53,5 +53,7 @@ def fill(work: Path, folder: Path | None = None, *, say: Callable[[str], None] =
     added, outdated = fill_work(course_folder(folder).parent, work)
     if added:
         say(f"{work}: {len(added)} new file(s); what was there stays as it is")
+    else:
+        say(f"{work}: nothing new")
     for path in outdated:
         say(f"{path}: the course has a newer version; yours stays. To have the new one, rename yours and do this again")

@@ -70,9 +70,12 @@ def _fit_cases() -> list[Case]:
         _fit_case("bytes", GPT3, 2),
         _fit_case("GiB per device", GIB, 2, devices=1),
         _fit_case("GiB per device", GIB, 1, devices=4),
+        _fit_case("GiB per device", 10, 2, devices=3),
         _fit_case("GiB per device", GPT3, 2, devices=8),
         _fit_case("least devices", 100 * GIB, 2, gib=16),
         _fit_case("least devices", GIB, 2, gib=10),
+        _fit_case("least devices", GIB, 0, gib=80),
+        _fit_case("least devices", 100 * GIB + 1, 2, gib=16),
         _fit_case("least devices", GPT3, 2, gib=80),
         _fit_case("least devices", 7_000_000_000, 1, gib=24),
     ]
@@ -494,7 +497,7 @@ def _all_near(given: Sequence[Any], wanted: Sequence[Tensor]) -> bool:
 
 
 def _naive_cases() -> list[Case]:
-    times = [(3, 2, 1, 1), (4, 4, 1, 1), (2, 5, 1, 2)]
+    times = [(3, 2, 1, 1), (4, 4, 1, 1), (2, 5, 1, 2), (3, 3, 1.5, 1)]
     return [
         *(Case("table", {"p": p}) for p in (1, 2, 3, 4, 8)),
         *(Case("time", {"p": p, "m": m, "tF": f, "tB": b}) for p, m, f, b in times),

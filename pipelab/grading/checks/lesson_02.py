@@ -184,6 +184,8 @@ SERIAL = Exercise(
 def _gpipe_drawn(random: Random) -> list[Case]:
     few = [(p, random.randint(1, p - 1)) for p in (random.randint(3, 16), random.randint(3, 16))]
     many = [(p, random.randint(p, 48)) for p in (random.randint(1, 8), random.randint(2, 16))]
+    few.append((random.randint(14, 18), random.randint(11, 13)))  # numbers of two digits
+    many.append((random.randint(11, 14), random.randint(14, 30)))
     return [*_sized("m < p", *few), *_sized("m >= p", *many)]
 
 
@@ -287,6 +289,7 @@ def _bubbles_drawn(random: Random) -> list[Case]:
         }
         cases += [Case("fraction", given), Case("ratio", given)]
         cases.append(Case("least m", {"p": random.randint(2, 64), "percent": random.choice((25, 50, 60, 75, 95, 99))}))
+    cases.append(Case("least m", {"p": 64, "percent": 99}))
     cases += [Case("least m", {"p": p, "percent": 90}) for p in (random.randint(5, 40), random.choice((4, 7, 13)))]
     return cases
 
@@ -450,7 +453,6 @@ def _accumulate_ask(call: Call, case: Case) -> Any:
     waiting = [0, 0]  # forwards whose backward has not come, now and at most
 
     def forward(module: Any, args: Any, output: Any) -> None:
-        sizes.append(len(args[0]))
         if output.requires_grad:
             waiting[0] += 1
             waiting[1] = max(waiting)
@@ -459,7 +461,8 @@ def _accumulate_ask(call: Call, case: Case) -> Any:
     def backward(gradient: Any) -> None:
         waiting[0] -= 1
 
-    model.register_forward_hook(forward)
+    model[0].register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))  # however the model is run
+    model[-1].register_forward_hook(forward)
     found = []
     for inputs, targets in batches:
         sizes.clear()
@@ -604,6 +607,7 @@ ACCUMULATE = Exercise(
     visible=[
         _accumulation("even micro-batches", 4, 2, 1),
         _accumulation("even micro-batches", 64, 4, 2),
+        _accumulation("even micro-batches", 9, 3, 7),
         _accumulation("even micro-batches", 6, 1, 3),
         _accumulation("uneven micro-batches", 3, 2, 4),
         _accumulation("uneven micro-batches", 64, 12, 5),

@@ -117,7 +117,8 @@ def _visible_faults() -> list[Case]:
     no_forward = [["0F0", "0F1", ".", "0B0", "0B1"], [".", "1F0", "1B0", "1B1", "."]]
     no_backward = [["0F0", "0F1", ".", "0B0", "0B1"], [".", "1F0", "1B0", "1F1", "."]]
     backward_alone = [["0F0", "0B0", ".", "0B1"]]  # the highest number occurs in a backward only
-    tables = [waits, same_slot, no_forward, no_backward, backward_alone]
+    gap = [["0F0", "0F2", ".", ".", "0B0", "0B2"], [".", "1F0", "1F2", "1B0", "1B2", "."]]  # nothing of micro-batch 1
+    tables = [waits, same_slot, no_forward, no_backward, backward_alone, gap]
     long = _without(_timed("gpipe", 2, 12), Random(0))
     return [
         *(_fault_case(code, rows) for code in FAULTS for rows in tables),

@@ -72,7 +72,9 @@ def _ask_choice(call: Call, case: Case) -> Any:
 def _judge_choice(case: Case, data: Any) -> Finding | None:
     if not isinstance(data, list) or len(data) != 2:
         raise Refused(f"{case.words}: choose should return (schedule, m), it returned {kind_of(data)}")
-    name = str(data[0]).strip().lower()
+    if not isinstance(data[0], str):
+        raise Refused(f"{case.words}: the schedule is the text 'gpipe', '1f1b' or 'none', not {kind_of(data[0])}")
+    name = data[0].strip().lower()
     m = 0 if data[1] is None else read_whole(data[1], f"{case.words}: m")
     if name not in ("gpipe", "1f1b", "none"):
         raise Refused(f"{case.words}: the schedule is 'gpipe', '1f1b' or 'none', not {data[0]!r}")
@@ -148,6 +150,10 @@ EXERCISES = (
         parts={"the schedule": 1, "m": 2},
         visible=_choices(
             [
+                (8, 2, MB, 8 * MB, 0.6),
+                (12, 8, MB, 12 * MB, 0.6),
+                (3, 2, MB, 3 * MB, 0.25),
+                (12, 3, MB, 12 * MB, 0.33),
                 (8, 2, MB, 8 * MB, 0.3),
                 (8, 2, MB, 5 * MB, 0.6),
                 (64, 4, 3 * MB, 192 * MB, 0.3),
