@@ -553,7 +553,7 @@ from math import ceil
 
 from pipelab.grading import NotWritten, check
 
-# %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=10
+# %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=12
 # How many devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master
 # copy of the weights in 32 bits, and `moments` further values in 32 bits that the optimizer keeps for each parameter:
 # 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Layers can be cut anywhere, so each device holds an equal part.

@@ -539,7 +539,7 @@ def one_f_one_b(devices: int, microbatches: int) -> list[list[str]]:
 # The rule of the lesson, a backward first and no more than p - r in flight, gives the same rows: one says it as an
 # order, the other as a choice in each slot.
 
-# %% [markdown] role="lead" exercise="printed_timetable" difficulty="hard" minutes=20
+# %% [markdown] role="lead" exercise="printed_timetable" difficulty="hard" minutes=25
 # Here a timetable is a list of rows, one per device, with a cell for each time slot: an action, or `"."` where the
 # device idles. Stage r is on device r. An action takes one slot; what it computes in slot t can be used from slot t +
 # 1 on. Micro-batches are numbered from 0 to the highest number that occurs in the table. Within each row, a forward

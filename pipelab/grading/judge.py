@@ -25,10 +25,7 @@ ENDED = {
     "start": "no kernel could be started for it: is the machine out of memory? Grade again",
     "silent": "nothing came back, though the cells ran: does a cell replace or silence what the grader runs?",
 }
-ALONE = (
-    " When graded, an exercise runs by itself, behind the top of the page: put what it needs into its own cell, "
-    "or above the first exercise."
-)
+ALONE = " No cell of the notebook defines it: put what the answer needs into its own cell."
 
 
 def judge(request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

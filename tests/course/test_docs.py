@@ -23,8 +23,11 @@ def timing():
             (lead,) = lesson.cells_of(name, "lead")
             made = exercise(name)
             facts = f"{lead.options['difficulty']} | {lead.options['minutes']} | {made.points}"
-            yield f"| {first} | {made.title} | {facts} |"
+            yield f"| {first} | {made.title} | `{name}` | {facts} |"
             first = " | "
+        minutes = sum(lesson.cells_of(name, "lead")[0].options["minutes"] for name in lesson.exercises)
+        points = sum(exercise(name).points for name in lesson.exercises)
+        yield f"| | | *together* | | | {minutes} | {points} |"
 
 
 def test_the_timing_sheet_is_the_sources():

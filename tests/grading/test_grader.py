@@ -119,7 +119,7 @@ CROWD = {
     "text": ("def utilisation(rows): return '0.5'", 0, "should be a number, it is text"),
     "number": ("utilisation = 0.5", 0, "it should be the function"),
     "first-part": ("def utilisation(rows): return 1 / len(rows)", 1, "any table: "),
-    "helper-elsewhere": ("def utilisation(rows): return elsewhere(rows)", 0, "runs by itself"),
+    "helper-elsewhere": ("def utilisation(rows): return elsewhere(rows)", 0, "No cell of the notebook defines it"),
     "endless": ("def utilisation(rows):\n    while True: yield 1", 0, "too large"),
     "by-heart": (BY_HEART, 0, "utilisation returned 0.5"),
     "secrets": (SECRETS, 0, "utilisation returned 0.25"),
