@@ -328,7 +328,7 @@ class Timeline:
         blocked = max(self._inputs(source), key=lambda pair: pair[0], default=None)
         if current is None or source.start - free_from > free_from - at:  # it idles longer than it works until then
             if blocked is not None and blocked[0] > free_from:
-                return f"which first waits itself, for {blocked[1].supplier} from device {blocked[1].source.device}"
+                return f"which has to wait first, for {blocked[1].supplier} from device {blocked[1].source.device}"
             return "which is idle too"
         first_backward = next((s.position for s in row if any(a.op in "BIW" for a in actions_of(s.slot))), len(row))
         if current.position < first_backward:

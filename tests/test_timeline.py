@@ -222,7 +222,7 @@ def test_a_pipeline_that_fills_says_so():
 def test_a_device_that_waits_for_a_gradient_says_from_whom():
     gap = run("1f1b").gaps(0)[0]
     assert (gap.cause, gap.start, gap.end, str(gap.blocker), gap.blocker_device) == ("wait", 4, 7, "1B0", 1)
-    assert gap.sentence == "device 0 waits for 1B0 from device 1, which first waits itself, for 2B0 from device 2"
+    assert gap.sentence == "device 0 waits for 1B0 from device 1, which has to wait first, for 2B0 from device 2"
 
 
 def test_a_device_that_waits_for_one_that_is_busy_with_other_work_says_with_what():

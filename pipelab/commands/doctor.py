@@ -52,8 +52,8 @@ def _processes() -> str:
     if not dist.is_available():
         return "none: this torch was built without torch.distributed"
     carriers = ["gloo"] + (["nccl"] if dist.is_nccl_available() else [])
-    start = "forked from a warm server" if sys.platform == "linux" else "each starts a Python of its own"
-    return f"joined by {' or '.join(carriers)}, {start}"
+    start = "started in about a second" if sys.platform == "linux" else "each starts a Python of its own"
+    return f"one per device if asked for, joined by {' or '.join(carriers)}, {start}"
 
 
 def _memory() -> str:

@@ -104,6 +104,8 @@ class Ledger:
         ]
         return "\n".join([*lines, self._summary(entries)])
 
+    __repr__ = __str__
+
     @staticmethod
     def _summary(entries: list[Entry]) -> str:
         settled = [entry for entry in entries if entry.near is not None]

@@ -84,6 +84,10 @@ def test_building_again_without_a_change_changes_nothing(root):
     source = root / "course" / "00_small.py"
     source.write_text(LESSON.replace("Words.", "Other words."))
     assert len(build(root)[0]) == 3
+    shown = nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs
+    source.write_text(LESSON.replace("Words.", "Other words.").replace("# One.", "# Another hint."))
+    build(root)  # the source's digest is another: outputs of an older one are stale, whatever it was that changed
+    assert nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs != shown
 
 
 def test_the_three_pages_of_a_source(root):

@@ -12,6 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from pipelab.course.source import read_course
+from pipelab.grading.checks import exercise
 from pipelab.grading.grader import grade
 from tests.course.wrong import wrong_answers
 from tests.grading.notebooks import page, role, save
@@ -25,6 +26,7 @@ def test_solutions_score_in_full_and_untouched_exercises_nothing():
     assert not report.warnings
     for notebook in report.notebooks:
         got = {e.exercise: (e.points, e.message) for e in notebook.exercises}
+        assert notebook.possible == sum(exercise(name).points for name in got)
         if notebook.path.parent.name == "solutions":
             assert notebook.points == notebook.possible > 0, got
         else:

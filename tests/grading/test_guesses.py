@@ -82,3 +82,7 @@ def test_the_field_shows_something_where_widgets_do_not_run():
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "How &lt;many&gt;?" in bundle["text/html"]
     assert bundle["text/plain"] == "Your guess. How <many>? ____ %"
+
+
+def test_the_ledger_is_readable_where_html_is_not_shown(here):
+    assert repr(ledger()) == "No guesses yet: they come with the prediction fields of the lessons."

@@ -16,7 +16,7 @@ import pytest
 from pipelab.grading.grader import grade
 from tests.grading.notebooks import RIGHT, page, role, save
 
-HALF = "def utilisation(rows):\n    return 1 / 3 if len(rows) == 3 else 0.9\n"
+HALF = "def utilisation(rows):\n    return 1 / len(rows)\n"
 ANSWERS = {"anna": RIGHT, "ben": HALF, "cleo": None, "dora": "def utilisation(rows): return 2"}
 
 
