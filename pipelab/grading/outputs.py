@@ -156,7 +156,8 @@ def as_junit(report: Report) -> str:
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .8rem .3rem 0;
+table { border-collapse: collapse; width: 100%; table-layout: fixed } th:nth-child(1) { width: 11rem }
+th:nth-child(2) { width: 5rem } pre { margin: 0; font: inherit } td, th { text-align: left; padding: .3rem .8rem .3rem 0;
 vertical-align: top; border-bottom: 1px solid #ccc } td.n { white-space: nowrap } pre { white-space: pre-wrap }
 img { max-width: 100% } h2 { margin-top: 2rem }
 """
@@ -207,6 +208,12 @@ def _exercise(exercise: ExerciseGrade) -> str:
     notes = [f"Set by the instructor: {exercise.override}."] if exercise.override else []
     notes += [note[0].upper() + note[1:] + "." for note in exercise.notes]
     said = "".join(f"<p>{_html(note)}</p>" for note in notes)
+    if (
+        len({part.message for part in exercise.parts}) == 1
+        and exercise.parts[0].message
+        and not exercise.parts[0].picture
+    ):
+        return f"{head}{said}<pre>{_html(exercise.parts[0].message)}</pre>"
     table = f"<table><tr><th>part</th><th>points</th><th>what was found</th></tr>{''.join(rows)}</table>"
     return head + said + table
 
