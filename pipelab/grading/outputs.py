@@ -157,7 +157,8 @@ def as_junit(report: Report) -> str:
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
 table { border-collapse: collapse; width: 100%; table-layout: fixed } th:nth-child(1) { width: 11rem }
-th:nth-child(2) { width: 5rem } pre { margin: 0; font: inherit } td, th { text-align: left; padding: .3rem .8rem .3rem 0;
+th:nth-child(2) { width: 5rem } pre { margin: 0; font: inherit }
+td, th { text-align: left; padding: .3rem .8rem .3rem 0;
 vertical-align: top; border-bottom: 1px solid #ccc } td.n { white-space: nowrap } pre { white-space: pre-wrap }
 img { max-width: 100% } h2 { margin-top: 2rem }
 """
