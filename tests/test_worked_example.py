@@ -25,7 +25,7 @@ def run(capsys, name, *more):
 @pytest.mark.parametrize("name", CASES)
 def test_predicted_and_measured_and_proven_against_the_unsplit_model(name, capsys):
     _, bubble, tolerance, microbatches, sequences = CASES[name]
-    out = run(capsys, name)
+    out = run(capsys, name, "--steps", "8")
     assert out["schedule"] == name
     assert (out["devices"], out["microbatches"], out["layers"]) == (4, 4, 48)
     assert out["chunks"] == (2 if name == "interleaved" else 1)

@@ -22,7 +22,7 @@ def shapes():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3], ids=["plain", "dropout"])
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("p", P)
+@pytest.mark.parametrize("p", [pytest.param(p, marks=[pytest.mark.slow] if p > 4 else []) for p in P])
 def test_every_schedule_gives_the_unsplit_gradient_of_a_model_with_tuples_between_stages(p, recompute, dropout):
     model = tuple_net(dropout=dropout)
     tried = 0
