@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two files of tests at a time: many of them wait.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
 
 .PHONY: help install lab course grade lint test test-full demo bench clean

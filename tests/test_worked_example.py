@@ -22,7 +22,11 @@ def run(capsys, name, *more):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("name", CASES)
+# The lessons, which make test runs, measure naive and more; here the two that are compared most.
+LONG = [pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("gpipe", "1f1b") else LONG) for n in CASES])
 def test_predicted_and_measured_and_proven_against_the_unsplit_model(name, capsys):
     _, bubble, tolerance, microbatches, sequences = CASES[name]
     out = run(capsys, name, "--steps", "8")
