@@ -36,7 +36,7 @@ from pipelab.course.build import KERNEL
 __all__ = ["PACKAGE", "Outcome", "Slice", "copy_package", "run_slice"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
-TRIES = 3
+TRIES, STARTUP = 3, 25.0  # seconds in which a kernel has to come up
 LARGEST = 20_000_000  # bytes of answers that are read back
 _MARK = "PIPELAB_SLICE"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ")
@@ -144,6 +144,8 @@ def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float) -> str:
         if now > deadline:
             return "time"
         pid = _kernel(out)
+        if pid is None and now > deadline - seconds + STARTUP:
+            return "start"  # nbval would go on waiting for a kernel that found its port taken
         if pid is not None and not _lives(pid):
             gone_since = gone_since or now
             if now - gone_since > 3:
