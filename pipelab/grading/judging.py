@@ -16,7 +16,7 @@ from pipelab.schedules import Action, Schedule, check_schedule, format_slot
 from pipelab.view import Picture, plot_table
 from pipelab.view.table import places_of
 
-__all__ = ["close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "unsound"]
+__all__ = ["close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "trained", "unsound"]
 
 _KINDS = {"set": "a set", "tensor": "an array or tensor", "csv": "a Schedule"}
 
@@ -99,6 +99,17 @@ def unsound(schedule: Schedule, case: Case) -> Finding | None:
     first = min(violations, key=lambda v: (math.inf if v.position is None else v.position, v.device))
     places = sorted(places_of(schedule, [first]))
     return Finding(f"{case.words}: {first.message}.", partial(_framed, schedule, case, places))
+
+
+def trained(schedule: Schedule, case: Case) -> Finding | None:
+    """Train the 48-layer model, a narrow one, with ``schedule``: the finding if its gradients are wrong."""
+    from pipelab.models import TransformerLM  # torch is loaded by what trains alone
+    from pipelab.trial import try_schedule
+
+    trial = try_schedule(schedule, steps=1, batch=24, model=partial(TransformerLM, layers=48, width=16, heads=2))
+    if trial.right:
+        return None
+    return Finding(f"{case.words}: the 48-layer model trained with your rows, but its gradients are wrong. {trial}")
 
 
 def difference(

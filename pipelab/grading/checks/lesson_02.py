@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
-from pipelab.grading.judging import close, difference, read_number, read_table, read_whole, unsound
+from pipelab.grading.judging import close, difference, read_number, read_table, read_whole, trained, unsound
 from pipelab.schedules import Action, Schedule, build_schedule, format_slot
 from pipelab.schedules.action import actions_of
 from pipelab.schedules.reserved import reserved
@@ -197,7 +197,7 @@ def _gpipe_judge(case: Case, data: Any) -> Finding | None:
     schedule = read_table(data, f"{case.words}: gpipe", case["p"])
     finding = _stands_for(schedule, case) or _not_gpipe(schedule, case)
     if finding is None and case.part == "gradients":
-        return _train(schedule, case)
+        return trained(schedule, case)
     return finding
 
 
@@ -246,16 +246,6 @@ def _family(schedule: Schedule, p: int, m: int) -> str:
     if schedule.programs == tuple(map(tuple, serial_table(p, m))):
         return f"These are serial micro-batches, {2 * p * m} slots: nothing overlaps."
     return ""
-
-
-def _train(schedule: Schedule, case: Case) -> Finding | None:
-    from pipelab.models import TransformerLM
-    from pipelab.trial import try_schedule
-
-    trial = try_schedule(schedule, steps=1, batch=24, model=partial(TransformerLM, layers=48, width=16, heads=2))
-    if trial.right:
-        return None
-    return Finding(f"{case.words}: trained with it, gradients are off by {trial.gradient_error:.1e} of the largest.")
 
 
 GPIPE = Exercise(
