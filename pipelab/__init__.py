@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "pipelab.errors": ["ConfigurationError", "PipelabError", "ScheduleError", "ScheduleParseError", "StageError"],
+    "pipelab.errors": [
+        "ConfigurationError",
+        "OutOfMemoryError",
+        "PipelabError",
+        "ScheduleError",
+        "ScheduleParseError",
+        "StageError",
+    ],
     "pipelab.schedules": [
         "Action",
         "Schedule",
@@ -34,7 +41,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, ScheduleParseError, StageError
+    from pipelab.errors import (
+        ConfigurationError,
+        OutOfMemoryError,
+        PipelabError,
+        ScheduleError,
+        ScheduleParseError,
+        StageError,
+    )
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.schedules import (
         Action,

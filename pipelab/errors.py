@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigurationError",
+    "OutOfMemoryError",
     "PipelabError",
     "ScheduleError",
     "ScheduleParseError",
@@ -63,6 +64,18 @@ class StageError(PipelabError, RuntimeError):
     stage: int
     action: str
     microbatch: int
+
+
+class OutOfMemoryError(StageError, MemoryError):
+    """A step would cross the memory limit of a device; it has stopped, nothing stays held. All figures in bytes.
+
+    ``needed``: what the action would have brought the device to; ``allowed``: its limit; ``resident``: the part of
+    ``needed`` that is weights, gradients and optimizer state, the rest being activations.
+    """
+
+    needed: int
+    allowed: int
+    resident: int
 
 
 def whole_number(name: str, symbol: str, value: object) -> int:

@@ -1,8 +1,11 @@
 """Reading what a slot cost, where it runs.
 
 On a CPU a slot's cost is the CPU time of the thread that ran it: what it would take on a core of its own, whoever else
-wanted the core meanwhile. On a GPU it is the time between two CUDA events; where several stages share a GPU, the slot
-holds it from its first enqueue to its end event.
+wanted the core meanwhile. On a GPU it is the time between two CUDA events.
+
+Devices that share a processor take turns under the device clock, one slot at a time. A slot on a shared GPU holds it
+from its first enqueue to its end event. Threads on a CPU share Python's interpreter: left to compete for it in the
+middle of a slot, they spent up to half of their CPU time on handing it over, which no device of its own would.
 """
 
 from __future__ import annotations
@@ -47,17 +50,22 @@ class SlotMeter(Protocol):
 class CpuMeter:
     """Thread CPU time."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: threading.Lock | None = None) -> None:
+        self._shared = shared
         self._readings: list[Reading] = []
         self._started = (0.0, 0.0)
 
     def begin(self) -> None:
-        """A slot starts."""
+        """A slot starts, when it is its turn."""
+        if self._shared is not None:
+            self._shared.acquire()
         self._started = (time.perf_counter(), time.thread_time())
 
     def end(self) -> None:
         """The slot is done."""
         cpu, host = time.thread_time(), time.perf_counter()
+        if self._shared is not None:
+            self._shared.release()
         host_start, cpu_start = self._started
         self._readings.append(Reading(host_start, host, host_start, host, cpu - cpu_start))
 
@@ -119,5 +127,5 @@ class CudaMeter:
 
 
 def make_meter(device: torch.device, shared: threading.Lock | None) -> SlotMeter:
-    """The meter for a device; ``shared`` is the lock of a GPU that several stages use."""
-    return CudaMeter(device, shared) if device.type == "cuda" else CpuMeter()
+    """The meter for a device; ``shared`` is the lock of a processor that several devices use."""
+    return CudaMeter(device, shared) if device.type == "cuda" else CpuMeter(shared)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, whole_number
+from pipelab.quantities import format_bytes
 from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
 from pipelab.runtime.assembly import named_parameters, named_state, refuse_redrawn_masks, warn_of_batch_statistics
@@ -35,6 +36,7 @@ from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.proof import prove_gradients
 from pipelab.runtime.replicas import Replicas
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
+from pipelab.runtime.resident import Resident, read_resident
 from pipelab.runtime.settings import Settings
 from pipelab.runtime.stage import StageRunner, Task
 from pipelab.runtime.stop import Stop
@@ -238,10 +240,10 @@ class Engine(Named):
         if training:
             self._replicas.reduce()
             norm = self._replicas.clip(self.settings.clip_norm)
-            for costs, seconds in self.peers.agree(partial(self._update, loss)):
+            for found, seconds in self.peers.agree(partial(self._update, loss)):
                 used += seconds
-                for r, cost in costs.items():
-                    logs[r].update_cost = cost
+                for r, (cost, resident) in found.items():
+                    logs[r].update_cost, logs[r].resident = cost, resident
         offsets, slack = self.peers.clock_offsets()
         of_process = [offsets[k] for k, part in enumerate(parts) for _ in part.logs]
         in_order = [logs[r] for r in range(schedule.devices)]
@@ -271,6 +273,26 @@ class Engine(Named):
             self.step_number += 1
         return report
 
+    def _resident(self, r: int, *, planned: bool = False) -> Resident:
+        """What device r holds besides activations; ``planned``: with what a training step will add."""
+        modules = [module for (device, _), module in self._replicas.modules.items() if device == r]
+        optimizers = [made for (device, _), made in self._optimizers.items() if device == r]
+        return read_resident(modules, optimizers, planned=planned)
+
+    def _require_room(self, training: bool) -> None:
+        """Raises ConfigurationError if a device's limit leaves no room for activations."""
+        for r in self.peers.own:
+            allowed = self.settings.limits[r]
+            if not math.isfinite(allowed):
+                continue
+            resident = self._resident(r, planned=training)
+            if resident.total >= allowed:
+                raise ConfigurationError(
+                    f"memory_limit allows {format_bytes(allowed)} on device {r}, which holds "
+                    f"{format_bytes(resident.total)} before the first activation ({resident}); allow more, or use "
+                    "more devices"
+                )
+
     def _look(self, ready: _Ready, inputs: Any, targets: Any, training: bool) -> _Call:
         """Check what this process was given, before anything starts anywhere, and cut the batch."""
         loss, last = self.settings.loss, self.schedule.stages - 1
@@ -281,6 +303,7 @@ class Engine(Named):
                 raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
         elif targets is not None and loss is None:
             raise ConfigurationError("evaluate with targets needs loss=... in the Pipeline")
+        self._require_room(training)
         batch = self._length(inputs, targets)
         if batch is not None:
             sizes = self.schedule.microbatch_sizes(batch)
@@ -387,7 +410,9 @@ class Engine(Named):
         recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
         last = schedule.stages - 1
         for r in self.peers.own:
-            self._memory[r].reset(self._replicas.tensors_on(r))
+            allowed = self.settings.limits[r]
+            resident = self._resident(r, planned=training) if math.isfinite(allowed) else Resident()
+            self._memory[r].reset(self._replicas.tensors_on(r), allowed - resident.total)
             runners = {
                 s: StageRunner(
                     s,
@@ -403,12 +428,13 @@ class Engine(Named):
                 )
                 for s in schedule.stages_on(r)
             }
-            meter, place = self._meter(r), self.places[r]
-            yield Worker(r, plans[r], runners, wire, meter, self._memory[r], place, ready.payloads, ready.tasks)
+            batch = (ready.payloads, ready.tasks)
+            place = self.places[r]
+            yield Worker(r, plans[r], runners, wire, self._meter(r), self._memory[r], place, *batch, resident, allowed)
 
     def _meter(self, r: int) -> Any:
-        """What times device r's slots; where stages share a GPU, one after the other under the device clock."""
-        shared = self.peers.gpu_lock(self.places[r], self.places) if self._clock == "device" else None
+        """What times device r's slots; where devices share a processor, one slot at a time under the device clock."""
+        shared = self.peers.turn(self.places[r], self.places) if self._clock == "device" else None
         return make_meter(self.places[r], shared)
 
     def _tell(self, workers: Sequence[Worker], schedule: Schedule, cpu: float) -> _Part:
@@ -417,6 +443,7 @@ class Engine(Named):
         for worker in workers:
             worker.log.readings = worker.meter.readings()
             worker.log.peak = self._memory[worker.device].peak
+            worker.log.resident = self._resident(worker.device)
             allocator = self._allocators.get(worker.device)
             worker.log.allocated = None if allocator is None else allocator.read()
             logs[worker.device] = worker.log
@@ -434,8 +461,11 @@ class Engine(Named):
             found = {i: out for part in self.peers.exchange(found) for i, out in part.items()}
         return _join([found[i] for i in range(schedule.microbatches)]) if homes else None
 
-    def _update(self, loss: float | None) -> tuple[dict[int, float], float]:
-        """Step each stage's optimizer on its device, all devices at once; returns costs by device, and CPU time."""
+    def _update(self, loss: float | None) -> tuple[dict[int, tuple[float, Resident]], float]:
+        """Step each stage's optimizer on its device, all devices at once.
+
+        Returns what that cost and what is held after it, by device, and CPU time.
+        """
         if not self._optimizers:
             return {}, 0.0
         own = self.peers.own
@@ -455,7 +485,8 @@ class Engine(Named):
         runs = [partial(ambient.run, partial(work, r), self.places[r]) for r in own]
         outcomes = run_threads(runs, lambda: None, one_core_each=self._on_cpu)
         step_schedulers(self._lr_schedulers, loss)
-        return {r: o.result for r, o in zip(own, outcomes, strict=True)}, sum(o.cpu for o in outcomes)
+        costs = {r: (o.result, self._resident(r)) for r, o in zip(own, outcomes, strict=True)}
+        return costs, sum(o.cpu for o in outcomes)
 
     # ---- rehearsals ----------------------------------------------------------------------------------------------
 

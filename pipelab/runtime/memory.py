@@ -7,6 +7,7 @@ the tensors themselves, on CPU and GPU alike.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["AllocatorPeak", "MemoryMeter", "Sample"]
+__all__ = ["AllocatorPeak", "MemoryMeter", "Sample", "WallError"]
 
 
 @dataclass(slots=True)
@@ -26,25 +27,38 @@ class Sample:
     after: int
 
 
+class WallError(Exception):
+    """Holding ``held`` bytes would be more than there is room for. Workers say where and when."""
+
+    def __init__(self, held: int) -> None:
+        super().__init__(held)
+        self.held = held
+
+
 class MemoryMeter:
-    """Counts bytes held by one device. ``peak`` is the most since :meth:`reset`."""
+    """Counts bytes held by one device. ``peak`` is the most since :meth:`reset`, which may set a limit on them."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self.held = 0
         self.peak = 0
+        self._room = math.inf
         self._slot_peak = 0
         self._count: dict[int, int] = {}
         self._ours: set[int] = set()
         # Saved tensors of a GPU are let go on autograd's own thread, and messages arrive on the sender's.
         self._lock = threading.RLock()
 
-    def reset(self, own: Iterable[Tensor]) -> None:
-        """Begin a step. ``own`` are parameters and buffers, which do not count as activations."""
+    def reset(self, own: Iterable[Tensor], room: float = math.inf) -> None:
+        """Begin a step. ``own`` are parameters and buffers, which do not count as activations.
+
+        Holding more than ``room`` bytes raises WallError.
+        """
         with self._lock:
             mine = own if self.enabled else ()
             self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
             self.peak = self._slot_peak = self.held
+            self._room = room
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
         """Context in which what autograd saves is counted until it lets go of it."""
@@ -72,11 +86,13 @@ class MemoryMeter:
     def _add(self, key: int, size: int) -> None:
         with self._lock:
             count = self._count.get(key, 0)
-            self._count[key] = count + 1
             if count == 0:
+                if self.held + size > self._room:
+                    raise WallError(self.held + size)
                 self.held += size
                 self.peak = max(self.peak, self.held)
                 self._slot_peak = max(self._slot_peak, self.held)
+            self._count[key] = count + 1
 
     def _drop(self, key: int, size: int) -> None:
         with self._lock:
@@ -107,9 +123,9 @@ class _Held:
     __slots__ = ("key", "meter", "size", "storage")
 
     def __init__(self, meter: MemoryMeter, storage: torch.UntypedStorage) -> None:
-        self.storage = storage
-        self.meter, self.key, self.size = meter, self.storage.data_ptr(), self.storage.nbytes()
+        self.storage, self.key, self.size = storage, storage.data_ptr(), storage.nbytes()
         meter._add(self.key, self.size)
+        self.meter = meter  # only what was counted is dropped
 
     def __del__(self) -> None:
         meter = getattr(self, "meter", None)

@@ -77,8 +77,8 @@ class Peers(Protocol):
         """Seconds to add to each process's clock to read process 0's, and how far off that may be."""
         ...
 
-    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
-        """What guards a GPU that several devices of the pipeline share; None where it is not shared."""
+    def turn(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """The lock by which devices that share a processor take turns under the device clock; None where none do."""
         ...
 
     def abandon(self, error: BaseException) -> None:
@@ -130,9 +130,9 @@ class Alone:
         """One clock."""
         return [0.0], 0.0
 
-    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
-        """A lock for each GPU that several devices share."""
-        if place.type != "cuda" or list(places).count(place) < 2:
+    def turn(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """A lock for each GPU that several devices share, and one for the interpreter, which they share on a CPU."""
+        if list(places).count(place) < 2:
             return None
         return self._locks.setdefault(place, threading.Lock())
 

@@ -16,7 +16,7 @@ from pipelab.runtime.engine import Engine
 from pipelab.runtime.microbatches import LossTerms
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.settings import OptimizerFactory, Settings, require_one_of
+from pipelab.runtime.settings import MemoryLimit, OptimizerFactory, Settings, require_one_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
@@ -42,6 +42,8 @@ class Pipeline:
     ``clock``: what the report's timeline is read from. ``"device"``: each slot's own measured cost (median over the
     last ``window`` steps), composed as if each stage had its own device. ``"wall"``: what happened. ``"unit"``:
     ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top.
+    ``memory_limit``: bytes allowed on each device (or a list, one entry a device; text such as ``"150MB"`` will do) for
+    weights, gradients, optimizer state and activations; a step that would cross it stops with OutOfMemoryError.
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
 
     Raises ConfigurationError or ScheduleError before anything starts.
@@ -67,6 +69,7 @@ class Pipeline:
         loss_terms: LossTerms | None = None,
         seed: int = 0,
         measure_memory: bool = True,
+        memory_limit: MemoryLimit = None,
         outstanding: int | None = None,
         window: int = 9,
     ) -> None:
@@ -84,6 +87,7 @@ class Pipeline:
             loss_terms=loss_terms,
             seed=seed,
             measure_memory=measure_memory,
+            memory_limit=memory_limit,
             outstanding=outstanding,
             window=window,
         )
@@ -144,7 +148,8 @@ class Pipeline:
 
         ``inputs`` and ``targets`` hold the whole batch along their first dimension: tensors or tuples of tensors.
         Gradients stay in the parameters' ``.grad`` until the next step. Raises ConfigurationError before anything
-        starts, StageError (which is also of the original exception's type) if a stage raises.
+        starts, StageError (which is also of the original exception's type) if a stage raises, OutOfMemoryError if an
+        action would take more memory than its device is allowed.
         """
         return self._engine.step(inputs, targets)
 

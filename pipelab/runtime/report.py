@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from pipelab.errors import PipelabError
+from pipelab.runtime.resident import DeviceMemory
 from pipelab.runtime.worker import Delivery, DeviceLog
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
@@ -61,6 +62,15 @@ class StepReport:
     def slot_costs(self) -> SlotCosts:
         """What each slot of this very step cost."""
         return SlotCosts(slot_table(self.logs), self._sizes, self.latency, self.bandwidth)
+
+    @property
+    def memory(self) -> tuple[DeviceMemory, ...]:
+        """Bytes per device: weights, gradients, optimizer state (after the step), activations at their peak."""
+        residents = [log.resident for log in self.logs]
+        return tuple(
+            DeviceMemory(held.weights, held.gradients, held.optimizer, peak)
+            for held, peak in zip(residents, self.peak_activation_bytes, strict=True)
+        )
 
     @property
     def update_seconds(self) -> tuple[float, ...]:

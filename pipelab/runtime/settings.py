@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
+from pipelab.quantities import parse_bytes
 from pipelab.runtime.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
 
-__all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
+__all__ = ["CLOCKS", "MemoryLimit", "OptimizerFactory", "Settings", "require_one_of"]
 
+MemoryLimit = float | str | Sequence[float | str] | None
 OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 CLOCKS = ("device", "wall", "unit")
 BUILD_HINT = "build one with build_schedule('1f1b', devices=4, microbatches=4)"
@@ -42,6 +45,7 @@ class Settings:
     loss_terms: LossTerms | None = None
     seed: int = 0
     measure_memory: bool = True
+    memory_limit: MemoryLimit = None
     outstanding: int | None = None
     window: int = 9
 
@@ -67,6 +71,9 @@ class Settings:
         if self.outstanding is not None and self.outstanding != 0:
             whole_number("outstanding", "", self.outstanding)
         whole_number("window", "", self.window)
+        if self.memory_limit is not None and not self.measure_memory:
+            raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
+        _ = self.limits
         require_one_of("clock", self.clock, CLOCKS)
         self._check_schedule()
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -88,6 +95,20 @@ class Settings:
                 f"schedule '{schedule.name}' lists optimizer updates (U); this runtime updates once, at the flush: "
                 "leave U out"
             )
+
+    @cached_property
+    def limits(self) -> tuple[float, ...]:
+        """Bytes allowed on each device; infinite where there is no limit. Raises ConfigurationError."""
+        given, devices = self.memory_limit, self.schedule.devices
+        if given is None:
+            return (math.inf,) * devices
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            return (parse_bytes(given, "memory_limit"),) * devices
+        if len(given) != devices:
+            raise ConfigurationError(
+                f"memory_limit is given for {len(given)} devices, the schedule has {devices}; give one, or {devices}"
+            )
+        return tuple(parse_bytes(entry, "memory_limit") for entry in given)
 
     @property
     def unit_costs(self) -> Costs:

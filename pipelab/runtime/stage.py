@@ -170,6 +170,11 @@ class StageRunner:
             kept.edges = tuple(get_gradient_edge(t) if t.requires_grad else None for t in result)
         return outputs, single
 
+    @property
+    def kept(self) -> set[int]:
+        """The micro-batches of which something is kept."""
+        return set(self._kept)
+
     def drop(self) -> None:
         """Let go of everything kept: the step has failed."""
         self._kept.clear()

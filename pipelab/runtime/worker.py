@@ -17,11 +17,13 @@ from typing import Any, Protocol
 
 import torch
 
-from pipelab.errors import PipelabError, StageError
+from pipelab.errors import OutOfMemoryError, PipelabError, StageError
+from pipelab.quantities import format_bytes
 from pipelab.runtime.channels import Aborted
 from pipelab.runtime.clocks import Reading, SlotMeter
-from pipelab.runtime.memory import MemoryMeter, Sample
+from pipelab.runtime.memory import MemoryMeter, Sample, WallError
 from pipelab.runtime.payload import Payload
+from pipelab.runtime.resident import Resident
 from pipelab.runtime.stage import StageRunner, Task
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.dependencies import SlotGraph
@@ -113,6 +115,8 @@ class DeviceLog:
     update_cost: float = 0.0
     peak: int = 0
     """Most bytes of activations held."""
+    resident: Resident = field(default_factory=Resident)
+    """What the device holds besides, after the step."""
     allocated: int | None = None
     """What the CUDA allocator's own peak adds to what it held before; None on a CPU, or a GPU shared in one process."""
 
@@ -131,10 +135,13 @@ class Worker:
         torch_device: torch.device,
         inputs: Sequence[Payload] | None,
         tasks: Sequence[Task] | None,
+        resident: Resident | None = None,
+        allowed: float = math.inf,
     ) -> None:
         self.device, self.plan, self.runners, self.wire = device, plan, runners, wire
         self.meter, self.memory, self.torch_device = meter, memory, torch_device
         self.inputs, self.tasks = inputs, tasks
+        self.resident, self.allowed = resident or Resident(), allowed
         self.log = DeviceLog()
         self._mail: dict[Action, Payload] = {}
         self._mail_held: dict[Action, Any] = {}
@@ -166,9 +173,7 @@ class Worker:
                     made.append((action, payload))
                     consumer = self.plan.local[position].get(action)
                     if consumer is not None and payload is not None:
-                        handed = payload.copy_to(self.torch_device)
-                        self._mail[consumer] = handed
-                        self._mail_held[consumer] = self.memory.hold(handed.tensors)
+                        self._keep(consumer, payload.copy_to(self.torch_device))
             finally:
                 self.meter.end()
             self.log.samples.append(self.memory.end_slot())
@@ -184,10 +189,37 @@ class Worker:
                 raise PipelabError(
                     f"device {self.device} expected {route.producer} next on channel {channel}, got {payload.producer}"
                 )
-            self._mail[route.consumer] = payload
-            self._mail_held[route.consumer] = self.memory.hold(payload.tensors)
+            self._keep(route.consumer, payload)
             delivery = Delivery(channel, route, payload.ready, payload.taken, payload.size)
             self.log.deliveries.append(delivery)
+
+    def _keep(self, action: Action, payload: Payload) -> None:
+        """Keep a message until ``action`` needs it."""
+        try:
+            self._mail_held[action] = self.memory.hold(payload.tensors)
+        except WallError as wall:
+            raise self._out_of_memory(wall, action, "the message for ") from None
+        self._mail[action] = payload
+
+    def _out_of_memory(self, wall: WallError, action: Action, what: str = "") -> OutOfMemoryError:
+        needed, allowed = self.resident.total + wall.held, int(self.allowed)
+        others = [runner.kept for runner in self.runners.values()]
+        flight = len(set().union(*others) - {action.microbatch})
+        error = OutOfMemoryError(
+            f"out of memory on device {self.device} in {what}{action}: {format_bytes(needed)} needed, "
+            f"{format_bytes(allowed)} allowed. It holds {self.resident}, and activations of {flight} other "
+            f"micro-batch(es): with this one {format_bytes(wall.held)} so far{self._allocator()}. Less is held with "
+            "fewer micro-batches in flight (1f1b), smaller ones, or recomputation"
+        )
+        error.device, error.stage, error.action = self.device, action.stage, str(action)
+        error.microbatch, error.needed, error.allowed = action.microbatch, needed, allowed
+        error.resident = self.resident.total
+        return error
+
+    def _allocator(self) -> str:
+        if self.torch_device.type != "cuda":
+            return ""
+        return f" (CUDA's allocator: {format_bytes(torch.cuda.memory_allocated(self.torch_device))} in use)"
 
     def _act(self, action: Action) -> Payload | None:
         """Run one action; errors say where they happened."""
@@ -212,6 +244,8 @@ class Worker:
             return None
         except (Aborted, StageError):
             raise
+        except WallError as wall:
+            raise self._out_of_memory(wall, action) from None
         except Exception as error:
             raise stage_error(error, self.device, action) from error
 

@@ -54,6 +54,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "link": (settings.latency, settings.bandwidth),
         "seed": settings.seed,
         "window": settings.window,
+        "memory_limit": settings.limits,
         "versions": f"pipelab {pipelab.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import cloudpickle
 
-from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, StageError
+from pipelab.errors import ConfigurationError, OutOfMemoryError, PipelabError, ScheduleError, StageError
 from pipelab.runtime.worker import stage_error
 from pipelab.schedules.action import Action
 
@@ -79,7 +79,7 @@ class CarriedError:
             made = stage_error(error, device, Action.parse(action), self.kind)
             made.__cause__ = error
             return made
-        if not isinstance(error, ConfigurationError | ScheduleError):
+        if not isinstance(error, ConfigurationError | ScheduleError | OutOfMemoryError):
             error.add_note(f"\nIn the other process:\n{self.trace}")
         return error
 

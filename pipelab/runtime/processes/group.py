@@ -240,8 +240,8 @@ class Group:
         token.fill_(time.perf_counter())
         self._transfer(self._control.send, token, 0)
 
-    def gpu_lock(self, place: torch.device, places: Sequence[torch.device]) -> Any:
-        """A lock between processes for a GPU that several ranks of this host share."""
+    def turn(self, place: torch.device, places: Sequence[torch.device]) -> Any:
+        """A lock between processes for a GPU that several ranks of this host share. An interpreter each has its own."""
         mine = self._gpus[self.rank]
         if mine is None or self._gpus.count(mine) < 2:
             return None

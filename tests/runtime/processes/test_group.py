@@ -45,16 +45,16 @@ def test_an_error_that_no_one_else_knows_of_ends_the_group(alone):
 def test_ranks_that_share_a_gpu_share_one_lock_each_opened_once(alone):
     """A file was opened at each step; and the lock was named after the GPU's number, which processes may differ in."""
     place = torch.device("cuda", 0)
-    assert alone.gpu_lock(place, [place]) is None
+    assert alone.turn(place, [place]) is None
     alone._gpus = ["GPU-1", "GPU-1"]
     other = Group(dist.HashStore(), 0, 1, "test", torch.device("cpu"))
     other._gpus, other._token = alone._gpus, alone._token
-    lock = alone.gpu_lock(place, [place])
+    lock = alone.turn(place, [place])
     files = set(os.listdir("/proc/self/fd")) if Path("/proc").exists() else set()
-    assert alone.gpu_lock(place, [place]) is lock
+    assert alone.turn(place, [place]) is lock
     if files:
         assert set(os.listdir("/proc/self/fd")) == files
-    same = other.gpu_lock(torch.device("cuda", 1), [place])
+    same = other.turn(torch.device("cuda", 1), [place])
     assert same._path == lock._path, "one GPU, whatever it is called"
     assert lock._path.parent == Path(tempfile.gettempdir())
     lock.acquire()

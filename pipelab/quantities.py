@@ -1,0 +1,48 @@
+"""Bytes and times as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from pipelab.errors import ConfigurationError
+
+__all__ = ["format_bytes", "format_time", "parse_bytes"]
+
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def format_time(value: float, unit: str) -> str:
+    """ "14 units", "0.253 s", "3.1 ms"."""
+    if unit == "s":
+        return f"{value * 1e3:.3g} ms" if value < 0.1 else f"{value:.3f} s"
+    return f"{value:g} {unit}"
+
+
+def format_bytes(value: float) -> str:
+    """Decimal multiples: "19.1 MB"."""
+    for size, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= size:
+            return f"{value / size:.1f} {name}"
+    return f"{value:.0f} B"
+
+
+def parse_bytes(text: str | float, name: str = "a number of bytes") -> float:
+    """Bytes from a number, or from text such as "150MB", "1.5 GB" (powers of ten) or "80GiB" (powers of two).
+
+    Raises ConfigurationError for anything else.
+
+    >>> parse_bytes("80GiB")
+    85899345920.0
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        value, found = float(text), True
+    else:
+        match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?i?B?)\s*", str(text), re.IGNORECASE)
+        unit = match.group(2).upper() if match else "?"
+        unit += "" if not unit or unit.endswith("B") else "B"
+        found = match is not None and unit in _SIZES
+        value = float(match.group(1)) * _SIZES[unit] if match and found else -1.0
+    if not found or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{name} must be positive bytes, such as 150MB, 1.5GB or 80GiB; got {text!r}")
+    return value
