@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, whole_number
+from pipelab.memory import Resident
 from pipelab.quantities import format_bytes
 from pipelab.runtime.allocator import keep_freed_memory
 from pipelab.runtime.ambient import Ambient
@@ -36,10 +37,11 @@ from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.proof import prove_gradients
 from pipelab.runtime.replicas import Replicas
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
-from pipelab.runtime.resident import Resident, read_resident
+from pipelab.runtime.resident import read_resident, rehearse_update
 from pipelab.runtime.settings import Settings
 from pipelab.runtime.stage import StageRunner, Task
 from pipelab.runtime.stop import Stop
+from pipelab.runtime.survey import Survey, survey_of
 from pipelab.runtime.threads import run_threads
 from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
 from pipelab.schedules.checker import require_sound
@@ -145,6 +147,30 @@ class Engine(Named):
                 report = alone.step(first(inputs), first(targets))
             mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
             return costs_of(report, next(x for x in self.peers.exchange(mine) if x is not None))
+
+    def survey(self, inputs: Any, targets: Any, updates: bool) -> Survey:
+        """What one micro-batch costs, of a table of one micro-batch: one pass. ``updates``: also what an update would.
+
+        No weight changes.
+        """
+        with self._working(), self._rehearsal(self.schedule) as alone:
+            report = alone.step(inputs, targets)
+            if not updates:
+                return survey_of(report, ())
+            found = [pair for part in self.peers.agree(self._survey_updates) for pair in part.items()]
+            return survey_of(report, [pair for _, pair in sorted(found)])
+
+    def _survey_updates(self) -> dict[int, tuple[Resident, float]]:
+        """What each stage here will hold in training, and what an update of it costs."""
+        found = {}
+        for (r, s), module in self._replicas.modules.items():
+            made = self._optimizers.get((r, s))
+            meter = make_meter(self.places[r], None)
+            if made is not None:
+                rehearse_update(made, meter)
+            cost = sum(reading.cost for reading in meter.readings())
+            found[s] = (read_resident([module], [made] if made is not None else [], planned=True), float(cost))
+        return found
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
@@ -407,7 +433,6 @@ class Engine(Named):
         training: bool,
     ) -> Iterator[Worker]:
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
         last = schedule.stages - 1
         for r in self.peers.own:
             allowed = self.settings.limits[r]
@@ -420,7 +445,7 @@ class Engine(Named):
                     self._memory[r],
                     ambient,
                     loss=self.settings.loss if s == last and ready.tasks is not None else None,
-                    recomputed={i for stage, i in recomputed if stage == s},
+                    recomputed={i for stage, i in schedule.recomputed if stage == s},
                     training=training,
                     key=(self.settings.seed, self.step_number),
                     first_sequences=starts,

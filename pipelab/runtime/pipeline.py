@@ -17,6 +17,7 @@ from pipelab.runtime.microbatches import LossTerms
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.settings import MemoryLimit, OptimizerFactory, Settings, require_one_of
+from pipelab.runtime.survey import Survey
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
@@ -164,6 +165,15 @@ class Pipeline:
         Costs with one forward, backward, message size and activation size per stage. Parameters do not change.
         """
         return self._engine.profile(inputs, targets, repeats)
+
+    def survey(self, inputs: Any, targets: Any, *, updates: bool = False) -> Survey:
+        """What one micro-batch costs, for a schedule that has but one: what a cost profile is made of.
+
+        Runs it through all stages and back; ``updates`` also times an update of a copy. No weight changes.
+        """
+        if self.schedule.microbatches != 1:
+            raise ConfigurationError(f"survey is for one micro-batch, the schedule has {self.schedule.microbatches}")
+        return self._engine.survey(inputs, targets, updates)
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """The proof: run the schedule on this batch, and the stages in one piece on the whole of it, and compare.

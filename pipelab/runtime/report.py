@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from pipelab.errors import PipelabError
-from pipelab.runtime.resident import DeviceMemory
+from pipelab.memory import DeviceMemory
 from pipelab.runtime.worker import Delivery, DeviceLog
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
@@ -66,11 +66,7 @@ class StepReport:
     @property
     def memory(self) -> tuple[DeviceMemory, ...]:
         """Bytes per device: weights, gradients, optimizer state (after the step), activations at their peak."""
-        residents = [log.resident for log in self.logs]
-        return tuple(
-            DeviceMemory(held.weights, held.gradients, held.optimizer, peak)
-            for held, peak in zip(residents, self.peak_activation_bytes, strict=True)
-        )
+        return tuple(DeviceMemory(log.resident, log.peak) for log in self.logs)
 
     @property
     def update_seconds(self) -> tuple[float, ...]:

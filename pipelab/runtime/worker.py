@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import torch
 
 from pipelab.errors import OutOfMemoryError, PipelabError, StageError
+from pipelab.memory import Resident
 from pipelab.quantities import format_bytes
 from pipelab.runtime.channels import Aborted
 from pipelab.runtime.clocks import Reading, SlotMeter
 from pipelab.runtime.memory import MemoryMeter, Sample, WallError
 from pipelab.runtime.payload import Payload
-from pipelab.runtime.resident import Resident
 from pipelab.runtime.stage import StageRunner, Task
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.dependencies import SlotGraph

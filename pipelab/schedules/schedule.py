@@ -89,6 +89,11 @@ class Schedule:
         """The ops that occur in the table."""
         return frozenset(action.op for _, _, action in self.actions())
 
+    @cached_property
+    def recomputed(self) -> frozenset[tuple[int, int]]:
+        """(stage, micro-batch) of what is recomputed: there is an R for it."""
+        return frozenset((action.stage, action.microbatch) for _, _, action in self.actions() if action.op == "R")
+
     @property
     def forward_only(self) -> bool:
         """Whether this is an evaluation schedule: forwards and nothing else."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 
-__all__ = ["CostModel", "Costs", "PerStage", "SlotCosts"]
+__all__ = ["CostModel", "Costs", "MemoryModel", "PerStage", "SlotCosts"]
 
 PerStage = float | Sequence[float]
 
@@ -40,6 +40,19 @@ class CostModel(Protocol):
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         """Bytes of the message that ``producer`` sends."""
+        ...
+
+
+@runtime_checkable
+class MemoryModel(CostModel, Protocol):
+    """Costs that also know what is held."""
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Activation bytes that a stage keeps of one micro-batch."""
+        ...
+
+    def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
+        """What it keeps instead where it recomputes."""
         ...
 
 

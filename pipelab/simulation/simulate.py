@@ -14,7 +14,7 @@ from pipelab.schedules.checker import check_schedule
 from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, routes
-from pipelab.simulation.costs import CostModel, Costs
+from pipelab.simulation.costs import CostModel, Costs, MemoryModel
 from pipelab.timeline import Holding, Message, Span, Timeline
 
 __all__ = ["simulate"]
@@ -114,12 +114,14 @@ def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[
     """Activation bytes over time where costs know them.
 
     A micro-batch is kept from its F to the last of its B or W; one that is recomputed only as its input until its R.
+    The gradient that a backward starts from is there while it runs.
     """
-    if not isinstance(costs, Costs) or costs.activation_bytes == 0:
+    if not isinstance(costs, MemoryModel) or (isinstance(costs, Costs) and costs.activation_bytes == 0):
         return ()
-    recomputed = {(action.stage, action.microbatch) for _, _, action in schedule.actions() if action.op == "R"}
+    recomputed = schedule.recomputed
     forward: dict[tuple[int, int, int], float] = {}
     kept_from: dict[tuple[int, int, int], float] = {}
+    changes: list[list[tuple[float, int, float]]] = [[] for _ in range(schedule.devices)]
     ends: dict[tuple[int, int, int], float] = {}
     for span in spans:
         for action in actions_of(span.slot):
@@ -131,7 +133,9 @@ def _holdings(schedule: Schedule, spans: list[Span], costs: CostModel) -> tuple[
                 kept_from[key] = span.start
             elif action.op in "BIW":
                 ends[key] = span.end
-    changes: list[list[tuple[float, int, float]]] = [[] for _ in range(schedule.devices)]
+            if action.op in "BI" and action.stage + 1 < schedule.stages:
+                gradient = costs.message_size(schedule, Action(action.stage + 1, "B", action.microbatch), "gradient")
+                changes[span.device] += [(span.start, 1, gradient), (span.end, 0, -gradient)]
     for key, start in kept_from.items():
         device, stage, i = key
         held = costs.held_bytes(schedule, Action(stage, "F", i))

@@ -33,6 +33,7 @@ from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.settings import Settings
+from pipelab.runtime.survey import Survey
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
@@ -90,6 +91,11 @@ class RemoteEngine(Named):
         """What one micro-batch of weight 1 costs, stage by stage."""
         costs: Costs = self._call("profile", inputs, targets, repeats)
         return costs
+
+    def survey(self, inputs: Any, targets: Any, updates: bool) -> Survey:
+        """What one micro-batch costs, of a table of one micro-batch."""
+        found: Survey = self._call("survey", inputs, targets, updates)
+        return found
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """The gradient error of a step on this batch."""

@@ -1,0 +1,62 @@
+"""What everything costs, as plain data: one micro-batch through all stages and back, one device at work at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelab.memory import Resident
+from pipelab.runtime.report import StepReport
+from pipelab.schedules.action import Action
+
+__all__ = ["StageSurvey", "Survey", "survey_of"]
+
+
+@dataclass(frozen=True)
+class StageSurvey:
+    """One stage, one micro-batch."""
+
+    seconds: dict[str, float]
+    """What each op took."""
+    kept: float
+    """Bytes that it keeps after its forward: activations, or only its input where it recomputes."""
+    sent: float
+    """Bytes of the message to the next stage; 0 from the last."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A micro-batch of ``sequences``."""
+
+    sequences: int
+    stages: tuple[StageSurvey, ...]
+    messages: tuple[tuple[float, float], ...]
+    """(bytes, seconds from the sending to its being used) of each message: its receiver was waiting for it."""
+    residents: tuple[Resident, ...] = ()
+    """What each stage holds with the gradients and the optimizer state that training adds; only if it was asked for."""
+    updates: tuple[float, ...] = ()
+    """Seconds of each stage's update; only if it was asked for."""
+
+
+def survey_of(report: StepReport, updates: Sequence[tuple[Resident, float]]) -> Survey:
+    """Read a survey off a step of one micro-batch."""
+    schedule = report.schedule
+    seconds: list[dict[str, float]] = [{} for _ in range(schedule.stages)]
+    kept, sent = ([0.0] * schedule.stages for _ in range(2))
+    for device, log in enumerate(report.logs):
+        held = 0
+        for slot, reading, sample in zip(schedule.programs[device], log.readings, log.samples, strict=True):
+            assert isinstance(slot, Action)
+            seconds[slot.stage][slot.op] = max(reading.cost, 0.0)
+            if slot.op == "F":
+                kept[slot.stage] = float(sample.after - held)
+            held = sample.after
+    messages = []
+    for log in report.logs:
+        for d in log.deliveries:
+            messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
+            if d.channel.kind == "activation":
+                sent[d.route.producer.stage] = float(d.size)
+    stages = tuple(StageSurvey(*stage) for stage in zip(seconds, kept, sent, strict=True))
+    residents, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
+    return Survey(report.batch, stages, tuple(messages), residents, times)

@@ -1,0 +1,28 @@
+"""Choosing m, v, schedule and recomputation under a memory limit, by prediction and by measurement."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+_HOMES = {
+    "pipelab.tuning.lines": ["Line", "fit_line"],
+    "pipelab.tuning.profile": ["CostProfile", "ProfileCosts", "StageProfile"],
+    "pipelab.tuning.measure": ["profile_costs"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from pipelab.tuning.lines import Line, fit_line
+    from pipelab.tuning.measure import profile_costs
+    from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pipelab.tuning' has no attribute '{name}'")

@@ -1,0 +1,161 @@
+"""Takes a cost profile: runs micro-batches of several sizes through the stages, one device at work at a time."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipelab.errors import ConfigurationError, StageError, whole_number
+from pipelab.runtime.devices import DeviceChoice
+from pipelab.runtime.microbatches import LossTerms, batch_size
+from pipelab.runtime.pipeline import Pipeline
+from pipelab.runtime.profile import first_sequences, one_pass
+from pipelab.runtime.settings import OptimizerFactory
+from pipelab.runtime.survey import Survey
+from pipelab.schedules.catalogue import round_robin
+from pipelab.schedules.schedule import Schedule
+from pipelab.tuning.lines import Line, fit_line
+from pipelab.tuning.profile import CostProfile, StageProfile
+
+__all__ = ["default_sizes", "profile_costs"]
+
+Model = nn.Module | Callable[[int], nn.Module]
+
+
+def default_sizes(batch: int) -> tuple[int, ...]:
+    """1, 2, 4, 8, ... sequences, up to half of the batch: larger ones lie on the same line, and take long."""
+    sizes = [1]
+    while sizes[-1] * 4 <= batch:
+        sizes.append(sizes[-1] * 2)
+    return tuple(sizes) if len(sizes) > 1 else (1, min(2, batch))
+
+
+def profile_costs(
+    model: Model,
+    inputs: Any,
+    targets: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor],
+    devices: int = 4,
+    chunks: Sequence[int] = (1, 2),
+    sizes: Sequence[int] | None = None,
+    optimizer: OptimizerFactory | None = None,
+    launch: str = "threads",
+    device: DeviceChoice = None,
+    loss_terms: LossTerms | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> CostProfile:
+    """Measure what the stages of ``model`` cost, cut into p * v stages for each v of ``chunks``.
+
+    For each of ``sizes`` (numbers of sequences, taken from the front of ``inputs`` and ``targets``; default: powers of
+    two up to half of them) a micro-batch goes through all stages and back, ``repeats`` times after a warm-up, sizes in
+    turn so that a slow minute hits all of them; once keeping activations, once recomputing them. Lines are fitted to
+    the medians. No weight changes. With ``optimizer``, its state and its time are found on a copy. The rest as for
+    ``Pipeline``. Raises ConfigurationError if the model cannot run on this device.
+    """
+    devices, repeats = whole_number("devices", "p", devices), whole_number("repeats", "", repeats)
+    length = batch_size(inputs, targets)
+    sizes = default_sizes(length) if sizes is None else tuple(sizes)
+    wrong = [size for size in sizes if not 1 <= size <= length]
+    if wrong or len(set(sizes)) < 2:
+        raise ConfigurationError(
+            f"sizes must be two or more different numbers of sequences from 1 to {length}, got {tuple(sizes)}; try "
+            f"{default_sizes(max(length, 2))}"
+        )
+    settings: dict[str, Any] = {"loss": loss, "launch": launch, "device": device, "loss_terms": loss_terms}
+    settings["seed"] = seed
+    chunks = sorted({whole_number("chunks", "v", v) for v in chunks})
+    stages: dict[int, tuple[StageProfile, ...]] = {}
+    messages: list[tuple[float, float]] = []
+    total = len(chunks) * 2 * (repeats + 1) * len(sizes)
+    bar = tqdm(total=total, desc="profile", unit="pass", disable=not progress, leave=False)
+    places: set[str] = set()
+    with bar:
+        for v in chunks:
+            plain = one_pass(_empty(devices, v))
+            found: list[list[Survey]] = []
+            for table, factory in ((plain, optimizer), (plain.with_recompute(), None)):
+                try:
+                    with Pipeline(model, table, optimizer=factory, **settings) as pipeline:
+                        places |= set(map(str, pipeline.torch_devices))
+                        found.append(list(_passes(pipeline, inputs, targets, sizes, repeats, bar)))
+                except StageError as error:
+                    raise ConfigurationError(f"the model cannot be profiled on this device: {error}") from error
+                except (torch.OutOfMemoryError, NotImplementedError) as error:
+                    raise ConfigurationError(f"the model cannot be profiled on this device: {error}") from error
+            stages[devices * v] = tuple(_stage(s, *found) for s in range(devices * v))
+            messages += [message for survey in found[0] for message in survey.messages]
+    tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
+    whole_numbers = not (tensors.is_floating_point() or tensors.is_complex())
+    tokens = int(tensors.shape[1]) if whole_numbers and tensors.dim() == 2 else None
+    about = {
+        "devices": sorted(places),
+        "launch": launch,
+        "torch": torch.__version__,
+        "machine": _machine(sorted(places)),
+        "sizes": list(sizes),
+    }
+    return CostProfile(devices, stages, _link(messages), tokens, about)
+
+
+def _empty(devices: int, chunks: int) -> Schedule:
+    return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
+
+
+def _passes(
+    pipeline: Pipeline, inputs: Any, targets: Any, sizes: Sequence[int], repeats: int, bar: Any
+) -> Iterator[Survey]:
+    """Each size in turn, again and again, forth and back; the first round warms up, the last pass knows of updates."""
+    rounds = [tuple(sizes) if number % 2 else tuple(reversed(sizes)) for number in range(repeats + 1)]
+    order = [size for once in rounds for size in once]
+    for number, size in enumerate(order, 1):
+        part = first_sequences(inputs, size), first_sequences(targets, size)
+        survey = pipeline.survey(*part, updates=number == len(order))
+        bar.update()
+        if number > len(sizes):
+            yield survey
+
+
+def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey]) -> StageProfile:
+    def line(surveys: Sequence[Survey], read: Callable[[Any], float]) -> Line:
+        by_size: dict[int, list[float]] = {}
+        for survey in surveys:
+            by_size.setdefault(survey.sequences, []).append(read(survey.stages[s]))
+        return fit_line((size, median(values)) for size, values in sorted(by_size.items()))
+
+    return StageProfile(
+        forward=line(kept, lambda stage: stage.seconds["F"]),
+        backward=line(kept, lambda stage: stage.seconds["B"]),
+        bare_forward=line(recomputed, lambda stage: stage.seconds["F"]),
+        recompute=line(recomputed, lambda stage: stage.seconds["R"]),
+        kept=line(kept, lambda stage: stage.kept),
+        kept_input=line(recomputed, lambda stage: stage.kept),
+        sent=line(kept, lambda stage: stage.sent),
+        resident=kept[-1].residents[s],
+        update=kept[-1].updates[s],
+    )
+
+
+def _link(messages: Sequence[tuple[float, float]]) -> Line:
+    """Seconds against bytes, from the median at each size."""
+    by_size: dict[float, list[float]] = {}
+    for size, seconds in messages:
+        by_size.setdefault(size, []).append(seconds)
+    points = [(size, median(values)) for size, values in sorted(by_size.items())]
+    if len(points) < 2:
+        return Line(points[0][1], 0.0, 0.0, tuple(points)) if points else Line(0.0, 0.0)
+    return fit_line(points)
+
+
+def _machine(places: Sequence[str]) -> str:
+    if any(place.startswith("cuda") for place in places):
+        return torch.cuda.get_device_name()
+    return f"{platform.system()} {platform.machine()}"

@@ -1,0 +1,259 @@
+"""A cost profile: what each stage costs for a micro-batch of b sequences, as lines. It can be saved and sent round.
+
+From it ``simulate`` predicts any schedule, m, v and recomputation, with micro-batches of any size, without a model and
+without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.memory import DeviceMemory, Resident
+from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.simulate import simulate
+from pipelab.timeline import Timeline
+from pipelab.tuning.lines import Line, fit_line
+
+__all__ = ["CostProfile", "ProfileCosts", "StageProfile"]
+
+FORMAT = "pipelab cost profile 1"
+
+
+@dataclass(frozen=True)
+class StageProfile:
+    """One stage, by the number of sequences b in a micro-batch: seconds of each op, and bytes."""
+
+    forward: Line
+    """F that keeps what its backward needs."""
+    backward: Line
+    bare_forward: Line
+    """F that keeps only its input, because it is recomputed."""
+    recompute: Line
+    kept: Line
+    """Bytes of activations, from F (or R) to B."""
+    kept_input: Line
+    """Bytes kept from F to R where it is recomputed."""
+    sent: Line
+    """Bytes of the message to the next stage; the gradient that comes back weighs the same."""
+    resident: Resident
+    update: float
+    """Seconds of the optimizer's update."""
+
+
+@dataclass(frozen=True)
+class CostProfile:
+    """What a model's stages cost on one kind of device. Times in seconds, sizes in bytes, b in sequences.
+
+    ``stages[n]`` are the n stages of the model cut into n, for every n = p * v that was profiled. ``link`` is the time
+    of a message against its bytes. ``tokens``: of one sequence, where that is known. ``about`` says where it is from.
+    """
+
+    devices: int
+    stages: Mapping[int, tuple[StageProfile, ...]]
+    link: Line
+    tokens: int | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    # ---- predictions ---------------------------------------------------------------------------------------------
+
+    def costs(
+        self, batch: int, *, latency: float = 0.0, bandwidth: float = math.inf, link: bool = False
+    ) -> ProfileCosts:
+        """Costs for ``simulate`` at a batch of ``batch`` sequences.
+
+        Messages take no time unless ``latency`` (seconds) and ``bandwidth`` (bytes per second) model a link, or
+        ``link`` asks for the measured one, as the wall clock shows it.
+        """
+        if link:
+            latency = latency + self.link.alpha
+            bandwidth = 1 / (self.link.beta + 1 / bandwidth) if self.link.beta or bandwidth < math.inf else math.inf
+        return ProfileCosts(self, whole_number("batch", "B", batch), latency, bandwidth)
+
+    def predict(self, schedule: Schedule, batch: int, **link: Any) -> Timeline:
+        """When each slot of ``schedule`` would run, and what is held; ``link`` as for :meth:`costs`."""
+        return simulate(schedule, self.costs(batch, **link), batch=batch)
+
+    def resident(self, schedule: Schedule) -> tuple[Resident, ...]:
+        """Weights, gradients and optimizer state of each device."""
+        stages = self.cut(schedule.stages)
+        return tuple(
+            sum((stages[s].resident for s in schedule.stages_on(r)), Resident()) for r in range(schedule.devices)
+        )
+
+    def memory(self, timeline: Timeline) -> tuple[DeviceMemory, ...]:
+        """Bytes of each device in a step that was predicted with this profile."""
+        held = zip(self.resident(timeline.schedule), timeline.peak_bytes, strict=True)
+        return tuple(DeviceMemory(resident, round(peak)) for resident, peak in held)
+
+    def update_seconds(self, schedule: Schedule) -> float:
+        """What the slowest device's optimizer takes at the flush."""
+        stages = self.cut(schedule.stages)
+        return max(sum(stages[s].update for s in schedule.stages_on(r)) for r in range(schedule.devices))
+
+    # ---- the line of the textbook --------------------------------------------------------------------------------
+
+    def line(self, stages: int | None = None) -> Line:
+        """t(b) = alpha + beta * b of a forward and a backward on one device: its full share, the mean of all devices.
+
+        ``stages``: of the model cut into that many (default: as few as were profiled).
+        """
+        cut = self.cut(min(self.stages) if stages is None else stages)
+        whole = cut[0].forward + cut[0].backward
+        for stage in cut[1:]:
+            whole = whole + stage.forward + stage.backward
+        points = [(b, t / self.devices) for b, t in whole.points]
+        return fit_line(points) if points else Line(whole.alpha / self.devices, whole.beta / self.devices)
+
+    def best_microbatches(self, batch: int) -> float:
+        """m* = sqrt((p - 1) * beta * B / alpha), where (m + p - 1) * t(B / m) is least; infinite where alpha is 0.
+
+        It is the best m of GPipe and 1F1B on balanced stages, with messages that take no time.
+        """
+        line = self.line()
+        if line.alpha <= 0:
+            return math.inf
+        return math.sqrt((self.devices - 1) * line.beta * batch / line.alpha)
+
+    def cut(self, stages: int) -> tuple[StageProfile, ...]:
+        """The model cut into ``stages``. Raises ConfigurationError if it was not profiled so."""
+        if stages not in self.stages:
+            known = ", ".join(map(str, sorted(self.stages)))
+            raise ConfigurationError(
+                f"this profile has the model cut into {known} stages (p = {self.devices}), not into {stages}; take one "
+                f"with devices=p and chunks=v for which p * v = {stages}"
+            )
+        return self.stages[stages]
+
+    # ---- saved and sent round ------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        table = {str(n): [asdict(stage) for stage in cut] for n, cut in sorted(self.stages.items())}
+        told = {"format": FORMAT, "about": dict(self.about), "devices": self.devices, "tokens": self.tokens}
+        Path(path).write_text(json.dumps(told | {"link": asdict(self.link), "stages": table}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> CostProfile:
+        """Read what ``save`` wrote. Raises ConfigurationError if it is something else."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read as a cost profile: {error}") from None
+        return cls._read(text, str(path))
+
+    @classmethod
+    def shipped(cls, name: str = "worked_example") -> CostProfile:
+        """A frozen profile that comes with pipelab: what graded exercises use, the same on every machine."""
+        found = resources.files("pipelab.tuning") / "profiles" / f"{name}.json"
+        if not found.is_file():
+            known = sorted(entry.name.removesuffix(".json") for entry in found.parent.iterdir())  # type: ignore[attr-defined]
+            raise ConfigurationError(f"there is no shipped profile '{name}'; there is {', '.join(known)}")
+        return cls._read(found.read_text(encoding="utf-8"), name)
+
+    @classmethod
+    def _read(cls, text: str, name: str) -> CostProfile:
+        try:
+            told = json.loads(text)
+            if told["format"] != FORMAT:
+                raise ConfigurationError(f"{name} has format {told['format']!r}, this pipelab reads {FORMAT!r}")
+            stages = {int(n): tuple(map(_stage, cut)) for n, cut in told["stages"].items()}
+            if not stages or any(len(cut) != n for n, cut in stages.items()):
+                raise ValueError("stages are missing")
+            return cls(int(told["devices"]), stages, _line(told["link"]), told["tokens"], told["about"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigurationError(
+                f"{name} is no cost profile, or a damaged one ({reason}); make one with pipelab tune --save-profile"
+            ) from None
+
+    def scaled(self, *, alpha: float = 1.0, beta: float = 1.0) -> CostProfile:
+        """The same model on another device: what is paid per action, and per sequence, multiplied."""
+
+        def times(line: Line) -> Line:
+            return Line(line.alpha * alpha, line.beta * beta)
+
+        def one(stage: StageProfile) -> StageProfile:
+            return replace(
+                stage,
+                forward=times(stage.forward),
+                backward=times(stage.backward),
+                bare_forward=times(stage.bare_forward),
+                recompute=times(stage.recompute),
+            )
+
+        stages = {n: tuple(map(one, cut)) for n, cut in self.stages.items()}
+        return replace(self, stages=stages, about={**self.about, "scaled": {"alpha": alpha, "beta": beta}})
+
+
+@dataclass(frozen=True)
+class ProfileCosts:
+    """A profile at one batch size, as ``simulate`` asks for costs. Times in seconds."""
+
+    profile: CostProfile
+    batch: int
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    unit: str = "s"
+
+    def __post_init__(self) -> None:
+        if not (self.latency >= 0 and math.isfinite(self.latency)):
+            raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
+        if not self.bandwidth > 0:
+            raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
+
+    def sequences(self, schedule: Schedule, microbatch: int) -> float:
+        """b: how many sequences the micro-batch holds."""
+        return schedule.weights[microbatch] * self.batch / sum(schedule.weights)
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        """How long one slot runs: the sum of its actions."""
+        return sum(self.action_cost(schedule, action) for action in actions_of(schedule.programs[device][position]))
+
+    def action_cost(self, schedule: Schedule, action: Action) -> float:
+        """alpha + beta * b of one action; half a backward for each of I and W."""
+        stage = self.profile.cut(schedule.stages)[action.stage]
+        if action.op == "U":
+            return stage.update
+        bare = (action.stage, action.microbatch) in schedule.recomputed
+        lines = {"F": stage.bare_forward if bare else stage.forward, "R": stage.recompute, "B": stage.backward}
+        b = self.sequences(schedule, action.microbatch)
+        return lines[action.op](b) if action.op in lines else stage.backward(b) / 2
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        """Bytes: of the activations that a stage hands on, or of their gradients."""
+        stage = producer.stage if kind == "activation" else producer.stage - 1
+        return self.profile.cut(schedule.stages)[stage].sent(self.sequences(schedule, producer.microbatch))
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Activation bytes that a stage keeps of one micro-batch."""
+        stage = self.profile.cut(schedule.stages)[action.stage]
+        return stage.kept(self.sequences(schedule, action.microbatch))
+
+    def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Bytes of its input, which it keeps instead where it recomputes."""
+        stage = self.profile.cut(schedule.stages)[action.stage]
+        return stage.kept_input(self.sequences(schedule, action.microbatch))
+
+
+def _line(told: Mapping[str, Any]) -> Line:
+    points = tuple((float(x), float(y)) for x, y in told.get("points", ()))
+    alpha, beta = float(told["alpha"]), float(told["beta"])
+    if not all(math.isfinite(x) and x >= 0 for x in (alpha, beta)):
+        raise ValueError(f"a line of {alpha} + {beta} * b")
+    return Line(alpha, beta, float(told.get("error", 0.0)), points)
+
+
+def _stage(told: Mapping[str, Any]) -> StageProfile:
+    lines: Sequence[str] = ("forward", "backward", "bare_forward", "recompute", "kept", "kept_input", "sent")
+    resident = Resident(**{name: int(size) for name, size in told["resident"].items()})
+    return StageProfile(**{name: _line(told[name]) for name in lines}, resident=resident, update=float(told["update"]))
