@@ -67,7 +67,8 @@ def main() -> None:
         off_bytes.append(worst[0] / worst[1] - 1)
         tqdm.write(
             f"{name + ' R' * recompute:14} {m:3}        {times[0] * 1e3:7.1f} ms  {times[1] * 1e3:7.1f} ms  "
-            f"{off_time[-1]:+5.1%}              {worst[0] / 1e6:11.1f} MB  {worst[1] / 1e6:5.1f} MB  {off_bytes[-1]:+5.1%}"
+            f"{off_time[-1]:+5.1%}              {worst[0] / 1e6:11.1f} MB  {worst[1] / 1e6:5.1f} MB  "
+            f"{off_bytes[-1]:+5.1%}"
         )
     print(f"\nstep time: median error {median(map(abs, off_time)):.1%}, worst {max(map(abs, off_time)):.1%}")
     print(f"peak activation bytes, the device furthest off: worst {max(map(abs, off_bytes)):.1%}")

@@ -34,6 +34,7 @@ _HOMES = {
     "pipelab.simulation": ["Costs", "simulate"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.trial": ["Trial", "try_schedule"],
+    "pipelab.tuning": ["CostProfile", "check_configuration", "profile_costs", "shortlist", "tune"],
     "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from pipelab.simulation import Costs, simulate
     from pipelab.timeline import Timeline, compare
     from pipelab.trial import Trial, try_schedule
+    from pipelab.tuning import CostProfile, check_configuration, profile_costs, shortlist, tune
     from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
 
 

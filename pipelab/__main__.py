@@ -24,6 +24,7 @@ examples:
   pipelab run 1f1b -p 4 -m 4 --plot run.png     really run the 48-layer model, prove its gradients, draw what happened
   pipelab run mine.csv                          run a schedule of your own, one CSV row of actions per device
   pipelab check mine.csv                        say everything that is wrong with it
+  pipelab tune --memory-limit 60MB              which schedule and m are fastest within it: predicted, then measured
   pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next
   pipelab doctor                                what this machine has, and what the course does on it
 
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps to measure; the median of all but the first counts (default 11)",
     )
+    run.add_argument("--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB: stop where it is crossed")
     run.add_argument(
         "--no-verify",
         dest="verify",
@@ -164,8 +166,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_grade(commands: Any) -> None:
-    from pipelab.commands import grade
+    from pipelab.commands import grade, tune
 
+    tune.add_arguments(_command(commands, "tune", tune.run, "find the schedule and m that train fastest within memory"))
     grade.add_arguments(_command(commands, "grade", grade.run, "grade notebooks: points per exercise, and why"))
 
 
@@ -286,6 +289,7 @@ def _run(options: argparse.Namespace) -> int:
         "device",
         "clock",
         "verify",
+        "memory_limit",
     )
     link = {"launch": options.launch, "latency": options.latency, "bandwidth": options.bandwidth}
     setting = Setting(**{name: getattr(options, name) for name in names}, **link)

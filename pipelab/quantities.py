@@ -1,12 +1,13 @@
-"""Bytes and times as people write them."""
+"""Bytes, times and tables as people write them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["format_bytes", "format_time", "parse_bytes"]
+__all__ = ["format_bytes", "format_time", "parse_bytes", "render_table"]
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -46,3 +47,15 @@ def parse_bytes(text: str | float, name: str = "a number of bytes") -> float:
     if not found or not 0 < value < float("inf"):
         raise ConfigurationError(f"{name} must be positive bytes, such as 150MB, 1.5GB or 80GiB; got {text!r}")
     return value
+
+
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned, the first to the left, the others to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def draw(line: Sequence[str]) -> str:
+        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([draw(lines[0]), "  ".join("-" * width for width in widths), *map(draw, lines[1:])])

@@ -42,6 +42,7 @@ class Setting:
     latency: float = 0.0
     bandwidth: float = math.inf
     verify: bool = True
+    memory_limit: str | None = None
 
     def model(self) -> TransformerLM:
         """The unsplit model."""
@@ -146,6 +147,7 @@ def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *,
         bandwidth=setting.bandwidth,
         seed=setting.seed,
         window=max(setting.steps, 1),
+        memory_limit=setting.memory_limit,
     ) as pipeline:
         costs = _prediction_costs(pipeline, prepared)
         predicted = simulate(schedule, costs, batch=setting.batch)

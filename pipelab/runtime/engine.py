@@ -165,11 +165,8 @@ class Engine(Named):
         found = {}
         for (r, s), module in self._replicas.modules.items():
             made = self._optimizers.get((r, s))
-            meter = make_meter(self.places[r], None)
-            if made is not None:
-                rehearse_update(made, meter)
-            cost = sum(reading.cost for reading in meter.readings())
-            found[s] = (read_resident([module], [made] if made is not None else [], planned=True), float(cost))
+            cost = 0.0 if made is None else rehearse_update(made, make_meter(self.places[r], None))
+            found[s] = (read_resident([module], [] if made is None else [made], planned=True), cost)
         return found
 
     def verify(self, inputs: Any, targets: Any) -> float:

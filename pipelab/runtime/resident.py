@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +31,17 @@ def read_resident(modules: Iterable[nn.Module], optimizers: Optimizers, *, plann
     return Resident(weights, gradients, state)
 
 
-def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter) -> None:
-    """Time an update of a copy of ``optimizer``, parameters and all; nothing of its own is touched."""
+def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter, times: int = 5) -> float:
+    """Seconds of an update (the median of ``times``) of a copy of ``optimizer``, parameters and all."""
     made = _copied(optimizer, None)
     made.step()  # makes its state
-    meter.begin()
-    try:
-        made.step()
-    finally:
-        meter.end()
+    for _ in range(times):
+        meter.begin()
+        try:
+            made.step()
+        finally:
+            meter.end()
+    return float(median(reading.cost for reading in meter.readings()))
 
 
 def _planned_state(optimizer: torch.optim.Optimizer) -> int:

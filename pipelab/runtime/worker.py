@@ -205,11 +205,14 @@ class Worker:
         needed, allowed = self.resident.total + wall.held, int(self.allowed)
         others = [runner.kept for runner in self.runners.values()]
         flight = len(set().union(*others) - {action.microbatch})
+        sizes = format_bytes(needed), format_bytes(allowed)
+        if sizes[0] == sizes[1]:
+            sizes = f"{needed:,} B", f"{allowed:,} B"
         error = OutOfMemoryError(
-            f"out of memory on device {self.device} in {what}{action}: {format_bytes(needed)} needed, "
-            f"{format_bytes(allowed)} allowed. It holds {self.resident}, and activations of {flight} other "
-            f"micro-batch(es): with this one {format_bytes(wall.held)} so far{self._allocator()}. Less is held with "
-            "fewer micro-batches in flight (1f1b), smaller ones, or recomputation"
+            f"out of memory on device {self.device} in {what}{action}: {sizes[0]} needed, {sizes[1]} allowed. It holds "
+            f"{self.resident}, and activations of {flight} other micro-batch(es): with this one "
+            f"{format_bytes(wall.held)} so far{self._allocator()}. Less is held with fewer micro-batches in flight "
+            "(1f1b), smaller ones, or recomputation"
         )
         error.device, error.stage, error.action = self.device, action.stage, str(action)
         error.microbatch, error.needed, error.allowed = action.microbatch, needed, allowed

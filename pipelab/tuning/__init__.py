@@ -9,15 +9,23 @@ _HOMES = {
     "pipelab.tuning.lines": ["Line", "fit_line"],
     "pipelab.tuning.profile": ["CostProfile", "ProfileCosts", "StageProfile"],
     "pipelab.tuning.measure": ["profile_costs"],
+    "pipelab.tuning.advice": ["check_configuration"],
+    "pipelab.tuning.candidates": ["Candidate", "Forecast"],
+    "pipelab.tuning.result": ["Measurement", "Tuning"],
+    "pipelab.tuning.tuner": ["shortlist", "tune"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [*_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from pipelab.tuning.advice import check_configuration
+    from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.lines import Line, fit_line
     from pipelab.tuning.measure import profile_costs
     from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile
+    from pipelab.tuning.result import Measurement, Tuning
+    from pipelab.tuning.tuner import shortlist, tune
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, StageError, whole_number
+from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.devices import DeviceChoice
 from pipelab.runtime.microbatches import LossTerms, batch_size
 from pipelab.runtime.pipeline import Pipeline
@@ -20,10 +23,11 @@ from pipelab.runtime.settings import OptimizerFactory
 from pipelab.runtime.survey import Survey
 from pipelab.schedules.catalogue import round_robin
 from pipelab.schedules.schedule import Schedule
+from pipelab.tuning.candidates import Candidate
 from pipelab.tuning.lines import Line, fit_line
 from pipelab.tuning.profile import CostProfile, StageProfile
 
-__all__ = ["default_sizes", "profile_costs"]
+__all__ = ["Runner", "default_sizes", "profile_costs"]
 
 Model = nn.Module | Callable[[int], nn.Module]
 
@@ -159,3 +163,78 @@ def _machine(places: Sequence[str]) -> str:
     if any(place.startswith("cuda") for place in places):
         return torch.cuda.get_device_name()
     return f"{platform.system()} {platform.machine()}"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs candidates on one model and batch, without updates."""
+
+    model: Model
+    inputs: Any
+    targets: Any
+    loss: Callable[[Any, Any], Tensor]
+    devices: int
+    launch: str
+    clock: str
+    device: DeviceChoice
+    loss_terms: LossTerms | None
+    seed: int
+    latency: float
+    bandwidth: float
+
+    def cuts(self, chunks: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+        """(the v for which the model can be cut into p * v stages, why it cannot for the others)."""
+        good, bad = [], {}
+        for v in sorted({whole_number("chunks", "v", v) for v in chunks}):
+            try:
+                if v > 1 and not isinstance(self.model, nn.Module):
+                    raise ConfigurationError("build_stage(s) builds one number of stages; pass the model for others")
+                make_stages(self.model, _empty(self.devices, v), None, ())
+                good.append(v)
+            except ConfigurationError as error:
+                if v == 1:
+                    raise
+                bad[v] = str(error)
+        return good, bad
+
+    def run(
+        self, candidate: Candidate, limits: Sequence[float] | None, steps: int, done: Callable[[], Any]
+    ) -> tuple[float, tuple[int, ...]]:
+        """(makespan, peak activation bytes per device) of the medians of ``steps`` steps, after one that warms up."""
+        with Pipeline(
+            self.model,
+            candidate.build(self.devices),
+            loss=self.loss,
+            launch=self.launch,
+            clock=self.clock,
+            device=self.device,
+            loss_terms=self.loss_terms,
+            seed=self.seed,
+            latency=self.latency,
+            bandwidth=self.bandwidth,
+            memory_limit=limits,
+            window=steps,
+        ) as pipeline:
+            spans = []
+            for _ in range(steps + 1):
+                report = pipeline.step(self.inputs, self.targets)
+                spans.append(report.timeline.makespan if self.clock == "wall" else 0.0)
+                done()
+        makespan = median(spans[1:]) if self.clock == "wall" else report.timeline.makespan
+        return makespan, report.peak_activation_bytes
+
+    @contextmanager
+    def gradients_kept(self) -> Iterator[None]:
+        """Gradients and buffers are afterwards as they were before."""
+        if not isinstance(self.model, nn.Module):
+            yield
+            return
+        grads = [(parameter, parameter.grad) for parameter in self.model.parameters()]
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            yield
+        finally:
+            for parameter, grad in grads:
+                parameter.grad = grad
+            for buffer, before in buffers:
+                buffer.copy_(before)

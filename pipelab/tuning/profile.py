@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory, Resident
+from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.simulate import simulate
@@ -48,7 +49,7 @@ class StageProfile:
     """Seconds of the optimizer's update."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CostProfile:
     """What a model's stages cost on one kind of device. Times in seconds, sizes in bytes, b in sequences.
 
@@ -61,6 +62,13 @@ class CostProfile:
     link: Line
     tokens: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        line, cuts = self.line(), " and ".join(map(str, sorted(self.stages)))
+        return (
+            f"CostProfile(p = {self.devices}, cut into {cuts} stages: t(b) = {format_time(line.alpha, 's')} + "
+            f"{format_time(line.beta, 's')} * b per device, forward and backward, within {line.error:.0%})"
+        )
 
     # ---- predictions ---------------------------------------------------------------------------------------------
 

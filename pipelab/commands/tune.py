@@ -1,0 +1,247 @@
+"""``pipelab tune``: which schedule, and how many micro-batches."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelab.errors import ConfigurationError
+from pipelab.quantities import parse_bytes
+from pipelab.tuning import CostProfile, shortlist
+from pipelab.tuning.result import Tuning
+
+__all__ = ["add_arguments", "run"]
+
+ABOUT = """
+how it works:
+  1. profile   micro-batches of a few sizes run through all stages: time t(b) = alpha + beta * b per action, bytes kept
+  2. predict   every candidate, schedule x m x v x recomputation, is simulated from the profile; those that need more
+               than --memory-limit on some device are left out. m: micro-batches that the batch is cut into. v: stages
+               per device ("virtual stages"; interleaved only). + R: activations are recomputed in the backward
+               (activation checkpointing) in place of being kept
+  3. measure   the best few are run, in turns; the fastest is the sweet spot. Those that the measurement cannot tell
+               apart are said, and of them the one that needs least memory is taken
+  Beside it stand m = 4p, where practitioners start, and m* = sqrt((p - 1) * beta * B / alpha), the best m of gpipe and
+  1f1b where stages are balanced and messages free. Times are those of a device of its own for each stage (the device
+  clock) unless each has its own GPU: then the wall clock is read.
+
+Weights never change. The model is the course's 48-layer transformer, or yours:
+
+  # mine.py
+  def make():                                   # called without arguments
+      return model, inputs, targets, loss       # nn.Sequential or a module with pipeline_sections(); one whole batch
+
+examples:
+  pipelab tune                                  the worked example: 4 devices, a batch of 64 sequences
+  pipelab tune --memory-limit 60MB --plot m.png throughput and memory against m, with the wall drawn in
+  pipelab tune --model mine.py:make -p 8 --memory-limit 80GiB --launch processes
+  pipelab tune --schedules 1f1b -m 4 8 16 32    these only
+  pipelab tune --save-profile here.json         then, anywhere, without a GPU and without the model:
+  pipelab tune --profile here.json --measure 0 --batch 256 --latency 2e-5
+"""
+
+OPTIMIZERS = ("adamw", "sgd", "none")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = ABOUT
+    parser.add_argument("-p", "--devices", type=int, metavar="P", help="devices (default 4, or the profile's)")
+    parser.add_argument("--batch", type=int, metavar="N", help="sequences in the batch (default 64, or your model's)")
+    parser.add_argument(
+        "--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB or 80GiB (default: none)"
+    )
+    parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="your model: see below")
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="adamw", help="whose state and update to count (default adamw)"
+    )
+    what = parser.add_argument_group("candidates")
+    what.add_argument("--schedules", nargs="+", metavar="NAME", help="default: naive gpipe 1f1b interleaved")
+    what.add_argument(
+        "-m",
+        "--microbatches",
+        type=int,
+        nargs="+",
+        metavar="M",
+        help="micro-batches in a batch (default: multiples of p, powers of 2, near m*)",
+    )
+    what.add_argument(
+        "-v", "--chunks", type=int, nargs="+", metavar="V", help="chunks per device, interleaved (default 2)"
+    )
+    what.add_argument(
+        "--recompute",
+        choices=["both", "yes", "no"],
+        default="both",
+        help="recompute activations in the backward (default: try both)",
+    )
+    how = parser.add_argument_group("measuring")
+    how.add_argument("--measure", type=int, metavar="K", help="run the K best (default 4; 0: predict only)")
+    how.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds in which they take turns (default 3)")
+    how.add_argument("--steps", type=int, default=3, metavar="N", help="steps of each in a round (default 3)")
+    how.add_argument(
+        "--launch", choices=["threads", "processes"], default="threads", help="as for run (default threads)"
+    )
+    how.add_argument(
+        "--clock", choices=["device", "wall"], help="default: wall where each device has its own GPU, else device"
+    )
+    how.add_argument(
+        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what there is"
+    )
+    how.add_argument("--profile", type=Path, metavar="FILE", help="a saved cost profile, in place of taking one")
+    how.add_argument("--save-profile", type=Path, metavar="FILE", help="keep the profile for later, or for elsewhere")
+    link = parser.add_argument_group("a modelled link, on top of what is measured")
+    link.add_argument("--latency", type=float, default=0.0, metavar="T", help="of each message in seconds (default 0)")
+    link.add_argument(
+        "--bandwidth", type=float, default=float("inf"), metavar="X", help="bytes per second (default: no limit)"
+    )
+    model = parser.add_argument_group("the built-in model")
+    for name, default, text in (
+        ("layers", 48, "transformer layers"),
+        ("width", 64, "width of a layer"),
+        ("heads", 4, "attention heads"),
+        ("tokens", 32, "tokens in a sequence"),
+        ("seed", 0, "of weights and text"),
+    ):
+        model.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default {default})")
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", metavar="FILE", help="write everything as JSON; - for standard output")
+    out.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw throughput and memory against m (.png, .svg, .pdf)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tune and show."""
+    from pipelab.runtime.processes.join import world
+
+    if world() is not None:
+        raise ConfigurationError(
+            "tune starts its devices itself; run it without torchrun (--launch processes has one process per device). "
+            "For several nodes: --save-profile on one, then --profile with their --latency and --bandwidth"
+        )
+    for path in (options.plot, options.save_profile, None if options.json in (None, "-") else Path(options.json)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigurationError(f"{path}: there is no folder {path.parent}")
+    if options.plot is not None and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigurationError(f"pictures are saved as .png, .svg or .pdf, not as '{options.plot.suffix}'")
+    if options.memory_limit is not None:
+        parse_bytes(options.memory_limit, "--memory-limit")
+    profile = None if options.profile is None else CostProfile.load(options.profile)
+    tuning = _tune(options, profile)
+    if options.save_profile is not None:
+        tuning.profile.save(options.save_profile)
+    if options.json == "-":
+        print(json.dumps(tuning.to_json(), indent=2, allow_nan=False))
+    else:
+        print(f"{_headline(options, tuning)}\n{tuning.report()}")
+        if options.json:
+            Path(options.json).write_text(json.dumps(tuning.to_json(), indent=2, allow_nan=False) + "\n")
+    if options.plot is not None:
+        tuning.plot().save(options.plot)
+    return 0
+
+
+def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
+    kinds: dict[str, Any] = {
+        "microbatches": options.microbatches,
+        "recompute": {"both": (False, True), "yes": (True,), "no": (False,)}[options.recompute],
+        "memory_limit": options.memory_limit,
+        "latency": options.latency,
+        "bandwidth": options.bandwidth,
+    }
+    if options.schedules:
+        kinds["schedules"] = [name.lower() for name in options.schedules]
+    if profile is not None and options.measure in (None, 0):
+        if options.devices not in (None, profile.devices):
+            raise ConfigurationError(f"the profile is of p = {profile.devices} devices; leave -p out")
+        cuts = [n // profile.devices for n in sorted(profile.stages) if n > profile.devices]
+        chunks = options.chunks or cuts
+        if not chunks and not options.schedules:
+            kinds["schedules"] = ["naive", "gpipe", "1f1b"]
+        return shortlist(profile, options.batch or 64, chunks=chunks, progress=True, **kinds)
+    from pipelab.tuning import tune
+
+    model, inputs, targets, loss = _model(options)
+    return tune(
+        model,
+        inputs,
+        targets,
+        loss=loss,
+        devices=options.devices or (profile.devices if profile is not None else 4),
+        chunks=options.chunks or (2,),
+        optimizer=_optimizer(options.optimizer),
+        launch=options.launch,
+        clock=options.clock,
+        device=options.device,
+        seed=options.seed,
+        profile=profile,
+        measure=4 if options.measure is None else options.measure,
+        rounds=options.rounds,
+        steps=options.steps,
+        **kinds,
+    )
+
+
+def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """(model, inputs, targets, loss)."""
+    if options.model is not None:
+        made = _function(options.model)()
+        if not isinstance(made, tuple) or len(made) != 4:
+            raise ConfigurationError(
+                f"{options.model} must return (model, inputs, targets, loss), got {type(made).__name__}"
+            )
+        if options.batch is None:
+            return made
+        from pipelab.runtime.microbatches import batch_size
+        from pipelab.runtime.profile import first_sequences
+
+        model, inputs, targets, loss = made
+        length = batch_size(inputs, targets)
+        if not 1 <= options.batch <= length:
+            raise ConfigurationError(
+                f"--batch {options.batch}: {options.model} returns a batch of {length}; give at most that"
+            )
+        return model, first_sequences(inputs, options.batch), first_sequences(targets, options.batch), loss
+    from pipelab.models import TransformerLM, next_byte_loss, text_batch
+
+    sizes = (options.layers, options.width, options.heads, options.tokens, 0.0, options.seed)
+    batch = text_batch(0, 64 if options.batch is None else options.batch, options.tokens, options.seed)
+    return TransformerLM(*sizes), *batch, next_byte_loss
+
+
+def _function(where: str) -> Callable[[], Any]:
+    """The function that ``FILE.py:FUNCTION`` names."""
+    path, _, name = where.rpartition(":")
+    if not path or not Path(path).is_file():
+        raise ConfigurationError(f"--model takes FILE.py:FUNCTION, got '{where}': there is no file '{path or where}'")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigurationError(f"{path} has no function '{name}'")
+    return function
+
+
+def _optimizer(name: str) -> Any:
+    import torch
+
+    if name == "none":
+        return None
+    makes: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    return lambda named: makes[name]([p for _, p in named], lr=1e-3)
+
+
+def _headline(options: argparse.Namespace, tuning: Tuning) -> str:
+    limit = "" if options.memory_limit is None else f", {options.memory_limit} per device"
+    where = f"profile {options.profile}" if options.profile is not None else options.model or f"{options.layers} layers"
+    return f"{where}: p = {tuning.profile.devices}, a batch of {tuning.batch} sequences{limit}"

@@ -1,0 +1,240 @@
+"""What could be run: schedule x m x v x recomputation, and what a profile says about each. No torch needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.memory import DeviceMemory
+from pipelab.quantities import format_bytes, parse_bytes
+from pipelab.schedules.catalogue import build_schedule
+from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.simulate import simulate
+from pipelab.timeline import Timeline
+from pipelab.tuning.profile import CostProfile, ProfileCosts
+
+__all__ = ["Candidate", "Discarded", "Forecast", "Parts", "forecast", "grid", "limits_of", "list_candidates"]
+
+NAIVE = "naive"
+Limits = float | str | Sequence[float | str] | None
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """One way to run a step."""
+
+    schedule: str
+    microbatches: int
+    chunks: int = 1
+    recompute: bool = False
+
+    def build(self, devices: int) -> Schedule:
+        """Its table for ``devices``. Raises ConfigurationError if there is none."""
+        return build_schedule(self.schedule, devices, self.microbatches, self.chunks, recompute=self.recompute)
+
+    @property
+    def family(self) -> str:
+        """Its name without m: "1f1b", "gpipe + R", "interleaved v = 2"."""
+        chunks = f" v = {self.chunks}" if self.chunks > 1 else ""
+        return self.schedule + chunks + (" + R" if self.recompute else "")
+
+    def __str__(self) -> str:
+        return self.family if self.schedule == NAIVE else f"{self.family}, m = {self.microbatches}"
+
+
+@dataclass(frozen=True)
+class Discarded:
+    """A candidate that cannot be run, and why."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a step's time goes, in seconds of the mean device. Their sum is the makespan."""
+
+    work: float
+    """beta * b of forwards and backwards: the same whatever m."""
+    overhead: float
+    """alpha, once an action."""
+    recompute: float
+    """What recomputing adds."""
+    idle: float
+    """The bubble, and waiting for messages or slower stages."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a profile says about a candidate. ``excess`` says which device needs too much; None where all fits."""
+
+    candidate: Candidate
+    batch: int
+    tokens: int | None
+    timeline: Timeline
+    update: float
+    memory: tuple[DeviceMemory, ...]
+    parts: Parts
+    excess: str | None
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first forward to the last backward."""
+        return self.timeline.makespan
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step, the optimizer's update included."""
+        return self.makespan + self.update
+
+    @property
+    def sequences_per_second(self) -> float:
+        """The batch over the time of a step."""
+        return self.batch / self.step
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None where a sequence's tokens are not known."""
+        return None if self.tokens is None else self.sequences_per_second * self.tokens
+
+    @property
+    def bubble_fraction(self) -> float:
+        """Idle device-time over all device-time."""
+        return self.timeline.bubble_fraction
+
+    @cached_property
+    def fullest(self) -> int:
+        """The device that needs most."""
+        return max(range(len(self.memory)), key=lambda r: self.memory[r].total)
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the fullest device needs."""
+        return self.memory[self.fullest].total
+
+
+def limits_of(memory_limit: Limits, devices: int) -> tuple[float, ...]:
+    """Bytes allowed on each device; infinite without a limit."""
+    if memory_limit is None:
+        return (math.inf,) * devices
+    if isinstance(memory_limit, str) or not isinstance(memory_limit, Sequence):
+        return (parse_bytes(memory_limit, "memory_limit"),) * devices
+    if len(memory_limit) != devices:
+        raise ConfigurationError(
+            f"memory_limit is given for {len(memory_limit)} devices, there are {devices}; give one, or {devices}"
+        )
+    return tuple(parse_bytes(entry, "memory_limit") for entry in memory_limit)
+
+
+def grid(batch: int, devices: int, around: float = math.inf) -> tuple[int, ...]:
+    """Numbers of micro-batches worth a look: multiples of p and powers of two up to the batch, and those near m*."""
+    found = {2**k for k in range(batch.bit_length())} | {devices * k for k in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)}
+    if math.isfinite(around):
+        found |= {math.floor(around), math.ceil(around)}
+    return tuple(sorted(m for m in found if 1 <= m <= batch))
+
+
+def list_candidates(
+    batch: int,
+    devices: int,
+    *,
+    schedules: Sequence[str] = (NAIVE, "gpipe", "1f1b", "interleaved"),
+    microbatches: Sequence[int] | None = None,
+    chunks: Sequence[int] = (2,),
+    recompute: Sequence[bool] = (False, True),
+    around: float = math.inf,
+) -> tuple[list[Candidate], list[Discarded]]:
+    """(those that can be built, those that cannot and why).
+
+    ``chunks`` are for interleaved; naive has one candidate, whatever m. Raises ConfigurationError for empty lists,
+    unknown schedules, a batch smaller than p.
+    """
+    devices, batch = whole_number("devices", "p", devices), whole_number("batch", "B", batch)
+    if batch < devices:
+        raise ConfigurationError(
+            f"a batch of {batch} sequences cannot fill p = {devices} devices: at most {batch} of them would ever work "
+            f"at once; give at least {devices}, better 4p = {4 * devices}, or fewer devices"
+        )
+    sizes = grid(batch, devices, around) if microbatches is None else tuple(microbatches)
+    for what, given in (("schedules", schedules), ("microbatches", sizes), ("recompute", recompute)):
+        if isinstance(given, str) or not given:
+            raise ConfigurationError(f"there is no candidate: {what} is {given!r}; give a list of one or more")
+    good: list[Candidate] = []
+    bad: list[Discarded] = []
+    for name in dict.fromkeys(schedules):
+        many = name == "interleaved"
+        if many and not chunks:
+            raise ConfigurationError("there is no candidate: chunks is empty; interleaved needs some, such as [2]")
+        for v in sorted(set(chunks)) if many else [1]:
+            for again in sorted(set(recompute)):
+                if name == NAIVE and again and False in recompute:
+                    continue  # it would hold as much
+                for m in [1] if name == NAIVE else sorted(set(sizes)):
+                    candidate = Candidate(name, whole_number("microbatches", "m", m), v, again)
+                    reason = _problem(candidate, devices, batch)
+                    if reason is None:
+                        good.append(candidate)
+                    elif microbatches is not None:  # it was asked for
+                        bad.append(Discarded(candidate, reason))
+    if not good:
+        reasons = "; ".join(f"{entry.candidate}: {entry.reason}" for entry in bad[:3])
+        raise ConfigurationError(f"there is no candidate left. {reasons}")
+    return good, bad
+
+
+def _problem(candidate: Candidate, devices: int, batch: int) -> str | None:
+    if candidate.microbatches > batch:
+        return f"m = {candidate.microbatches} micro-batches need as many sequences, the batch has {batch}"
+    try:
+        candidate.build(devices)
+    except ConfigurationError as error:
+        if "there is no schedule" in str(error):
+            raise
+        return str(error)
+    return None
+
+
+def forecast(
+    candidate: Candidate, profile: CostProfile, batch: int, limits: Sequence[float], link: dict[str, Any]
+) -> Forecast:
+    """What ``profile`` says about ``candidate``."""
+    schedule = candidate.build(profile.devices)
+    costs = profile.costs(batch, **link)
+    timeline = simulate(schedule, costs, batch=batch, check=False)
+    memory = profile.memory(timeline)
+    update = profile.update_seconds(schedule)
+    parts = _parts(timeline, costs)
+    excess = excess_of(memory, limits)
+    return Forecast(candidate, batch, profile.tokens, timeline, update, memory, parts, excess)
+
+
+def excess_of(memory: Sequence[DeviceMemory], limits: Sequence[float]) -> str | None:
+    """Which device needs more than it is allowed."""
+    over = [(held.total / limit, r) for r, (held, limit) in enumerate(zip(memory, limits, strict=True))]
+    worst, r = max(over)
+    if worst <= 1:
+        return None
+    return f"needs {format_bytes(memory[r].total)} on device {r}, {format_bytes(limits[r])} allowed"
+
+
+def _parts(timeline: Timeline, costs: ProfileCosts) -> Parts:
+    schedule = timeline.schedule
+    stages, p = costs.profile.cut(schedule.stages), schedule.devices
+    work = overhead = busy = 0.0
+    for device, position, action in schedule.actions():
+        b = costs.sequences(timeline.schedule, action.microbatch)
+        line = {"F": stages[action.stage].forward, "B": stages[action.stage].backward}.get(action.op)
+        if line is not None:
+            work, overhead = work + line.beta * b, overhead + line.alpha
+        busy += costs.slot_cost(schedule, device, position)
+    extra = busy - work - overhead
+    return Parts(work / p, overhead / p, extra / p, timeline.makespan - busy / p)
+
+
+def best_first(found: Iterable[Forecast], key: Callable[[Forecast], float] = lambda f: f.step) -> list[Forecast]:
+    """Forecasts, the fastest first; of equal ones those that need less memory."""
+    return sorted(found, key=lambda f: (key(f), f.peak_bytes, f.candidate))

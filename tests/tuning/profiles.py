@@ -1,0 +1,32 @@
+"""Profiles with known lines, for tests that need no model."""
+
+from __future__ import annotations
+
+from pipelab.memory import Resident
+from pipelab.tuning import CostProfile, Line, StageProfile
+
+MB = 1_000_000
+
+
+def stage(share: float = 1.0, alpha: float = 0.002, beta: float = 0.0005, last: bool = False) -> StageProfile:
+    """A backward takes twice a forward; a full share keeps 1 MB of activations per sequence and 4 MB besides."""
+    resident = Resident(round(MB * share), round(MB * share), round(2 * MB * share))
+    return StageProfile(
+        forward=Line(alpha * share, beta * share),
+        backward=Line(2 * alpha * share, 2 * beta * share),
+        bare_forward=Line(alpha * share / 2, beta * share),
+        recompute=Line(alpha * share, beta * share),
+        kept=Line(0.0, MB * share),
+        kept_input=Line(0.0, 0.01 * MB),
+        sent=Line(0.0, 0.0 if last else 0.01 * MB),
+        resident=resident,
+        update=0.001 * share,
+    )
+
+
+def profile(devices: int = 4, chunks: tuple[int, ...] = (1, 2), **lines: float) -> CostProfile:
+    """Balanced: t(b) = 3 * (alpha + beta * b) for forward and backward of a full share."""
+    cuts = {
+        devices * v: tuple(stage(1 / v, last=s == devices * v - 1, **lines) for s in range(devices * v)) for v in chunks
+    }
+    return CostProfile(devices, cuts, Line(2e-5, 1e-9), 32, {"machine": "none"})

@@ -1,0 +1,101 @@
+"""What could be run, and what a profile says about each."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pipelab import ConfigurationError
+from pipelab.tuning import Candidate
+from pipelab.tuning.candidates import best_first, forecast, grid, limits_of, list_candidates
+from tests.tuning.profiles import MB, profile
+
+FREE = (math.inf,) * 4
+
+
+def test_the_grid_has_powers_of_two_multiples_of_p_and_the_neighbours_of_m_star():
+    assert grid(64, 4, 9.5) == (1, 2, 4, 8, 9, 10, 12, 16, 20, 24, 32, 48, 64)
+    assert grid(10, 3) == (1, 2, 3, 4, 6, 8, 9)
+
+
+def test_candidates_are_those_that_can_be_built():
+    good, bad = list_candidates(64, 4)
+    assert not bad
+    assert sum(c.schedule == "naive" for c in good) == 1
+    assert {c.microbatches % 4 for c in good if c.schedule == "interleaved"} == {0}
+    assert {c.recompute for c in good} == {True, False}
+    for candidate in good:
+        candidate.build(4)
+
+
+def test_what_was_asked_for_and_cannot_be_is_kept_with_its_reason():
+    good, bad = list_candidates(64, 4, microbatches=[6, 128], schedules=["1f1b", "interleaved"], recompute=[False])
+    assert [str(c) for c in good] == ["1f1b, m = 6"]
+    reasons = {str(entry.candidate): entry.reason for entry in bad}
+    assert "needs m divisible by p" in reasons["interleaved v = 2, m = 6"]
+    assert "the batch has 64" in reasons["1f1b, m = 128"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch": 3}, "cannot fill p = 4 devices.*4p = 16"),
+        ({"schedules": []}, "there is no candidate: schedules is"),
+        ({"schedules": "1f1b"}, "there is no candidate: schedules is '1f1b'"),
+        ({"microbatches": []}, "there is no candidate: microbatches is"),
+        ({"recompute": []}, "there is no candidate: recompute is"),
+        ({"schedules": ["interleaved"], "chunks": []}, "chunks is empty"),
+        ({"schedules": ["interleaved"], "microbatches": [6]}, "no candidate left.*divisible by p"),
+        ({"schedules": ["1f1d"]}, "did you mean '1f1b'"),
+        ({"microbatches": [0]}, "at least 1"),
+    ],
+)
+def test_lists_that_leave_nothing_are_refused(settings, says):
+    with pytest.raises(ConfigurationError, match=says):
+        list_candidates(**({"batch": 64, "devices": 4} | settings))
+
+
+def test_names_say_what_differs():
+    names = [Candidate("naive", 1), Candidate("1f1b", 8), Candidate("interleaved", 8, 2, True)]
+    assert [str(c) for c in names] == ["naive", "1f1b, m = 8", "interleaved v = 2 + R, m = 8"]
+
+
+@pytest.mark.parametrize(
+    "candidate", [Candidate("1f1b", 12), Candidate("gpipe", 8, 1, True), Candidate("interleaved", 8, 2)]
+)
+def test_the_parts_of_a_step_add_up_and_mean_what_they_say(candidate):
+    found = forecast(candidate, profile(), 64, FREE, {})
+    parts = found.parts
+    assert parts.work + parts.overhead + parts.recompute + parts.idle == pytest.approx(found.makespan)
+    assert parts.work == pytest.approx(3 * 0.0005 * 64), "the same whatever m"
+    assert parts.overhead == pytest.approx(3 * 0.002 * candidate.microbatches), "alpha, once an action"
+    assert parts.idle == pytest.approx(found.bubble_fraction * found.makespan)
+    assert (parts.recompute > 0) == candidate.recompute
+    assert found.step == found.makespan + 0.001
+    assert found.sequences_per_second == pytest.approx(64 / found.step)
+    assert found.tokens_per_second == pytest.approx(32 * 64 / found.step)
+
+
+def test_what_does_not_fit_says_where():
+    found = forecast(Candidate("gpipe", 8), profile(), 64, (100 * MB, 100 * MB, 60 * MB, 100 * MB), {})
+    assert found.excess == "needs 68.1 MB on device 2, 60.0 MB allowed"
+    assert forecast(Candidate("1f1b", 16), profile(), 64, (60 * MB,) * 4, {}).excess is None
+
+
+def test_the_fastest_comes_first_and_of_equals_the_one_that_needs_less():
+    found = [
+        forecast(Candidate(name, m), profile(), 64, FREE, {}) for name, m in (("gpipe", 4), ("1f1b", 4), ("1f1b", 8))
+    ]
+    order = [f.candidate.schedule for f in best_first(found, key=lambda f: 1.0)]
+    assert order == ["1f1b", "gpipe", "1f1b"] or order == ["1f1b", "1f1b", "gpipe"]
+    steps = [f.step for f in best_first(found)]
+    assert steps == sorted(steps)
+
+
+def test_limits_are_one_or_one_a_device():
+    assert limits_of("60MB", 2) == (6e7, 6e7)
+    assert limits_of([1e6, "2MB"], 2) == (1e6, 2e6)
+    assert limits_of(None, 2) == (math.inf, math.inf)
+    with pytest.raises(ConfigurationError, match="given for 3 devices, there are 2"):
+        limits_of([1, 2, 3], 2)

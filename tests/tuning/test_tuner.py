@@ -1,0 +1,114 @@
+"""The tuner on real models: nothing is chosen that does not run, and the model is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipelab import ConfigurationError, profile_costs, tune
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.tuning import Candidate
+
+BATCH = text_batch(0, 16)
+
+
+def adam(named):
+    return torch.optim.AdamW([p for _, p in named], lr=1e-3)
+
+
+def small():
+    return TransformerLM(layers=8, width=16, heads=2)
+
+
+QUICK = {"loss": next_byte_loss, "optimizer": adam, "rounds": 2, "steps": 1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return profile_costs(small(), *BATCH, loss=next_byte_loss, sizes=(2, 4), repeats=1, optimizer=adam, progress=False)
+
+
+def test_the_best_few_are_really_run_and_the_model_left_alone(profile):
+    model = small()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = tune(model, *BATCH, profile=profile, measure=2, **QUICK)
+    assert len(found.measured) >= 2 and found.best in found.measured
+    assert set(found.ranked) == set(found.measured)
+    assert any(c.microbatches == 16 for c in found.measured), "4p, where practitioners start"
+    for candidate, row in found.measured.items():
+        assert len(row.seconds) == 2 and min(row.seconds) > 0
+        assert max(held.total for held in row.memory) == pytest.approx(found[candidate].peak_bytes, rel=0.05)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_limit_keeps_out_what_would_cross_it(profile):
+    free = tune(small(), *BATCH, profile=profile, measure=0, **QUICK)
+    limit = 0.5 * max(f.peak_bytes for f in free.forecasts)
+    found = tune(small(), *BATCH, profile=profile, measure=2, memory_limit=limit, **QUICK)
+    assert all(f.peak_bytes <= limit for f in found.fitting) and len(found.fitting) < len(found.forecasts)
+    assert all(row.failed is None for row in found.measured.values())
+
+
+def test_a_prediction_that_was_wrong_about_memory_is_found_out(profile):
+    """The profile says that a sequence keeps half of what it does: the run meets the wall, and the tuner says so."""
+    from dataclasses import replace
+
+    from pipelab.tuning import Line
+
+    stages = {
+        n: tuple(replace(stage, kept=Line(0.0, stage.kept.beta / 2)) for stage in cut)
+        for n, cut in profile.stages.items()
+    }
+    wrong = replace(profile, stages=stages)
+    kept = tune(small(), *BATCH, profile=wrong, measure=0, schedules=["gpipe"], recompute=[False], **QUICK)
+    limit = kept.forecasts[0].peak_bytes * 1.2
+    found = tune(
+        small(),
+        *BATCH,
+        profile=wrong,
+        measure=1,
+        memory_limit=limit,
+        microbatches=[4, 16],
+        schedules=["gpipe", "1f1b"],
+        recompute=[False],
+        **QUICK,
+    )
+    failed = {c: row.failed for c, row in found.measured.items() if row.failed}
+    assert all("out of memory on device" in why for why in failed.values())
+    assert found.best not in failed
+
+
+def test_it_profiles_by_itself_and_shows_progress(capsys):
+    settings = QUICK | {"progress": True}
+    found = tune(small(), *BATCH, measure=1, schedules=["1f1b"], microbatches=[4, 8], recompute=[False], **settings)
+    assert found.best in (Candidate("1f1b", 4), Candidate("1f1b", 8))
+    err = capsys.readouterr().err
+    assert "profile" in err and "measure" in err
+
+
+def test_a_cut_that_the_model_does_not_have_is_left_out_with_its_reason():
+    model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(6)))
+    data = torch.randn(8, 6), torch.randn(8, 6)
+    settings = QUICK | {"loss": nn.functional.mse_loss}
+    found = tune(model, *data, measure=0, **settings)
+    assert {f.candidate.schedule for f in found.forecasts} == {"naive", "gpipe", "1f1b"}
+    assert any("interleaved" in str(entry.candidate) and "stages" in entry.reason for entry in found.discarded)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"devices": 32}, "cannot fill p = 32"),
+        ({"memory_limit": "1kB"}, "no candidate fits in 1.0 kB per device: the least is"),
+        ({"schedules": []}, "there is no candidate"),
+        ({"rounds": 0}, "rounds must be"),
+        ({"measure": -1}, "measure must be"),
+        ({"memory_limit": "much"}, "memory_limit must be"),
+        ({"devices": 2}, "the profile is of p = 4 devices, not of 2"),
+    ],
+)
+def test_what_cannot_work_is_said(settings, says, profile):
+    with pytest.raises(ConfigurationError, match=says):
+        tune(small(), *BATCH, **({"profile": profile, "measure": 1} | QUICK | settings))
