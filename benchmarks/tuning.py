@@ -10,7 +10,7 @@ import torch
 from pipelab import tune
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 
-MICROBATCHES = (1, 2, 4, 8, 12, 16, 24, 32)
+MICROBATCHES = (1, 4, 8, 12, 16, 32)
 SETTINGS = (
     ("48 layers, width 64, batch 64, no limit", {}, 32, 64, None),
     ("48 layers, width 64, batch 64, 40 MB", {}, 32, 64, "40MB"),
@@ -34,7 +34,7 @@ def main() -> None:
             "device": "cpu",
         }
         choice = tune(model, *data, **settings)
-        everything = tune(model, *data, profile=choice.profile, measure=1000, rounds=3, steps=2, **settings)
+        everything = tune(model, *data, profile=choice.profile, measure=1000, rounds=3, steps=1, **settings)
         best = everything.ranked[0]
         ran = sum(found.failed is None for found in everything.measured.values())
         lost = everything.seconds(choice.best) / everything.seconds(best) - 1

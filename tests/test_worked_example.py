@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from pipelab import OutOfMemoryError, Pipeline, build_schedule
 from pipelab.__main__ import main
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
 
 CASES = {
     "naive": ([], 0.75, 0.03, [1, 1, 1, 1], [64, 64, 64, 64]),
@@ -62,3 +64,40 @@ def test_gpipe_with_recomputation_as_its_paper_has_it(capsys):
     plain = run(capsys, "gpipe", "--steps", "2")["measured"]["peak_activation_bytes"]
     for kept, recomputed in zip(plain, out["measured"]["peak_activation_bytes"], strict=True):
         assert recomputed < 0.35 * kept
+
+
+LIMIT = "60MB"
+WHOLE = (1, 2, 4, 8, 12, 16, 20, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return TransformerLM()
+
+
+def step(model, name, m, batch, recompute=False):
+    schedule = build_schedule(name, 4, m, recompute=recompute)
+    return Pipeline(model, schedule, loss=next_byte_loss, memory_limit=LIMIT, device="cpu").step(*text_batch(0, batch))
+
+
+@pytest.mark.parametrize("m", [pytest.param(m, marks=[] if m in (1, 8, 64) else LONG) for m in WHOLE])
+def test_at_a_fixed_batch_gpipe_meets_the_memory_wall_whatever_m(m, model):
+    """It holds the whole batch; the micro-batch in which the wall comes is the only thing that m moves."""
+    with pytest.raises(OutOfMemoryError) as caught:
+        step(model, "gpipe", m, 64)
+    assert caught.value.action.endswith(f"F{caught.value.microbatch}")
+    assert 0.4 <= caught.value.microbatch / m <= 0.6 or m < 4
+
+
+def test_under_the_same_limit_1f1b_and_recomputation_run(model):
+    held = [max(d.total for d in step(model, *kind).memory) for kind in (("1f1b", 16, 64), ("gpipe", 16, 64, True))]
+    assert max(held) < 40e6
+
+
+def test_at_a_fixed_micro_batch_of_4_gpipe_fails_beyond_some_m_and_1f1b_does_not(model):
+    """Device 0 has room for 8 micro-batches of 4 sequences: m is bounded from above, for GPipe only."""
+    assert step(model, "gpipe", 8, 8 * 4).loss > 0
+    for m in (9, 12):
+        with pytest.raises(OutOfMemoryError):
+            step(model, "gpipe", m, m * 4)
+    assert step(model, "1f1b", 12, 12 * 4).loss > 0

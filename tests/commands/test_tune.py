@@ -1,0 +1,138 @@
+"""``pipelab tune``, as an engineer meets it who has not seen the course."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelab.__main__ import main
+from pipelab.tuning import CostProfile
+from tests.tuning.profiles import profile
+
+SMALL = ["--layers", "8", "--width", "16", "--heads", "2", "--batch", "16", "--rounds", "1", "--steps", "1"]
+
+
+def run(*args: str) -> int:
+    return main(["tune", *args])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "profile.json"
+    profile().save(path)
+    return str(path)
+
+
+def test_help_explains_itself(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    out = capsys.readouterr().out
+    for part in (
+        "t(b) = alpha + beta * b",
+        "activation checkpointing",
+        "virtual stages",
+        "m* = sqrt(",
+        "--memory-limit",
+    ):
+        assert part in out
+
+
+def test_it_profiles_measures_and_says_why(capsys, tmp_path):
+    files = tmp_path / "t.json", tmp_path / "t.png", tmp_path / "p.json"
+    wanted = ["--json", str(files[0]), "--plot", str(files[1]), "--save-profile", str(files[2])]
+    assert run(*SMALL, "--measure", "2", "-m", "4", "8", "--schedules", "1f1b", "interleaved", *wanted) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "8 layers: p = 4, a batch of 16 sequences",
+        "sweet spot: ",
+        "tokens/s",
+        "why not",
+        "prediction: off by",
+    ):
+        assert part in out
+    told = json.loads(files[0].read_text())
+    assert told["devices"] == 4 and sum("measured" in c for c in told["candidates"]) >= 2
+    assert files[1].stat().st_size > 10_000
+    assert CostProfile.load(files[2]).tokens == 32
+
+
+def test_a_saved_profile_needs_no_model(saved, capsys):
+    assert run("--profile", saved, "--measure", "0", "--batch", "256", "--memory-limit", "40MB", "--json", "-") == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["batch"] == 256 and told["best"]["schedule"] in ("1f1b", "interleaved")
+    assert all("measured" not in candidate for candidate in told["candidates"])
+
+
+def test_a_model_of_ones_own(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n"
+        "    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(8)))\n"
+        "    return model, torch.randn(16, 8), torch.randn(16, 8), nn.functional.mse_loss\n"
+    )
+    given = ["--model", f"{path}:make", "--measure", "1", "--rounds", "1", "--steps", "1", "-m", "4", "8"]
+    assert run(*given, "--batch", "8", "--recompute", "no") == 0
+    out = capsys.readouterr().out
+    assert "a batch of 8 sequences" in out and "sweet spot" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--memory-limit", "3MB", "--measure", "0", "--profile", "SAVED"], "the least is"),
+        (["--memory-limit", "lots"], "--memory-limit must be positive bytes"),
+        (["--schedules", "1f1d", "--measure", "0", "--profile", "SAVED"], "did you mean '1f1b'"),
+        (["--batch", "3"], "cannot fill p = 4"),
+        (["--schedules", "interleaved", "-m", "6", "--profile", "SAVED", "--measure", "0"], "divisible by p"),
+        (["--profile", "nowhere.json"], "cannot be read as a cost profile"),
+        (["--profile", "SAVED", "-p", "8"], "the profile is of p = 4 devices"),
+        (["--model", "nowhere.py:make"], "there is no file"),
+        (["--plot", "out.gif"], "pictures are saved as"),
+        (["--json", "no/such/folder/x.json"], "there is no folder"),
+        (["--rounds", "0", "--batch", "16"], "rounds must be"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(args, says, saved, capsys):
+    assert run(*[saved if arg == "SAVED" else arg for arg in args]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_a_model_that_is_none(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text("def make():\n    return 1\n")
+    assert run("--model", f"{path}:make") == 2
+    assert "must return (model, inputs, targets, loss), got int" in capsys.readouterr().err
+    assert run("--model", f"{path}:other") == 2
+    assert "has no function 'other'" in capsys.readouterr().err
+
+
+def test_under_torchrun_it_says_what_to_do(monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert run() == 2
+    assert "run it without torchrun" in capsys.readouterr().err
+
+
+def test_run_takes_a_memory_limit(capsys):
+    args = [
+        "run",
+        "gpipe",
+        "-m",
+        "4",
+        "--layers",
+        "8",
+        "--width",
+        "16",
+        "--heads",
+        "2",
+        "--batch",
+        "16",
+        "--steps",
+        "1",
+    ]
+    assert main([*args, "--memory-limit", "1MB", "--no-verify"]) == 2
+    assert "out of memory on device" in capsys.readouterr().err

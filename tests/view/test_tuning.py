@@ -1,0 +1,85 @@
+"""The picture of a tuning: what is crossed out, where the wall is, what was chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelab import shortlist
+from pipelab.tuning import Measurement
+from pipelab.view.tuning import plot_tuning
+from tests.tuning.profiles import profile
+
+from .scenes import axes_of, render
+
+
+@pytest.fixture(scope="module")
+def tuning():
+    found = shortlist(profile(), 64, memory_limit="45MB")
+    few = {
+        f.candidate: Measurement((f.makespan, 1.1 * f.makespan, 0.9 * f.makespan), f.memory) for f in found.fitting[:3]
+    }
+    return replace(found, measured=few)
+
+
+@pytest.fixture(scope="module")
+def picture(tuning):
+    return plot_tuning(tuning)
+
+
+def curves(axes):
+    """The lines of families, by their number of points and values."""
+    return [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) > 1]
+
+
+def test_each_family_is_a_line_in_both_panels_and_an_entry_of_the_legend(picture, tuning):
+    families = {f.candidate.family for f in tuning.forecasts}
+    legend = {text.get_text() for text in picture.legends[0].get_texts()}
+    assert families <= legend and {"sweet spot", "measured", "memory limit 45.0 MB"} <= legend
+    looks = {
+        (line.get_color(), line.get_marker(), line.get_markerfacecolor())
+        for line in picture.legends[0].get_lines()
+        if line.get_label() in families
+    }
+    assert len({look[1:] for look in looks}) == len(families), "markers alone tell them apart"
+
+
+def test_what_crosses_the_wall_is_crossed_out(picture, tuning):
+    over = sum(f.excess is not None for f in tuning.forecasts)
+    for panel in ("throughput", "memory"):
+        crosses = [line for line in axes_of(picture, panel).lines if line.get_marker() == "x"]
+        assert sum(len(line.get_xdata()) for line in crosses) == over > 0
+    wall = next(line for line in axes_of(picture, "memory").lines if line.get_gid() == "wall")
+    assert set(wall.get_ydata()) == {45e6}
+
+
+def test_the_choice_m_star_and_4p_are_marked(picture, tuning):
+    top = axes_of(picture, "throughput")
+    ring = next(line for line in top.lines if line.get_gid() == "choice")
+    assert ring.get_xdata()[0] == tuning.best.microbatches
+    assert ring.get_ydata()[0] == pytest.approx(64 / tuning.seconds(tuning.best))
+    for name, place in (("m*", tuning.best_microbatches), ("4p", 16)):
+        rule = next(line for line in top.lines if line.get_gid() == name)
+        assert rule.get_xdata()[0] == pytest.approx(place)
+
+
+def test_words_say_the_clock_what_is_fixed_and_the_values(picture, tuning):
+    text = " ".join(t.get_text() for t in picture.texts)
+    assert "Fixed batch of 64 sequences, p = 4" in text and "Clock: device" in text
+    assert f"Sweet spot: {tuning.best}" in picture.alt and "(too much) at" in picture.alt
+
+
+def test_everything_stays_on_the_page(picture):
+    render(picture)
+    page = picture.bbox
+    for text in [*picture.texts, *picture.legends[0].get_texts()]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1, text.get_text()
+
+
+def test_without_a_limit_or_a_measurement_there_is_neither():
+    free = shortlist(profile(), 64).plot()
+    legend = {text.get_text() for text in free.legends[0].get_texts()}
+    assert "measured" not in legend and not any("limit" in text for text in legend)
+    assert not [line for line in axes_of(free, "memory").lines if line.get_gid() == "wall"]
