@@ -10,6 +10,7 @@ middle of a slot, they spent up to half of their CPU time on handing it over, wh
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from dataclasses import dataclass
@@ -48,10 +49,15 @@ class SlotMeter(Protocol):
 
 
 class CpuMeter:
-    """Thread CPU time."""
+    """Thread CPU time.
 
-    def __init__(self, shared: threading.Lock | None = None) -> None:
-        self._shared = shared
+    Where it holds its processor (``alone``: shared by no one in this process) Python's garbage collection waits for the
+    end of the slot: a full one takes longer than many a slot, and which slot it falls into says nothing of the stage.
+    """
+
+    def __init__(self, shared: threading.Lock | None = None, *, alone: bool = False) -> None:
+        self._shared, self._quiet = shared, alone or shared is not None
+        self._collects = False
         self._readings: list[Reading] = []
         self._started = (0.0, 0.0)
 
@@ -59,11 +65,16 @@ class CpuMeter:
         """A slot starts, when it is its turn."""
         if self._shared is not None:
             self._shared.acquire()
+        if self._quiet:
+            self._collects = gc.isenabled()
+            gc.disable()
         self._started = (time.perf_counter(), time.thread_time())
 
     def end(self) -> None:
         """The slot is done."""
         cpu, host = time.thread_time(), time.perf_counter()
+        if self._quiet and self._collects:
+            gc.enable()
         if self._shared is not None:
             self._shared.release()
         host_start, cpu_start = self._started
@@ -126,6 +137,9 @@ class CudaMeter:
         return result
 
 
-def make_meter(device: torch.device, shared: threading.Lock | None) -> SlotMeter:
-    """The meter for a device; ``shared`` is the lock of a processor that several devices use."""
-    return CudaMeter(device, shared) if device.type == "cuda" else CpuMeter(shared)
+def make_meter(device: torch.device, shared: threading.Lock | None, *, alone: bool = False) -> SlotMeter:
+    """The meter for a device; ``shared`` is the lock of a processor that several devices use.
+
+    ``alone``: it is the only one that this process drives.
+    """
+    return CudaMeter(device, shared) if device.type == "cuda" else CpuMeter(shared, alone=alone)

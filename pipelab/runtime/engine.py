@@ -457,7 +457,7 @@ class Engine(Named):
     def _meter(self, r: int) -> Any:
         """What times device r's slots; where devices share a processor, one slot at a time under the device clock."""
         shared = self.peers.turn(self.places[r], self.places) if self._clock == "device" else None
-        return make_meter(self.places[r], shared)
+        return make_meter(self.places[r], shared, alone=self._clock == "device" and len(self.peers.own) == 1)
 
     def _tell(self, workers: Sequence[Worker], schedule: Schedule, cpu: float) -> _Part:
         """What this process has to tell of a step that went through. Waits for the device's work to be done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from itertools import pairwise
@@ -99,6 +100,39 @@ def test_a_slot_costs_the_cpu_time_of_its_thread_however_many_threads_share_the_
     assert all(0.02 <= duration < 0.03 for duration in forwards)
     assert all(s.duration < 0.01 for s in report.timeline.on_device(0))
     assert report.timeline.makespan >= 0.08
+
+
+def test_garbage_is_collected_between_slots_not_in_them():
+    """A full collection took 80 ms in the middle of an action of 6, and turned a comparison upside down."""
+    seen = []
+
+    class Watches(nn.Linear):
+        def forward(self, x):
+            seen.append(gc.isenabled())
+            return super().forward(x)
+
+    model = nn.Sequential(Watches(5, 5), nn.Linear(5, 5)).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    for clock in ("device", "wall"):
+        seen.clear()
+        Pipeline(model, build_schedule("1f1b", 2, 2), loss=mse, clock=clock).step(x, x)
+        assert seen[-2:] == [clock == "wall"] * 2
+        assert gc.isenabled()
+    with pytest.raises(ValueError, match="in a slot"):
+        failing = nn.Sequential(nn.Linear(5, 5), _Raises()).double()
+        Pipeline(failing, build_schedule("1f1b", 2, 2), loss=mse).step(x, x)
+    assert gc.isenabled(), "also after a slot that raised"
+    gc.disable()
+    try:
+        Pipeline(model, build_schedule("1f1b", 2, 2), loss=mse).step(x, x)
+        assert not gc.isenabled(), "a caller who switched it off keeps it off"
+    finally:
+        gc.enable()
+
+
+class _Raises(nn.Module):
+    def forward(self, x):
+        raise ValueError("in a slot")
 
 
 def test_waiting_costs_nothing():
