@@ -20,7 +20,7 @@ def main() -> None:
     model, batch = TransformerLM(), text_batch()
 
     def pipeline(name: str, p: int = 4, m: int = 4, **settings: object) -> Pipeline:
-        return Pipeline(model, build_schedule(name, p, m), loss=next_byte_loss, device="cpu", **settings)
+        return Pipeline(model, build_schedule(name, p, m), loss=next_byte_loss, device="cpu", clock="wall", **settings)
 
     def unsplit() -> None:
         model.zero_grad()

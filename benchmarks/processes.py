@@ -24,7 +24,7 @@ def main() -> None:
     schedule = build_schedule("1f1b", devices=4, microbatches=4)
 
     def pipeline(launch: str, model: TransformerLM) -> Pipeline:
-        return Pipeline(model, schedule, loss=next_byte_loss, device="cpu", launch=launch)
+        return Pipeline(model, schedule, loss=next_byte_loss, device="cpu", clock="wall", launch=launch)
 
     def seconds(work):
         begun = time.perf_counter()

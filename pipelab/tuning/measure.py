@@ -27,7 +27,7 @@ from pipelab.tuning.candidates import Candidate
 from pipelab.tuning.lines import Line, fit_line
 from pipelab.tuning.profile import CostProfile, StageProfile
 
-__all__ = ["Runner", "default_sizes", "profile_costs"]
+__all__ = ["Run", "Runner", "default_sizes", "profile_costs"]
 
 Model = nn.Module | Callable[[int], nn.Module]
 
@@ -166,6 +166,17 @@ def _machine(places: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One round of one candidate."""
+
+    makespan: float
+    peaks: tuple[int, ...]
+    """Activation bytes, one entry a device."""
+    allocated: tuple[int | None, ...]
+    """The CUDA allocator's own."""
+
+
+@dataclass(frozen=True)
 class Runner:
     """Runs candidates on one model and batch, without updates."""
 
@@ -197,10 +208,8 @@ class Runner:
                 bad[v] = str(error)
         return good, bad
 
-    def run(
-        self, candidate: Candidate, limits: Sequence[float] | None, steps: int, done: Callable[[], Any]
-    ) -> tuple[float, tuple[int, ...]]:
-        """(makespan, peak activation bytes per device) of the medians of ``steps`` steps, after one that warms up."""
+    def run(self, candidate: Candidate, limits: Sequence[float] | None, steps: int, done: Callable[[], Any]) -> Run:
+        """The medians of ``steps`` steps, after one that warms up."""
         with Pipeline(
             self.model,
             candidate.build(self.devices),
@@ -221,7 +230,7 @@ class Runner:
                 spans.append(report.timeline.makespan if self.clock == "wall" else 0.0)
                 done()
         makespan = median(spans[1:]) if self.clock == "wall" else report.timeline.makespan
-        return makespan, report.peak_activation_bytes
+        return Run(makespan, report.peak_activation_bytes, report.peak_allocated_bytes)
 
     @contextmanager
     def gradients_kept(self) -> Iterator[None]:

@@ -28,6 +28,8 @@ class Measurement:
     memory: tuple[DeviceMemory, ...] = ()
     failed: str | None = None
     """Why it did not run to the end."""
+    allocated: tuple[int | None, ...] = ()
+    """What the CUDA allocator's own peak was above what it held before, one entry a device; None where not known."""
 
     @property
     def makespan(self) -> float:
@@ -230,6 +232,14 @@ class Tuning:
         near = self.neighbours()
         if near:
             lines += ["why not"] + [f"  {candidate}: {why}" for candidate, why in near]
+        run = self.measured.get(self.best)
+        allocated = [(size, r) for r, size in enumerate(run.allocated) if size is not None] if run is not None else []
+        if run is not None and allocated:
+            size, r = max(allocated)
+            lines.append(
+                f"CUDA's allocator peaked {format_bytes(size)} above what it held before, on device {r}; "
+                f"activations are {format_bytes(run.memory[r].activations)} of that"
+            )
         error = self.prediction_error
         if error is not None:
             lines.append(f"prediction: off by at most {error:.1%} where it was measured")
@@ -298,6 +308,7 @@ class Tuning:
                 "makespan": None if found.failed else found.makespan,
                 "rounds": list(found.seconds),
                 "peak_bytes": [held.total for held in found.memory],
+                "allocated_bytes": list(found.allocated),
                 "failed": found.failed,
                 "off": None if found.failed else self.off(f.candidate),
             }

@@ -125,7 +125,7 @@ def tune(
     """
     from pipelab.runtime.devices import choose_devices
     from pipelab.runtime.microbatches import batch_size
-    from pipelab.tuning.measure import Runner, profile_costs
+    from pipelab.tuning.measure import Run, Runner, profile_costs
 
     for name, count in (("rounds", rounds), ("steps", steps)):
         whole_number(name, "", count)
@@ -166,7 +166,7 @@ def tune(
     few = _worth_measuring(found, measure)
     bar = tqdm(total=len(few) * rounds * (steps + 1), desc="measure", unit="step", disable=not progress, leave=False)
     with bar, runner.gradients_kept():
-        rows: dict[Candidate, list[tuple[float, tuple[int, ...]]]] = {c: [] for c in few}
+        rows: dict[Candidate, list[Run]] = {c: [] for c in few}
         failed: dict[Candidate, str] = {}
         for number in range(rounds):
             for candidate in few if number % 2 == 0 else reversed(few):
@@ -181,9 +181,11 @@ def tune(
     measured = {}
     for candidate, row in rows.items():
         resident = [held.resident for held in found[candidate].memory]
-        peaks = [max(column) for column in zip(*(peak for _, peak in row), strict=True)]
+        peaks = [max(column) for column in zip(*(run.peaks for run in row), strict=True)]
         memory = tuple(DeviceMemory(*pair) for pair in zip(resident, peaks, strict=False))
-        measured[candidate] = Measurement(tuple(time for time, _ in row), memory, failed.get(candidate))
+        allocated = row[-1].allocated if row else ()
+        times = tuple(run.makespan for run in row)
+        measured[candidate] = Measurement(times, memory, failed.get(candidate), allocated)
     return replace(found, measured=measured)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pipelab import Pipeline, build_schedule
+from pipelab import OutOfMemoryError, Pipeline, build_schedule, profile_costs, tune
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error, unsplit_gradients
 
@@ -122,3 +122,50 @@ def test_weights_trained_on_a_gpu_come_back_to_the_callers_model_on_the_cpu():
         threads.step(*text_batch(step))
     for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert float((a - b).abs().max()) < 1e-9, name
+
+
+# ---- memory limits, profiles, the tuner ------------------------------------------------------------------------------
+
+
+def test_the_memory_wall_is_met_on_a_gpu_and_the_allocators_figure_stands_beside_it():
+    schedule = build_schedule("gpipe", 4, 8)
+    model, batch = TransformerLM(layers=16), text_batch()
+    needs = [held.total for held in Pipeline(model, schedule, loss=next_byte_loss, device="cuda:0").step(*batch).memory]
+    limited = Pipeline(model, schedule, loss=next_byte_loss, device="cuda:0", memory_limit=0.6 * max(needs))
+    with pytest.raises(OutOfMemoryError, match=r"CUDA's allocator: .* in use"):
+        limited.step(*batch)
+    assert Pipeline(model, schedule, loss=next_byte_loss, device="cuda:0", memory_limit=needs).step(*batch).loss > 0
+
+
+def test_a_profile_of_a_gpu_predicts_other_sizes():
+    """Host staging, events and turns: t(b) of a small model is mostly launches, so alpha is large and the line flat."""
+    model, batch = TransformerLM(layers=48), text_batch()
+    profile = profile_costs(model, *batch, loss=next_byte_loss, device="cuda:0", chunks=(1,), sizes=(3, 10, 40))
+    off = []
+    for m in (4, 8, 32):
+        pipeline = Pipeline(model, build_schedule("1f1b", 4, m), loss=next_byte_loss, device="cuda:0")
+        reports = [pipeline.step(*batch) for _ in range(6)]
+        predicted = profile.predict(pipeline.schedule, 64)
+        off.append(abs(predicted.makespan / reports[-1].timeline.makespan - 1))
+        for guess, real in zip(predicted.peak_bytes, reports[-1].peak_activation_bytes, strict=True):
+            assert guess == pytest.approx(real, rel=0.05)
+    assert sorted(off)[1] <= 0.25, off
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_the_tuner_runs_on_a_shared_gpu(launch):
+    found = tune(
+        TransformerLM(layers=16),
+        *text_batch(0, 32),
+        loss=next_byte_loss,
+        device="cuda:0",
+        launch=launch,
+        measure=2,
+        rounds=2,
+        steps=2,
+        progress=False,
+    )
+    assert found.clock == "device" and found.best in found.measured
+    assert "cuda" in str(found.profile.about["devices"])
+    if launch == "processes":
+        assert "CUDA's allocator" in found.report()
