@@ -73,9 +73,9 @@ class Settings:
         whole_number("window", "", self.window)
         if self.memory_limit is not None and not self.measure_memory:
             raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
-        _ = self.limits
         require_one_of("clock", self.clock, CLOCKS)
         self._check_schedule()
+        _ = self.limits  # checks them
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigurationError(
                 f"clip_norm must be positive, got {self.clip_norm!r}; leave it out for no clipping"
