@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["format_bytes", "format_time", "parse_bytes", "render_table"]
+__all__ = ["Limits", "format_bytes", "format_time", "parse_bytes", "parse_limits", "render_table"]
 
+Limits = float | str | Sequence[float | str | None] | None
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -28,7 +31,23 @@ def format_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def parse_bytes(text: str | float, name: str = "a number of bytes") -> float:
+def parse_limits(limit: Limits, devices: int, name: str = "memory_limit") -> tuple[float, ...]:
+    """Bytes allowed on each device, from one size for all or one a device; infinite for None.
+
+    Raises ConfigurationError for anything else.
+    """
+    if limit is None:
+        return (math.inf,) * devices
+    if isinstance(limit, str | bytes) or not isinstance(limit, Sequence):
+        return (parse_bytes(limit, name),) * devices
+    if len(limit) != devices:
+        raise ConfigurationError(
+            f"{name} is given for {len(limit)} devices, there are {devices}; give one, or {devices}"
+        )
+    return tuple(math.inf if entry is None or entry == math.inf else parse_bytes(entry, name) for entry in limit)
+
+
+def parse_bytes(text: Any, name: str = "a number of bytes") -> float:
     """Bytes from a number, or from text such as "150MB", "1.5 GB" (powers of ten) or "80GiB" (powers of two).
 
     Raises ConfigurationError for anything else.
@@ -37,14 +56,14 @@ def parse_bytes(text: str | float, name: str = "a number of bytes") -> float:
     85899345920.0
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
-        value, found = float(text), True
+        value, found = float(min(text, 10**18)), text != math.inf
     else:
         match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?i?B?)\s*", str(text), re.IGNORECASE)
         unit = match.group(2).upper() if match else "?"
         unit += "" if not unit or unit.endswith("B") else "B"
         found = match is not None and unit in _SIZES
         value = float(match.group(1)) * _SIZES[unit] if match and found else -1.0
-    if not found or not 0 < value < float("inf"):
+    if not found or not value > 0:
         raise ConfigurationError(f"{name} must be positive bytes, such as 150MB, 1.5GB or 80GiB; got {text!r}")
     return value
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelab.errors import ConfigurationError
+from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.quantities import parse_bytes
 from pipelab.tuning import CostProfile, shortlist
 from pipelab.tuning.result import Tuning
@@ -59,7 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="FILE.py:FUNCTION", help="your model: see below")
     parser.add_argument(
-        "--optimizer", choices=OPTIMIZERS, default="adamw", help="whose state and update to count (default adamw)"
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="adamw",
+        help="whose state and update to count (default adamw; any other from Python)",
     )
     what = parser.add_argument_group("candidates")
     what.add_argument("--schedules", nargs="+", metavar="NAME", help="default: naive gpipe 1f1b interleaved")
@@ -81,7 +84,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recompute activations in the backward (default: try both)",
     )
     how = parser.add_argument_group("measuring")
-    how.add_argument("--measure", type=int, metavar="K", help="run the K best (default 4; 0: predict only)")
+    how.add_argument(
+        "--measure",
+        type=int,
+        metavar="K",
+        help="run the K best (default 4, with --profile and no --model 0: predict only)",
+    )
+    how.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        metavar="B",
+        help="sequences to profile (default 1, 2, 4, ... half of the batch)",
+    )
     how.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds in which they take turns (default 3)")
     how.add_argument("--steps", type=int, default=3, metavar="N", help="steps of each in a round (default 3)")
     how.add_argument(
@@ -130,12 +145,12 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigurationError(f"{path}: there is no folder {path.parent}")
     if options.plot is not None and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"pictures are saved as .png, .svg or .pdf, not as '{options.plot.suffix}'")
+    if options.batch is not None:
+        whole_number("--batch", "", options.batch)
     if options.memory_limit is not None:
         parse_bytes(options.memory_limit, "--memory-limit")
     profile = None if options.profile is None else CostProfile.load(options.profile)
     tuning = _tune(options, profile)
-    if options.save_profile is not None:
-        tuning.profile.save(options.save_profile)
     if options.json == "-":
         print(json.dumps(tuning.to_json(), indent=2, allow_nan=False))
     else:
@@ -157,14 +172,15 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
     }
     if options.schedules:
         kinds["schedules"] = [name.lower() for name in options.schedules]
-    if profile is not None and options.measure in (None, 0):
+    if profile is not None and (options.measure == 0 or (options.measure is None and options.model is None)):
         if options.devices not in (None, profile.devices):
             raise ConfigurationError(f"the profile is of p = {profile.devices} devices; leave -p out")
         cuts = [n // profile.devices for n in sorted(profile.stages) if n > profile.devices]
         chunks = options.chunks or cuts
         if not chunks and not options.schedules:
             kinds["schedules"] = ["naive", "gpipe", "1f1b"]
-        return shortlist(profile, options.batch or 64, chunks=chunks, progress=True, **kinds)
+        batch = 64 if options.batch is None else options.batch
+        return shortlist(profile, batch, chunks=chunks or (2,), progress=True, **kinds)
     from pipelab.tuning import tune
 
     model, inputs, targets, loss = _model(options)
@@ -184,6 +200,8 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
         measure=4 if options.measure is None else options.measure,
         rounds=options.rounds,
         steps=options.steps,
+        sizes=options.sizes,
+        on_profile=None if options.save_profile is None else lambda made: made.save(options.save_profile),
         **kinds,
     )
 
@@ -191,7 +209,12 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
 def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """(model, inputs, targets, loss)."""
     if options.model is not None:
-        made = _function(options.model)()
+        try:
+            made = _function(options.model)()
+        except PipelabError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"{options.model} raised {type(error).__name__}: {error}") from error
         if not isinstance(made, tuple) or len(made) != 4:
             raise ConfigurationError(
                 f"{options.model} must return (model, inputs, targets, loss), got {type(made).__name__}"

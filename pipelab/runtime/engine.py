@@ -37,7 +37,7 @@ from pipelab.runtime.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.proof import prove_gradients
 from pipelab.runtime.replicas import Replicas
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
-from pipelab.runtime.resident import read_resident, rehearse_update
+from pipelab.runtime.resident import Planner, read_resident, rehearse_update
 from pipelab.runtime.settings import Settings
 from pipelab.runtime.stage import StageRunner, Task
 from pipelab.runtime.stop import Stop
@@ -112,6 +112,7 @@ class Engine(Named):
         self._memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in peers.own}
         self._allocators: dict[int, AllocatorPeak] = {}
         self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
+        self._planner = Planner()
         self._histories: dict[Any, CostHistory] = {}
         self._fit = FitCheck(self._stages, loss)
         self._running = threading.Lock()
@@ -162,11 +163,21 @@ class Engine(Named):
 
     def _survey_updates(self) -> dict[int, tuple[Resident, float]]:
         """What each stage here will hold in training, and what an update of it costs."""
+        own = self.peers.own
+        ambient = Ambient([self.places[r] for r in own])
+
+        def work(r: int) -> dict[int, float]:
+            """As an update runs: in the device's own thread, on one core."""
+            made = {s: optimizer for (device, s), optimizer in self._optimizers.items() if device == r}
+            return {s: rehearse_update(optimizer, self._meter(r)) for s, optimizer in made.items()}
+
+        runs = [partial(ambient.run, partial(work, r), self.places[r]) for r in own]
+        outcomes = run_threads(runs, lambda: None, one_core_each=self._on_cpu)
+        costs = {s: cost for outcome in outcomes for s, cost in outcome.result.items()}
         found = {}
-        for (r, s), module in self._replicas.modules.items():
-            made = self._optimizers.get((r, s))
-            cost = 0.0 if made is None else rehearse_update(made, make_meter(self.places[r], None))
-            found[s] = (read_resident([module], [] if made is None else [made], planned=True), cost)
+        for key, module in self._replicas.modules.items():
+            made = [self._optimizers[key]] if key in self._optimizers else []
+            found[key[1]] = (self._planner.plan([module], made), costs.get(key[1], 0.0))
         return found
 
     def verify(self, inputs: Any, targets: Any) -> float:
@@ -300,7 +311,7 @@ class Engine(Named):
         """What device r holds besides activations; ``planned``: with what a training step will add."""
         modules = [module for (device, _), module in self._replicas.modules.items() if device == r]
         optimizers = [made for (device, _), made in self._optimizers.items() if device == r]
-        return read_resident(modules, optimizers, planned=planned)
+        return self._planner.plan(modules, optimizers) if planned else read_resident(modules, optimizers)
 
     def _require_room(self, training: bool) -> None:
         """Raises ConfigurationError if a device's limit leaves no room for activations."""

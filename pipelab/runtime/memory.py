@@ -43,6 +43,7 @@ class MemoryMeter:
         self.held = 0
         self.peak = 0
         self._room = math.inf
+        self._step = 0
         self._slot_peak = 0
         self._count: dict[int, int] = {}
         self._ours: set[int] = set()
@@ -57,7 +58,9 @@ class MemoryMeter:
         with self._lock:
             mine = own if self.enabled else ()
             self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
-            self.peak = self._slot_peak = self.held
+            self._step += 1  # what an error of an earlier step keeps alive is no part of this one
+            self._count.clear()
+            self.held = self.peak = self._slot_peak = 0
             self._room = room
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
@@ -83,7 +86,8 @@ class MemoryMeter:
     def _pack(self, tensor: Tensor) -> Any:
         return _Saved(tensor, [_Held(self, s) for s in _storages(tensor) if s.data_ptr() not in self._ours])
 
-    def _add(self, key: int, size: int) -> None:
+    def _add(self, key: int, size: int) -> int:
+        """Count it; returns the number of the step that it belongs to."""
         with self._lock:
             count = self._count.get(key, 0)
             if count == 0:
@@ -93,9 +97,12 @@ class MemoryMeter:
                 self.peak = max(self.peak, self.held)
                 self._slot_peak = max(self._slot_peak, self.held)
             self._count[key] = count + 1
+            return self._step
 
-    def _drop(self, key: int, size: int) -> None:
+    def _drop(self, key: int, size: int, step: int) -> None:
         with self._lock:
+            if step != self._step:
+                return
             count = self._count[key] - 1
             if count:
                 self._count[key] = count
@@ -120,17 +127,17 @@ class AllocatorPeak:
 class _Held:
     """Counts one storage while it lives. It keeps the storage alive, so that its address stays its own."""
 
-    __slots__ = ("key", "meter", "size", "storage")
+    __slots__ = ("key", "meter", "size", "step", "storage")
 
     def __init__(self, meter: MemoryMeter, storage: torch.UntypedStorage) -> None:
         self.storage, self.key, self.size = storage, storage.data_ptr(), storage.nbytes()
-        meter._add(self.key, self.size)
+        self.step = meter._add(self.key, self.size)
         self.meter = meter  # only what was counted is dropped
 
     def __del__(self) -> None:
         meter = getattr(self, "meter", None)
         if meter is not None:
-            meter._drop(self.key, self.size)
+            meter._drop(self.key, self.size, self.step)
 
 
 class _Saved:

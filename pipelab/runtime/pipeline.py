@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.quantities import Limits
 from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.microbatches import LossTerms
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.settings import MemoryLimit, OptimizerFactory, Settings, require_one_of
+from pipelab.runtime.settings import OptimizerFactory, Settings, require_one_of
 from pipelab.runtime.survey import Survey
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
@@ -70,7 +71,7 @@ class Pipeline:
         loss_terms: LossTerms | None = None,
         seed: int = 0,
         measure_memory: bool = True,
-        memory_limit: MemoryLimit = None,
+        memory_limit: Limits = None,
         outstanding: int | None = None,
         window: int = 9,
     ) -> None:

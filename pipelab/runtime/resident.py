@@ -12,29 +12,48 @@ from torch import Tensor, nn
 from pipelab.memory import Resident
 from pipelab.runtime.clocks import SlotMeter
 
-__all__ = ["read_resident", "rehearse_update"]
+__all__ = ["Planner", "read_resident", "rehearse_update"]
 
 Optimizers = Iterable[torch.optim.Optimizer]
 
 
-def read_resident(modules: Iterable[nn.Module], optimizers: Optimizers, *, planned: bool = False) -> Resident:
-    """What these stages hold. ``planned``: also the gradients and the optimizer state that a training step will add."""
+def read_resident(modules: Iterable[nn.Module], optimizers: Optimizers) -> Resident:
+    """What these stages hold now."""
     modules = list(modules)
     parameters = [p for module in modules for p in module.parameters()]
     weights = _bytes([*parameters, *(b for module in modules for b in module.buffers())])
-    if planned:
-        gradients = _bytes(p for p in parameters if p.requires_grad)
-        state = sum(_state_bytes(made) if made.state else _planned_state(made) for made in optimizers)
-    else:
-        gradients = _bytes(p.grad for p in parameters if p.grad is not None)
-        state = sum(map(_state_bytes, optimizers))
-    return Resident(weights, gradients, state)
+    gradients = _bytes(p.grad for p in parameters if p.grad is not None)
+    return Resident(weights, gradients, sum(map(_state_bytes, optimizers)))
+
+
+class Planner:
+    """What stages will hold: with the gradients and the optimizer state that a training step adds."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, int] = {}
+
+    def plan(self, modules: Iterable[nn.Module], optimizers: Optimizers) -> Resident:
+        """An optimizer without state is rehearsed, once."""
+        modules, optimizers = list(modules), list(optimizers)
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        state = 0
+        for made in optimizers:
+            if not made.state and id(made) not in self._states:
+                self._states[id(made)] = _planned_state(made)
+            state += _state_bytes(made) if made.state else self._states[id(made)]
+        return Resident(read_resident(modules, ()).weights, _bytes(parameters), state)
 
 
 def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter, times: int = 5) -> float:
-    """Seconds of an update (the median of ``times``) of a copy of ``optimizer``, parameters and all."""
-    made = _copied(optimizer, None)
-    made.step()  # makes its state
+    """Seconds of an update (the median of ``times``) of a copy of ``optimizer``, parameters and all.
+
+    0 where there is no room for the copy, or the optimizer cannot step gradients of zeros.
+    """
+    try:
+        made = _copied(optimizer, None)
+        made.step()  # makes its state
+    except Exception:  # noqa: BLE001 (anything may come out of a foreign optimizer)
+        return 0.0
     for _ in range(times):
         meter.begin()
         try:
@@ -47,15 +66,17 @@ def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter, times: i
 def _planned_state(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of state that ``optimizer`` will have after its first step, from a step of a copy.
 
-    The copy's tensors have shapes but no memory, where the optimizer can work with such.
+    The copy's tensors have shapes but no memory, where the optimizer can work with such. Where it cannot be stepped so
+    at all (one for sparse gradients), its state counts from the first step on.
     """
-    try:
-        made = _copied(optimizer, "meta")
-        made.step()
-    except Exception:  # noqa: BLE001 (fused ones, and those that read their tensors, need real ones)
-        made = _copied(optimizer, None)
-        made.step()
-    return _state_bytes(made)
+    for device in ("meta", None):
+        try:
+            made = _copied(optimizer, device)
+            made.step()
+            return _state_bytes(made)
+        except Exception:  # noqa: BLE001 (fused ones, and those that read their tensors, need real ones)
+            continue
+    return 0
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:

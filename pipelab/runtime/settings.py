@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
-from pipelab.quantities import parse_bytes
+from pipelab.quantities import Limits, parse_limits
 from pipelab.runtime.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
 
-__all__ = ["CLOCKS", "MemoryLimit", "OptimizerFactory", "Settings", "require_one_of"]
+__all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
 
-MemoryLimit = float | str | Sequence[float | str] | None
 OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 CLOCKS = ("device", "wall", "unit")
 BUILD_HINT = "build one with build_schedule('1f1b', devices=4, microbatches=4)"
@@ -45,7 +44,7 @@ class Settings:
     loss_terms: LossTerms | None = None
     seed: int = 0
     measure_memory: bool = True
-    memory_limit: MemoryLimit = None
+    memory_limit: Limits = None
     outstanding: int | None = None
     window: int = 9
 
@@ -99,16 +98,7 @@ class Settings:
     @cached_property
     def limits(self) -> tuple[float, ...]:
         """Bytes allowed on each device; infinite where there is no limit. Raises ConfigurationError."""
-        given, devices = self.memory_limit, self.schedule.devices
-        if given is None:
-            return (math.inf,) * devices
-        if isinstance(given, str) or not isinstance(given, Sequence):
-            return (parse_bytes(given, "memory_limit"),) * devices
-        if len(given) != devices:
-            raise ConfigurationError(
-                f"memory_limit is given for {len(given)} devices, the schedule has {devices}; give one, or {devices}"
-            )
-        return tuple(parse_bytes(entry, "memory_limit") for entry in given)
+        return parse_limits(self.memory_limit, self.schedule.devices)
 
     @property
     def unit_costs(self) -> Costs:

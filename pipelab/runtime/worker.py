@@ -195,14 +195,18 @@ class Worker:
 
     def _keep(self, action: Action, payload: Payload) -> None:
         """Keep a message until ``action`` needs it."""
+        crossed = 0
         try:
             self._mail_held[action] = self.memory.hold(payload.tensors)
         except WallError as wall:
-            raise self._out_of_memory(wall, action, "the message for ") from None
+            crossed = wall.held
+        if crossed:
+            raise self._out_of_memory(crossed, action, "the message for ")
         self._mail[action] = payload
 
-    def _out_of_memory(self, wall: WallError, action: Action, what: str = "") -> OutOfMemoryError:
-        needed, allowed = self.resident.total + wall.held, int(self.allowed)
+    def _out_of_memory(self, held: int, action: Action, what: str = "") -> OutOfMemoryError:
+        """The error, to be raised outside of the handler: the wall's own traceback would keep the tensors alive."""
+        needed, allowed = self.resident.total + held, int(self.allowed)
         others = [runner.kept for runner in self.runners.values()]
         flight = len(set().union(*others) - {action.microbatch})
         sizes = format_bytes(needed), format_bytes(allowed)
@@ -211,7 +215,7 @@ class Worker:
         error = OutOfMemoryError(
             f"out of memory on device {self.device} in {what}{action}: {sizes[0]} needed, {sizes[1]} allowed. It holds "
             f"{self.resident}, and activations of {flight} other micro-batch(es): with this one "
-            f"{format_bytes(wall.held)} so far{self._allocator()}. Less is held with fewer micro-batches in flight "
+            f"{format_bytes(held)} so far{self._allocator()}. Less is held with fewer micro-batches in flight "
             "(1f1b), smaller ones, or recomputation"
         )
         error.device, error.stage, error.action = self.device, action.stage, str(action)
@@ -226,6 +230,14 @@ class Worker:
 
     def _act(self, action: Action) -> Payload | None:
         """Run one action; errors say where they happened."""
+        crossed = 0
+        try:
+            return self._act_within(action)
+        except WallError as wall:
+            crossed = wall.held
+        raise self._out_of_memory(crossed, action)
+
+    def _act_within(self, action: Action) -> Payload | None:
         runner = self.runners[action.stage]
         i = action.microbatch
         try:
@@ -245,10 +257,8 @@ class Worker:
                 return runner.backward_input(i, mail)
             runner.backward_weight(i, mail)
             return None
-        except (Aborted, StageError):
+        except (Aborted, StageError, WallError):
             raise
-        except WallError as wall:
-            raise self._out_of_memory(wall, action) from None
         except Exception as error:
             raise stage_error(error, self.device, action) from error
 

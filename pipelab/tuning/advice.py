@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipelab.errors import whole_number
+from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes, format_time
+from pipelab.quantities import Limits, format_bytes, format_time, parse_limits
 from pipelab.schedules.catalogue import build_schedule, recipes
-from pipelab.tuning.candidates import NAIVE, Candidate, Limits, forecast, limits_of
+from pipelab.tuning.candidates import NAIVE, Candidate, forecast
 from pipelab.tuning.profile import CostProfile
 
 __all__ = ["check_configuration", "memory_advice", "microbatch_advice"]
@@ -39,10 +39,12 @@ def check_configuration(
     """
     p, m = whole_number("devices", "p", devices), whole_number("microbatches", "m", microbatches)
     batch = whole_number("batch", "B", batch)
+    if profile is not None and profile.devices != p:
+        raise ConfigurationError(f"the profile is of p = {profile.devices} devices, not of {p}; take one for those")
     v = chunks if chunks is not None else recipes()[schedule].default_chunks if schedule in recipes() else 1
     if schedule == "interleaved" and m % p:
         below, above = m // p * p, (m // p + 1) * p
-        tries = f"{below} or {above}" if below else f"{above}"
+        tries = " or ".join(str(m) for m in (below, above) if 0 < m <= batch) or f"{p} with a larger batch"
         return (
             f"interleaved goes through micro-batches in groups of p: m = {m} is no multiple of p = {p}; take m = "
             f"{tries}, or 1f1b, which takes any m",
@@ -53,7 +55,7 @@ def check_configuration(
     build_schedule(schedule, p, m, v)
     found = list(microbatch_advice(candidate, p, batch, profile))
     if profile is not None:
-        limits = limits_of(memory_limit, profile.devices)
+        limits = parse_limits(memory_limit, profile.devices)
         seen = forecast(candidate, profile, batch, limits, {})
         found += [f"{candidate} does not fit: it {seen.excess}"] if seen.excess else memory_advice(seen.memory, limits)
     return tuple(found)

@@ -10,17 +10,16 @@ from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes, parse_bytes
+from pipelab.quantities import format_bytes
 from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 from pipelab.tuning.profile import CostProfile, ProfileCosts
 
-__all__ = ["Candidate", "Discarded", "Forecast", "Parts", "forecast", "grid", "limits_of", "list_candidates"]
+__all__ = ["Candidate", "Discarded", "Forecast", "Parts", "forecast", "grid", "list_candidates", "listed"]
 
 NAIVE = "naive"
-Limits = float | str | Sequence[float | str] | None
 
 
 @dataclass(frozen=True, order=True)
@@ -117,17 +116,14 @@ class Forecast:
         return self.memory[self.fullest].total
 
 
-def limits_of(memory_limit: Limits, devices: int) -> tuple[float, ...]:
-    """Bytes allowed on each device; infinite without a limit."""
-    if memory_limit is None:
-        return (math.inf,) * devices
-    if isinstance(memory_limit, str) or not isinstance(memory_limit, Sequence):
-        return (parse_bytes(memory_limit, "memory_limit"),) * devices
-    if len(memory_limit) != devices:
-        raise ConfigurationError(
-            f"memory_limit is given for {len(memory_limit)} devices, there are {devices}; give one, or {devices}"
-        )
-    return tuple(parse_bytes(entry, "memory_limit") for entry in memory_limit)
+def listed(name: str, given: Any) -> tuple[Any, ...]:
+    """A list that was asked for, as a tuple. Raises ConfigurationError for what is none."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{name} must be a list, got {given!r}; try [{given!r}]")
+    found = tuple(given)
+    if not found:
+        raise ConfigurationError(f"there is no candidate: {name} is empty; give one or more")
+    return found
 
 
 def grid(batch: int, devices: int, around: float = math.inf) -> tuple[int, ...]:
@@ -159,23 +155,22 @@ def list_candidates(
             f"a batch of {batch} sequences cannot fill p = {devices} devices: at most {batch} of them would ever work "
             f"at once; give at least {devices}, better 4p = {4 * devices}, or fewer devices"
         )
-    sizes = grid(batch, devices, around) if microbatches is None else tuple(microbatches)
-    for what, given in (("schedules", schedules), ("microbatches", sizes), ("recompute", recompute)):
-        if isinstance(given, str) or not given:
-            raise ConfigurationError(f"there is no candidate: {what} is {given!r}; give a list of one or more")
+    schedules, recompute = listed("schedules", schedules), listed("recompute", recompute)
+    asked = grid(batch, devices, around) if microbatches is None else listed("microbatches", microbatches)
+    sizes = sorted({whole_number("microbatches", "m", m) for m in asked})
+    if "interleaved" in schedules:
+        chunks = sorted({whole_number("chunks", "v", v) for v in listed("chunks", chunks)})
+    tables: dict[Any, Candidate] = {}
     good: list[Candidate] = []
     bad: list[Discarded] = []
     for name in dict.fromkeys(schedules):
-        many = name == "interleaved"
-        if many and not chunks:
-            raise ConfigurationError("there is no candidate: chunks is empty; interleaved needs some, such as [2]")
-        for v in sorted(set(chunks)) if many else [1]:
+        for v in chunks if name == "interleaved" else [1]:
             for again in sorted(set(recompute)):
                 if name == NAIVE and again and False in recompute:
                     continue  # it would hold as much
-                for m in [1] if name == NAIVE else sorted(set(sizes)):
-                    candidate = Candidate(name, whole_number("microbatches", "m", m), v, again)
-                    reason = _problem(candidate, devices, batch)
+                for m in [1] if name == NAIVE else sizes:
+                    candidate = Candidate(name, m, v, again)
+                    reason = _problem(candidate, devices, batch, tables)
                     if reason is None:
                         good.append(candidate)
                     elif microbatches is not None:  # it was asked for
@@ -186,16 +181,18 @@ def list_candidates(
     return good, bad
 
 
-def _problem(candidate: Candidate, devices: int, batch: int) -> str | None:
+def _problem(candidate: Candidate, devices: int, batch: int, tables: dict[Any, Candidate]) -> str | None:
+    """Why it is no candidate: it cannot be built, or is the same table as one before it."""
     if candidate.microbatches > batch:
         return f"m = {candidate.microbatches} micro-batches need as many sequences, the batch has {batch}"
     try:
-        candidate.build(devices)
+        table = candidate.build(devices)
     except ConfigurationError as error:
         if "there is no schedule" in str(error):
             raise
         return str(error)
-    return None
+    same = tables.setdefault((table.programs, table.placement), candidate)
+    return None if same is candidate else f"{candidate} is the same table as {same}"
 
 
 def forecast(

@@ -52,8 +52,8 @@ def fit_line(points: Iterable[tuple[float, float]]) -> Line:
     rows = [(1 / y**2, x, y) for x, y in found if y > 0]  # weight, x, y
     w, wx, wy = (sum(part) for part in zip(*((r, r * x, r * y) for r, x, y in rows), strict=True))
     wxx, wxy = (sum(part) for part in zip(*((r * x * x, r * x * y) for r, x, y in rows), strict=True))
-    determinant = w * wxx - wx * wx
-    if determinant > 0:
+    if len({x for _, x, _ in rows}) > 1:
+        determinant = w * wxx - wx * wx
         beta = (w * wxy - wx * wy) / determinant
         alpha = (wy - beta * wx) / w
     else:  # only one x has a y above 0

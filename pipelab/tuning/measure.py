@@ -53,6 +53,7 @@ def profile_costs(
     launch: str = "threads",
     device: DeviceChoice = None,
     loss_terms: LossTerms | None = None,
+    recompute: bool = True,
     repeats: int = 5,
     seed: int = 0,
     progress: bool = True,
@@ -61,12 +62,17 @@ def profile_costs(
 
     For each of ``sizes`` (numbers of sequences, taken from the front of ``inputs`` and ``targets``; default: powers of
     two up to half of them) a micro-batch goes through all stages and back, ``repeats`` times after a warm-up, sizes in
-    turn so that a slow minute hits all of them; once keeping activations, once recomputing them. Lines are fitted to
-    the medians. No weight changes. With ``optimizer``, its state and its time are found on a copy. The rest as for
-    ``Pipeline``. Raises ConfigurationError if the model cannot run on this device.
+    turn so that a slow minute hits all of them; once keeping activations and, with ``recompute``, once recomputing
+    them. Sizes that do not run here (no room for them, too few sequences for a batch's statistics) are left out, as
+    long as two are left. Lines are fitted to the medians. No weight changes. With ``optimizer``, its state and its time
+    are found on a copy. The rest as for ``Pipeline``. Raises ConfigurationError if the model cannot run on this device.
     """
     devices, repeats = whole_number("devices", "p", devices), whole_number("repeats", "", repeats)
     length = batch_size(inputs, targets)
+    if length < 2:
+        raise ConfigurationError(
+            f"a cost profile needs micro-batches of two sizes, and the batch has {length} sequence"
+        )
     sizes = default_sizes(length) if sizes is None else tuple(sizes)
     wrong = [size for size in sizes if not 1 <= size <= length]
     if wrong or len(set(sizes)) < 2:
@@ -79,22 +85,18 @@ def profile_costs(
     chunks = sorted({whole_number("chunks", "v", v) for v in chunks})
     stages: dict[int, tuple[StageProfile, ...]] = {}
     messages: list[tuple[float, float]] = []
-    total = len(chunks) * 2 * (repeats + 1) * len(sizes)
+    total = len(chunks) * (1 + recompute) * (repeats + 1) * len(sizes)
     bar = tqdm(total=total, desc="profile", unit="pass", disable=not progress, leave=False)
     places: set[str] = set()
     with bar:
         for v in chunks:
             plain = one_pass(_empty(devices, v))
             found: list[list[Survey]] = []
-            for table, factory in ((plain, optimizer), (plain.with_recompute(), None)):
-                try:
-                    with Pipeline(model, table, optimizer=factory, **settings) as pipeline:
-                        places |= set(map(str, pipeline.torch_devices))
-                        found.append(list(_passes(pipeline, inputs, targets, sizes, repeats, bar)))
-                except StageError as error:
-                    raise ConfigurationError(f"the model cannot be profiled on this device: {error}") from error
-                except (torch.OutOfMemoryError, NotImplementedError) as error:
-                    raise ConfigurationError(f"the model cannot be profiled on this device: {error}") from error
+            tables = [(plain, optimizer), (plain.with_recompute(), None)]
+            for table, factory in tables[: 1 + recompute]:
+                with Pipeline(model, table, optimizer=factory, **settings) as pipeline:
+                    places |= set(map(str, pipeline.torch_devices))
+                    found.append(_passes(pipeline, inputs, targets, sizes, repeats, bar))
             stages[devices * v] = tuple(_stage(s, *found) for s in range(devices * v))
             messages += [message for survey in found[0] for message in survey.messages]
     tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
@@ -116,19 +118,30 @@ def _empty(devices: int, chunks: int) -> Schedule:
 
 def _passes(
     pipeline: Pipeline, inputs: Any, targets: Any, sizes: Sequence[int], repeats: int, bar: Any
-) -> Iterator[Survey]:
-    """Each size in turn, again and again, forth and back; the first round warms up, the last pass knows of updates."""
-    rounds = [tuple(sizes) if number % 2 else tuple(reversed(sizes)) for number in range(repeats + 1)]
-    order = [size for once in rounds for size in once]
-    for number, size in enumerate(order, 1):
-        part = first_sequences(inputs, size), first_sequences(targets, size)
-        survey = pipeline.survey(*part, updates=number == len(order))
+) -> list[Survey]:
+    """Each size in turn, again and again, forth and back; the first round warms up and finds out which sizes run."""
+
+    def once(size: int, *, updates: bool = False) -> Survey:
         bar.update()
-        if number > len(sizes):
-            yield survey
+        return pipeline.survey(first_sequences(inputs, size), first_sequences(targets, size), updates=updates)
+
+    good, problems = [], []
+    for size in sizes:
+        try:
+            once(size)
+            good.append(size)
+        except (StageError, ConfigurationError, torch.OutOfMemoryError) as error:
+            problems.append(error)
+    if len(good) < 2:
+        said = f"the model cannot be profiled on this device: {problems[0]}"
+        raise ConfigurationError(said) from problems[0]
+    surveys = []
+    for number in range(repeats):
+        surveys += [once(size) for size in (good if number % 2 else reversed(good))]
+    return [*surveys[:-1], once(surveys[-1].sequences, updates=True)]
 
 
-def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey]) -> StageProfile:
+def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey] = ()) -> StageProfile:
     def line(surveys: Sequence[Survey], read: Callable[[Any], float]) -> Line:
         by_size: dict[int, list[float]] = {}
         for survey in surveys:
@@ -138,10 +151,10 @@ def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey]) -> Stag
     return StageProfile(
         forward=line(kept, lambda stage: stage.seconds["F"]),
         backward=line(kept, lambda stage: stage.seconds["B"]),
-        bare_forward=line(recomputed, lambda stage: stage.seconds["F"]),
-        recompute=line(recomputed, lambda stage: stage.seconds["R"]),
+        bare_forward=line(recomputed, lambda stage: stage.seconds["F"]) if recomputed else None,
+        recompute=line(recomputed, lambda stage: stage.seconds["R"]) if recomputed else None,
         kept=line(kept, lambda stage: stage.kept),
-        kept_input=line(recomputed, lambda stage: stage.kept),
+        kept_input=line(recomputed, lambda stage: stage.kept) if recomputed else None,
         sent=line(kept, lambda stage: stage.sent),
         resident=kept[-1].residents[s],
         update=kept[-1].updates[s],
@@ -207,6 +220,15 @@ class Runner:
                     raise
                 bad[v] = str(error)
         return good, bad
+
+    def recomputes(self) -> str | None:
+        """Why the model cannot be recomputed; None if it can."""
+        try:
+            table = one_pass(_empty(self.devices, 1)).with_recompute()
+            Pipeline(self.model, table, loss=self.loss, device=self.device).close()
+        except ConfigurationError as error:
+            return str(error)
+        return None
 
     def run(self, candidate: Candidate, limits: Sequence[float] | None, steps: int, done: Callable[[], Any]) -> Run:
         """The medians of ``steps`` steps, after one that warms up."""

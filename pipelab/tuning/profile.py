@@ -35,12 +35,12 @@ class StageProfile:
     forward: Line
     """F that keeps what its backward needs."""
     backward: Line
-    bare_forward: Line
-    """F that keeps only its input, because it is recomputed."""
-    recompute: Line
+    bare_forward: Line | None
+    """F that keeps only its input, because it is recomputed; None, as the other two, if that was not profiled."""
+    recompute: Line | None
     kept: Line
     """Bytes of activations, from F (or R) to B."""
-    kept_input: Line
+    kept_input: Line | None
     """Bytes kept from F to R where it is recomputed."""
     sent: Line
     """Bytes of the message to the next stage; the gradient that comes back weighs the same."""
@@ -80,6 +80,8 @@ class CostProfile:
         Messages take no time unless ``latency`` (seconds) and ``bandwidth`` (bytes per second) model a link, or
         ``link`` asks for the measured one, as the wall clock shows it.
         """
+        if not bandwidth > 0:
+            raise ConfigurationError(f"bandwidth must be positive, got {bandwidth!r}; leave it out for no limit")
         if link:
             latency = latency + self.link.alpha
             bandwidth = 1 / (self.link.beta + 1 / bandwidth) if self.link.beta or bandwidth < math.inf else math.inf
@@ -105,6 +107,11 @@ class CostProfile:
         """What the slowest device's optimizer takes at the flush."""
         stages = self.cut(schedule.stages)
         return max(sum(stages[s].update for s in schedule.stages_on(r)) for r in range(schedule.devices))
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether recomputation was profiled."""
+        return all(stage.recompute is not None for cut in self.stages.values() for stage in cut)
 
     # ---- the line of the textbook --------------------------------------------------------------------------------
 
@@ -173,9 +180,14 @@ class CostProfile:
             if told["format"] != FORMAT:
                 raise ConfigurationError(f"{name} has format {told['format']!r}, this pipelab reads {FORMAT!r}")
             stages = {int(n): tuple(map(_stage, cut)) for n, cut in told["stages"].items()}
-            if not stages or any(len(cut) != n for n, cut in stages.items()):
+            devices, tokens, about = told["devices"], told["tokens"], told["about"]
+            if not isinstance(devices, int) or devices < 1 or not isinstance(about, dict):
+                raise ValueError(f"devices {devices!r}, about {about!r}")
+            if not stages or any(len(cut) != n or n % devices for n, cut in stages.items()):
                 raise ValueError("stages are missing")
-            return cls(int(told["devices"]), stages, _line(told["link"]), told["tokens"], told["about"])
+            if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
+                raise ValueError(f"tokens {tokens!r}")
+            return cls(devices, stages, _line(told["link"]), tokens, about)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ConfigurationError):
                 raise
@@ -191,13 +203,10 @@ class CostProfile:
             return Line(line.alpha * alpha, line.beta * beta)
 
         def one(stage: StageProfile) -> StageProfile:
-            return replace(
-                stage,
-                forward=times(stage.forward),
-                backward=times(stage.backward),
-                bare_forward=times(stage.bare_forward),
-                recompute=times(stage.recompute),
-            )
+            made = replace(stage, forward=times(stage.forward), backward=times(stage.backward))
+            if stage.bare_forward is None or stage.recompute is None:
+                return made
+            return replace(made, bare_forward=times(stage.bare_forward), recompute=times(stage.recompute))
 
         stages = {n: tuple(map(one, cut)) for n, cut in self.stages.items()}
         return replace(self, stages=stages, about={**self.about, "scaled": {"alpha": alpha, "beta": beta}})
@@ -216,8 +225,6 @@ class ProfileCosts:
     def __post_init__(self) -> None:
         if not (self.latency >= 0 and math.isfinite(self.latency)):
             raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
-        if not self.bandwidth > 0:
-            raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
 
     def sequences(self, schedule: Schedule, microbatch: int) -> float:
         """b: how many sequences the micro-batch holds."""
@@ -233,9 +240,12 @@ class ProfileCosts:
         if action.op == "U":
             return stage.update
         bare = (action.stage, action.microbatch) in schedule.recomputed
-        lines = {"F": stage.bare_forward if bare else stage.forward, "R": stage.recompute, "B": stage.backward}
         b = self.sequences(schedule, action.microbatch)
-        return lines[action.op](b) if action.op in lines else stage.backward(b) / 2
+        if action.op == "F":
+            return (_known(stage.bare_forward) if bare else stage.forward)(b)
+        if action.op == "R":
+            return _known(stage.recompute)(b)
+        return stage.backward(b) if action.op == "B" else stage.backward(b) / 2
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         """Bytes: of the activations that a stage hands on, or of their gradients."""
@@ -250,18 +260,33 @@ class ProfileCosts:
     def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
         """Bytes of its input, which it keeps instead where it recomputes."""
         stage = self.profile.cut(schedule.stages)[action.stage]
-        return stage.kept_input(self.sequences(schedule, action.microbatch))
+        return _known(stage.kept_input)(self.sequences(schedule, action.microbatch))
+
+
+def _known(line: Line | None) -> Line:
+    if line is None:
+        raise ConfigurationError("this profile was taken without recomputation (R); take one with recompute=True")
+    return line
 
 
 def _line(told: Mapping[str, Any]) -> Line:
     points = tuple((float(x), float(y)) for x, y in told.get("points", ()))
     alpha, beta = float(told["alpha"]), float(told["beta"])
-    if not all(math.isfinite(x) and x >= 0 for x in (alpha, beta)):
-        raise ValueError(f"a line of {alpha} + {beta} * b")
-    return Line(alpha, beta, float(told.get("error", 0.0)), points)
+    error = float(told.get("error", 0.0))
+    if not all(
+        math.isfinite(x) and 0 <= x < 1e30 for x in (alpha, beta, error, *(x for point in points for x in point))
+    ):
+        raise ValueError(f"a line of {alpha} + {beta} * b, within {error}")
+    return Line(alpha, beta, error, points)
 
 
 def _stage(told: Mapping[str, Any]) -> StageProfile:
-    lines: Sequence[str] = ("forward", "backward", "bare_forward", "recompute", "kept", "kept_input", "sent")
-    resident = Resident(**{name: int(size) for name, size in told["resident"].items()})
-    return StageProfile(**{name: _line(told[name]) for name in lines}, resident=resident, update=float(told["update"]))
+    lines: Sequence[str] = ("forward", "backward", "kept", "sent")
+    found: dict[str, Any] = {name: _line(told[name]) for name in lines}
+    for name in ("bare_forward", "recompute", "kept_input"):
+        found[name] = None if told[name] is None else _line(told[name])
+    sizes = {name: int(size) for name, size in told["resident"].items()}
+    update = float(told["update"])
+    if min(sizes.values()) < 0 or not 0 <= update < 1e30:
+        raise ValueError(f"{sizes}, update {update}")
+    return StageProfile(**found, resident=Resident(**sizes), update=update)

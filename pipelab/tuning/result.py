@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Measurement", "Tuning"]
 
+CLOSE = 0.03
+"""Candidates that are this near and cannot be told apart count as equally fast."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -53,6 +56,8 @@ class Tuning:
     forecasts: tuple[Forecast, ...]
     discarded: tuple[Discarded, ...]
     measured: dict[Candidate, Measurement] = field(default_factory=dict)
+    latency: float = 0.0
+    bandwidth: float = math.inf
 
     # ---- the choice ----------------------------------------------------------------------------------------------
 
@@ -67,28 +72,35 @@ class Tuning:
         ran = [c for c, found in self.measured.items() if found.failed is None]
         if ran:
             return tuple(sorted(ran, key=lambda c: self.measured[c].makespan + self[c].update))
-        return tuple(f.candidate for f in self.fitting)
+        return tuple(f.candidate for f in self.fitting if f.candidate not in self.measured)
 
     @property
     def tied(self) -> tuple[Candidate, ...]:
-        """The fastest, and those that measurement cannot tell from it.
+        """The fastest, and those within 3 % of it that measurement cannot tell from it.
 
-        Those are not slower in every round, or by less than the two scatter.
+        Slower for certain is what was so in every round, by more than the two scatter and than 1 % (5 % after a single
+        round, which knows of no scatter).
         """
-        first, *rest = self.ranked
+        first = self.ranked[0]
+        near = [c for c in self._unsure(first) if self.seconds(c) <= (1 + CLOSE) * self.seconds(first)]
+        return (first, *near)
+
+    def _unsure(self, first: Candidate) -> list[Candidate]:
+        """Measured ones that are not slower than the first for certain."""
         if first not in self.measured:
-            return (first,)
-        return (first, *(c for c in rest if not self._slower(c, first)))
+            return []
+        return [c for c in self.ranked if c != first and not self._slower(c, first)]
 
     def _slower(self, other: Candidate, first: Candidate) -> bool:
         a, b = self.measured[first], self.measured[other]
         shift = self[other].update - self[first].update
         always = all(y + shift > x for x, y in zip(a.seconds, b.seconds, strict=True))
-        return always and b.makespan + shift - a.makespan > math.hypot(a.spread, b.spread)
+        floor = (0.01 if len(a.seconds) > 1 else 0.05) * self.seconds(first)
+        return always and b.makespan + shift - a.makespan > max(math.hypot(a.spread, b.spread), floor)
 
     @property
     def best(self) -> Candidate:
-        """The sweet spot: the fastest; of those that cannot be told apart the one that needs least memory."""
+        """The sweet spot: the fastest; of those as fast, as far as can be told, the one that needs least memory."""
         return min(self.tied, key=lambda c: (self[c].peak_bytes, self.ranked.index(c)))
 
     def __getitem__(self, candidate: Candidate) -> Forecast:
@@ -158,31 +170,47 @@ class Tuning:
         if other.candidate in self.tied:
             saved = other.peak_bytes - best.peak_bytes
             more = f"; it needs {format_bytes(saved)} more" if saved > 0 else ""
-            return f"cannot be told from it by this measurement{more}"
+            return f"is as fast, as far as this measurement can tell{more}"
         if other.excess is not None:
             faster = f" (it would be {best.step / other.step - 1:.0%} faster)" if other.step < best.step else ""
             return f"does not fit: {other.excess}{faster}"
         failed = self.measured.get(other.candidate)
         if failed is not None and failed.failed is not None:
             return f"did not run: {failed.failed}"
-        slower = self.seconds(other.candidate) / self.seconds(best.candidate) - 1
-        told = "measured" if other.candidate in self.measured and best.candidate in self.measured else "predicted"
-        if slower < 0.005:
-            lead = "is about as fast" if slower > -0.005 else f"is {-slower:.0%} faster ({told})"
-            return f"{lead}, and was not measured" if other.candidate not in self.measured and self.measured else lead
-        return f"is {slower:.0%} slower ({told}): {_reasons(other, best)}"
+        both = other.candidate in self.measured and best.candidate in self.measured
+        slower = self.seconds(other.candidate) / self.seconds(best.candidate) if both else other.step / best.step
+        told, reasons = "measured" if both else "predicted", _reasons(other, best)
+        unmeasured = ", and was not measured" if self.measured and not both else ""
+        if slower - 1 < 0.005:
+            lead = "is about as fast" if slower > 0.995 else f"is {1 - slower:.0%} faster"
+            return f"{lead} ({told}{unmeasured})"
+        return f"is {slower - 1:.0%} slower ({told}): {'by the profile, ' if both and reasons else ''}{reasons}".rstrip(
+            ": "
+        )
 
     def advice(self) -> tuple[str, ...]:
         """What to know about the choice."""
-        best = self[self.best]
-        found = list(microbatch_advice(best.candidate, self.profile.devices, self.batch, self.profile))
+        best, first = self[self.best], self.ranked[0]
+        family = {f.candidate.microbatches for f in self.forecasts if f.candidate.family == best.candidate.family}
+        advice = microbatch_advice(best.candidate, self.profile.devices, self.batch, self.profile)
+        # Where other m were looked at, the choice itself says which is best.
+        found = [s for s in advice if len(family) == 1 or s.startswith(f"{self.batch} sequences")]
         found += memory_advice(best.memory, self.limits)
+        line = self.profile.line()
+        if line.error > 0.15:
+            found.append(
+                f"the line is off by up to {line.error:.0%}: the machine was busy while it was profiled, or time is "
+                "not alpha + beta * b here. Trust what was measured, not what was predicted"
+            )
+        if not any(held.resident.optimizer for held in best.memory):
+            found.append("no optimizer's state is counted: none was given, or it has none")
         if len(self.tied) > 1:
             names = "; ".join(map(str, self.tied))
-            found.append(
-                f"measurement cannot rank these: {names}. Of them, the one that needs least memory was chosen; more "
-                "rounds or steps, or a quieter machine, would tell"
-            )
+            found.append(f"measurement cannot rank these: {names}. The one that needs least memory was chosen")
+        open_ = [c for c in self._unsure(first) if c not in self.tied]
+        if open_:
+            names = "; ".join(map(str, open_))
+            found.append(f"too noisy to rule out: {names}. The median over rounds decided; more rounds would tell")
         noisy = {c: m.spread / m.makespan for c, m in self.measured.items() if m.failed is None}
         if noisy and max(noisy.values()) > 0.1:
             worst = max(noisy, key=lambda c: noisy[c])
@@ -221,7 +249,8 @@ class Tuning:
             f"profile: a device's forward and backward take t(b) = {format_time(line.alpha, 's')} + "
             f"{format_time(line.beta, 's')} * b for b sequences (within {line.error:.0%})",
             f"to start with: m = 4p = {4 * p}; {stars} = sqrt((p - 1) * beta * B / alpha), B = {self.batch}, p = {p}",
-            f"step: makespan by the {self.clock} clock, and the optimizer's update",
+            f"step: makespan by the {self.clock} clock, and the optimizer's update{self._link()}",
+            *(["off: predicted makespan against measured; + where it was predicted too long"] if self.measured else []),
             "",
             self.table(),
             "",
@@ -248,16 +277,21 @@ class Tuning:
             lines += ["note"] + [f"  {sentence}" for sentence in advice]
         return "\n".join(lines)
 
+    def _link(self) -> str:
+        if not self.latency and math.isinf(self.bandwidth):
+            return ""
+        rate = "" if math.isinf(self.bandwidth) else f", {format_bytes(self.bandwidth)} per second"
+        return f"; a link is modelled: {format_time(self.latency, 's')} a message{rate}"
+
     def _left_out(self) -> list[str]:
         over = [f for f in self.forecasts if f.excess is not None]
         lines = []
         if over:
             least = min(over, key=lambda f: f.peak_bytes)
-            names = sorted({f.candidate.family for f in over})
-            lines.append(f"{len(over)} do not fit ({', '.join(names)}); {least.candidate}, for one, {least.excess}")
-        if self.discarded:
-            example = self.discarded[0]
-            lines.append(f"{len(self.discarded)} cannot be built, for one: {example.reason}")
+            lines.append(f"too large: {len(over)} candidates; the smallest of them, {least.candidate}, {least.excess}")
+        reasons = dict.fromkeys(entry.reason for entry in self.discarded)
+        lines += [f"left out: {reason}" for reason in list(reasons)[:3]]
+        lines += [f"left out: {len(reasons) - 3} more reasons (in the JSON)"] if len(reasons) > 3 else []
         return [*lines, ""] if lines else []
 
     def __str__(self) -> str:
@@ -276,10 +310,12 @@ class Tuning:
             "batch": self.batch,
             "memory_limit": [None if math.isinf(limit) else limit for limit in self.limits],
             "clock": self.clock,
+            "link": {"latency": self.latency, "bandwidth": None if math.isinf(self.bandwidth) else self.bandwidth},
+            "tokens": self.profile.tokens,
             "profile": {"alpha": line.alpha, "beta": line.beta, "error": line.error, "about": dict(self.profile.about)},
             "start": self.start,
             "m_star": None if math.isinf(star) else star,
-            "best": _named(self.best),
+            "best": self._told(self[self.best]) | {"step_seconds": self.seconds(self.best)},
             "tied": [_named(c) for c in self.tied],
             "neighbours": [_named(c) | {"why": why} for c, why in self.neighbours()],
             "advice": list(self.advice()),
@@ -298,6 +334,10 @@ class Tuning:
                 "bubble_fraction": f.bubble_fraction,
                 "peak_bytes": [held.total for held in f.memory],
                 "activation_bytes": [held.activations for held in f.memory],
+                "weight_bytes": [held.resident.weights for held in f.memory],
+                "gradient_bytes": [held.resident.gradients for held in f.memory],
+                "optimizer_bytes": [held.resident.optimizer for held in f.memory],
+                "update_seconds": f.update,
             },
             "fits": f.excess is None,
             "reason": f.excess,
@@ -305,6 +345,8 @@ class Tuning:
         found = self.measured.get(f.candidate)
         if found is not None:
             told["measured"] = {
+                "step_seconds": None if found.failed else self.seconds(f.candidate),
+                "sequences_per_second": None if found.failed else self.batch / self.seconds(f.candidate),
                 "makespan": None if found.failed else found.makespan,
                 "rounds": list(found.seconds),
                 "peak_bytes": [held.total for held in found.memory],
@@ -338,14 +380,15 @@ def _reasons(other: Forecast, best: Forecast) -> str:
     """Where a slower candidate loses time, and what it gains elsewhere."""
     a, b = other.parts, best.parts
     bubbles = f"bubble {other.bubble_fraction:.0%} instead of {best.bubble_fraction:.0%}"
+    again = other.candidate.recompute - best.candidate.recompute
     moved = [
         (a.idle - b.idle, f"devices idle {{}} longer ({bubbles})", "idle {} less"),
         (a.overhead - b.overhead, "fixed costs of more and smaller actions, {}", "fixed costs are {} less"),
-        (a.recompute - b.recompute, "recomputing, {}", "it saves {} of recomputing"),
+        (max(again * (a.recompute - b.recompute), 0.0) * again, "recomputing, {}", "it saves {} of recomputing"),
         (a.work - b.work, "{} more of work", "{} less of work"),
         (other.update - best.update, "an update that takes {} longer", "an update that is {} shorter"),
     ]
     floor = 0.01 * best.step
     worse = [text.format(format_time(d, "s")) for d, text, _ in sorted(moved, reverse=True) if d > floor]
     better = [text.format(format_time(-d, "s")) for d, _, text in sorted(moved) if d < -floor]
-    return " and ".join(worse or ["by little things"]) + (f"; {', '.join(better)}" if better else "")
+    return " and ".join(worse) + (f"; {', '.join(better)}" if better and worse else "")

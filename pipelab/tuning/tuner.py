@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from pipelab.errors import ConfigurationError, OutOfMemoryError, whole_number
+from pipelab.errors import ConfigurationError, StageError, whole_number
 from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes
+from pipelab.quantities import Limits, format_bytes, parse_limits
 from pipelab.tuning.candidates import (
     NAIVE,
     Candidate,
     Discarded,
     Forecast,
-    Limits,
     best_first,
     forecast,
-    limits_of,
     list_candidates,
+    listed,
 )
 from pipelab.tuning.profile import CostProfile
 from pipelab.tuning.result import Measurement, Tuning
@@ -32,8 +31,12 @@ if TYPE_CHECKING:
     from pipelab.runtime.devices import DeviceChoice
     from pipelab.runtime.microbatches import LossTerms
     from pipelab.runtime.settings import OptimizerFactory
+    from pipelab.tuning.measure import Run, Runner
 
 __all__ = ["shortlist", "tune"]
+
+TRIES = 3
+"""How often the next few are tried where none of the few before ran to the end."""
 
 
 def shortlist(
@@ -57,8 +60,20 @@ def shortlist(
     Arguments as for ``tune``; ``link`` counts messages as the profile has measured them. Raises ConfigurationError if
     there is no candidate, or none fits: then it says what the least would be.
     """
-    limits = limits_of(memory_limit, profile.devices)
-    around = profile.best_microbatches(batch)
+    limits = parse_limits(memory_limit, profile.devices)
+    schedules, recompute, lost = listed("schedules", schedules), listed("recompute", recompute), list(discarded)
+    if "interleaved" in schedules:
+        chunks = listed("chunks", chunks)
+        known = [v for v in chunks if profile.devices * whole_number("chunks", "v", v) in profile.stages]
+        lost += [_no_cut(v, profile.devices, "the profile has no such cut") for v in chunks if v not in known]
+        chunks = known
+    if True in recompute and not profile.recomputes:
+        lost.append(
+            Discarded(Candidate("gpipe", profile.devices, 1, True), "the profile was taken without recomputation")
+        )
+        recompute = tuple(again for again in recompute if not again)
+    schedules, recompute = _left(schedules, chunks, recompute, lost)
+    around = profile.best_microbatches(batch) if profile.line().error < 0.5 else math.inf
     kinds: dict[str, Any] = {"schedules": schedules, "microbatches": microbatches, "recompute": recompute}
     found, bad = list_candidates(batch, profile.devices, chunks=chunks, around=around, **kinds)
     wire = {"latency": latency, "bandwidth": bandwidth, "link": link}
@@ -66,7 +81,22 @@ def shortlist(
     forecasts = best_first(forecast(candidate, profile, batch, limits, wire) for candidate in bar)
     if all(f.excess is not None for f in forecasts):
         raise ConfigurationError(_least(forecasts, limits))
-    return Tuning(profile, batch, limits, clock, tuple(forecasts), (*discarded, *bad))
+    made = Tuning(profile, batch, limits, clock, tuple(forecasts), (*lost, *bad))
+    return replace(made, latency=latency, bandwidth=bandwidth)
+
+
+def _no_cut(v: int, devices: int, reason: str) -> Discarded:
+    return Discarded(Candidate("interleaved", devices, v), f"interleaved with v = {v}: {reason}")
+
+
+def _left(
+    schedules: Sequence[str], chunks: Sequence[int], recompute: Sequence[bool], lost: Sequence[Discarded]
+) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """What is left of schedules and recomputation. Raises ConfigurationError if that is nothing, with the reasons."""
+    names = tuple(name for name in schedules if name != "interleaved" or chunks)
+    if not names or not recompute:
+        raise ConfigurationError(f"there is no candidate left. {'; '.join(entry.reason for entry in lost)}")
+    return names, tuple(recompute)
 
 
 def _least(forecasts: Sequence[Forecast], limits: Sequence[float]) -> str:
@@ -74,7 +104,7 @@ def _least(forecasts: Sequence[Forecast], limits: Sequence[float]) -> str:
         return max(held.total / limit for held, limit in zip(f.memory, limits, strict=True))
 
     least = min(forecasts, key=short)
-    allowed = " ".join(format_bytes(limit) for limit in dict.fromkeys(limits))
+    allowed = ", ".join(format_bytes(limit) for limit in dict.fromkeys(limits))
     device = max(range(len(limits)), key=lambda r: least.memory[r].total / limits[r])
     held = least.memory[device]
     return (
@@ -108,6 +138,8 @@ def tune(
     measure: int = 4,
     rounds: int = 3,
     steps: int = 3,
+    sizes: Sequence[int] | None = None,
+    on_profile: Callable[[CostProfile], object] | None = None,
     progress: bool = True,
 ) -> Tuning:
     """Find the fastest way to train ``model`` on batches like this one, on ``devices`` devices.
@@ -119,64 +151,105 @@ def tune(
        turns; choose.
 
     ``microbatches``: default multiples of p, powers of two, and the neighbours of m*. ``chunks`` are for interleaved.
-    ``clock``: "wall" where each device has a GPU of its own, else "device". ``latency`` and ``bandwidth`` model a link.
-    The rest as for ``Pipeline``. The model's weights do not change. Raises ConfigurationError where there is no
-    candidate, none fits, or the model cannot be profiled here.
+    Without ``optimizer`` no state of one is counted. ``clock``: "wall" where each device has a GPU of its own, else
+    "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are those that are profiled; ``on_profile`` gets the
+    profile as soon as there is one. The rest as for ``Pipeline``. The model's weights do not change.
+
+    Raises ConfigurationError where there is no candidate, none fits, none that is tried runs, or the model cannot be
+    profiled here.
     """
     from pipelab.runtime.devices import choose_devices
     from pipelab.runtime.microbatches import batch_size
-    from pipelab.tuning.measure import Run, Runner, profile_costs
+    from pipelab.tuning.measure import Runner, profile_costs
 
     for name, count in (("rounds", rounds), ("steps", steps)):
         whole_number(name, "", count)
-    if measure != 0:
+    if measure != 0 or isinstance(measure, bool):
         whole_number("measure", "", measure)
-    batch, limits = batch_size(inputs, targets), limits_of(memory_limit, devices)
-    kinds: dict[str, Any] = {"schedules": schedules, "microbatches": microbatches, "recompute": recompute}
-    list_candidates(batch, devices, chunks=chunks, **kinds)  # says what cannot work before anything is measured
+    if clock not in (None, "device", "wall"):
+        raise ConfigurationError(f"clock must be 'device' or 'wall', got {clock!r}; leave it out to have it chosen")
+    batch, limits = batch_size(inputs, targets), parse_limits(memory_limit, devices)
+    schedules, recompute, lost = listed("schedules", schedules), listed("recompute", recompute), list[Discarded]()
+    chunks = listed("chunks", chunks) if "interleaved" in schedules else ()
+    microbatches = None if microbatches is None else listed("microbatches", microbatches)
+    # What cannot work is said before anything is measured.
+    list_candidates(batch, devices, schedules=schedules, microbatches=microbatches, chunks=chunks, recompute=recompute)
+    if profile is not None and profile.devices != devices:
+        raise ConfigurationError(
+            f"the profile is of p = {profile.devices} devices, not of {devices}; take one for those"
+        )
     places = choose_devices(device, devices)
     if clock is None:
         clock = "wall" if len(set(places)) == devices and places[0].type == "cuda" else "device"
     runner = Runner(model, inputs, targets, loss, devices, launch, clock, device, loss_terms, seed, latency, bandwidth)
-    cut, uncut = runner.cuts([1, *(chunks if "interleaved" in schedules else ())])
-    chunks = [v for v in chunks if v in cut]
+    cut, uncut = runner.cuts([1, *chunks])
+    lost += [_no_cut(v, devices, reason) for v, reason in uncut.items()]
+    chunks = tuple(v for v in chunks if v in cut)
+    reason = runner.recomputes() if True in recompute else None
+    if reason is not None:
+        lost.append(Discarded(Candidate("gpipe", devices, 1, True), reason))
+        recompute = tuple(again for again in recompute if not again)
+    schedules, recompute = _left(schedules, chunks, recompute, lost)
     if profile is None:
         settings: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "launch": launch, "device": device}
         settings |= {"loss_terms": loss_terms, "seed": seed, "repeats": 3, "progress": progress}
+        settings |= {"sizes": sizes, "recompute": True in recompute}
         profile = profile_costs(model, inputs, targets, devices=devices, chunks=cut, **settings)
-    elif profile.devices != devices:
-        raise ConfigurationError(
-            f"the profile is of p = {profile.devices} devices, not of {devices}; take one for those"
-        )
-    if not chunks and "interleaved" in schedules:
-        kinds["schedules"] = [name for name in schedules if name != "interleaved"]
-    lost = [Discarded(Candidate("interleaved", devices, v), reason) for v, reason in uncut.items()]
-    modelled: dict[str, Any] = {"latency": latency, "bandwidth": bandwidth, "link": clock == "wall"}
+    if on_profile is not None:
+        on_profile(profile)
     found = shortlist(
         profile,
         batch,
+        schedules=schedules,
+        microbatches=microbatches,
         chunks=chunks,
+        recompute=recompute,
         memory_limit=memory_limit,
+        latency=latency,
+        bandwidth=bandwidth,
+        link=clock == "wall",
         clock=clock,
         discarded=lost,
         progress=progress,
-        **kinds,
-        **modelled,
     )
-    few = _worth_measuring(found, measure)
+    measured: dict[Candidate, Measurement] = {}
+    for _ in range(TRIES if measure else 0):
+        few = _worth_measuring(found, measure, measured)
+        measured |= _measure(found, few, runner, limits, rounds, steps, progress=progress)
+        if not few or any(row.failed is None for row in measured.values()):
+            break
+    failed = [row.failed for row in measured.values() if row.failed is not None]
+    if failed and len(failed) == len(measured):
+        raise ConfigurationError(
+            f"none of the {len(failed)} candidates that were tried ran to the end, though the profile says they fit; "
+            f"the first: {failed[0]}"
+        )
+    return replace(found, measured=measured)
+
+
+def _measure(
+    found: Tuning,
+    few: Sequence[Candidate],
+    runner: Runner,
+    limits: Sequence[float],
+    rounds: int,
+    steps: int,
+    *,
+    progress: bool,
+) -> dict[Candidate, Measurement]:
+    """Run ``few`` in rounds in which they take turns, forth and back."""
+    rows: dict[Candidate, list[Run]] = {c: [] for c in few}
+    failed: dict[Candidate, str] = {}
     bar = tqdm(total=len(few) * rounds * (steps + 1), desc="measure", unit="step", disable=not progress, leave=False)
     with bar, runner.gradients_kept():
-        rows: dict[Candidate, list[Run]] = {c: [] for c in few}
-        failed: dict[Candidate, str] = {}
         for number in range(rounds):
-            for candidate in few if number % 2 == 0 else reversed(few):
+            for candidate in few if number % 2 == 0 else list(reversed(few)):
                 if candidate in failed:
                     continue
                 bar.set_postfix_str(str(candidate))
-                room = _room(found, candidate, limits)
                 try:
-                    rows[candidate].append(runner.run(candidate, room, steps, bar.update))
-                except OutOfMemoryError as error:
+                    rows[candidate].append(runner.run(candidate, _room(found, candidate, limits), steps, bar.update))
+                except StageError as error:  # out of memory, ours or CUDA's; a layer that needs more than one sequence
                     failed[candidate] = str(error)
     measured = {}
     for candidate, row in rows.items():
@@ -186,16 +259,14 @@ def tune(
         allocated = row[-1].allocated if row else ()
         times = tuple(run.makespan for run in row)
         measured[candidate] = Measurement(times, memory, failed.get(candidate), allocated)
-    return replace(found, measured=measured)
+    return measured
 
 
-def _worth_measuring(found: Tuning, count: int) -> list[Candidate]:
+def _worth_measuring(found: Tuning, count: int, tried: Container[Candidate]) -> list[Candidate]:
     """The fastest few, and the fastest schedule at m = 4p, where practitioners start."""
-    if count == 0:
-        return []
-    few = [f.candidate for f in found.fitting[:count]]
-    start = [f.candidate for f in found.fitting if f.candidate.microbatches == found.start]
-    return list(dict.fromkeys([*few, *start[:1]]))
+    fitting = [f.candidate for f in found.fitting if f.candidate not in tried]
+    start = [c for c in fitting if c.microbatches == found.start]
+    return list(dict.fromkeys([*fitting[:count], *start[:1]]))
 
 
 def _room(found: Tuning, candidate: Candidate, limits: Sequence[float]) -> list[float] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
@@ -16,7 +18,8 @@ from pipelab.view.palette import CAPTION, IDLE_HATCH, INK, OPS
 from pipelab.view.picture import Picture, plain_style
 
 if TYPE_CHECKING:
-    from pipelab.tuning.candidates import Forecast
+    from pipelab.memory import DeviceMemory
+    from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.result import Tuning
 
 __all__ = ["plot_tuning"]
@@ -38,11 +41,11 @@ def plot_tuning(tuning: Tuning) -> Picture:
     families: dict[str, list[Forecast]] = {}
     for found in sorted(tuning.forecasts, key=lambda f: f.candidate.microbatches):
         families.setdefault(found.candidate.family, []).append(found)
-    wall = min(tuning.limits)
+    memory = _Memory.of(tuning)
     notes = [
         f"Fixed batch of {tuning.batch} sequences, p = {tuning.profile.devices}. Lines: predicted from a cost profile.",
         "Bars: measured, fastest to slowest round." if tuning.measured else "",
-        f"Clock: {tuning.clock}; a step with its update. Crossed out: beyond the limit.",
+        f"Clock: {tuning.clock}; a step with its update. Crossed out: beyond the limit, or failed when it was run.",
         "4p is where practitioners start; m* = sqrt((p - 1) beta B / alpha) is the best m of GPipe and 1F1B by the "
         "fitted line. Naive, whose one micro-batch is the whole batch, stands at m = 1.",
     ]
@@ -54,25 +57,27 @@ def plot_tuning(tuning: Tuning) -> Picture:
     left, wide = 0.75 / _WIDTH, (_WIDTH - 3.05) / _WIDTH
     top = picture.add_axes((left, (foot + 3.55) / height, wide, 3.05 / height), label="throughput")
     low = picture.add_axes((left, (foot + 0.5) / height, wide, 2.65 / height), label="memory")
-    handles = [_family(top, low, name, found) for name, found in families.items()]
-    _measured(top, low, tuning)
-    most = max(f.peak_bytes for f in tuning.forecasts)
-    unit, size = next((n, s) for n, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)) if most >= s or s == 1.0)
-    ceiling = max(most, wall if math.isfinite(wall) else 0) * 1.12
-    if math.isfinite(wall):
-        low.axhspan(wall, ceiling * 10, facecolor="none", edgecolor=IDLE_HATCH, hatch="//", linewidth=0, zorder=0)
-        low.axhline(wall, color=INK, linewidth=1.6, zorder=3, gid="wall")
-        handles.append(Line2D([], [], color=INK, linewidth=1.6, label=f"memory limit {format_bytes(wall)}"))
+    handles = [_family(top, low, name, found, memory, tuning) for name, found in families.items()]
+    fastest = _measured(top, low, tuning, memory)
+    ceiling = memory.most * 1.12
+    if memory.wall is not None:
+        far = memory.wall > 1.6 * memory.most
+        if not far:
+            ceiling = max(memory.most, memory.wall) * 1.12
+            low.axhspan(memory.wall, 10 * ceiling, facecolor="none", edgecolor=IDLE_HATCH, hatch="//", lw=0, zorder=0)
+            low.axhline(memory.wall, color=INK, linewidth=1.6, zorder=3, gid="wall")
+        label = f"{memory.name}{' (far above)' if far else ''}"
+        handles.append(Line2D([], [], color=INK, linewidth=1.6, label=label))
     ticks = sorted({f.candidate.microbatches for f in tuning.forecasts})
     shown = [m for k, m in enumerate(ticks) if k == 0 or m >= 1.18 * ticks[k - 1] or m == ticks[-1]]
     for axes in (top, low):
         _dress(axes, ticks, shown)
         _rules(axes, tuning, ticks, named=axes is top)
-    top.set_ylim(0, max(f.sequences_per_second for f in tuning.forecasts) * 1.18)
+    top.set_ylim(0, max(fastest, *(f.sequences_per_second for f in tuning.forecasts)) * 1.2)
     low.set_ylim(0, ceiling)
-    low.yaxis.set_major_formatter(lambda value, _: f"{value / size:g}")
+    low.yaxis.set_major_formatter(lambda value, _: f"{value / memory.size:g}")
     top.set_ylabel("sequences per second", **_SMALL)
-    low.set_ylabel(f"peak of the fullest device ({unit})", **_SMALL)
+    low.set_ylabel(memory.axis, **_SMALL)
     low.set_xlabel("m, micro-batches in the batch", **_SMALL)
     _choice(top, tuning, handles)
     legend = picture.legend(
@@ -92,11 +97,50 @@ def plot_tuning(tuning: Tuning) -> Picture:
     return picture
 
 
-def _family(top: Axes, low: Axes, name: str, found: list[Forecast]) -> Line2D:
+@dataclass(frozen=True)
+class _Memory:
+    """What the lower panel shows: bytes of the fullest device; where limits differ, the part of a device's limit."""
+
+    limits: tuple[float, ...] | None
+    most: float
+    size: float
+    axis: str
+    wall: float | None
+    name: str
+
+    @classmethod
+    def of(cls, tuning: Tuning) -> _Memory:
+        if len(set(tuning.limits)) > 1:
+            parts = [_part(f.memory, tuning.limits) for f in tuning.forecasts]
+            return cls(
+                tuning.limits, max(parts), 0.01, "peak of the fullest device (% of its limit)", 1.0, "memory limits"
+            )
+        most = max(f.peak_bytes for f in tuning.forecasts)
+        units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+        unit, size = next((n, s) for n, s in units if most >= s or s == 1.0)
+        wall = tuning.limits[0] if math.isfinite(tuning.limits[0]) else None
+        name = "" if wall is None else f"memory limit {format_bytes(wall)}"
+        return cls(None, most, size, f"peak of the fullest device ({unit})", wall, name)
+
+    def height(self, held: Sequence[DeviceMemory]) -> float:
+        """Where a candidate's memory stands."""
+        return max(d.total for d in held) if self.limits is None else _part(held, self.limits)
+
+
+def _part(held: Sequence[DeviceMemory], limits: Sequence[float]) -> float:
+    return max(d.total / limit for d, limit in zip(held, limits, strict=True))
+
+
+def _look(candidate: Candidate) -> tuple[str, str]:
+    """Colour and marker of a schedule."""
+    others = sum(map(ord, candidate.schedule)) % len(_OTHERS)
+    return _LOOKS.get(candidate.schedule, _OTHERS[others])
+
+
+def _family(top: Axes, low: Axes, name: str, found: list[Forecast], memory: _Memory, tuning: Tuning) -> Line2D:
     """One line in both panels; returns its entry of the legend."""
     candidate = found[0].candidate
-    known = _LOOKS.get(candidate.schedule)
-    colour, marker = known or _OTHERS[len(top.lines) % len(_OTHERS)]
+    colour, marker = _look(candidate)
     dashes: Any = (0, (5, 2)) if candidate.recompute else "-"
     face = "white" if candidate.recompute else colour
     size = 9 if candidate.schedule == "naive" else 5.5  # one point, beneath those of gpipe and 1f1b
@@ -109,8 +153,9 @@ def _family(top: Axes, low: Axes, name: str, found: list[Forecast]) -> Line2D:
     }
     x = [f.candidate.microbatches for f in found]
     top.plot(x, [f.sequences_per_second for f in found], linestyle=dashes, **look)
-    low.plot(x, [f.peak_bytes for f in found], linestyle=dashes, **look)
-    over = [f for f in found if f.excess is not None]
+    low.plot(x, [memory.height(f.memory) for f in found], linestyle=dashes, **look)
+    failed = {c for c, row in tuning.measured.items() if row.failed is not None}
+    over = [f for f in found if f.excess is not None or f.candidate in failed]
     cross: dict[str, Any] = {
         "color": INK,
         "marker": "x",
@@ -120,28 +165,32 @@ def _family(top: Axes, low: Axes, name: str, found: list[Forecast]) -> Line2D:
         "zorder": 4,
     }
     top.plot([f.candidate.microbatches for f in over], [f.sequences_per_second for f in over], **cross)
-    low.plot([f.candidate.microbatches for f in over], [f.peak_bytes for f in over], **cross)
+    low.plot([f.candidate.microbatches for f in over], [memory.height(f.memory) for f in over], **cross)
     return Line2D([], [], label=name, linestyle=dashes, **look)
 
 
-def _measured(top: Axes, low: Axes, tuning: Tuning) -> None:
+def _measured(top: Axes, low: Axes, tuning: Tuning, memory: _Memory) -> float:
+    """Bars in the colours of their lines, from the fastest round to the slowest; returns the top of the highest."""
+    fastest = 0.0
     for candidate, found in tuning.measured.items():
         if found.failed is not None:
             continue
         update, m = tuning[candidate].update, candidate.microbatches
         ends = [tuning.batch / (seconds + update) for seconds in (max(found.seconds), min(found.seconds))]
         middle = tuning.batch / (found.makespan + update)
+        fastest = max(fastest, ends[1])
         top.errorbar(
             [m],
             [middle],
             yerr=[[middle - ends[0]], [ends[1] - middle]],
             fmt="_",
-            color=INK,
+            color=_look(candidate)[0],
             capsize=4,
             markersize=11,
             zorder=5,
         )
-        low.plot([m], [max(held.total for held in found.memory)], "_", color=INK, markersize=11, zorder=5)
+        low.plot([m], [memory.height(found.memory)], "_", color=INK, markersize=11, zorder=5)
+    return fastest
 
 
 def _choice(top: Axes, tuning: Tuning, handles: list[Line2D]) -> None:
@@ -162,7 +211,8 @@ def _choice(top: Axes, tuning: Tuning, handles: list[Line2D]) -> None:
 
 def _rules(axes: Axes, tuning: Tuning, ticks: list[int], *, named: bool) -> None:
     """m* and 4p, as upright lines."""
-    for place, name, dashes in ((tuning.best_microbatches, "m*", (0, (2, 2))), (tuning.start, "4p", (0, (6, 3)))):
+    start = "4p" if tuning.start == 4 * tuning.profile.devices else "start"
+    for place, name, dashes in ((tuning.best_microbatches, "m*", (0, (2, 2))), (tuning.start, start, (0, (6, 3)))):
         if not ticks[0] <= place <= ticks[-1]:
             continue
         axes.axvline(place, color=CAPTION, linewidth=1, linestyle=dashes, zorder=1, gid=name)
@@ -171,9 +221,10 @@ def _rules(axes: Axes, tuning: Tuning, ticks: list[int], *, named: bool) -> None
                 f"{name} = {place:.3g}",
                 (place, 1.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(3, -4),
+                xytext=(-3, -4) if place > ticks[-1] / 2 else (3, -4),
                 textcoords="offset points",
                 va="top",
+                ha="right" if place > ticks[-1] / 2 else "left",
                 **_SMALL,
             )
 

@@ -65,6 +65,13 @@ def test_a_saved_profile_needs_no_model(saved, capsys):
     assert all("measured" not in candidate for candidate in told["candidates"])
 
 
+def test_the_profile_is_saved_even_if_nothing_fits(tmp_path, capsys):
+    path = tmp_path / "p.json"
+    assert run(*SMALL, "--memory-limit", "1kB", "--save-profile", str(path), "--schedules", "1f1b") == 2
+    assert "the least is" in capsys.readouterr().err
+    assert CostProfile.load(path).devices == 4
+
+
 def test_a_model_of_ones_own(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
@@ -90,6 +97,8 @@ def test_a_model_of_ones_own(tmp_path, capsys):
         (["--profile", "nowhere.json"], "cannot be read as a cost profile"),
         (["--profile", "SAVED", "-p", "8"], "the profile is of p = 4 devices"),
         (["--model", "nowhere.py:make"], "there is no file"),
+        (["--profile", "SAVED", "--batch", "0"], "--batch must be a whole number"),
+        (["--batch", "-3"], "--batch must be a whole number"),
         (["--plot", "out.gif"], "pictures are saved as"),
         (["--json", "no/such/folder/x.json"], "there is no folder"),
         (["--rounds", "0", "--batch", "16"], "rounds must be"),
@@ -106,6 +115,9 @@ def test_a_model_that_is_none(tmp_path, capsys):
     path.write_text("def make():\n    return 1\n")
     assert run("--model", f"{path}:make") == 2
     assert "must return (model, inputs, targets, loss), got int" in capsys.readouterr().err
+    path.write_text("def make():\n    return 1 / 0\n")
+    assert run("--model", f"{path}:make") == 2
+    assert "mine.py:make raised ZeroDivisionError" in capsys.readouterr().err
     assert run("--model", f"{path}:other") == 2
     assert "has no function 'other'" in capsys.readouterr().err
 

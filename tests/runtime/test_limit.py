@@ -69,6 +69,30 @@ def test_after_the_wall_nothing_stays_held_and_the_pipeline_still_works(needs):
     assert made.step(BATCH[0][:8], BATCH[1][:8]).loss > 0, "a smaller batch fits"
 
 
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_an_error_that_is_kept_keeps_nothing_from_the_next_step(launch, needs):
+    """As sys.last_value in a notebook: its traceback held the micro-batch that did not fit, and the next step paid."""
+    fits = BATCH[0][:16], BATCH[1][:16]
+    with pipeline(limit=0.6 * max(needs), launch=launch) as made:
+        before = made.step(*fits).peak_activation_bytes
+        for _ in range(2):
+            with pytest.raises(OutOfMemoryError) as caught:
+                made.step(*BATCH)
+            kept = caught.value
+            assert made.step(*fits).peak_activation_bytes == before
+    assert kept.__context__ is None
+
+
+def test_an_optimizer_is_rehearsed_once(monkeypatch):
+    """Plain SGD has no state: it was rehearsed again in each step, 31 ms became 201."""
+    calls = []
+    monkeypatch.setattr("pipelab.runtime.resident._planned_state", lambda made: calls.append(made) or 0)
+    made = pipeline(limit="1GB", optimizer=lambda named: torch.optim.SGD([p for _, p in named], lr=0.1))
+    for _ in range(3):
+        made.step(*BATCH)
+    assert len(calls) == 4
+
+
 def test_1f1b_and_recomputation_run_where_gpipe_does_not(needs):
     limit = 0.6 * max(needs)
     for m in (1, 4, 16, 32):
@@ -121,8 +145,10 @@ def test_a_message_that_waits_counts_too():
     [
         ("lots", "memory_limit must be positive bytes"),
         (-5, "memory_limit must be positive bytes"),
-        ([1e9, 1e9], "given for 2 devices, the schedule has 4"),
-        ("1kB", "leaves? no|before the first activation"),
+        ([1e9, 1e9], "given for 2 devices, there are 4"),
+        ("1kB", "before the first activation"),
+        (b"60MB", "memory_limit must be positive bytes"),
+        ([10**400, "1kB", None, float("inf")], "on device 1, which holds"),
     ],
 )
 def test_limits_that_cannot_work_are_said_before_anything_starts(limit, says):

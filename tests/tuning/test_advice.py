@@ -21,6 +21,7 @@ def test_a_sound_configuration_needs_no_advice():
         (("1f1b", 4, 64), {"profile": profile(alpha=0.01)}, "far beyond m\\* = 3.1: 95% of each action is its fixed"),
         (("interleaved", 4, 6), {}, "m = 6 is no multiple of p = 4; take m = 4 or 8"),
         (("interleaved", 4, 2), {}, "take m = 4, or 1f1b"),
+        (("interleaved", 4, 66), {}, "take m = 64, or 1f1b"),
         (("1f1b", 4, 20), {}, "64 sequences in m = 20 micro-batches: sizes 4 and 3"),
         (("naive", 4, 1), {}, "naive keeps p - 1 = 3 of 4 devices idle"),
         (("1f1b", 4, 128), {}, "need as many sequences, the batch has 64"),
@@ -47,5 +48,7 @@ def test_near_m_star_few_micro_batches_are_no_mistake():
 def test_what_is_no_configuration_raises():
     with pytest.raises(ConfigurationError, match="there is no schedule"):
         check_configuration("2f2b", 4, 8, batch=64)
+    with pytest.raises(ConfigurationError, match="the profile is of p = 4 devices, not of 8"):
+        check_configuration("1f1b", 8, 32, batch=64, profile=profile())
     with pytest.raises(ConfigurationError, match="chunk"):
         check_configuration("1f1b", 4, 8, batch=64, chunks=2)

@@ -52,6 +52,12 @@ def test_what_costs_nothing_has_a_flat_line():
     assert fit_line([(1, 0.0), (4, 0.0)])(10) == 0.0
 
 
+@given(st.integers(1, 64), numbers)
+def test_where_all_but_one_cost_nothing_it_goes_through_the_origin(x, y):
+    found = fit_line([(x, y), (x + 1, 0.0)])
+    assert found.alpha == 0.0 and found(x) == pytest.approx(y)
+
+
 def test_one_place_makes_no_line():
     with pytest.raises(ConfigurationError, match="two different x"):
         fit_line([(4, 1.0), (4, 1.1)])

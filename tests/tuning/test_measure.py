@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -95,12 +98,75 @@ def test_sizes_are_powers_of_two_up_to_half_of_the_batch():
         ({"sizes": (4,)}, "two or more different numbers"),
         ({"sizes": (1, 17)}, "from 1 to 16"),
         ({"repeats": 0}, "repeats must be"),
+        ({"sizes": (0, 1)}, "from 1 to 16"),
         ({"chunks": (5,)}, "stages"),
     ],
 )
 def test_what_cannot_be_profiled_is_said_before_anything_runs(settings, says):
     with pytest.raises(ConfigurationError, match=says):
         profile_costs(small(), *BATCH, loss=next_byte_loss, progress=False, **settings)
+
+
+class SlowSGD(torch.optim.SGD):
+    """An update of 20 ms."""
+
+    def step(self, closure=None):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return super().step(closure)
+
+
+def test_the_update_is_timed_as_it_runs():
+    """On the caller's thread, with all its cores, 0.2 ms were read as 24, and decided which schedule was best."""
+    found = profile_costs(
+        small(),
+        *BATCH,
+        loss=next_byte_loss,
+        sizes=(1, 2),
+        repeats=1,
+        chunks=(1,),
+        optimizer=lambda named: SlowSGD([p for _, p in named], lr=0.1),
+        progress=False,
+    )
+    assert all(0.02 <= stage.update < 0.04 for stage in found.stages[4])
+    assert found.update_seconds(build_schedule("1f1b", 4, 4)) < 0.04
+
+
+def test_sizes_that_do_not_run_are_left_out():
+    """Batch normalisation needs two sequences; a large micro-batch may not fit; neither is a reason to give up."""
+
+    class Room(nn.Linear):
+        def forward(self, x):
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory, as it were")
+            return super().forward(x)
+
+    model = nn.Sequential(Room(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.Linear(6, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = profile_costs(
+            model,
+            torch.randn(32, 6),
+            torch.randn(32, 6),
+            loss=nn.functional.mse_loss,
+            chunks=(1,),
+            repeats=1,
+            progress=False,
+        )
+    assert [b for b, _ in found.line().points] == [2, 4, 8]
+
+
+def test_without_recomputation_a_dropout_of_ones_own_can_be_profiled():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6), nn.Linear(6, 6))
+    data = torch.randn(8, 6), torch.randn(8, 6)
+    settings = {"loss": nn.functional.mse_loss, "chunks": (1,), "repeats": 1, "progress": False}
+    with pytest.raises(ConfigurationError, match="recomput"):
+        profile_costs(model, *data, **settings)
+    found = profile_costs(model, *data, recompute=False, **settings)
+    assert not found.recomputes and found.predict(build_schedule("1f1b", 4, 4), 8).makespan > 0
+    with pytest.raises(ConfigurationError, match="without recomputation"):
+        found.predict(build_schedule("1f1b", 4, 4, recompute=True), 8)
 
 
 def test_a_model_that_cannot_run_here_is_said_to():

@@ -65,6 +65,8 @@ def test_a_link_is_modelled_on_top_or_measured():
     assert made.predict(schedule, 64, latency=0.01).makespan == pytest.approx(free + 2 * 3 * 0.01), "there and back"
     measured = made.costs(64, link=True)
     assert measured.latency == 2e-5 and measured.bandwidth == pytest.approx(1e9)
+    with pytest.raises(ConfigurationError, match="bandwidth must be positive"):
+        made.costs(64, link=True, bandwidth=0)
     both = made.costs(64, link=True, bandwidth=1e9, latency=1e-5)
     assert both.latency == pytest.approx(3e-5) and both.bandwidth == pytest.approx(5e8)
 
@@ -114,6 +116,14 @@ def test_a_cut_that_was_not_profiled_is_refused_with_what_there_is():
         lambda told: told["stages"]["4"][0]["forward"].update(alpha="x"),
         lambda told: told.update(stages=[]),
         lambda told: told.update(format="something else"),
+        lambda told: told.update(devices=0),
+        lambda told: told.update(devices=4.7),
+        lambda told: told.update(tokens="many"),
+        lambda told: told.update(about=None),
+        lambda told: told["stages"]["4"][0].update(update=float("nan")),
+        lambda told: told["stages"]["4"][0].update(update=-1),
+        lambda told: told["stages"]["4"][0]["resident"].update(weights=-1),
+        lambda told: told["stages"]["4"][0]["forward"].update(beta=1e308),
     ],
 )
 def test_a_damaged_file_is_said_to_be(damage, tmp_path):

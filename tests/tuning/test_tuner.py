@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from pipelab import ConfigurationError, profile_costs, tune
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.tuning import Candidate
+from pipelab.tuning import Candidate, Line
 
 BATCH = text_batch(0, 16)
 
@@ -51,33 +53,52 @@ def test_a_limit_keeps_out_what_would_cross_it(profile):
     assert all(row.failed is None for row in found.measured.values())
 
 
+def halved(profile):
+    """A profile that says that a sequence keeps half of what it does."""
+    cuts = {n: tuple(replace(s, kept=Line(0.0, s.kept.beta / 2)) for s in cut) for n, cut in profile.stages.items()}
+    return replace(profile, stages=cuts)
+
+
 def test_a_prediction_that_was_wrong_about_memory_is_found_out(profile):
-    """The profile says that a sequence keeps half of what it does: the run meets the wall, and the tuner says so."""
-    from dataclasses import replace
-
-    from pipelab.tuning import Line
-
-    stages = {
-        n: tuple(replace(stage, kept=Line(0.0, stage.kept.beta / 2)) for stage in cut)
-        for n, cut in profile.stages.items()
+    """The runs meet the wall, and the next few are tried: 1f1b at m = 16 holds a quarter."""
+    wrong = halved(profile)
+    settings = QUICK | {
+        "profile": wrong,
+        "schedules": ["gpipe", "1f1b"],
+        "recompute": [False],
+        "microbatches": [2, 4, 16],
     }
-    wrong = replace(profile, stages=stages)
-    kept = tune(small(), *BATCH, profile=wrong, measure=0, schedules=["gpipe"], recompute=[False], **QUICK)
-    limit = kept.forecasts[0].peak_bytes * 1.2
-    found = tune(
-        small(),
-        *BATCH,
-        profile=wrong,
-        measure=1,
-        memory_limit=limit,
-        microbatches=[4, 16],
-        schedules=["gpipe", "1f1b"],
-        recompute=[False],
-        **QUICK,
-    )
-    failed = {c: row.failed for c, row in found.measured.items() if row.failed}
-    assert all("out of memory on device" in why for why in failed.values())
-    assert found.best not in failed
+    free = tune(small(), *BATCH, measure=0, **settings)
+    limit = 1.2 * max(f.peak_bytes for f in free.forecasts)
+    found = tune(small(), *BATCH, measure=1, memory_limit=limit, **settings)
+    failed = [row.failed for row in found.measured.values() if row.failed]
+    assert failed and all("out of memory on device" in why for why in failed)
+    assert found.measured[found.best].failed is None
+
+
+def test_when_all_that_is_tried_fails_it_says_so(profile):
+    wrong = halved(profile)
+    settings = QUICK | {"profile": wrong, "schedules": ["gpipe"], "recompute": [False], "microbatches": [2, 4, 8]}
+    limit = 1.2 * max(f.peak_bytes for f in tune(small(), *BATCH, measure=0, **settings).forecasts)
+    with pytest.raises(
+        ConfigurationError, match=r"none of the 3 candidates that were tried ran to the end.*out of memory"
+    ):
+        tune(small(), *BATCH, measure=1, memory_limit=limit, **settings)
+
+
+def test_a_layer_of_ones_own_that_redraws_keeps_recomputation_out():
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.1)) for _ in range(8)))
+    data = torch.randn(16, 6), torch.randn(16, 6)
+    found = tune(model, *data, measure=0, **(QUICK | {"loss": nn.functional.mse_loss}))
+    assert not any(f.candidate.recompute for f in found.forecasts)
+    assert any("draw another mask" in entry.reason for entry in found.discarded)
+
+
+def test_the_profile_is_handed_over_before_anything_can_fail(profile):
+    kept = []
+    with pytest.raises(ConfigurationError, match="no candidate fits"):
+        tune(small(), *BATCH, profile=profile, memory_limit="1kB", on_profile=kept.append, **QUICK)
+    assert kept == [profile]
 
 
 def test_it_profiles_by_itself_and_shows_progress(capsys):
@@ -107,6 +128,9 @@ def test_a_cut_that_the_model_does_not_have_is_left_out_with_its_reason():
         ({"measure": -1}, "measure must be"),
         ({"memory_limit": "much"}, "memory_limit must be"),
         ({"devices": 2}, "the profile is of p = 4 devices, not of 2"),
+        ({"clock": "unit"}, "clock must be 'device' or 'wall'"),
+        ({"measure": False}, "measure must be"),
+        ({"schedules": ["interleaved"], "chunks": [64]}, "no candidate left. interleaved with v = 64"),
     ],
 )
 def test_what_cannot_work_is_said(settings, says, profile):

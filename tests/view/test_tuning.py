@@ -64,6 +64,30 @@ def test_the_choice_m_star_and_4p_are_marked(picture, tuning):
         assert rule.get_xdata()[0] == pytest.approx(place)
 
 
+def test_what_was_measured_far_above_the_prediction_stays_in_the_picture(tuning):
+    fast = {c: replace(m, seconds=tuple(x / 3 for x in m.seconds)) for c, m in tuning.measured.items()}
+    top = axes_of(plot_tuning(replace(tuning, measured=fast)), "throughput")
+    ring = next(line for line in top.lines if line.get_gid() == "choice")
+    assert ring.get_ydata()[0] < top.get_ylim()[1] / 1.05
+
+
+def test_limits_that_differ_are_drawn_as_parts():
+    found = shortlist(profile(), 64, memory_limit=["100MB"] * 3 + ["25MB"])
+    low = axes_of(found.plot(), "memory")
+    wall = next(line for line in low.lines if line.get_gid() == "wall")
+    assert set(wall.get_ydata()) == {1.0} and "% of its limit" in low.get_ylabel()
+    fits = {f.candidate.microbatches for f in found.fitting if f.candidate.family == "1f1b"}
+    line = next(x for x in low.lines if x.get_marker() == "o" and x.get_markerfacecolor() == x.get_color())
+    assert all((y <= 1) == (m in fits) for m, y in zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+def test_a_wall_far_away_does_not_flatten_the_curves():
+    picture = shortlist(profile(), 64, memory_limit="80GiB").plot()
+    low = axes_of(picture, "memory")
+    assert low.get_ylim()[1] < 1e9 and not [line for line in low.lines if line.get_gid() == "wall"]
+    assert "memory limit 85.9 GB (far above)" in {t.get_text() for t in picture.legends[0].get_texts()}
+
+
 def test_words_say_the_clock_what_is_fixed_and_the_values(picture, tuning):
     text = " ".join(t.get_text() for t in picture.texts)
     assert "Fixed batch of 64 sequences, p = 4" in text and "Clock: device" in text
