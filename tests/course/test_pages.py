@@ -193,7 +193,7 @@ INTRODUCED = {
     2: [r"gpipe", r"recomput", r"bubble ratio"],
     3: [r"1f1b", r"warm-?up"],
     4: [r"interleav", r"virtual stage", r"chunks=", r"model chunk", r"round-robin", r"longest path"],
-    5: [r"m\*", r"latency-bound"],
+    5: [r"m\*", r"latency-bound", r"granularity", r"sweet spot", r"memory wall"],
     6: [r"weight stash", r"vertical sync", r"2bw"],
     7: [r"zero[- ]bubble", r"dualpipe", r"zb-"],
 }
