@@ -1,4 +1,4 @@
-"""Is the tuner's choice the best? Every candidate is measured as well, on three models and limits.
+"""Is the tuner's choice the best? Every candidate is measured as well, on four models and limits.
 
 python benchmarks/tuning.py
 """

@@ -440,9 +440,10 @@ print(f"this machine has {cores} cores; the pipeline has {p} devices")
 reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=seconds["naive"] / seconds["lesson 0"])
 
 # %% [markdown]
-# The devices are threads, and threads share the cores of this machine. With c cores never more than c devices are at work, so all the work takes at least work / c, however
-# good the table. Where the table says that four devices work at once and there are fewer cores, some of them wait for
-# a core. The wall clock tells the truth about this machine. It does not tell what four devices would do.
+# The devices are threads, and threads share the cores of this machine. With c cores never more than c devices are at
+# work, so all the work takes at least work / c, however good the table. Where the table says that four devices work at
+# once and there are fewer cores, some of them wait for a core. The wall clock tells the truth about this machine. It
+# does not tell what four devices would do.
 #
 # Why then could naive be measured by it? Because naive never has two devices at work: it needs one core, and is the
 # one pipeline whose idle time any laptop shows as it is.
@@ -480,12 +481,12 @@ plot_schedules(
 
 # %% [markdown]
 # Compare the two pictures action by action. Where devices outnumber the free cores, a block of the wall clock is
-# longer than its work, for it includes waiting for a core, or for Python's interpreter, which the threads of one process
-# share as well. So what looks busy is partly waiting, what looks idle is
-# partly the machine's fault, and its bubble fraction is not the table's, even where it comes close by chance. Under
-# the device clock blocks of one kind are about equally long, and the bubble fraction is back near the 3/7 of lesson 0,
-# although a backward takes longer than a forward: lesson 2 shows why that does not matter. (With as many free cores as
-# devices the two pictures come close.)
+# longer than its work, for it includes waiting for a core, or for Python's interpreter, which the threads of one
+# process share as well. So what looks busy is partly waiting, what looks idle is partly the machine's fault, and its
+# bubble fraction is not the table's, even where it comes close by chance. Under the device clock blocks of one kind
+# are about equally long, and the bubble fraction is back near the 3/7 of lesson 0, although a backward takes longer
+# than a forward: lesson 2 shows why that does not matter. (With as many free cores as devices the two pictures come
+# close.)
 #
 # The device clock's speed-up stays somewhat below the unit clock's, because a piece of 16 sequences costs more than a
 # quarter of a piece of 64. Lesson 5 makes use of that.
