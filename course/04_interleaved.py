@@ -67,6 +67,9 @@ plain = build_schedule("1f1b", devices=4, microbatches=4)
 # - **neighbouring chunks**: device 0 gets stages 0 and 1, device 1 gets 2 and 3, and so on;
 # - **round-robin**: dealt out like cards. Stages 0, 1, 2, 3 go to devices 0, 1, 2, 3, and then stage 4 to device 0
 #   again.
+#
+# Begin with the first. As order take that of 1F1B, each action in two: the forward of a device's first chunk, then of
+# its second; the backward of the second, then of the first.
 
 # %%
 stages = cut_layers(48, 8)
@@ -81,8 +84,7 @@ predict("04-neighbours", "p = m = 4, neighbouring chunks. 1F1B takes 14 units. H
 # ## A claim on trial: "two chunks per device, half the bubble"
 #
 # A survey on the web explains interleaving with a listing. It gives device r the stages r · v to r · v + v - 1, which
-# are neighbouring chunks, and says that the bubble shrinks. Try it. As order take 1F1B, each action in two: the forward
-# of a device's first chunk, then of its second; the backward of the second, then of the first.
+# are neighbouring chunks, and says that the bubble shrinks. Try it, in the order above.
 
 
 # %%
@@ -122,7 +124,7 @@ predict("04-round-robin", "p = m = 4, round-robin, v = 2. How many units does th
 dealt = run(interleaved)
 exact = Pipeline(TransformerLM(layers=48).double(), interleaved, loss=next_byte_loss)
 print(f"largest gradient error, in float64: {exact.verify(inputs[:8], targets[:8]):.1e}")
-display(plot_schedules([whole, neighbours, dealt], [*titles, "Round-robin: 8 stages of 6 layers"]))
+display(plot_schedules([neighbours, dealt], [titles[1], "Round-robin: 8 stages of 6 layers"]))
 reveal("04-round-robin", prediction=4 * (1 + 1) + (4 - 1) * (1 + 1) / 2, measurement=dealt.makespan)
 
 # %% [markdown]
@@ -139,7 +141,7 @@ reveal("04-round-robin", prediction=4 * (1 + 1) + (4 - 1) * (1 + 1) / 2, measure
 #
 # $$\frac{p - 1}{v\,m + p - 1},$$
 #
-# from 3/7 to 3/11 here. That is less than half off: the step itself has become shorter.
+# from 3/7 to 3/11 here. The fraction falls by less than half, because the step itself is shorter.
 #
 # ## Read it slot by slot
 #
@@ -158,7 +160,9 @@ print(interleaved)
 # - Slot 8 on device 3: `7B0`, the first backward. The last stage goes first, so the backwards take the chunks in
 #   *reverse*: 4B0 to 4B3 before 0B0 to 0B3, again in groups of p.
 # - From its first backward on each device runs pairs, a forward and a backward, until it has no forwards left. At the
-#   end it runs the backwards that are left. That is 1F1B.
+#   end it runs the backwards that are left. That is 1F1B. The pairs are fixed. Lesson 3's rule, by which a backward
+#   that is ready goes first, does not give this schedule: with a second group to come, that group's forwards would be
+#   late, and devices would wait for them.
 #
 # So a row is described by two things: the order of its forwards (and backwards), and the length of its warm-up. With
 # m = 8 there are two groups, and device 0's forwards are stage 0 with 0 to 3, stage 4 with 0 to 3, stage 0 with 4 to 7,
@@ -172,8 +176,8 @@ print(interleaved)
 #
 # $$p\,v + (p - 1 - r) - r = 2\,(p - 1 - r) + (v - 1)\,p + 1$$
 #
-# slots. A forward in each of them, and device r never waits. The last of these forwards belongs to the first pair, so
-# the warm-up is one less, and never more than there are:
+# slots. A forward in each of them, and device r never waits before its first gradient. The last of these forwards
+# belongs to the first pair, so the warm-up is one less, and never more than there are:
 #
 # $$w = \min\bigl(2\,(p - 1 - r) + (v - 1)\,p,\; m\,v\bigr)$$
 #
@@ -225,8 +229,8 @@ for m, pair in measured.items():
 reveal("04-bubble", prediction=100 * 3 / 11, measurement=100 * measured[4][2].bubble_fraction)
 
 # %% [markdown]
-# The idle time of a device is about half of 1F1B's, as it should be, and the step is shorter by what was saved. It is
-# not shorter by all of it: the work has grown a little, because the fixed cost of an action is paid v times as often.
+# The idle time of a device is about half of 1F1B's, as it should be. Most of what is saved comes off the step. The rest
+# is the fixed cost of an action, which is now paid v times as often.
 #
 # Narayanan et al. report ten per cent and more of throughput gained by interleaving. Whether it pays depends on two
 # prices. Here they are.
@@ -279,15 +283,25 @@ display(plot_schedules(list(measured[8].values()), names, memory=True))
 reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_microbatches[0])
 
 # %% [markdown]
+# (Where blocks are narrow, a forward shows its micro-batch alone. Its shade tells the chunk.)
+#
 # At m = 4 device 0 holds the whole batch under both, and the price does not show; the other devices do hold more. At m
-# = 8 device 0 holds 5.5 shares in place of 4, and device 3 holds 2.5 in place of 1. Once m is large enough, device 0
-# holds $(p\,v + p - 1)/v$ shares, which is $1 + \frac{p - 1}{p\,v}$ times what 1F1B holds (Korthikanti et al. 2022,
-# arXiv 2205.05198, give this factor). A larger v holds *less*. As in 1F1B it does not grow with m.
+# = 8 device 0 holds 5.5 shares in place of 4, and device 3 holds 2.5 in place of 1. Once m is large enough, device r
+# holds
+#
+# $$\frac{w + 1}{v} = p + \frac{p - 1 - 2r}{v} \text{ shares.}$$
+#
+# On device 0 that is $1 + \frac{p - 1}{p\,v}$ times what 1F1B holds (Korthikanti et al. 2022, arXiv 2205.05198, give
+# this factor). With a larger v device 0 holds less and the last device more: v evens it out. The sum over all devices
+# is $p^2$ whatever v is, where 1F1B's is $p\,(p + 1)/2$. As in 1F1B it does not grow with m.
+#
+# Device 0 waits once more in the middle, before 4F4: on device 3, micro-batch 4 comes after the pairs of micro-batches
+# 0 to 3. This does not make the step longer, for device 3 itself has work from its first action to its last.
 #
 # ## What is the second half of the warm-up for?
 #
 # Where does the price come from? Take the doubled part of the warm-up in half: (p - 1 - r) + (v - 1) p. Or make it
-# deeper by one pair.
+# deeper by two forwards.
 
 # %%
 depths = {"half: 1 (p - 1 - r)": [7, 6, 5, 4], "as above: 2 (p - 1 - r)": [10, 8, 6, 4], "deeper": [12, 10, 8, 6]}
@@ -311,15 +325,26 @@ for words, warmups in depths.items():
 # 1F1B is no slower. Where? We measure the **latency** of a message, from the moment it is sent to the moment it is
 # there, in tF: forwards of a micro-batch through a whole device's layers. While a message is on its way, both devices
 # can work.
-
-# %%
-predict("04-latency", "p = 4, m = 8. From which latency on is v = 2 no faster than 1F1B?", unit="tF")
+#
+# A first estimate: the time that v = 2 saves, over the messages that it adds, as if each of them made the step longer.
 
 # %%
 tables = {"1F1B": build_schedule("1f1b", devices=4, microbatches=8)}
 tables |= {f"interleaved, v = {v}": build_schedule("interleaved", 4, 8, chunks=v) for v in (1, 2, 4)}
+free = {name: simulate(table) for name, table in tables.items()}
+one, two = free["1F1B"], free["interleaved, v = 2"]
+saved, added = one.makespan - two.makespan, two.message_count - one.message_count
+print(f"saved: {saved:g} units; added: {added} messages; that is {saved / added:.3f} tF for each of them")
+predict("04-latency", "p = 4, m = 8, tF = tB. From which latency on is v = 2 no faster than 1F1B?", unit="tF")
+
+# %% [markdown]
+# Which messages make the step longer? Begin at the action that ends last, and go back each time to the action that it
+# had to wait for, on its own device or, through a message, on another. That chain is the **longest path**: its actions
+# and messages add up to the makespan. `critical_path()` returns its actions. Which path is the longest depends on the
+# latency; below, messages on it are counted at a small one.
 
 
+# %%
 def makespan(table, latency, tB=1):
     return simulate(table, Costs(forward=1, backward=tB, latency=latency)).makespan
 
@@ -329,48 +354,62 @@ def stops(first, second, tB=1):
     return next(at / 40 for at in range(200) if makespan(second, at / 40, tB) > makespan(first, at / 40, tB) - 1e-9)
 
 
-latencies = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
-shown = [name for name in tables if "4" not in name]
-curves = {name: [makespan(tables[name], at) for at in latencies] for name in shown}
+def longest_path(table, latency=0.1):
+    """Units of work and number of messages on the longest path, tF = tB = 1."""
+    path = simulate(table, Costs(forward=1, backward=1, latency=latency)).critical_path()
+    return sum(span.duration for span in path), sum(a.device != b.device for a, b in pairwise(path))
+
+
+latencies = [0, 0.125, 0.25, 0.375, 0.5, 0.75, 1, 1.25]
+curves = {name: [makespan(table, at) for at in latencies] for name, table in tables.items()}
 axes = {"across": "latency of a message, in forwards of a micro-batch (tF)", "up": "makespan, units"}
 note = "Clock: predicted from costs, tF = tB = 1. p = 4, m = 8."
 display(plot_curves(latencies, curves, **axes, title="When messages take time", note=note))
 for name, table in tables.items():
-    path = simulate(table, Costs(forward=1, backward=1, latency=0.1)).critical_path()
-    hops = sum(a.device != b.device for a, b in pairwise(path))
-    work = sum(span.duration for span in path)
-    print(f"{name:<19}  longest path: {work:g} units of work and {hops} messages;", end=" ")
-    print(f"in all {len(simulate(table).messages)}; device 0 holds {simulate(table).peak_microbatches[0]:g} shares")
+    work, hops = longest_path(table)
+    print(f"{name:<19}  longest path: {work:g} units of work, {hops} of {free[name].message_count} messages;", end=" ")
+    print(f"device 0 holds {free[name].peak_microbatches[0]:g} shares")
 for first in ("1F1B", "interleaved, v = 1"):
     for v in (2, 4):
         print(f"v = {v} is no faster than {first} from {stops(tables[first], tables[f'interleaved, v = {v}']):g} tF on")
+v = 2
+for m in (4, 8, 16, 32):
+    pair = build_schedule("1f1b", 4, m), build_schedule("interleaved", 4, m, chunks=v)
+    hops, more = (longest_path(table)[1] for table in pair)
+    print(f"m = {m:>2}: on the longest path 1F1B has {hops} messages, v = {v} has {more};", end=" ")
+    print(f"no faster from {stops(*pair):g} tF on")
+reveal("04-latency", prediction=stops(tables["1F1B"], tables["interleaved, v = 2"]))
 
 # %% [markdown]
-# Much later than the number of messages suggests. What counts is not how many there are but how many lie on the
-# **longest path**, the chain of actions and messages that fixes the makespan. (The counts above are for short
-# messages.)
+# Much later than the estimate says. What counts is not how many messages there are but how many lie on the longest
+# path.
 #
-# - Interleaved: 2(p v - 1) messages, 14 for v = 2. The path is micro-batch 0's way down through all stages, then the
-#   last device's work, without a pause, then the last micro-batch's way up. All other messages travel while devices
-#   have work to do, which is what the deep warm-up is for. From some latency on it is no longer deep enough, and the
-#   curve bends. For v = 2 that is at half a tF, a chunk's forward.
-# - 1F1B sends fewer messages, and has more of them on the longest path, which goes down and up again and again. Its
-#   round trips have no slack: with p - r in flight a device is exactly busy (lesson 3), so in the steady phase it waits
-#   for messages.
+# - Interleaved: 2(p v - 1) messages, 14 for v = 2, whatever m is. The path is micro-batch 0's way down through all
+#   stages, then the last device's work, without a pause, then the last micro-batch's way up. All other messages travel
+#   while devices have work to do, which is what the deep warm-up is for. From some latency on it is no longer deep
+#   enough, a path with more messages is the longest, and the curve bends. For v = 2 that is at half a tF, a chunk's
+#   forward.
+# - 1F1B sends fewer messages, but its longest path goes down and up again and again, and the more micro-batches there
+#   are, the more messages are on it. At m = 4 it has fewer than interleaved, at m = 8 more. Its round trips have no
+#   slack: with p - r in flight a device is exactly busy (lesson 3), so in the steady phase it waits for messages.
 #
-# So against 1F1B, v = 2 gains in two ways: a smaller bubble, and hidden messages. To see the bubble's part alone,
-# compare with v = 1, whose warm-up is as deep. Then v chunks save $(p - 1)(t_F + t_B)(1 - 1/v)$, and add 2p(v - 1)
-# messages to the longest path. Both are equal at a latency of
+# So the latency from which v = 2 no longer pays grows with m. (It does in tF. With the batch fixed, a larger m also
+# makes micro-batches smaller, and so tF itself.)
+#
+# Against 1F1B, then, v = 2 gains in two ways at m = 8: a smaller bubble, and hidden messages. To see the bubble's part
+# alone, compare with v = 1, whose warm-up hides messages as well, as long as they are no longer than a chunk's forward,
+# which for v = 1 is a whole tF. Then v chunks save $(p - 1)(t_F + t_B)(1 - 1/v)$, and add 2p(v - 1) messages to the
+# longest path. Both are equal at a latency of
 #
 # $$\frac{(p - 1)(t_F + t_B)}{2\,p\,v},$$
 #
-# here 3/8 of a forward for v = 2. (This holds while a message is no longer than a chunk's forward, as it is here.) The
-# more chunks, the sooner interleaving stops paying. And v = 1 is no bargain either: its bubble is 1F1B's, and of the 8
-# micro-batches device 0 holds 7.
+# here 3/8 of a forward for v = 2. (This holds where tB is at least tF and the latency that comes out is no longer than
+# a chunk's forward. With tB = tF, as here, both are so.) The more chunks, the sooner interleaving stops paying. And v =
+# 1 is no bargain either: its bubble is 1F1B's, and of the 8 micro-batches device 0 holds 7.
 #
 # Now with measured costs. The cell below takes the costs that were measured above, and composes them anew with longer
 # and longer messages. Then it runs both schedules on a modelled link, `Pipeline(latency=...)`: at half of the latency
-# that was found, and at twice.
+# that was found, and at twice. A measured backward takes longer than a forward, so expect another latency than above.
 
 
 # %%
@@ -384,20 +423,22 @@ one, two = measured[8].values()
 tF, tB = (sum(s.duration for s in one.spans if s.slot.op == op) / 32 for op in "FB")  # 8 micro-batches, 4 stages
 predicted = stops(one.schedule, two.schedule, tB / tF)
 found = next(at / 40 for at in range(200) if with_link(two, at / 40 * tF) > with_link(one, at / 40 * tF))
-print(f"measured tB = {tB / tF:.2f} tF; with these costs interleaved should be no faster from {predicted:g} tF on")
+print(f"measured tB = {tB / tF:.2f} tF. Interleaved should be no faster", end=" ")
+print(f"from {predicted:g} tF on, by tF and tB alone; from {found:g} tF on, by the cost of each single action")
 for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
     first, second = (timeline.makespan for timeline in measure(8, latency).values())
-    print(f"{words:<5} of what was found, {1000 * latency:4.1f} ms a message: 1F1B {1000 * first:.0f} ms,", end=" ")
+    print(f"{words:<5} of the latter, {1000 * latency:4.1f} ms a message: 1F1B {1000 * first:.0f} ms,", end=" ")
     print(f"interleaved {1000 * second:.0f} ms; {'interleaved' if second < first else '1F1B'} is faster")
-reveal("04-latency", prediction=predicted, measurement=found)
 
 # %% [markdown]
-# The prediction knows no fixed cost of an action, and measured costs scatter, so the two do not agree to the digit.
-# What to keep is the size: a forward of a micro-batch, or somewhat more. Between GPUs of one machine a message usually
+# Single costs scatter, so the two latencies do not agree to the digit. What to keep is the size: at m = 8, a forward of
+# a micro-batch or somewhat more; for smaller m less, for larger m more. Between GPUs of one machine a message usually
 # takes far less than that; over a slow network it need not. (Where the link's bandwidth is what limits it, or a device
 # cannot work while it sends, messages are dearer than here.)
 #
-# *Try:* do the same for m = 4, with `measured[4]`, `measure(4, latency)`, and 16 in place of 32. Sooner or later?
+# *Try:* do the same for m = 4, with `measured[4]`, `measure(4, latency)`, and 16 in place of 32. The sweep says that
+# interleaving stops paying sooner there. Does it? And is the winner at half of that latency, and at twice, the one
+# foretold?
 #
 # ## Break it
 #
@@ -452,7 +493,8 @@ print(*run_anyway(ring), sep="\n")
 # Both stand where the checker said. **Try** these:
 #
 # - In device 0's row put 2B0 and 2B1 before 0B0 and 0B1. Sound? How many units?
-# - In device 1's row move 3B0 before 3F0, a warm-up that is too short by one. What does the checker call it?
+# - Keep that row of device 0, and in device 1's row move 3B0 before 3F0, a warm-up that is too short by one. What does
+#   the checker call it?
 # - Give device 0 the stages 0 and 1, device 1 the stages 2 and 3, in an order of your own. 1F1B takes 6 units for p = m
 #   = 2. Can you get below?
 #
@@ -462,8 +504,8 @@ print(*run_anyway(ring), sep="\n")
 #   time falls v-fold.
 # - Forwards go in groups of p, backwards likewise with the chunks reversed; the warm-up is 2(p - 1 - r) + (v - 1) p, at
 #   most m v.
-# - The price is (p v - 1)/(p - 1) times as many messages, and activations: $1 + (p - 1)/(p v)$ times as many for large
-#   m.
+# - The price is (p v - 1)/(p - 1) times as many messages, and activations: $1 + (p - 1)/(p v)$ times as many on
+#   device 0 for large m.
 # - Few of the messages lie on the longest path. Up to a latency that you can compute it pays; beyond it does not.
 
 # %%
@@ -473,8 +515,9 @@ ledger()
 # ## Further: how many chunks?
 #
 # With 48 layers on 4 devices v can be anything that divides 12. More chunks mean a smaller bubble, more messages on the
-# longest path, fewer activations in flight, and more actions with their fixed cost. Here are the predictions for m = 8,
-# where each action costs a little more than its share: a fixed cost of 0.02 tF. Which v is best depends on the latency.
+# longest path, fewer activations in flight on device 0, and more actions with their fixed cost. Here are the
+# predictions for m = 8, where each action costs a little more than its share: a fixed cost of 0.02 tF. Which v is best
+# depends on the latency.
 
 # %% role="further"
 fixed = 0.02
@@ -549,8 +592,9 @@ def layers_on(device: int, layers: int, devices: int, chunks: int) -> list[int]:
 # %% [markdown] role="lead" exercise="interleaved_warmup" difficulty="medium" minutes=8
 # Every device runs w forwards, then pairs of a forward and a backward, then the backwards that are left. A forward of
 # one chunk counts as one. Write the function that gives w, so that the device runs forwards without a pause from its
-# first slot until its first gradient can be there (all actions equally long, messages take no time). The last of those
-# forwards is that of the first pair, so it does not count. m is a multiple of p. v = 1 is a case too.
+# first slot until its first gradient can be there, or all its forwards, if there are fewer (all actions equally long,
+# messages take no time). The last of the forwards until then is that of the first pair, so it does not count. m is a
+# multiple of p. v = 1 is a case too.
 
 
 # %% role="answer" exercise="interleaved_warmup"
@@ -590,7 +634,8 @@ def interleaved_warmup(device: int, devices: int, microbatches: int, chunks: int
 # Graded is what the table does. *Sound*: each device runs what it holds, round-robin, and nobody waits for ever.
 # *Time*: with messages that take no time it takes no longer than the order of the lesson. *In flight*: no device holds
 # more than with that order. *Gradients*: all of this, and the 48-layer model (a narrow one) trains with it. Another
-# table that does as well gets all points. To watch the course's model train with your rows, write in a new cell:
+# table that does as well gets all points: one with a shorter warm-up too, although it is slower where messages take
+# time, for that is not graded. To watch the course's model train with your rows, write in a new cell:
 # `from pipelab import try_schedule`, then `try_schedule(interleaved(4, 8, 2))`.
 
 
@@ -637,7 +682,7 @@ def interleaved(devices: int, microbatches: int, chunks: int) -> list[list[str]]
 
 # %% [markdown] role="lead" exercise="break_even" difficulty="hard" minutes=15
 # Given are two schedules of the same model, the first 1F1B's and the second interleaved 1F1B's, and the times of a
-# forward and a backward of one micro-batch on a *whole device* (a chunk takes 1/v of it; `Costs` divides by itself).
+# forward and a backward of one micro-batch on a *whole device* (a chunk takes 1/v of it; `Costs` does the division).
 # With messages that take no time the second is faster. Find the latency of a message, in the unit of the two times,
 # from which on it no longer is. An answer within 1 % is right. `simulate(schedule, Costs(forward=..., backward=...,
 # latency=...)).makespan` may be used, and you may read `devices`, `microbatches` and `chunks` off a schedule.

@@ -73,7 +73,7 @@ def test_public_names_exist():
         _ = pipelab.nothing
 
 
-@pytest.mark.parametrize("module", ["pipelab", "pipelab.view", "pipelab.__main__"])
+@pytest.mark.parametrize("module", ["pipelab", "pipelab.view", "pipelab.__main__", "pipelab.tuning.tuner"])
 def test_what_stands_above_the_torch_line_imports_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -68,7 +68,10 @@ class Caller:
                 value = function(*args, **kwargs)
                 found = plain(value) if _plain else value  # a generator runs here
         except OutOfTime:
-            raise Late(f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end?") from None
+            raise Late(
+                f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end, or take many small "
+                "steps?"
+            ) from None
         except NotWritten:
             raise Refused(
                 f"{name} is not written yet. Replace the line that raises NotWritten, run that cell, then this one."

@@ -16,7 +16,7 @@ from pipelab.schedules import Action, Schedule, check_schedule, format_slot
 from pipelab.view import Picture, plot_table
 from pipelab.view.table import places_of
 
-__all__ = ["close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "trained", "unsound"]
+__all__ = ["as_lists", "close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "trained", "unsound"]
 
 _KINDS = {"set": "a set", "tensor": "an array or tensor", "csv": "a Schedule"}
 
@@ -32,6 +32,13 @@ def kind_of(data: Any) -> str:
     if isinstance(data, list):
         return "a list"
     return f"{data!r}"
+
+
+def as_lists(data: Any) -> Any:
+    """Plain data with arrays as lists, at the top and inside lists."""
+    if isinstance(data, dict) and isinstance(data.get("tensor"), list):
+        data = data["tensor"]
+    return [as_lists(item) for item in data] if isinstance(data, list) else data
 
 
 def read_number(data: Any, what: str) -> float:
@@ -57,8 +64,7 @@ def read_whole(data: Any, what: str) -> int:
 
 def numbers(data: Any, what: str, count: int | None = None) -> list[float]:
     """A list of finite numbers, ``count`` of them where given."""
-    if isinstance(data, dict) and isinstance(data.get("tensor"), list):
-        data = data["tensor"]
+    data = as_lists(data)
     if not isinstance(data, list):
         raise Refused(f"{what} should be a list of numbers, it is {kind_of(data)}")
     if count is not None and len(data) != count:
@@ -75,8 +81,7 @@ def read_table(data: Any, what: str, devices: int) -> Schedule:
     """Rows of actions, one per device, as a Schedule. ``what`` names the function that made them."""
     if isinstance(data, dict) and "csv" in data:
         data = [line.split(",") for line in str(data["csv"]).splitlines()]
-    if isinstance(data, dict) and "tensor" in data:  # a numpy array of texts
-        data = data["tensor"]
+    data = as_lists(data)  # rows may be numpy arrays of texts
     if not isinstance(data, list):
         raise Refused(f"{what} should return a list with one row of actions per device, it returned {kind_of(data)}")
     if len(data) != devices:

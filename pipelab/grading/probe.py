@@ -17,7 +17,7 @@ from pipelab.grading.asking import ask_case
 from pipelab.grading.checks import exercise as find_exercise
 from pipelab.grading.checks import exercises
 from pipelab.grading.exercise import Case
-from pipelab.schedules.reserved import EVERYWHERE
+from pipelab.schedules.reserved import close
 
 __all__ = ["ask_all", "begin"]
 
@@ -28,7 +28,7 @@ def begin(folder: str) -> None:
     From here on the catalogue and the references refuse, in cells, threads and processes alike.
     """
     exercises()  # their visible cases are made with the catalogue
-    os.environ[EVERYWHERE] = "it is closed while exercises are graded, since this exercise asks you to write it"
+    close("it is closed while exercises are graded, since this exercise asks you to write it")
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     Path(folder, "kernel").write_text(str(os.getpid()))

@@ -11,14 +11,15 @@ from typing import ParamSpec, TypeVar
 
 from pipelab.errors import PipelabError
 
-__all__ = ["EVERYWHERE", "ReservedError", "reservable", "reserve", "reserve_also", "reserved"]
+__all__ = ["EVERYWHERE", "ReservedError", "close", "reservable", "reserve", "reserve_also", "reserved"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-EVERYWHERE = "PIPELAB_RESERVED"  # in the environment: the reason, for all threads and for processes started here
+EVERYWHERE = "PIPELAB_RESERVED"  # in the environment: the reason, for processes started here
 
 _reason: ContextVar[str] = ContextVar("pipelab_reserved", default="")
+_closed: list[str] = []  # the reason, for all threads of this process, from :func:`close` on
 _also: ContextVar[frozenset[str]] = ContextVar("pipelab_reserved_also", default=frozenset())
 
 
@@ -36,17 +37,23 @@ def reserve(reason: str) -> Iterator[None]:
         _reason.reset(token)
 
 
+def close(reason: str) -> None:
+    """From here on every function that is :func:`reserved` refuses, in all threads and in processes started here."""
+    _closed.append(reason)
+    os.environ[EVERYWHERE] = reason
+
+
 def reserved(function: Callable[P, T]) -> Callable[P, T]:
-    """``function``, which refuses to answer inside :func:`reserve`."""
+    """``function``, which refuses to answer inside :func:`reserve` and after :func:`close`."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        reason = _reason.get() or os.environ.get(EVERYWHERE)
+        reason = _reason.get() or (_closed[-1] if _closed else os.environ.get(EVERYWHERE))
         if reason:
             raise ReservedError(f"{function.__name__} does not answer here: {reason}")
         return function(*args, **kwargs)
 
-    del guarded.__wrapped__  # no way past it
+    del guarded.__wrapped__  # not within easy reach; someone who studies this module gets past it
     return guarded
 
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
-from pipelab.grading.judging import kind_of, read_whole
+from pipelab.grading.judging import as_lists, kind_of, read_whole
 from pipelab.schedules import Schedule, build_schedule, check_schedule
 from pipelab.schedules.reserved import reserved
 from pipelab.simulation import Costs, simulate
@@ -88,7 +88,8 @@ def _homes(part: str, sizes: Sequence[tuple[int, int, int]]) -> list[Case]:
 
 def _drawn_homes(random: Random) -> list[Case]:
     sizes = [(random.randint(2, 9), random.randint(2, 5), random.randint(2, 6)) for _ in range(4)]
-    return [case for part in ("stages", "layers") for case in _homes(part, [*sizes, (12, 4, 1)])]
+    edges = [(12, 4, 1), (1, 3, 2), (random.randint(2, 6), 1, 3), (random.randint(2, 5), random.choice((6, 7)), 2)]
+    return [case for part in ("stages", "layers") for case in _homes(part, [*sizes, *edges])]
 
 
 def _ask_homes(call: Call, case: Case) -> Any:
@@ -155,6 +156,11 @@ def _judge_layers(case: Case, data: Any) -> Finding | None:
         )
     elif given == [row[:each] for row in wanted]:
         why = f"That is the first chunk alone; each device holds v = {v} of them."
+    elif given == [[(c * p + r) * each * v + k for c in range(v) for k in range(each * v)] for r in range(p)]:
+        why = (
+            f"Yours gives each stage layers/p = {each * v} layers, as many as a device holds in all. There are p v = "
+            f"{p * v} stages: a stage has layers/(p v) = {each}."
+        )
     elif strange:
         why = f"There are layers 0 to {layers - 1}, there is no layer {strange[0]}."
     elif [sorted(row) for row in given] == wanted:
@@ -168,8 +174,7 @@ def _judge_layers(case: Case, data: Any) -> Finding | None:
 
 
 def _whole_list(data: Any, what: str) -> list[int]:
-    if isinstance(data, dict) and isinstance(data.get("tensor"), list):
-        data = data["tensor"]
+    data = as_lists(data)
     if isinstance(data, dict) and isinstance(data.get("set"), list):
         data = sorted(data["set"])
     if not isinstance(data, list):
@@ -184,7 +189,9 @@ def _whole_list(data: Any, what: str) -> list[int]:
 def _drawn_sizes(random: Random) -> list[Case]:
     few = [(random.randint(3, 8), 1, random.randint(1, 4)) for _ in range(3)]
     many = [(random.randint(2, 8), random.randint(2, 4), random.randint(1, 4)) for _ in range(4)]
-    return [*sized("m = p", few), *sized("m > p", [*many, (5, 2, 3)])]
+    few += [(random.randint(3, 6), 1, 1), (1, 1, random.randint(2, 4)), (random.randint(3, 5), 1, random.choice((5, 6)))]
+    many += [(random.randint(2, 5), random.choice((4, 5)), random.choice((5, 6))), (random.randint(3, 6), 5, 1)]
+    return [*sized("m = p", few), *sized("m > p", [*many, (5, 2, 3), (1, 4, 3)])]
 
 
 def _ask_depths(call: Call, case: Case) -> Any:
@@ -228,6 +235,11 @@ def _known_depths(given: list[int], p: int, m: int, v: int) -> str:
     def are(*depths: int) -> bool:
         return given in ([min(w, m * v) for w in depths], list(depths))
 
+    if are(*(p - 1 - r for r in range(p))) and v == 1:
+        return (
+            "That is 1F1B's, p - 1 - r. This order with v = 1 is not 1F1B: v = 1 has the doubled warm-up too, "
+            "2(p - 1 - r)."
+        )
     if are(*(p - 1 - r for r in range(p))):
         return "That is 1F1B's, p - 1 - r. Here micro-batch 0 goes round all devices v times before its first backward."
     if are(*(2 * (p - 1 - r) for r in range(p))):

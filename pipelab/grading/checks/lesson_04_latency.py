@@ -17,6 +17,8 @@ from pipelab.view import Picture
 from pipelab.view.curves import plot_curves
 
 _NEAR = 0.01  # an answer within 1 % is right
+_CLOSE = 0.05  # from here on an answer is a search that ended too soon
+_EXCHANGED = "Are the two schedules exchanged? The first argument is 1F1B's, the second the interleaved one."
 _PARTS = ("tF = tB", "other costs")
 
 
@@ -75,6 +77,7 @@ def _drawn(random: Random) -> list[Case]:
             forward = random.choice((0.02, 0.7, 5.0, 30.0)) * random.uniform(0.8, 1.2)
             backward = forward if equal else forward * random.choice((0.5, 1.5, 2.0, 2.5))
             sizes.append((p, random.randint(1, 3), v, round(forward, 4), round(backward, 4)))
+    sizes.append((random.choice((5, 6)), random.randint(1, 2), 4, 2.0, random.choice((2.0, 3.0))))
     return _cases(sizes)
 
 
@@ -92,9 +95,11 @@ def _judge(case: Case, data: Any) -> Finding | None:
     forward, backward = case["tF"], case["tB"]
     start = f"{case.words}: break_even returned {given:.4g}. "
     if given <= 0:
-        return Finding(start + "With messages that take no time interleaving is ahead: it is a latency above 0.")
+        return Finding(
+            f"{start}With messages that take no time interleaving is ahead: it is a latency above 0. {_EXCHANGED}"
+        )
     if given > 1e6 * (forward + backward):
-        return Finding(start + "That is longer than any step here. " + _known(forward + backward, case))
+        return Finding(f"{start}That is longer than any step here. {_EXCHANGED}")
 
     def lead(latency: float) -> float:
         return _lead(first, second, Costs(forward=forward, backward=backward, latency=latency))
@@ -110,7 +115,24 @@ def _judge(case: Case, data: Any) -> Finding | None:
         if there < -unsure
         else "At that latency the two are equal, but so they are before"
     )
-    return Finding(f"{start}{tells}. {_known(given, case)}".rstrip(), partial(_curves, case, given))
+    why = _ended(given, case, ahead=there > unsure) or _known(given, case)
+    return Finding(f"{start}{tells}. {why}", partial(_curves, case, given))
+
+
+def _ended(given: float, case: Case, ahead: bool) -> str:
+    """What is wrong with a search that looks for the right thing; "" if it does not look like one."""
+    forward, backward = case["tF"], case["tB"]
+    right = latency_where_equal(*_tables(case), forward, backward)
+    if abs(given - right) <= _CLOSE * right:
+        return "That is close, but not within 1 %: take a finer step, or halve the interval more often."
+    ends = {"tF": forward, "tF + tB": forward + backward, "tB": backward}
+    end = next((name for name, value in ends.items() if abs(given - value) <= 2e-3 * value), "")
+    if ahead and end:
+        return (
+            f"{given:.4g} is {end}: is it the upper end of your interval? It has to be a latency at which interleaving "
+            "is no longer ahead; double it until it is one."
+        )
+    return ""
 
 
 def _known(given: float, case: Case) -> str:
@@ -120,9 +142,11 @@ def _known(given: float, case: Case) -> str:
     first, second = _tables(case)
     work = forward + backward
     saved = (p - 1) * work * (1 - 1 / v)
+    right = latency_where_equal(first, second, forward, backward)
 
     def near(value: float) -> bool:
-        return abs(given - value) <= 2 * _NEAR * abs(value)
+        """Whether a mistake that gives ``value``, which is not nearly right, gave this answer."""
+        return abs(given - value) <= 2 * _NEAR * abs(value) and abs(value - right) > _CLOSE * right
 
     if near(saved / (2 * m * p * (v - 1))):
         return (
@@ -146,13 +170,11 @@ def _known(given: float, case: Case) -> str:
             "That counts a chunk's cost as 1/v of a share twice over: Costs takes the cost of a full device share, and "
             "divides it among the chunks itself."
         )
-    if forward != backward and near(latency_where_equal(first, second, forward, 1.0)):
+    if backward != 1 and near(latency_where_equal(first, second, forward, 1.0)):
         return "That is the latency for tB = 1, the default of Costs: give it both costs."
     if forward != backward and near(latency_where_equal(first, second, forward, forward)):
         return f"That is the latency for tB = tF = {forward:g}: give Costs both costs."
-    if near(latency_where_equal(first, second, 1.0, backward / forward)) or near(
-        latency_where_equal(first, second, 1.0, 1.0)
-    ):
+    if forward != 1 and any(near(latency_where_equal(first, second, 1.0, tB)) for tB in (backward / forward, 1.0)):
         return f"That is the latency for tF = 1. It is asked for in the unit of the costs, and here tF = {forward:g}."
     return (
         "Simulate both at one latency and look which is ahead; then halve the interval. An answer within 1 % counts. "

@@ -7,7 +7,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from pipelab.grading.checks.lesson_04 import LESSON, beside, held, right_table, sized, sizes_of
+from pipelab.grading.checks.lesson_04 import LESSON, beside, depths_of, held, right_table, sized, sizes_of
 from pipelab.grading.exercise import Call, Case, Exercise, Finding
 from pipelab.grading.judging import read_table, trained, unsound
 from pipelab.schedules import Action, Schedule, actions_of
@@ -15,6 +15,8 @@ from pipelab.simulation import Costs, simulate
 from pipelab.view import plot_table
 
 _SIZES = [(2, 1, 2), (2, 2, 2), (3, 1, 2), (3, 2, 2), (4, 1, 2), (4, 2, 2), (3, 2, 3), (4, 2, 1)]
+# All forwards first is another table than a warm-up that is too deep only where m > p: there the two are told apart.
+_HELD = [(2, 2, 2), (2, 1, 2), *_SIZES[2:]]
 _PARTS = ("sound", "time", "in flight")
 
 
@@ -22,7 +24,13 @@ def _drawn(random: Random) -> list[Case]:
     cases = []
     for part in _PARTS:
         sizes = [(random.randint(2, 5), random.randint(1, 3), random.randint(2, 4)) for _ in range(3)]
-        cases += sized(part, [*sizes, (random.randint(3, 5), 3, 2), (8, 2, 2)])
+        edges = [
+            (random.randint(2, 5), random.randint(2, 4), 1),
+            (1, random.randint(2, 4), random.randint(2, 3)),
+            (random.randint(2, 4), random.choice((4, 5)), random.randint(2, 3)),
+            (random.randint(2, 4), 2, random.choice((5, 6))),
+        ]
+        cases += sized(part, [*sizes, *edges, (random.randint(3, 5), 3, 2), (8, 2, 2)])
     p = random.choice((2, 3, 4))
     return [*cases, *sized("gradients", [(p, 2, random.choice((2, 3)))])]
 
@@ -120,24 +128,50 @@ def _first(table: Schedule, device: int) -> int:
     return max(len(shape) - len(shape.lstrip("F")) - 1, 0)
 
 
+def _shapes(table: Schedule) -> list[str]:
+    """Each device's row as a text of F and B."""
+    return ["".join(a.op for slot in row for a in actions_of(slot)) for row in table.programs]
+
+
+def _backwards_reversed(table: Schedule, case: Case) -> bool:
+    """Whether each group of p comes back, on the last stage, in the reverse of the order in which it went through."""
+    p, m, v = sizes_of(case)
+    ways = [[a.microbatch for a in _order(table, p - 1, op) if a.stage == p * v - 1] for op in "FB"]
+    forth, back = ([way[first : first + p] for first in range(0, m, p)] for way in ways)
+    return p > 1 and forth == [group[::-1] for group in back]
+
+
 def _unsound(table: Schedule, case: Case) -> Finding | None:
     found = unsound(table, case)
     if found is None:
         return None
-    p, _, v = sizes_of(case)
+    p, m, v = sizes_of(case)
     back = [_order(table, r, "B") for r in range(p)]
+    shapes = _shapes(table)
+    depths = [min(w, m * v) for w in depths_of(p, m, v)]
     why = ""
     if v > 1 and any(row and row[0].stage // p < v - 1 for row in back):
         why = (
             " The gradient comes to the last chunk first, and goes up through the chunks in reverse: chunk "
             f"{v - 1} before chunk {v - 2}."
         )
+    elif _backwards_reversed(table, case):
+        why = (
+            " Within a group, yours takes the micro-batches backward in reverse. The gradient of the first one through "
+            "is there first: backwards take the micro-batches of a group in the order of the forwards."
+        )
     elif v > 1 and _group(table, case) > p:
         why = (
             f" On device 0, {_group(table, case)} micro-batches go through chunk 0 before chunk 1 begins; in groups of "
             f"p = {p} the first of them is back from device {p - 1} as soon as the group is through."
         )
-    elif all(_first(table, r) < (v - 1) * p for r in range(p)) and v > 1:
+    elif [len(shape) - len(shape.lstrip("F")) for shape in shapes] == depths:
+        why = (
+            f" Device {p - 1} runs its first backward after {depths[-1]} forwards. The warm-up is that long, and then "
+            "comes a pair: the forward of a pair goes first, then its backward. Yours has them the other way round, or "
+            "a warm-up that is too short by one, which gives the same rows."
+        )
+    elif any(_first(table, r) < (v - 1) * p for r in range(p)) and v > 1:
         why = (
             f" Micro-batch 0 has to go round the devices v = {v} times before the first backward: that takes at least "
             f"(v - 1) p = {(v - 1) * p} forwards in the warm-up."
@@ -166,11 +200,18 @@ def _slow(table: Schedule, case: Case) -> Finding | None:
 def _why_slow(table: Schedule, case: Case) -> str:
     p, m, v = sizes_of(case)
     group = _group(table, case)
-    shapes = ["".join(a.op for slot in row for a in actions_of(slot)) for row in table.programs]
+    shapes = _shapes(table)
     if v > 1 and group < p:
         return (
             f"On device 0 groups of {group} go through chunk 0 before chunk 1; the first of them is back from device "
             f"{p - 1} only after p = {p} slots. In groups of p the device has work until then."
+        )
+    early = next((r for r, shape in enumerate(shapes) if "BB" in shape.rstrip("B")), None)
+    if early is not None:
+        return (
+            f"On device {early} two backwards come in a row while it still has forwards to run, as by lesson 3's rule, "
+            "a backward that is ready goes first. Then the next group's forwards are late, and others wait for them. "
+            "Here pairs are fixed: after the warm-up a forward and a backward in turn."
         )
     if len({_first(table, r) for r in range(p)}) == 1 and shapes[0] != "F" * m * v + "B" * m * v:
         return "All devices have the same warm-up; the further down a device is, the sooner its first gradient comes."
@@ -185,7 +226,7 @@ def _heavy(table: Schedule, case: Case) -> Finding | None:
     if not more:
         return None
     r = max(more, key=lambda r: mine.peak_microbatches[r] - right.peak_microbatches[r])
-    shapes = ["".join(a.op for slot in row for a in actions_of(slot)) for row in table.programs]
+    shapes = _shapes(table)
     depth = 2 * (p - 1 - r) + (v - 1) * p
     if all(shape == "F" * m * v + "B" * m * v for shape in shapes):
         why = "All forwards before the first backward is GPipe's order, with chunks: it holds the whole batch."
@@ -206,7 +247,7 @@ def _heavy(table: Schedule, case: Case) -> Finding | None:
 
 
 def _all(parts: Sequence[str]) -> list[Case]:
-    return [case for part in parts for case in sized(part, _SIZES)]
+    return [case for part in parts for case in sized(part, _HELD if part == "in flight" else _SIZES)]
 
 
 EXERCISES = (
