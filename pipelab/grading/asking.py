@@ -69,8 +69,8 @@ class Caller:
                 found = plain(value) if _plain else value  # a generator runs here
         except OutOfTime:
             raise Late(
-                f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end, or take many small "
-                "steps?"
+                f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end, or take many "
+                "small steps?"
             ) from None
         except NotWritten:
             raise Refused(

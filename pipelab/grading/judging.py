@@ -16,7 +16,18 @@ from pipelab.schedules import Action, Schedule, check_schedule, format_slot
 from pipelab.view import Picture, plot_table
 from pipelab.view.table import places_of
 
-__all__ = ["as_lists", "close", "difference", "kind_of", "numbers", "read_number", "read_table", "read_whole", "trained", "unsound"]
+__all__ = [
+    "as_lists",
+    "close",
+    "difference",
+    "kind_of",
+    "numbers",
+    "read_number",
+    "read_table",
+    "read_whole",
+    "trained",
+    "unsound",
+]
 
 _KINDS = {"set": "a set", "tensor": "an array or tensor", "csv": "a Schedule"}
 

@@ -1,6 +1,6 @@
 """What the checks of lesson 4 accept, that their truth is the simulator's, and the lesson's claims."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -57,8 +57,32 @@ def test_messages_on_the_longest_path_while_they_are_short(p, m, v):
     ).makespan + 2 * (p * v - 1) * (1.2 / v)
 
 
+def test_what_1f1b_and_interleaved_wait_for_as_m_grows():
+    """1F1B's messages on the longest path grow with m, interleaved's do not; so what stops paying is later."""
+    hops, ends = [], []
+    for m in (4, 8, 16):
+        path = simulate(build_schedule("1f1b", 4, m), Costs(latency=0.1)).critical_path()
+        hops.append(sum(a.device != b.device for a, b in pairwise(path)))
+        ends.append(latency_where_equal(build_schedule("1f1b", 4, m), interleaved(4, m, 2), 1, 1))
+    assert hops == [10, 16, 28]
+    assert ends == pytest.approx([2 / 3, 1, 1.5], rel=1e-4)
+
+
+def test_shares_in_flight_add_up_to_p_squared():
+    for p, v in product((2, 4, 5), (1, 2, 3)):
+        held = simulate(interleaved(p, 8 * p, v)).peak_microbatches
+        assert held == pytest.approx([p + (p - 1 - 2 * r) / v for r in range(p)])
+        assert sum(held) == pytest.approx(p * p)
+
+
+def test_the_last_device_never_waits_between_its_first_and_its_last_action():
+    for p, m, v in SIZES:
+        spans = simulate(interleaved(p, m, v)).on_device(p - 1)
+        assert all(one.end == pytest.approx(two.start) for one, two in pairwise(spans))
+
+
 def test_against_v_1_it_stops_paying_at_the_lessons_formula():
-    for p, v, backward in product((2, 3, 4), (2, 3), (1, 2)):
+    for p, v, backward in product((2, 3, 4, 6), (2, 3), (1, 1.5, 2)):
         m = 2 * p
         if (p - 1) * (1 + backward) > 2 * p:  # there a message is longer than a chunk's forward
             continue
@@ -118,6 +142,7 @@ def test_placement_in_other_forms():
 
     assert not open_parts("placement", device_of=lambda s, p, v: np.int64(s % p), layers_on=on)
     assert not open_parts("placement", device_of=lambda s, p, v: float(s % p), layers_on=lambda *a: set(on(*a).flat))
+    assert not open_parts("placement", device_of=lambda s, p, v: s % p, layers_on=lambda *a: list(on(*a)))
 
 
 def test_one_less_than_all_forwards_is_the_same_warmup():
@@ -154,7 +179,11 @@ def greedy(p, m, v):
     return rows
 
 
-@pytest.mark.parametrize("form", [listed, lambda *a: Schedule.from_rows(listed(*a)), greedy])
+def arrays(p, m, v):
+    return [np.array(row) for row in greedy(p, m, v)]
+
+
+@pytest.mark.parametrize("form", [listed, lambda *a: Schedule.from_rows(listed(*a)), greedy, arrays])
 def test_tables_in_other_forms_and_others_that_do_as_well(form):
     assert not open_parts("interleaved", interleaved=form)
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from pipelab.schedules import build_schedule, recipes
-from pipelab.schedules.reserved import ReservedError, reserve
+from pipelab.schedules import build_schedule, recipes, reserved
+from pipelab.schedules.reserved import EVERYWHERE, ReservedError, close, reserve
 
 
 def test_inside_reserve_neither_catalogue_nor_generators_answer():
@@ -14,3 +17,21 @@ def test_inside_reserve_neither_catalogue_nor_generators_answer():
             with pytest.raises(ReservedError):
                 recipe.programs(2, 2, recipe.default_chunks)
     assert build_schedule("gpipe", devices=2, microbatches=2).devices == 2
+
+
+@pytest.mark.parametrize("popped", [False, True])
+def test_after_close_threads_are_refused_too_whatever_happens_to_the_environment(monkeypatch, popped):
+    monkeypatch.setattr(reserved, "_closed", [])
+    monkeypatch.setenv(EVERYWHERE, "")  # put back as it was
+    close("closed")
+    assert os.environ[EVERYWHERE] == "closed"
+    if popped:
+        del os.environ[EVERYWHERE]
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ReservedError, match="does not answer here: closed"):
+        pool.submit(build_schedule, "gpipe", 2, 2).result()
+
+
+def test_a_process_started_after_close_is_refused_by_its_environment(monkeypatch):
+    monkeypatch.setenv(EVERYWHERE, "closed before")
+    with pytest.raises(ReservedError, match="closed before"):
+        build_schedule("gpipe", devices=2, microbatches=2)

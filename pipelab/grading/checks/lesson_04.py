@@ -189,7 +189,8 @@ def _whole_list(data: Any, what: str) -> list[int]:
 def _drawn_sizes(random: Random) -> list[Case]:
     few = [(random.randint(3, 8), 1, random.randint(1, 4)) for _ in range(3)]
     many = [(random.randint(2, 8), random.randint(2, 4), random.randint(1, 4)) for _ in range(4)]
-    few += [(random.randint(3, 6), 1, 1), (1, 1, random.randint(2, 4)), (random.randint(3, 5), 1, random.choice((5, 6)))]
+    few += [(random.randint(3, 6), 1, 1), (1, 1, random.randint(2, 4))]
+    few += [(random.randint(3, 5), 1, random.choice((5, 6)))]
     many += [(random.randint(2, 5), random.choice((4, 5)), random.choice((5, 6))), (random.randint(3, 6), 5, 1)]
     return [*sized("m = p", few), *sized("m > p", [*many, (5, 2, 3), (1, 4, 3)])]
 

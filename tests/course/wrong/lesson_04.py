@@ -59,6 +59,51 @@ def _table(says, open=(), **changes):
     return Wrong("interleaved", _TABLE.format(**{**_RIGHT, **changes}), says=says, open=open)
 
 
+_PAIRS = """
+def interleaved(devices, microbatches, chunks):
+    p, total = devices, microbatches * chunks
+    groups = [list(range(first, first + p)) for first in range(0, microbatches, p)]
+    order = [(c, i) for group in groups for c in range(chunks) for i in group]
+    turned = [(c, i) for group in groups for c in range(chunks) for i in reversed(group)]
+    rows = []
+    for r in range(p):
+        forwards = [f"{{c * p + r}}F{{i}}" for c, i in order]
+        backwards = [f"{{(chunks - 1 - c) * p + r}}B{{i}}" for c, i in {order}]
+        w = min(2 * (p - 1 - r) + (chunks - 1) * p, total)
+        row = forwards[:w]
+        for forward, backward in zip(forwards[w:], backwards):
+            row += [{pair}]
+        rows.append(row + backwards[total - w:])
+    return rows
+"""
+# Lesson 3's rule, slot by slot: a ready backward first, else a forward, at most w + 1 in flight.
+_GREEDY = """
+def interleaved(devices, microbatches, chunks):
+    p, v, total = devices, chunks, microbatches * chunks
+    order = [(c, g + i) for g in range(0, microbatches, p) for c in range(v) for i in range(p)]
+    rows, ran, done = [[] for _ in range(p)], [[0, 0] for _ in range(p)], set()
+    while any(back < total for _, back in ran):
+        now = []
+        for r in range(p):
+            forth, back = ran[r]
+            if back < total:
+                c, i = order[back]
+                s = (v - 1 - c) * p + r
+                if ("F", s, i) in done and (s == p * v - 1 or ("B", s + 1, i) in done):
+                    now.append((r, "B", s, i))
+                    continue
+            if forth < total and forth - back <= 2 * (p - 1 - r) + (v - 1) * p:
+                c, i = order[forth]
+                s = c * p + r
+                if s == 0 or ("F", s - 1, i) in done:
+                    now.append((r, "F", s, i))
+        for r, op, s, i in now:
+            rows[r].append(f"{s}{op}{i}")
+            ran[r]["FB".index(op)] += 1
+            done.add((op, s, i))
+    return rows
+"""
+
 _EVEN = """
 from pipelab import Costs, simulate
 
@@ -112,6 +157,9 @@ WRONG = [
     _layers("list(range(r, layers, p))", "deals out single layers"),
     _layers("list(range(r * each, (r + 1) * each))", "the first chunk alone"),
     _layers("[c * p + r for c in range(v)]", "stages has"),
+    _layers(
+        "[(c * p + r) * (layers // p) + k for c in range(v) for k in range(layers // p)]", "a stage has layers/(p v)"
+    ),
     _layers("[(c * p + r) * each + k + 1 for c in range(v) for k in range(each)]", "there is no layer"),
     _layers("[(c * p + r) * each + k for c in range(v - 1, -1, -1) for k in range(each)]", "in ascending order"),
     _warmup("min(p - 1 - r, m * v)", "That is 1F1B's"),
@@ -125,6 +173,7 @@ WRONG = [
     _warmup("min(2 * (p - 1 - r) + v - 1, m * v)", "a whole group of p"),
     _warmup("min(2 * (p - 1 - r) + (v - 1) * p + 1, m * v)", "How many forwards fit between"),
     _warmup("m * v", "GPipe's order, with chunks", open=("m > p",)),
+    _warmup("min(p - 1 - r if v == 1 else 2 * (p - 1 - r) + (v - 1) * p, m * v)", "v = 1 has the doubled warm-up too"),
     _warmup("p - 4 - r", "fewer than no forwards"),
     _table("they gain nothing", stage="r * v + c"),
     _table("comes to the last chunk first", back="c"),
@@ -141,6 +190,11 @@ WRONG = [
     _table("GPipe's order, with chunks", w="total", open=("in flight", "gradients")),
     _table("All devices have the same warm-up", w="2 * (p - 1) + (v - 1) * p", open=("time", "gradients")),
     _table("by then its first gradient", w="2 * (p - r) + (v - 1) * p", open=("in flight", "gradients")),
+    _table("Its warm-up has", w="2 * (p - 1 - r) + (v - 1) * p + 1", open=("in flight", "gradients")),
+    _table("go round the devices v = 2 times", w="2 * (p - 1 - r)"),
+    Wrong("interleaved", _PAIRS.format(order="order", pair="backward, forward"), says="goes first, then its backward"),
+    Wrong("interleaved", _PAIRS.format(order="turned", pair="forward, backward"), says="backward in reverse"),
+    Wrong("interleaved", _GREEDY, says="as by lesson 3's rule", open=("time", "gradients")),
     _table("not by its device", stage="r"),
     _table("not by its chunk", stage="c"),
     Wrong(
@@ -174,7 +228,11 @@ def interleaved(devices, microbatches, chunks):
     _formula("saved / (2 * (p * v - 1))", "on one schedule's way"),
     _formula("saved", "A message is not sent once"),
     _even("twice over", costs={"g": "f / v", "c": "b / v"}),
-    _even("the default of Costs", costs={"b": "1.0", "c": "1.0"}, open=("other costs",)),
+    _even("the default of Costs", costs={"b": "1.0", "c": "1.0"}),
+    _formula("next(k / 40 * f for k in range(400) if lead(k / 40 * f) <= 1e-9)", "take a finer step"),
+    _even("the upper end of your interval", double="False", open=("other costs",)),
+    _even("Are the two schedules exchanged", lead=f"-({_SEARCH['lead']})"),
+    _formula("next(k / 8 * f for k in range(8) if lead(k / 8 * f) >= 0)", "Are the two schedules exchanged"),
     _even("in the unit of the costs", costs={"f": "1.0", "b": "b / f", "g": "1.0", "c": "b / f"}, high="1.0"),
     _even("give Costs both costs", costs={"b": "f", "c": "f"}, open=("other costs",)),
     _even("Is your interval wide enough", high="1.0", double="False"),
