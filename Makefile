@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two files of tests at a time: many of them wait.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks solutions
+NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 .PHONY: help install lab course grade lint test test-full demo bench clean
 
@@ -48,13 +48,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Solutions are run by nbval too when they are graded (tests/course/test_notebooks.py); whole pages of them in test-full.
 test: lint
 	$(PYTEST) -m "not slow" $(ARGS)
 	$(NBVAL)
 
 test-full: lint
 	$(PYTEST) $(ARGS)
-	$(NBVAL)
+	$(NBVAL) solutions
 
 demo: $(READY)
 	$(BIN)/pipelab demo $(ARGS)

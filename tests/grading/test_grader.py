@@ -151,7 +151,8 @@ CROWD = {
 # What unit tests of asking and judging try as well: graded for real by make test-full.
 RARE = {
     *("quits-inside", "none", "text", "number", "monstrous", "unspeakable", "asks", "half", "endless", "thread"),
-    *("helper-elsewhere", "prints", "mutates"),
+    *("helper-elsewhere", "prints", "mutates", "dies-inside", "loops-inside", "quits", "always-equal", "by-heart"),
+    *("secrets", "pipe", "surrogate", "huge", "rewrites"),
 }
 OFTEN = {learner: told for learner, told in CROWD.items() if learner not in RARE}
 
