@@ -46,7 +46,8 @@ def plot_tuning(tuning: Tuning) -> Picture:
     notes = [
         f"Fixed batch of {tuning.batch} sequences, p = {tuning.profile.devices}. Lines: predicted from a cost profile.",
         "Bars: measured, fastest to slowest round." if tuning.measured else "",
-        f"Clock: {tuning.clock}{'; a step with its update' if updates else ''}. Crossed out: beyond the limit, or failed when it was run.",
+        f"Clock: {tuning.clock}{'; a step with its update' if updates else ''}. "
+        "Crossed out: beyond the limit, or failed when it was run.",
         "4p is where practitioners start; m* = sqrt((p - 1) beta B / alpha) is the best m of GPipe and 1F1B by the "
         "fitted line.",
         "Naive, whose one micro-batch is the whole batch, stands at m = 1." if "naive" in families else "",
