@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipelab.errors import ConfigurationError
 from pipelab.view import words
@@ -26,12 +26,20 @@ _WIDTH, _HEIGHT, _TOP = 7.5, 4.2, 0.32  # inches; the last: a line of the title
 
 @plain_style()
 def plot_curves(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str, title: str, note: str = ""
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    across: str,
+    up: str,
+    title: str,
+    note: str = "",
+    log: bool = False,
 ) -> Picture:
     """Draw each of ``curves`` (name -> one value per entry of ``x``) as a line from zero up.
 
     ``across`` and ``up`` name the axes, with units. ``note`` stands below: where the values are from, what is held
-    fixed. Raises ConfigurationError for no curves, more than four, or one of another length than ``x``.
+    fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. Raises ConfigurationError
+    for no curves, more than four, one of another length than ``x``, or a place that a logarithmic axis does not have.
 
     >>> plot_curves([1, 2, 4], {"GPipe": [64, 64, 64]}, across="m", up="sequences held", title="Batch fixed")
     """
@@ -40,11 +48,15 @@ def plot_curves(
     for name, values in curves.items():
         if len(values) != len(x):
             raise ConfigurationError(f"curve '{name}' has {len(values)} values for {len(x)} places on the axis")
+    if log and min(x) <= 0:
+        raise ConfigurationError(f"a logarithmic axis has only places above 0, got {min(x):g}")
     listed = [
         f"{name}: " + ", ".join(f"{value:.4g} at {place:g}" for place, value in zip(x, values, strict=True))
         for name, values in curves.items()
     ]
-    alt = words.sentences(f"{title}.", note, f"{up} over {across}.", *(f"{line}." for line in listed))
+    alt = words.sentences(
+        f"{title}.", note, f"{up} over {across}{' (logarithmic)' if log else ''}.", *(f"{line}." for line in listed)
+    )
     inner = _WIDTH * 72 - 24
     caption = wrap(note, 7.5, inner) if note else []
     foot = 0.16 * len(caption) + 0.1
@@ -55,7 +67,14 @@ def plot_curves(
     )
     for (name, values), (colour, marker, dashes) in zip(curves.items(), _STYLES, strict=False):
         axes.plot(x, values, color=colour, marker=marker, linestyle=dashes, markersize=6, linewidth=1.8, label=name)
-    axes.set(xlim=(0, max(x) * 1.04), ylim=(0, max(map(max, curves.values())) * 1.3 or 1.0))
+    axes.set_ylim(0, max(map(max, curves.values())) * 1.3 or 1.0)
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(min(x) / 1.1, max(x) * 1.1)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
+    else:
+        axes.set_xlim(0, max(x) * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(list(x)))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from pipelab.errors import ConfigurationError
@@ -19,6 +21,21 @@ def test_curves_hold_what_was_given_and_start_at_zero():
     assert [list(line.get_ydata()) for line in axes.lines] == list(FIXED.values())
     assert axes.get_ylim()[0] == 0
     assert list(axes.get_xticks()) == M
+
+
+def test_a_logarithmic_axis_gives_each_doubling_the_same_width_and_names_the_places():
+    picture = draw(log=True)
+    render(picture)
+    axes = axes_of(picture, "curves")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+    across = [axes.transData.transform((m, 0))[0] for m in M]
+    widths = [right - left for left, right in pairwise(across)]
+    assert widths == pytest.approx([widths[0]] * 4)
+    assert axes.get_ylim()[0] == 0
+    assert not axes.get_xticks(minor=True).size
+    assert "(logarithmic)" in picture.alt
+    with pytest.raises(ConfigurationError, match="places above 0, got 0"):
+        plot_curves([0, 1], {"one": [1, 2]}, across="m", up="bytes", title="Held", log=True)
 
 
 def test_curves_differ_in_more_than_colour():

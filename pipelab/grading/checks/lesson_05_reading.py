@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from pipelab.grading.checks.lesson_05 import LESSON, NEAR
 from pipelab.grading.checks.lesson_05_frozen import BATCH, forecasts, simulated
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
-from pipelab.grading.judging import kind_of, read_whole
+from pipelab.grading.judging import as_lists, kind_of, read_whole
+from pipelab.schedules.reserved import reserved
 
 REASONS = ("memory", "bubble", "granularity")
 Row = Mapping[str, float]
@@ -35,6 +37,15 @@ _1F1B_OF_FOUR = (
     (8, 32, 118.7, 27.7, 35.3),
     (16, 64, 206.4, 16.9, 35.3),
 )
+_BOTH_VARY = (
+    (16, 64, 206.4, 16.9, 35.3),
+    (9, 9, 73.4, 26.2, 16.2),
+    (64, 64, 421.0, 8.6, 16.2),
+    (4, 32, 119.4, 43.1, 60.7),
+    (24, 72, 252.2, 12.9, 28.9),
+    (5, 60, 187.1, 37.8, 86.1),
+    (2, 8, 53.6, 60.0, 22.6),
+)
 
 
 def _frozen(counts: Sequence[int]) -> Sequence[Sequence[float]]:
@@ -43,22 +54,26 @@ def _frozen(counts: Sequence[int]) -> Sequence[Sequence[float]]:
     return [(m, BATCH, rows[m]["step"], rows[m]["idle"], rows[m]["peak"]) for m in counts]
 
 
-def _swept(schedule: str, counts: Sequence[int], fixed: bool, alpha: float, beta: float) -> Sequence[Sequence[float]]:
-    """A sweep by simulation. Where the batch is not ``fixed``, a micro-batch is 4 sequences."""
+def _swept(schedule: str, batches: Mapping[int, int], alpha: float, beta: float) -> Sequence[Sequence[float]]:
+    """A sweep by simulation, ``batches`` from m to the batch."""
     rows = []
-    for m in counts:
-        batch = BATCH if fixed else 4 * m
+    for m, batch in batches.items():
         row = simulated(schedule, m, batch, alpha=alpha, beta=beta)
         rows.append((m, batch, row["step"], row["idle"], row["peak"]))
     return rows
 
 
-def _case(schedule: str, rows: Sequence[Sequence[float]], fixed: bool, limit: float) -> Case:
+def _case(schedule: str, rows: Sequence[Sequence[float]], limit: float) -> Case:
     name, counts = {"1f1b": "1F1B", "gpipe": "GPipe"}[schedule], ", ".join(f"{row[0]:g}" for row in rows)
-    what = f"a batch of {BATCH}" if fixed else "micro-batches of 4"
+    batches, slices = {row[1] for row in rows}, {row[1] / row[0] for row in rows}
+    what = "several batches and sizes of micro-batch"
+    if len(batches) == 1:
+        what = f"a batch of {BATCH}"
+    elif len(slices) == 1:
+        what = "micro-batches of 4"
     words = f"{name}, {what}, m = {counts}, limit {limit:g} MB"
     made = [dict(zip(("m", "batch", "step", "idle", "peak"), row, strict=True)) for row in rows]
-    part = "batch fixed" if fixed else "micro-batch fixed"
+    part = "batch fixed" if len(batches) == 1 else "batch varies"
     return Case(part, {"_rows": made, "limit": limit, "_words": words})
 
 
@@ -68,12 +83,18 @@ def _drawn(random: Random) -> list[Case]:
         counts = [1, *random.sample((2, 3, 4, 6, 8, 10, 12), 4), *random.sample((16, 20, 24, 32, 64), 2)]
         random.shuffle(counts)
         factors = random.choice((0.3, 1.0, 3.0)) * random.uniform(0.8, 1.2), random.uniform(0.6, 2)
-        rows = _swept("1f1b", counts, True, *factors)
-        cases.append(_case("1f1b", rows, True, random.choice((38, 45, 70, 140))))
+        rows = _swept("1f1b", dict.fromkeys(counts, BATCH), *factors)
+        cases.append(_case("1f1b", rows, random.choice((38, 45, 70, 140))))
     for schedule in ("gpipe", "gpipe", "1f1b"):
         counts = [2, *random.sample((3, 4, 6, 8, 10, 12, 16, 20), 5)]
-        rows = _swept(schedule, counts, False, random.uniform(0.5, 2), 1.0)
-        cases.append(_case(schedule, rows, False, random.choice((40, 60, 80))))
+        rows = _swept(schedule, {m: 4 * m for m in counts}, random.uniform(0.5, 2), 1.0)
+        cases.append(_case(schedule, rows, random.choice((40, 60, 80))))
+    for _ in range(2):
+        # Micro-batches of 1 in a small batch: the step is short, and what each sequence pays is mostly fixed costs.
+        batches = {m: m * b for m, b in ((random.randint(14, 22), random.choice((4, 5))), (random.randint(8, 12), 1))}
+        batches |= {64: 64 * random.randint(1, 2), 4: 4 * random.choice((6, 8)), 6: 6 * random.choice((12, 16)), 2: 6}
+        batches = dict(random.sample(sorted(batches.items()), len(batches)))
+        cases.append(_case("1f1b", _swept("1f1b", batches, random.uniform(0.8, 1.3), 1.0), 65))
     return cases
 
 
@@ -81,11 +102,13 @@ def _ask(call: Call, case: Case) -> Any:
     return call("read_sweep", [dict(row) for row in case["_rows"]], case["limit"])
 
 
+@reserved
 def rate(row: Row) -> float:
     """Sequences per second."""
     return 1000 * row["batch"] / row["step"]
 
 
+@reserved
 def lost(row: Row, best: Row) -> tuple[float, float]:
     """(more idle time, more busy time) for a sequence than the best row has, in milliseconds."""
 
@@ -97,6 +120,7 @@ def lost(row: Row, best: Row) -> tuple[float, float]:
     return idle - least_idle, busy - least_busy
 
 
+@reserved
 def reasons_for(row: Row, best: Row, limit: float) -> tuple[str, ...]:
     """Why a row is not the choice; more than one where it could be called either, none where it is as good."""
     if row["peak"] > limit:
@@ -113,6 +137,7 @@ def _judge(case: Case, data: Any) -> Finding | None:
     rows, limit = {int(row["m"]): row for row in case["_rows"]}, case["limit"]
     if not isinstance(data, list) or len(data) != 2:
         raise Refused(f"{case.words}: read_sweep should return (m, reasons), it returned {kind_of(data)}")
+    data = as_lists(data)
     m = read_whole(data[0], f"{case.words}: the chosen m")
     start = f"{case.words}: you choose m = {m}. "
     if m not in rows:
@@ -145,19 +170,26 @@ def _judge_reasons(
     case: Case, given: Mapping[str, Any], rows: Mapping[int, Row], best: Row, chosen: int
 ) -> Finding | None:
     limit = case["limit"]
-    said = {str(key).strip().removesuffix(".0"): word for key, word in given.items()}
+    said = {_key(key): word for key, word in given.items()}
     for m, row in rows.items():
         right = reasons_for(row, best, limit)
         if not right or m == chosen:
             continue
         word = said.get(str(m))
         if word is None:
-            return Finding(f"{case.words}: there is no reason for m = {m}.")
+            keys = ", ".join(list(said)[:8]) or "nothing"
+            return Finding(f"{case.words}: there is no reason for m = {m}. The keys of your dict are: {keys}.")
         if not isinstance(word, str) or word.strip().lower() not in REASONS:
             raise Refused(f"{case.words}: a reason is one of {', '.join(REASONS)}; for m = {m} it is {kind_of(word)}")
         if word.strip().lower() not in right:
             return Finding(f"{case.words}: m = {m}, you say {word}. {_why(row, best, limit, word.strip().lower())}")
     return None
+
+
+def _key(key: str) -> str:
+    """m as text, of ``4``, ``"4.0"`` or ``tensor(4)``."""
+    text = re.sub(r"^(?:tensor|array)\((\d+).*\)$", r"\1", key.strip(), flags=re.DOTALL)
+    return text.split(".")[0] if re.fullmatch(r"\d+\.0*", text) else text
 
 
 def _why(row: Row, best: Row, limit: float, word: str) -> str:
@@ -185,14 +217,15 @@ EXERCISES = (
         lesson=LESSON,
         title="Reading a sweep",
         answers=("read_sweep",),
-        parts={"batch fixed": 2, "micro-batch fixed": 1},
+        parts={"batch fixed": 2, "batch varies": 1},
         visible=[
-            _case("1f1b", _frozen((2, 8, 64)), True, 150),
-            _case("1f1b", _frozen((1, 2, 4, 8, 16, 32, 64)), True, 150),
-            _case("1f1b", _frozen((2, 4, 8, 12, 16, 20, 32, 64)), True, 40),
-            _case("1f1b", _SLOW_ARITHMETIC, True, 150),
-            _case("gpipe", _GPIPE_OF_FOUR, False, 45),
-            _case("1f1b", _1F1B_OF_FOUR, False, 45),
+            _case("1f1b", _frozen((2, 8, 64)), 150),
+            _case("1f1b", _frozen((1, 2, 4, 8, 16, 32, 64)), 150),
+            _case("1f1b", _frozen((2, 4, 8, 12, 16, 20, 32, 64)), 40),
+            _case("1f1b", _SLOW_ARITHMETIC, 150),
+            _case("gpipe", _GPIPE_OF_FOUR, 45),
+            _case("1f1b", _1F1B_OF_FOUR, 45),
+            _case("1f1b", _BOTH_VARY, 65),
         ],
         drawn=_drawn,
         ask=_ask,

@@ -57,10 +57,15 @@ def _judge_weights(case: Case, given: Sequence[float], sizes: Sequence[int]) -> 
     batch, m = case["B"], case["m"]
     if len(given) != m:
         raise Refused(f"{case.words}: there should be {m} weights, one for each micro-batch; there are {len(given)}")
-    if all(close(mine, n / batch, 1e-3) for mine, n in zip(given, sizes, strict=True)):
+    wrong = [k for k in range(m) if not close(given[k], sizes[k] / batch, 1e-6)]
+    if not wrong:
         return None
-    k = next(k for k in range(m) if not close(given[k], sizes[k] / batch, 1e-3))
-    start = f"{case.words}: micro-batch {k} has {sizes[k]} of {batch} sequences and the weight {given[k]:.5g}. "
+    k = wrong[0]
+    start = f"{case.words}: micro-batch {k} has {sizes[k]} of {batch} sequences and the weight {given[k]:.7g}. "
+    if all(abs(mine - n / batch) < 6e-4 for mine, n in zip(given, sizes, strict=True)) and any(
+        mine in [round(n / batch, digits) for digits in range(1, 7)] for mine, n in zip(given, sizes, strict=True)
+    ):
+        return Finding(f"{start}That is {sizes[k]}/{batch}, rounded. Leave it as it is: errors add up over the steps.")
     if all(close(mine, 1 / m, 1e-3) for mine in given):
         return Finding(
             f"{start}With 1/m for all, a sequence in a small micro-batch counts for more than one in a large "

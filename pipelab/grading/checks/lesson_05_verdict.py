@@ -8,7 +8,7 @@ from typing import Any
 from pipelab.grading.checks.lesson_05 import LESSON, NEAR
 from pipelab.grading.checks.lesson_05_frozen import COUNTS, FAMILIES, LATENCIES, forecasts
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
-from pipelab.grading.judging import kind_of, read_whole
+from pipelab.grading.judging import as_lists, kind_of, read_whole
 from pipelab.schedules.reserved import reserved
 
 LIMITS = (120, 42)
@@ -31,12 +31,14 @@ def find(schedule: str, m: int, latency: int) -> Row | None:
     return next((row for row in forecasts() if (row["schedule"], row["m"], row["latency"]) == key), None)
 
 
+@reserved
 def fastest(limit: float, latency: int) -> Row:
     """The best that fits."""
     rows = [row for row in forecasts() if row["latency"] == latency and row["peak"] <= limit]
     return min(rows, key=lambda row: float(row["step"]))
 
 
+@reserved
 def losses(row: Row, best: Row) -> dict[str, float]:
     """By how many milliseconds a row is behind the best, by the reason."""
 
@@ -79,8 +81,12 @@ def _ask(call: Call, case: Case) -> Any:
 
 
 def _judge(case: Case, data: Any) -> Finding | None:
-    if not isinstance(data, list) or len(data) != 3:
+    data = as_lists(data)
+    if not isinstance(data, list):
         raise Refused(f"{case.words}: defend should return (schedule, m, reasons), it returned {kind_of(data)}")
+    if len(data) != 3:
+        entries = "1 entry" if len(data) == 1 else f"{len(data)} entries"
+        raise Refused(f"{case.words}: defend should return (schedule, m, reasons), it returned {entries} instead of 3")
     if case.part == "reasons":
         return _judge_reasons(case, data[2])
     return _judge_choice(case, data[0], data[1])
@@ -131,6 +137,7 @@ def _family(name: str) -> str:
 
 def _judge_reasons(case: Case, data: Any) -> Finding | None:
     others = case["_others"]
+    data = as_lists(data)
     if isinstance(data, dict) and not {"set", "tensor", "other", "csv"} & set(data):
         data = [data.get(str(tuple(other))) for other in others]
     if not isinstance(data, list) or len(data) != len(others):
