@@ -169,7 +169,8 @@ def _notebooks_in(folder: Path) -> Iterable[Path]:
             continue
         if any(part.startswith(".") for part in inside) or _kind(path) == "lesson":
             continue
-        if len(inside) == 1 or _kind(path) != "solutions":
+        # What nbgrader releases is made of the solutions page and still says so: only a clone's folder tells.
+        if len(inside) == 1 or path.parent.name != "solutions" or _kind(path) != "solutions":
             yield path
 
 

@@ -325,3 +325,11 @@ def test_lessons_in_a_folder_are_not_submissions(tmp_path):
     save(page(), tmp_path / "exercises" / "00_start_here.ipynb")
     (found,) = find_notebooks([tmp_path], ["00_start_here"])
     assert (found.path.parent.name, found.learner) == ("exercises", "")
+
+
+def test_what_nbgrader_releases_counts_although_it_is_made_of_the_solutions_page(tmp_path):
+    """It keeps that page's metadata: a class's submissions were all passed over."""
+    kept = tmp_path / "anna" / "00_start_here" / "00_start_here.ipynb"
+    save(page(solved=True), kept)
+    save(page(solved=True), tmp_path / "anna" / "clone" / "solutions" / "00_start_here.ipynb")
+    assert [found.path for found in find_notebooks([tmp_path], ["00_start_here"])] == [kept]
