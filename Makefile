@@ -5,8 +5,8 @@ PIP_ARGS ?=
 ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two files of tests at a time: many of them wait.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two files of tests at a time: many of them wait. One thread each: several that spin for one core take ten times as long.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 .PHONY: help install lab course grade lint test test-full demo bench clean
