@@ -172,7 +172,8 @@ class Tuning:
             more = f"; it needs {format_bytes(saved)} more" if saved > 0 else ""
             return f"is as fast, as far as this measurement can tell{more}"
         if other.excess is not None:
-            faster = f" (it would be {best.step / other.step - 1:.0%} faster)" if other.step < best.step else ""
+            gain = best.step / other.step - 1
+            faster = f" (it would be {gain:.0%} faster)" if gain >= 0.005 else ""
             return f"does not fit: {other.excess}{faster}"
         failed = self.measured.get(other.candidate)
         if failed is not None and failed.failed is not None:

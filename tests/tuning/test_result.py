@@ -160,3 +160,16 @@ def test_chunks_that_the_profile_does_not_know_are_left_out():
     assert any("v = 4: the profile has no such cut" in entry.reason for entry in found.discarded)
     with pytest.raises(ConfigurationError, match=r"no candidate left. interleaved with v = 4"):
         shortlist(profile(), 64, schedules=["interleaved"], chunks=[4])
+
+
+def test_a_gain_that_rounds_to_nothing_is_not_mentioned():
+    """At a limit just below what m = 8 needs: "does not fit ... (it would be 0% faster)"."""
+    made = profile(alpha=0.002, beta=0.0007)
+    best = shortlist(made, 64, schedules=["1f1b"], microbatches=[8], recompute=[False]).forecasts[0]
+    settings = {"schedules": ["1f1b", "gpipe"], "microbatches": [8], "recompute": [False]}
+    near = shortlist(made, 64, memory_limit=best.peak_bytes, **settings)
+    close = replace(
+        near[Candidate("gpipe", 8)], update=near[Candidate("1f1b", 8)].step * 0.999 - near.forecasts[0].makespan
+    )
+    told = replace(near, forecasts=(near[Candidate("1f1b", 8)], close)).neighbours()
+    assert next(why for c, why in told if c.schedule == "gpipe").endswith("allowed")
