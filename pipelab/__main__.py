@@ -268,8 +268,8 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelab.commands.experiment import Setting, prepare, run_experiment
     from pipelab.commands.table import format_bytes
+    from pipelab.experiment import Setting, prepare, run_experiment
     from pipelab.models import cut_layers
     from pipelab.runtime.devices import choose_devices
 

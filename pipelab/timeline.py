@@ -12,6 +12,7 @@ from functools import cached_property
 from statistics import median
 
 from pipelab.errors import ConfigurationError
+from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, Slot, actions_of, format_slot
 from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
@@ -225,25 +226,36 @@ class Timeline:
 
     # ---- why -----------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _graph(self) -> SlotGraph:
-        return SlotGraph(self.schedule.programs, self.schedule.placement)
+    @property
+    def graph(self) -> SlotGraph:
+        """The table with its needs resolved."""
+        return self.schedule.graph
 
     @cached_property
-    def _span_at(self) -> dict[tuple[int, int], Span]:
+    def span_at(self) -> dict[tuple[int, int], Span]:
+        """The span, or update, of the slot at (device, position)."""
         return {(span.device, span.position): span for span in (*self.spans, *self.updates)}
 
     @cached_property
     def _arrivals(self) -> dict[tuple[Action, int], Message]:
         return {(message.consumer, message.destination): message for message in self.messages}
 
-    def _inputs(self, span: Span) -> Iterator[tuple[float, Edge]]:
+    def arrival(self, consumer: Action, device: int) -> float | None:
+        """When the message that ``consumer`` needs on ``device`` arrived; None if there was none."""
+        message = self._arrivals.get((consumer, device))
+        return None if message is None else message.arrived
+
+    def time_words(self, time: float) -> str:
+        """A time after the start, in words: "t = 7", or "12.3 ms"."""
+        return f"t = {time:.4g}" if self.unit == "units" else format_time(time, self.unit)
+
+    def inputs(self, span: Span) -> Iterator[tuple[float, Edge]]:
         """(time from which it was there, edge) for each thing that a span took from elsewhere."""
-        for edge in self._graph.edges_into(span.device, span.position):
+        for edge in self.graph.edges_into(span.device, span.position):
             if edge.inside_slot or edge.source.device == span.device:
                 continue
             message = self._arrivals.get((edge.action, span.device))
-            source = self._span_at.get(edge.source.slot)
+            source = self.span_at.get(edge.source.slot)
             if message is not None:
                 yield message.arrived, edge
             elif source is not None:
@@ -256,10 +268,10 @@ class Timeline:
         span = max(self.spans, key=lambda s: (s.end, -s.device))
         path = [span]
         while True:
-            before = self._span_at.get((span.device, span.position - 1))
+            before = self.span_at.get((span.device, span.position - 1))
             candidates = [(before.end, 1, before)] if before is not None else []
-            for arrived, edge in self._inputs(span):
-                candidates.append((arrived, 0, self._span_at[edge.source.slot]))
+            for arrived, edge in self.inputs(span):
+                candidates.append((arrived, 0, self.span_at[edge.source.slot]))
             if not candidates:
                 return tuple(reversed(path))
             span = max(candidates, key=lambda c: (c[0], c[1]))[2]
@@ -285,7 +297,7 @@ class Timeline:
 
     def _why(self, span: Span, free: float) -> Gap:
         """Why ``span`` did not start when its device was free."""
-        inputs = sorted(self._inputs(span), key=lambda pair: pair[0])
+        inputs = sorted(self.inputs(span), key=lambda pair: pair[0])
         what = format_slot(span.slot)
         update = self._update_before(span)
         if update is not None and (not inputs or inputs[-1][0] < update.end):
@@ -295,15 +307,16 @@ class Timeline:
             sentence = f"device {span.device} had all it needed for {what}, but the machine was busy elsewhere"
             return Gap(span.device, free, span.start, "wait", None, None, sentence)
         edge = inputs[-1][1]
-        source = self._span_at[edge.source.slot]
+        source = self.span_at[edge.source.slot]
         gap = (span.device, free, span.start)
         who = f"device {span.device} waits for {edge.supplier} from device {source.device}"
         if source.end <= free:
             message = self._arrivals.get((edge.action, span.device))
             if message is not None and message.sent > free:
-                sentence = f"{who}: computed, but sent only at {message.sent:.4g}; that machine was busy elsewhere"
+                sent = self.time_words(message.sent - self.start)
+                sentence = f"{who}: computed, but sent only at {sent}; that machine was busy elsewhere"
                 return Gap(*gap, "wait", edge.supplier, source.device, sentence)
-            sentence = f"{who}: it is on its way, the link takes until {inputs[-1][0]:.4g}"
+            sentence = f"{who}: it is on its way, the link takes until {self.time_words(inputs[-1][0] - self.start)}"
             return Gap(*gap, "link", edge.supplier, source.device, sentence)
         if edge.kind != GRADIENT and span.position == 0:
             sentence = f"{who}: the pipeline is still filling"
@@ -311,7 +324,7 @@ class Timeline:
         return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
 
     def _update_before(self, span: Span) -> Span | None:
-        before = self._span_at.get((span.device, span.position - 1))
+        before = self.span_at.get((span.device, span.position - 1))
         return before if before is not None and all(a.op == "U" for a in actions_of(before.slot)) else None
 
     def _doing(self, source: Span, at: float) -> str:
@@ -323,9 +336,9 @@ class Timeline:
             return f"which updates its weights ({format_slot(current.slot)})"
         if current is not None and current.position == source.position:
             return "which is running it"
-        before = self._span_at.get((source.device, source.position - 1))
+        before = self.span_at.get((source.device, source.position - 1))
         free_from = at if before is None else max(at, before.end)
-        blocked = max(self._inputs(source), key=lambda pair: pair[0], default=None)
+        blocked = max(self.inputs(source), key=lambda pair: pair[0], default=None)
         if current is None or source.start - free_from > free_from - at:  # it idles longer than it works until then
             if blocked is not None and blocked[0] > free_from:
                 return f"which has to wait first, for {blocked[1].supplier} from device {blocked[1].source.device}"
@@ -375,8 +388,8 @@ class Timeline:
         return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": meta})
 
     def _starts_of(self, message: Message) -> float:
-        for place in self._graph.places.get(message.consumer, ()):
-            span = self._span_at.get(place.slot)
+        for place in self.graph.places.get(message.consumer, ()):
+            span = self.span_at.get(place.slot)
             if span is not None and place.device == message.destination:
                 return span.start - self.start
         return message.arrived - self.start

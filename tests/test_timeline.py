@@ -244,7 +244,7 @@ def test_a_slow_link_is_blamed_where_the_sender_was_done_in_time():
     timeline = run("gpipe", p=2, m=3, costs=Costs(message_bytes=2, bandwidth=1))
     gap = timeline.gaps(1)[1]
     assert (gap.cause, gap.start, gap.end, str(gap.blocker)) == ("link", 4, 5, "0F1")
-    assert "it is on its way, the link takes until 5" in gap.sentence
+    assert "it is on its way, the link takes until t = 5" in gap.sentence
 
 
 def test_a_sender_that_was_kept_from_sending_is_not_the_links_doing():
@@ -253,7 +253,7 @@ def test_a_sender_that_was_kept_from_sending_is_not_the_links_doing():
     late = [replace(m, sent=4.5) if str(m.producer) == "0F1" else m for m in timeline.messages]
     gap = replace(timeline, messages=tuple(late)).gaps(1)[1]
     assert (gap.cause, gap.start, gap.end, str(gap.blocker)) == ("wait", 4, 5, "0F1")
-    assert "computed, but sent only at 4.5; that machine was busy elsewhere" in gap.sentence
+    assert "computed, but sent only at t = 4.5; that machine was busy elsewhere" in gap.sentence
 
 
 def test_a_message_sent_just_when_the_receiver_became_free_is_the_links_doing_too():

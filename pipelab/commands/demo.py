@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from pipelab.commands.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.commands.table import format_bytes, format_time, format_values, render_table
+from pipelab.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline
 from pipelab.schedules import build_schedule

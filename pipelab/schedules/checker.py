@@ -66,7 +66,7 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
     timed = isinstance(table, TimeTable)
     schedule = table.schedule() if isinstance(table, TimeTable) else table
     rows = table.rows if isinstance(table, TimeTable) else table.programs
-    graph = SlotGraph(rows, schedule.placement)
+    graph = SlotGraph(rows, schedule.placement) if timed else schedule.graph
     if not schedule.stages or not schedule.microbatches:
         nothing = "the table is empty: it needs at least 0F0, the forward of micro-batch 0 through stage 0"
         return [Violation("missing", 0, None, Action(0, "F", 0), None, nothing)]

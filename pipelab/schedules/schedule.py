@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, actions_of, format_slot
-from pipelab.schedules.dependencies import earliest_slots
+from pipelab.schedules.dependencies import SlotGraph, earliest_slots
 from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, write_csv
 
 __all__ = ["Program", "Schedule", "TimeTable"]
@@ -58,6 +58,15 @@ class Schedule:
                 )
         if any(not weight > 0 for weight in self.weights):
             raise ConfigurationError(f"weights must be positive, got {self.weights}")
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is sent to another process: the table, and nothing that was worked out from it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def graph(self) -> SlotGraph:
+        """The table with its needs resolved, once for all who ask."""
+        return SlotGraph(self.programs, self.placement)
 
     @property
     def devices(self) -> int:
@@ -141,7 +150,9 @@ class Schedule:
         1.125
         """
         nominal = sum(self.weights)
-        return replace(self, weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
+        made = replace(self, weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
+        made.__dict__["graph"] = self.graph  # the same slots
+        return made
 
     def with_recompute(self) -> Schedule:
         """The same table with an R before each backward, as GPipe's paper pairs it (arXiv 1811.06965, 2.3)."""

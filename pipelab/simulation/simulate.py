@@ -51,7 +51,7 @@ def simulate(
         violations = check_schedule(schedule)
         if violations:
             raise ScheduleError.refuse(schedule.name, violations)
-    graph = SlotGraph(schedule.programs, schedule.placement)
+    graph = schedule.graph
     sends = _sends(graph)
     ends: dict[tuple[int, int], float] = {}
     device_free = [0.0] * schedule.devices

@@ -11,26 +11,12 @@ from typing import Any
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import difference, read_table, read_whole, trained, unsound
 from pipelab.schedules import Action, Schedule, actions_of, build_schedule, check_schedule
-from pipelab.schedules.reserved import reserved
+from pipelab.schedules.warmups import with_warmups
 from pipelab.simulation import simulate
 from pipelab.timeline import Timeline
 from pipelab.view import Picture, plot_schedules, plot_table
 
 LESSON = "03_one_f_one_b"
-
-
-@reserved
-def with_warmups(warmups: Sequence[int], microbatches: int, name: str = "yours") -> Schedule:
-    """The order in which device r runs ``warmups[r]`` forwards, then forwards and backwards in turn, then the rest.
-
-    A warm-up below 0 counts as 0, one above m as m. How the rows are made is the exercise ``one_f_one_b``.
-    """
-    rows = []
-    for r, depth in enumerate(warmups):
-        w = min(max(depth, 0), microbatches)
-        shape = "F" * w + "FB" * (microbatches - w) + "B" * w
-        rows.append([f"{r}{op}{shape[:k].count(op)}" for k, op in enumerate(shape)])
-    return Schedule.from_rows(rows, name=name)
 
 
 def _right(p: int, m: int) -> tuple[Schedule, Timeline]:
