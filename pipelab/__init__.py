@@ -32,9 +32,11 @@ _HOMES = {
     ],
     "pipelab.timeline": ["Timeline", "compare"],
     "pipelab.simulation": ["Costs", "simulate"],
+    "pipelab.explorer.widget": ["explore"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": ["CostProfile", "check_configuration", "profile_costs", "shortlist", "tune"],
+    "pipelab.view.interactive": ["TimelineView"],
     "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         ScheduleParseError,
         StageError,
     )
+    from pipelab.explorer.widget import explore
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.schedules import (
         Action,
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from pipelab.trial import Trial, try_schedule
     from pipelab.tuning import CostProfile, check_configuration, profile_costs, shortlist, tune
     from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
+    from pipelab.view.interactive import TimelineView
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,103 @@
+"""Run it: the shown schedule on the 48-layer model, measured, beside a prediction from what one micro-batch cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pipelab.errors import ConfigurationError
+from pipelab.explorer.settings import LAYERS, UNIT_SEQUENCES, Settings
+from pipelab.timeline import Timeline
+
+__all__ = ["PIECES", "Measured", "measure", "require_runnable"]
+
+STEPS = 4
+PIECES = STEPS + 3
+MOST_SEQUENCES = 256
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Predicted and measured timelines of one schedule, the losses of its steps, and the largest gradient error."""
+
+    predicted: Timeline
+    measured: Timeline
+    losses: tuple[float, ...]
+    gradient_error: float
+    peak_activation_bytes: tuple[int, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What came of it."""
+        losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
+        return (
+            f"Ran: the {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its gradients equal "
+            f"those of the model in one piece: largest error {self.gradient_error:.0e} in float32."
+        )
+
+
+def require_runnable(settings: Settings) -> None:
+    """Raise ConfigurationError for settings that the 48-layer model cannot run on a laptop, with one that it can."""
+    stages = settings.devices * settings.v
+    if stages > LAYERS:
+        raise ConfigurationError(
+            f"p * v = {stages} stages, but the model has {LAYERS} layers; to run it take p * v of at most {LAYERS}"
+        )
+    if settings.sequences > MOST_SEQUENCES:
+        raise ConfigurationError(
+            f"m = {settings.microbatches} micro-batches of {UNIT_SEQUENCES} make {settings.sequences} sequences a step, "
+            f"too long a wait; hold the batch fixed at 64, or take m of at most {MOST_SEQUENCES // UNIT_SEQUENCES}"
+        )
+
+
+def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
+    """Train for a few steps by the settings' schedule, with real tensors, under the device clock.
+
+    Times in units mean nothing to a machine: tF and tB become what was measured, and a latency is taken in units of
+    the measured forward. Raises ConfigurationError where the model cannot run so.
+    """
+    require_runnable(settings)
+    schedule = settings.build()
+    progress("building the model")
+    import torch
+
+    from pipelab.models import TransformerLM, next_byte_loss, text_batch
+    from pipelab.runtime import Pipeline
+
+    model = TransformerLM(layers=LAYERS)
+    inputs, targets = text_batch(0, settings.sequences)
+    progress("measuring what one micro-batch costs")
+    with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
+        costs = pipeline.profile(inputs, targets, repeats=2)
+        progress("comparing its gradients with the unsplit model's")
+        error = pipeline.verify(inputs, targets)
+    forwards = costs.forward if isinstance(costs.forward, list | tuple) else [costs.forward]
+    unit = (
+        sum(forwards)
+        / settings.devices
+        / (settings.forward * settings.sequences / settings.microbatches / UNIT_SEQUENCES)
+    )
+    latency = settings.latency * unit
+    predicted = simulate_measured(settings, costs, latency)
+    losses = []
+    with Pipeline(
+        model,
+        schedule,
+        loss=next_byte_loss,
+        latency=latency,
+        optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
+    ) as pipeline:
+        for step in range(STEPS):
+            progress(f"step {step + 1} of {STEPS}")
+            report = pipeline.step(*text_batch(step, settings.sequences))
+            losses.append(float(report.loss or 0.0))
+    return Measured(predicted, report.timeline, tuple(losses), error, tuple(report.peak_activation_bytes))
+
+
+def simulate_measured(settings: Settings, costs: object, latency: float) -> Timeline:
+    """The prediction, from each stage's measured costs."""
+    from pipelab.simulation import Costs, simulate
+
+    assert isinstance(costs, Costs)
+    priced = replace(costs, latency=latency)
+    return simulate(settings.build(), priced, batch=settings.sequences)

@@ -1,0 +1,149 @@
+"""What is wrong with a setting that cannot be, or does not fit, and the nearest ones that do. Pure Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelab.errors import PipelabError
+from pipelab.explorer.figures import over_limit
+from pipelab.explorer.settings import CONTROLS, Settings
+from pipelab.schedules.catalogue import recipes
+from pipelab.timeline import Timeline
+
+__all__ = ["Offer", "Problem", "problem_of", "timelines_of"]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A change that works: ``values`` to put into the settings, and how it reads on a button."""
+
+    label: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``sentence`` says what is wrong, ``offers`` are the nearest settings without it, the nearest first.
+
+    ``possible``: there is a schedule and a picture of it, but something about it is not allowed (it does not fit).
+    """
+
+    sentence: str
+    offers: tuple[Offer, ...]
+    possible: bool
+
+
+def problem_of(settings: Settings) -> Problem | None:
+    """What is wrong with ``settings``, or None."""
+    return timelines_of(settings)[1]
+
+
+def timelines_of(settings: Settings) -> tuple[tuple[Timeline, ...], Problem | None]:
+    """The timelines of ``settings``, that of the schedule to compare with behind it, and what is wrong.
+
+    There are no timelines where one of them is impossible.
+    """
+    found: list[Timeline] = []
+    unfit = ""
+    for one in (settings, settings.other()):
+        if one is None:
+            continue
+        try:
+            found.append(one.timeline())
+        except PipelabError as error:
+            offers = _offers(settings, _neighbours(settings))
+            return (), Problem(_sentence(one, str(error)), offers, possible=False)
+        unfit = unfit or over_limit(one, found[-1])
+    return tuple(found), Problem(unfit, _offers(settings, _slimmer(settings)), possible=True) if unfit else None
+
+
+def _sentence(settings: Settings, text: str) -> str:
+    """A checker's list is told by its first reason."""
+    if settings.warmup and "\n" in text:
+        first = text.splitlines()[1].strip()
+        return f"With {settings.warmup:+d} forwards this order waits for ever: {first.partition('] ')[2]}."
+    text = text[0].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
+
+
+def _works(settings: Settings) -> bool:
+    for one in (settings, settings.other()):
+        try:
+            if one is not None and over_limit(one, one.timeline()):
+                return False
+        except PipelabError:
+            return False
+    return True
+
+
+def _offers(settings: Settings, tries: Iterator[Mapping[str, Any]], most: int = 3) -> tuple[Offer, ...]:
+    """The first few of ``tries`` that work."""
+    found: list[Offer] = []
+    for values in tries:
+        if len(found) == most:
+            break
+        if _works(replace(settings, **values)):
+            found.append(Offer(", ".join(_words(name, value) for name, value in values.items()), values))
+    return tuple(found)
+
+
+def _words(name: str, value: Any) -> str:
+    one = CONTROLS[name]
+    if name == "schedule":
+        return recipes()[value].title
+    if name == "recompute":
+        return "with recomputation"
+    return f"{one.symbol or one.label} = {value:g}"
+
+
+def _around(name: str, value: int, most: int = 130) -> Iterator[int]:
+    """Whole numbers near ``value`` within a control's range, the nearest first."""
+    one = CONTROLS[name]
+    for distance in range(1, most):
+        for near in (value - distance, value + distance):
+            if one.low <= near <= one.high:
+                yield near
+
+
+def _neighbours(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """For an impossible table: m nearest below and above, then no extra warm-up, then 1F1B."""
+    if settings.warmup:
+        step = -1 if settings.warmup > 0 else 1
+        yield from ({"warmup": w} for w in range(settings.warmup + step, step, step))
+    m, tried = settings.microbatches, []
+    for near in _around("microbatches", m):
+        if _builds(replace(settings, microbatches=near)):
+            tried.append(near)
+            yield {"microbatches": near}
+            if len(tried) == 2:
+                break
+    yield {"schedule": "1f1b"}
+
+
+def _builds(settings: Settings) -> bool:
+    """Whether there is such a table: quicker than a timeline."""
+    try:
+        for one in (settings, settings.other()):
+            if one is not None:
+                one.build()
+    except PipelabError:
+        return False
+    return True
+
+
+def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """For what does not fit: another m, recomputation, another schedule; both where one is not enough."""
+    m = settings.microbatches
+    candidates = [
+        n for n in (m // 2, m - 1, m + 1, 2 * m, 4 * m, 8 * m) if 1 <= n <= CONTROLS["microbatches"].high and n != m
+    ]
+    yield from ({"microbatches": n} for n in candidates)
+    if not settings.recompute:
+        yield {"recompute": True}
+    if settings.schedule != "1f1b":
+        yield {"schedule": "1f1b"}
+        yield from ({"schedule": "1f1b", "microbatches": n} for n in candidates)
+    if not settings.recompute:
+        yield {"schedule": "1f1b", "recompute": True}

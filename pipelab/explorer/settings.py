@@ -1,0 +1,267 @@
+"""What can be turned in the explorer, and what a setting means: a schedule, its costs, a batch. Pure Python."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pipelab.errors import ConfigurationError
+from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.catalogue import Recipe, build_schedule, recipes
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.warmups import with_warmups
+from pipelab.simulation.simulate import simulate
+from pipelab.timeline import Timeline
+
+__all__ = ["CONTROLS", "LAYERS", "UNIT_SEQUENCES", "Control", "Settings", "SettingsCosts", "control", "normalised"]
+
+UNIT_SEQUENCES = 16  # tF and tB are the times of a micro-batch of so many sequences, that of the worked example
+LAYERS = 48
+BATCH, MICROBATCH = "batch", "micro-batch"
+
+
+@dataclass(frozen=True)
+class Control:
+    """One thing that can be turned. ``kind`` is "whole", "number", "choice" or "switch"; ``symbol`` its short name."""
+
+    name: str
+    label: str
+    kind: str
+    symbol: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    step: float = 1.0
+    unit: str = ""
+    optional: bool = False
+    """May be left empty."""
+
+
+CONTROLS = {
+    one.name: one
+    for one in (
+        Control("schedule", "Schedule", "choice"),
+        Control("compare", "Compare with", "choice"),
+        Control("devices", "Devices p", "whole", "p", 1, 16),
+        Control("microbatches", "Micro-batches m", "whole", "m", 1, 128),
+        Control("chunks", "Chunks per device v", "whole", "v", 1, 8),
+        Control("warmup", "Warm-up, more than p - 1 - r", "whole", "w", -8, 8),
+        Control("forward", "Forward tF", "number", "tF", 0.1, 10, 0.1, "units"),
+        Control("backward", "Backward tB", "number", "tB", 0.1, 10, 0.1, "units"),
+        Control("overhead", "Fixed cost of an action α", "number", "alpha", 0, 5, 0.05, "units"),
+        Control("latency", "Latency of a message", "number", "L", 0, 5, 0.1, "units"),
+        Control("hold", "Held fixed", "choice"),
+        Control("batch", "Batch", "whole", "B", 1, 512, 1, "sequences"),
+        Control("limit", "Memory limit for activations", "number", "limit", 0, 100_000, 1, "MB", optional=True),
+        Control("recompute", "Recompute forwards (R)", "switch"),
+    )
+}
+_SYMBOLS = {one.symbol: one.name for one in CONTROLS.values() if one.symbol}
+
+
+def control(name: str) -> Control:
+    """The control called ``name``, by its name or its symbol (``"m"``). Raises ConfigurationError with the nearest."""
+    found = CONTROLS.get(_SYMBOLS.get(name, name))
+    if found is None:
+        known = [*CONTROLS, *_SYMBOLS]
+        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise ConfigurationError(f"there is no control '{name}'; there are {', '.join(known)}{hint}")
+    return found
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One state of the explorer.
+
+    ``forward`` and ``backward``: tF and tB, the time of a micro-batch of 16 sequences on one device's layers, in units.
+    ``overhead`` is paid by every forward and every backward on a full device share besides, whatever its size (alpha).
+    ``hold``: what stays when m changes: the "batch" (``batch`` sequences, cut into m), or the "micro-batch" (of 16
+    sequences, so that the batch grows with m). ``warmup``: forwards that each device of 1F1B runs first, beyond its
+    p - 1 - r. ``limit``: MB of activations on a device, of the 48-layer model. ``compare``: a second schedule, "" for
+    none.
+    """
+
+    schedule: str = "1f1b"
+    devices: int = 4
+    microbatches: int = 4
+    chunks: int = 2
+    forward: float = 1.0
+    backward: float = 1.0
+    overhead: float = 0.0
+    latency: float = 0.0
+    hold: str = MICROBATCH
+    batch: int = 64
+    warmup: int = 0
+    limit: float | None = None
+    recompute: bool = False
+    compare: str = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the schedule is built."""
+        return recipes()[self.schedule]
+
+    @property
+    def sequences(self) -> int:
+        """The whole batch."""
+        return self.batch if self.hold == BATCH else UNIT_SEQUENCES * self.microbatches
+
+    @property
+    def v(self) -> int:
+        """Chunks per device, which is 1 for schedules that know no other."""
+        return self.chunks if self.recipe.chunks is None else self.recipe.chunks
+
+    def other(self) -> Settings | None:
+        """The same with the schedule to compare with, if there is one."""
+        return replace(self, schedule=self.compare, compare="", warmup=0) if self.compare else None
+
+    def build(self) -> Schedule:
+        """The schedule. Raises ConfigurationError or ScheduleError if there is none with these numbers."""
+        if self.hold == BATCH and self.microbatches > self.batch:
+            raise ConfigurationError(
+                f"a batch of {self.batch} sequences cannot be cut into m = {self.microbatches} micro-batches; try "
+                f"m = {self.batch}, or a larger batch"
+            )
+        p, m = self.devices, self.microbatches
+        if self.schedule == "1f1b" and self.warmup:
+            depths = [max(p - 1 - r + self.warmup, 0) for r in range(p)]
+            schedule = with_warmups(depths, m, name="1f1b")
+            return schedule.with_recompute() if self.recompute else schedule
+        chunks = self.chunks if self.recipe.chunks is None else None
+        return build_schedule(self.schedule, p, m, chunks, recompute=self.recompute)
+
+    def costs(self) -> SettingsCosts:
+        """What things cost, for ``simulate``."""
+        return SettingsCosts(self, self.sequences)
+
+    def timeline(self) -> Timeline:
+        """The prediction. Raises as :meth:`build`, and ScheduleError where the order waits for ever."""
+        schedule = self.build()
+        return simulate(schedule, self.costs(), batch=self.sequences, check=bool(self.warmup))
+
+
+@dataclass(frozen=True)
+class SettingsCosts:
+    """The explorer's costs: an action takes alpha + t * b / 16 on a full share of a device, b being its sequences."""
+
+    settings: Settings
+    batch: int
+    unit: str = "units"
+    bandwidth: float = math.inf
+
+    @property
+    def latency(self) -> float:
+        """Of a message, in units."""
+        return self.settings.latency
+
+    def sequences(self, schedule: Schedule, action: Action) -> float:
+        """b: the sequences of the action's micro-batch."""
+        return schedule.weights[action.microbatch] * self.batch / sum(schedule.weights)
+
+    def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
+        """How long one slot runs."""
+        s = self.settings
+        times = {"F": s.forward, "R": s.forward, "B": s.backward, "I": s.backward / 2, "W": s.backward / 2, "U": 0.0}
+        total = 0.0
+        for action in actions_of(schedule.programs[device][position]):
+            work = times[action.op] * self.sequences(schedule, action) / UNIT_SEQUENCES
+            total += schedule.share * (work + (s.overhead if action.op != "U" else 0.0))
+        return total
+
+    def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
+        """Bytes of a message: the model's, although only latency is charged."""
+        return _bytes()[1] * self.sequences(schedule, producer)
+
+    def held_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Activation bytes that a stage of the 48-layer model keeps of one micro-batch."""
+        return _bytes()[0] * LAYERS / schedule.stages * self.sequences(schedule, action)
+
+    def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
+        """Bytes of its input, which it keeps instead where it recomputes."""
+        return _bytes()[1] * self.sequences(schedule, action)
+
+
+def _bytes() -> tuple[float, float]:
+    """(activation bytes of a layer, bytes of a message) for one sequence of the worked example, as measured once."""
+    from pipelab.tuning.profile import CostProfile  # read from a file when it is first needed
+
+    global _measured
+    if _measured is None:
+        stage = CostProfile.shipped().cut(4)[1]  # neither the first nor the last: layers alone
+        _measured = (stage.kept(1.0) * 4 / LAYERS, stage.sent(1.0))
+    return _measured
+
+
+_measured: tuple[float, float] | None = None
+
+
+def choices(name: str) -> list[tuple[str, str]]:
+    """(value, words) of a control with choices."""
+    if name == "hold":
+        return [(MICROBATCH, "micro-batch of 16 sequences"), (BATCH, "batch, whatever m")]
+    known = [(recipe.name, recipe.title) for recipe in recipes().values()]
+    order = ["naive", "gpipe", "1f1b", "interleaved"]
+    known.sort(key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]))
+    return [("", "nothing"), *known] if name == "compare" else known
+
+
+def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings, str]:
+    """``settings`` with ``values`` put in, each brought into its range; and a sentence where one had to be.
+
+    Raises ConfigurationError for names or choices that do not exist.
+    """
+    changed: dict[str, Any] = {}
+    said = []
+    for given, value in values.items():
+        one = control(given)
+        changed[one.name], words = _fitted(one, value, getattr(settings, one.name))
+        said += [words] if words else []
+    return replace(settings, **changed), " ".join(said)
+
+
+def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
+    if one.kind == "switch":
+        return bool(value), ""
+    if one.kind == "choice":
+        return _chosen(one, value)
+    if one.optional and (value is None or value == ""):
+        return None, ""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        shown = "nothing" if before is None else f"{before:g}"
+        return (
+            before,
+            f"{one.label} is a number from {one.low:g} to {one.high:g}; {value!r} was left out, it is {shown}.",
+        )
+    inside = min(max(number, one.low), one.high)
+    if one.optional and inside <= 0:
+        return None, f"{one.label} has to be above 0: now there is none."
+    if one.kind == "whole":
+        inside = round(inside)
+    if abs(inside - number) > 1e-9:
+        why = "whole numbers" if one.low <= number <= one.high else "values"
+        return inside, f"{one.label} takes {why} from {one.low:g} to {one.high:g}: {number:g} became {inside:g}."
+    return inside, ""
+
+
+def _chosen(one: Control, value: Any) -> tuple[str, str]:
+    known = [name for name, _ in choices(one.name)]
+    text = str(value or "").lower()
+    if text in known:
+        return text, ""
+    close = difflib.get_close_matches(text, [name for name in known if name], n=1, cutoff=0.3)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise ConfigurationError(f"{one.label} cannot be '{value}'; known are {', '.join(filter(None, known))}{hint}")
+
+
+def require_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with symbols spelled out. Raises ConfigurationError for what is no setting."""
+    spelled = {control(name).name: value for name, value in values.items()}
+    assert set(spelled) <= {field.name for field in fields(Settings)}
+    return spelled

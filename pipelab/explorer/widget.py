@@ -1,0 +1,373 @@
+"""``explore``: turn a schedule's numbers and see what follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import traitlets
+
+from pipelab.errors import ConfigurationError
+from pipelab.explorer.curves import AGAINST, Curves
+from pipelab.explorer.figures import FIGURES, Figure, figures
+from pipelab.explorer.measure import PIECES, Measured, measure, require_runnable
+from pipelab.explorer.nearest import Problem, timelines_of
+from pipelab.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
+from pipelab.runs import Run
+from pipelab.timeline import Timeline
+from pipelab.view.picture import Picture
+from pipelab.view.prediction import plot_prediction
+from pipelab.view.saving import unused
+from pipelab.view.scene import scene
+from pipelab.view.schedules import plot_schedules
+from pipelab.view.timeline import plot_timeline
+from pipelab.view.widget import PipelabWidget
+
+__all__ = ["Explorer", "explore"]
+
+_CHUNK = 0.03  # seconds of curve between two answers
+
+
+class Explorer(PipelabWidget):
+    """What :func:`explore` returns. ``settings`` is its state, ``timelines`` what it shows.
+
+    ``set(m=8)`` turns something from Python; ``run()`` is the button *Run it*; ``measured`` is what came of it.
+    """
+
+    run_state = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, settings: Settings, free: Iterable[str], *, full: bool, figure: str, against: str) -> None:
+        self.settings, self._free, self._full = settings, tuple(free), full
+        self._figure, self._against = figure, against
+        self._curves = Curves()
+        self._said = ""
+        self._run: Run | None = None
+        self.measured: Measured | None = None
+        self.timelines, self.problem = timelines_of(settings)
+        if not self.timelines:
+            assert self.problem is not None
+            offers = " or ".join(offer.label for offer in self.problem.offers)
+            raise ConfigurationError(f"{self.problem.sentence} Nearest that works: {offers or 'none'}")
+        super().__init__("explorer", self._view())
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.settings})"
+
+    # ---- from Python -----------------------------------------------------------------------------------------------
+
+    def set(self, **values: Any) -> Explorer:
+        """Turn something: by the name of a control or its symbol. Values out of range become the nearest in it."""
+        self._turn(values)
+        return self
+
+    @property
+    def timeline(self) -> Timeline:
+        """The schedule's predicted timeline."""
+        return self.timelines[0]
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of the schedule, formula beside simulation."""
+        return figures(self._shown, self.timeline)
+
+    def run(self, *, wait: bool = True) -> Measured | None:
+        """Run the shown schedule on the 48-layer model; what *Run it* does. ``wait``: until it is over."""
+        self._start()
+        run = self._run
+        if run is None or not wait:
+            return None
+        run.wait()
+        if run.progress.state == "failed":
+            raise ConfigurationError(run.progress.words)
+        return self.measured
+
+    def stop(self) -> None:
+        """Stop a run that is on its way."""
+        if self._run is not None:
+            self._run.stop()
+
+    def save(self, kind: str = "picture") -> Path:
+        """Write what is shown beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (opens in Perfetto).
+
+        Nothing is overwritten. Returns the file's path.
+        """
+        timeline = self.timeline if self.measured is None else self.measured.measured
+        s = self._shown
+        stem = f"{s.schedule}-p{s.devices}-m{s.microbatches}" + (f"-v{s.v}" if s.v > 1 else "")
+        if kind == "picture":
+            return self.picture().save(unused(f"{stem}.png"))
+        if kind not in ("csv", "trace"):
+            raise ConfigurationError(f"'{kind}' cannot be saved; there are picture, csv and trace")
+        path = unused(f"{stem}.csv" if kind == "csv" else f"{stem}-trace.json")
+        path.write_text(timeline.schedule.to_csv() if kind == "csv" else timeline.to_chrome_trace(), encoding="utf-8")
+        return path
+
+    def picture(self) -> Picture:
+        """What it shows now, as a static picture."""
+        if self.measured is not None:
+            return plot_prediction(self.measured.predicted, self.measured.measured)
+        if len(self.timelines) > 1:
+            return plot_schedules(self.timelines, memory=True)
+        return plot_timeline(self.timeline)
+
+    # ---- from the browser ------------------------------------------------------------------------------------------
+
+    def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
+        return {
+            "set": self._ask_set,
+            "curve": self._ask_curve,
+            "run": self._ask_run,
+            "stop": self._ask_stop,
+            "save": self._ask_save,
+        }
+
+    def _ask_set(self, message: dict[str, Any]) -> None:
+        given = message.get("values")
+        values = given if isinstance(given, dict) else {}
+        allowed = {*self._free, *(("compare",) if self._full else ())}
+        self._turn({name: value for name, value in values.items() if name in allowed})
+
+    def _ask_curve(self, message: dict[str, Any]) -> None:
+        """The next points of the curve; or another curve."""
+        figure, against = str(message.get("figure", self._figure)), str(message.get("against", self._against))
+        self._curves.curve(self._shown, figure, against)  # raises for what there is not
+        self._figure, self._against = figure, against
+        for settings in self._both():
+            curve = self._curves.curve(settings, figure, against)
+            self._curves.work(settings, curve, _CHUNK)
+        self.send({"curve": self._curve_view()})
+
+    def _ask_run(self, message: dict[str, Any]) -> str | None:
+        self._start()
+        return None
+
+    def _ask_stop(self, message: dict[str, Any]) -> None:
+        self.stop()
+
+    def _ask_save(self, message: dict[str, Any]) -> str:
+        return f"Saved as {self.save(str(message.get('kind', 'picture'))).name}, beside this notebook."
+
+    # ---- what happens ----------------------------------------------------------------------------------------------
+
+    @property
+    def _shown(self) -> Settings:
+        """The settings of the timelines that are shown: the last possible ones."""
+        return self._possible
+
+    def _both(self) -> list[Settings]:
+        other = self._shown.other()
+        return [self._shown] if other is None else [self._shown, other]
+
+    def _turn(self, values: dict[str, Any]) -> None:
+        settings, self._said = normalised(self.settings, values)
+        if settings != self.settings:
+            self._leave_run()
+        self.settings = settings
+        found, self.problem = timelines_of(settings)
+        if found:
+            self.timelines = found
+        self.show(self._view())
+
+    def _leave_run(self) -> None:
+        """A run of other settings says nothing about these."""
+        self.measured = None
+        if self._run is not None and self._run.running:
+            self._run.stop()
+            self._run = None
+            self.run_state = {"state": "stopped", "words": "The settings changed, so the run was stopped."}
+        else:
+            self._run = None
+            self.run_state = {}
+
+    def _start(self) -> None:
+        if self._run is not None and self._run.running:
+            raise ConfigurationError("it is running already")
+        if self.problem is not None and not self.problem.possible:
+            raise ConfigurationError("these settings cannot be run: " + self.problem.sentence)
+        settings = self._shown
+        require_runnable(settings)
+        settings.build()
+        self.measured = None
+
+        def tell(run: Run) -> None:
+            with self._lock:
+                if run is not self._run:  # the settings have changed since
+                    return
+                progress = run.progress
+                state = {
+                    "state": progress.state,
+                    "words": progress.words,
+                    "done": progress.done,
+                    "total": progress.total,
+                }
+                if progress.state == "done":
+                    self.measured = run.result
+                    state["words"] = run.result.sentence
+                    self.show(self._view())
+                self.run_state = state
+
+        run = Run(lambda progress: measure(settings, progress), PIECES, tell)
+        before, self._run = self._run, run
+        try:
+            run.start()
+        except ConfigurationError:
+            self._run = before
+            raise
+
+    # ---- what the browser draws ------------------------------------------------------------------------------------
+
+    def _view(self) -> dict[str, Any]:
+        if self.problem is None or self.problem.possible:
+            self._possible = self.settings
+        settings = self._shown
+        limits = None if settings.limit is None else [settings.limit * 1e6] * settings.devices
+        return {
+            "full": self._full,
+            "controls": [self._control(control(name)) for name in self._names()],
+            "fixed": self._fixed(),
+            "said": self._said,
+            "problem": None if self.problem is None else _problem(self.problem),
+            "scenes": [scene(timeline, limits=limits) for timeline in self.timelines],
+            "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
+            "titles": [_title(one) for one in self._both()],
+            "curve": self._curve_view(),
+            "measured": None if self.measured is None else self._measured(self.measured),
+        }
+
+    def _names(self) -> list[str]:
+        """The controls that are shown now: chunks and warm-up belong to one schedule each."""
+        used = {self.settings.schedule, self.settings.compare}
+        hidden = set()
+        if self._full:
+            hidden |= {"chunks"} if "interleaved" not in used else set()
+            hidden |= {"warmup"} if self.settings.schedule != "1f1b" else set()
+            hidden |= {"batch"} if self.settings.hold != "batch" else set()
+        return [name for name in CONTROLS if name in self._free and name not in hidden]
+
+    def _control(self, one: Control) -> dict[str, Any]:
+        told = asdict(one) | {"value": getattr(self.settings, one.name)}
+        if one.kind == "choice":
+            told["choices"] = [list(pair) for pair in choices(one.name)]
+        return told
+
+    def _fixed(self) -> str:
+        """In words, what a preset does not let turn."""
+        if self._full:
+            return ""
+        s = self.settings
+        parts = [
+            "" if "devices" in self._free else f"p = {s.devices}",
+            "" if "microbatches" in self._free else f"m = {s.microbatches}",
+            "" if "chunks" in self._free or s.v == 1 else f"v = {s.v}",
+            "" if {"forward", "backward"} & set(self._free) else f"tF = {s.forward:g}, tB = {s.backward:g}",
+            f"batch of {s.batch} sequences" if s.hold == "batch" and "hold" not in self._free else "",
+            f"latency {s.latency:g}" if s.latency and "latency" not in self._free else "",
+            f"α = {s.overhead:g}" if s.overhead and "overhead" not in self._free else "",
+        ]
+        return "Fixed here: " + ", ".join(filter(None, parts)) + "."
+
+    def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
+        return [asdict(figure) for figure in figures(settings, timeline)]
+
+    def _measured(self, found: Measured) -> dict[str, Any]:
+        pair = [found.predicted, found.measured]
+        return {
+            "scenes": [scene(timeline) for timeline in pair],
+            "names": ["predicted", "measured"],
+            "sentence": found.sentence,
+            "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
+            "peaks": [peak / 1e6 for peak in found.peak_activation_bytes],
+        }
+
+    def _curve_view(self) -> dict[str, Any]:
+        figure, against = self._figure, self._against
+        lines = []
+        done = True
+        for settings, timeline in zip(self._both(), self.timelines, strict=True):
+            curve = self._curves.curve(settings, figure, against)
+            done = done and curve.done
+            points = [[x, curve.values[x]] for x in curve.places if curve.values.get(x) is not None]
+            now = _value_now(figure, settings, timeline)
+            lines.append({"name": _title(settings), "points": points, "now": [getattr(settings, against), now]})
+        choice_of = [name for name in AGAINST if self._full or name in self._free]
+        label, unit, _ = FIGURES[figure]
+        return {
+            "figure": figure,
+            "against": against,
+            "label": f"{label}{f', {unit}' if unit else ''}",
+            "across": CONTROLS[against].label,
+            "figures": [[name, entry[0]] for name, entry in FIGURES.items()],
+            "againsts": [[name, CONTROLS[name].label] for name in (choice_of or [against])],
+            "lines": lines,
+            "done": done,
+        }
+
+
+def _value_now(figure: str, settings: Settings, timeline: Timeline) -> float | None:
+    value = FIGURES[figure][2](settings, timeline)
+    return value if math.isfinite(value) else None
+
+
+def _title(settings: Settings) -> str:
+    words = settings.recipe.title
+    if settings.schedule == "1f1b" and settings.warmup:
+        words += f", warm-up {settings.warmup:+d}"
+    return words + (" with recomputation" if settings.recompute else "")
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "sentence": problem.sentence,
+        "possible": problem.possible,
+        "offers": [{"label": offer.label, "values": dict(offer.values)} for offer in problem.offers],
+    }
+
+
+def explore(
+    schedule: str | None = None,
+    *,
+    free: Iterable[str] | None = None,
+    curve: str = "bubble",
+    against: str | None = None,
+    **settings: Any,
+) -> Explorer:
+    """Turn a schedule's numbers and see what follows, in a notebook.
+
+    ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: only what ``free`` names can be
+    turned (one or two things, by name or symbol: m, p, v, w, tF, tB, alpha, L, B, limit, schedule, hold, recompute,
+    compare). Everything else stays as the keywords say: ``devices``, ``microbatches``, ``chunks``, ``forward``,
+    ``backward``, ``overhead``, ``latency``, ``hold`` ("micro-batch" or "batch"), ``batch``, ``limit`` (MB),
+    ``warmup``, ``recompute``, ``compare``; symbols will do. ``curve`` is the figure that is drawn ("makespan",
+    "bubble", "rate", "held", "memory", "messages"), ``against`` the number it is drawn against (default: the first
+    free one).
+
+    *Run it* runs the shown schedule on the 48-layer model and lays what was measured over what was predicted. Without
+    a browser it is the static picture of its first state. Raises ConfigurationError for settings that do not exist or
+    cannot be, with the nearest that can.
+
+    >>> explore("gpipe", free=["m"], compare="1f1b", curve="held")
+    """
+    values = require_names(settings)
+    if schedule is not None:
+        values["schedule"] = schedule
+    state, said = normalised(Settings(), values)
+    if said:
+        raise ConfigurationError(said)
+    names = list(CONTROLS) if free is None else [control(name).name for name in _listed(free)]
+    if curve not in FIGURES:
+        raise ConfigurationError(f"curve is one of {', '.join(FIGURES)}, not '{curve}'")
+    numeric = [name for name in names if name in AGAINST]
+    if against is None:
+        axis = "microbatches" if free is None or not numeric else numeric[0]
+    else:
+        axis = control(against).name
+        if axis not in AGAINST:
+            raise ConfigurationError(f"against is one of {', '.join(AGAINST)}, not '{against}'")
+    return Explorer(replace(state), names, full=free is None, figure=curve, against=axis)
+
+
+def _listed(free: Iterable[str]) -> list[str]:
+    return [free] if isinstance(free, str) else list(free)

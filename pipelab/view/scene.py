@@ -1,0 +1,132 @@
+"""A timeline as plain data: the compact description from which a browser draws it.
+
+Columns, not objects: entry k of each column of ``blocks`` is one slot. Times start at 0, in the unit that is shown.
+Every sentence in it comes from the timeline and its waits; a browser computes places on the screen, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelab.schedules.action import OPS, actions_of, format_slot
+from pipelab.timeline import Span, Timeline
+from pipelab.view import palette, words
+from pipelab.view.memory import Held, held
+from pipelab.view.phases import phases
+from pipelab.view.rows import extent
+from pipelab.waits import Waits
+
+__all__ = ["scene"]
+
+
+def scene(timeline: Timeline, *, title: str | None = None, limits: Sequence[float] | None = None) -> dict[str, Any]:
+    """``timeline`` for the browser. ``limits`` are memory limits per device, in what the memory strip counts."""
+    schedule = timeline.schedule
+    end = extent(timeline)
+    unit, factor = words.time_scale(timeline.unit, end)
+    waits = Waits(timeline)
+    if title is None:
+        title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
+    (curve,) = held([timeline])
+
+    def at(time: float) -> float:
+        return _short((time - timeline.start) * factor)
+
+    return {
+        "title": title,
+        "figures": words.headline(timeline, end),
+        "clock": f"Clock: {timeline.clock_name}.",
+        "alt": words.alt_timeline(timeline),
+        "unit": unit,
+        "devices": [f"device {r}" for r in range(schedule.devices)],
+        "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
+        "end": _short(timeline.makespan * factor),
+        "extent": _short(end * factor),
+        "moments": [at(moment) for moment in waits.moments],
+        "blocks": _blocks(timeline, waits, at),
+        "updates": [[span.device, at(span.start), at(span.end), format_slot(span.slot)] for span in timeline.updates],
+        "gaps": [
+            [gap.device, at(gap.start), at(gap.end), gap.cause, f"{gap.sentence[0].upper()}{gap.sentence[1:]}."]
+            for gap in timeline.gaps()
+        ],
+        "phases": [_phases(timeline, r, at) for r in range(schedule.devices)],
+        "memory": _memory(curve, timeline, at, limits),
+        "critical": _critical(timeline),
+        "legend": _legend(timeline),
+    }
+
+
+def _short(value: float) -> float:
+    """Six digits that count: enough for any screen."""
+    return float(f"{value:.6g}") + 0.0
+
+
+def _blocks(timeline: Timeline, waits: Waits, at: Any) -> dict[str, Any]:
+    """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot; a look is [op, colour, ink]."""
+    schedule = timeline.schedule
+    looks: dict[tuple[str, int], int] = {}
+    chunk_of = {stage: k for r in range(schedule.devices) for k, stage in enumerate(schedule.stages_on(r))}
+    parts = [
+        [
+            [looks.setdefault((a.op, chunk_of.get(a.stage, 0)), len(looks)), a.stage, a.microbatch]
+            for a in actions_of(span.slot)
+        ]
+        for span in timeline.spans
+    ]
+    colours = [palette.shade(op, chunk, schedule.chunks) for op, chunk in looks]
+    found = waits.all
+    return {
+        "looks": [[op, c, palette.text_colour(c)] for (op, _), c in zip(looks, colours, strict=True)],
+        "device": [wait.span.device for wait in found],
+        "start": [at(wait.span.start) for wait in found],
+        "end": [at(wait.span.end) for wait in found],
+        "ready": [at(wait.ready) for wait in found],
+        "parts": parts,
+        "takes": [[[s.source, at(s.arrived)] for s in wait.supplies] for wait in found],
+        "takers": [list(wait.takers) for wait in found],
+        "told": [waits.sentence(wait) for wait in found],
+    }
+
+
+def _phases(timeline: Timeline, device: int, at: Any) -> list[list[Any]]:
+    spans: Mapping[int, Span] = {span.position: span for span in timeline.on_device(device)}
+    found: list[list[Any]] = []
+    for phase in phases(timeline.schedule.programs[device]):
+        inside = [spans[k] for k in range(phase.start, phase.stop) if k in spans]
+        if inside:
+            found.append([phase.name, at(inside[0].start), at(inside[-1].end)])
+    return found
+
+
+def _memory(curve: Held, timeline: Timeline, at: Any, limits: Sequence[float] | None) -> dict[str, Any]:
+    steps = []
+    for row in curve.steps:
+        lasting = {at(time): _short(value * curve.factor) for time, value in row}  # the last of those at one time
+        steps.append([[time, value] for time, value in lasting.items()])
+    shown = None if limits is None else [limit * curve.factor for limit in limits]
+    return {
+        "name": curve.name,
+        "note": words.memory_note([timeline], [curve]),
+        "axis": curve.axis,
+        "top": curve.top if shown is None else max(curve.top, *(limit for limit in shown if limit < 4 * curve.top), 0),
+        "steps": steps,
+        "peaks": [f"peak {curve.words(peak)}" for peak in curve.peaks],
+        "limits": shown,
+    }
+
+
+def _critical(timeline: Timeline) -> list[int]:
+    index = {(span.device, span.position): k for k, span in enumerate(timeline.spans)}
+    path = ((span.device, span.position) for span in timeline.critical_path())
+    return [index[place] for place in path if place in index]
+
+
+def _legend(timeline: Timeline) -> list[list[str]]:
+    """[letter, word, colour, ink] of the ops that occur."""
+    ops = {action.op for span in (*timeline.spans, *timeline.updates) for action in actions_of(span.slot)}
+    return [
+        [op, OPS[op].replace("full ", ""), palette.OPS[op], palette.text_colour(palette.OPS[op])]
+        for op in OPS
+        if op in ops
+    ]

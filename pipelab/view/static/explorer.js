@@ -1,0 +1,226 @@
+// The schedule explorer: controls, the picture, figures beside formulas, a curve, and "Run it".
+
+class Controls {
+  /** `changed(values)` is called with what was turned. */
+  constructor(root, changed) {
+    this.root = root;
+    this.changed = changed;
+    this.made = new Map();
+  }
+
+  /** Make the controls anew if other ones are wanted, else only put in their values. */
+  show(controls, settled) {
+    const names = controls.map((one) => one.name).join();
+    if (names !== this.names) {
+      const focused = this.root.contains(document.activeElement) ? document.activeElement.dataset.control : null;
+      this.names = names;
+      this.made.clear();
+      fill(this.root, ...controls.map((one) => this.make(one)));
+      if (focused) this.root.querySelector(`[data-control="${focused}"]`)?.focus();
+    }
+    for (const one of controls) {
+      const made = this.made.get(one.name);
+      if (settled || !made.root.contains(document.activeElement)) made.put(one.value);
+    }
+  }
+
+  make(one) {
+    const id = unique(one.name);
+    const words = one.label + (one.unit && one.unit !== "sequences" ? ` (${one.unit})` : "");
+    const tell = (value) => this.changed({ [one.name]: value });
+    let root;
+    let put;
+    if (one.kind === "choice") {
+      const select = h("select", { id, "data-control": one.name, onchange: () => tell(select.value) }, one.choices.map(([value, text]) => h("option", { value }, text)));
+      put = (value) => (select.value = value);
+      root = h("div", { class: "pl-control" }, h("label", { for: id }, words), select);
+    } else if (one.kind === "switch") {
+      const box = h("input", { type: "checkbox", id, "data-control": one.name, onchange: () => tell(box.checked) });
+      put = (value) => (box.checked = value);
+      root = h("div", { class: "pl-control pl-switch" }, h("label", { for: id }, box, words));
+    } else {
+      const field = h("input", { type: "number", id, step: one.step, "data-control": one.name, placeholder: one.optional ? "none" : "" });
+      const range = { min: one.low, max: one.high, step: one.step };
+      const slider = one.optional ? null : h("input", { type: "range", ...range, "aria-label": `${words}, slider`, "data-control": `${one.name}-slider` });
+      const read = (text) => (text === "" ? (one.optional ? null : "") : Number(text));
+      field.addEventListener("change", () => tell(read(field.value)));
+      field.addEventListener("input", () => {
+        const value = Number(field.value);
+        if (field.value !== "" && value >= one.low && value <= one.high) tell(value);
+      });
+      if (slider) {
+        slider.addEventListener("input", () => {
+          field.value = slider.value;
+          tell(Number(slider.value));
+        });
+      }
+      put = (value) => {
+        field.value = value === null ? "" : String(value);
+        if (slider) slider.value = String(value);
+      };
+      root = h("div", { class: "pl-control" }, h("label", { for: id }, words), h("span", { class: "pl-pair" }, field, slider));
+    }
+    this.made.set(one.name, { root, put });
+    put(one.value);
+    return root;
+  }
+}
+
+class ExplorerPane {
+  constructor({ model, root, link }) {
+    this.model = model;
+    this.link = link;
+    this.root = root;
+    const controls = h("div", { class: "pl-controls", role: "group", "aria-label": "Controls" });
+    this.fixed = h("p", { class: "pl-small" });
+    this.waiting = h("div", { class: "pl-note", role: "status" });
+    this.said = h("div", { class: "pl-note", role: "status" });
+    this.problem = h("div", { class: "pl-note pl-problem", role: "alert" });
+    const picture = h("div", { class: "pl-picture" });
+    this.results = h("div", { class: "pl-results" });
+    const curve = h("div", { class: "pl-side" });
+    const table = h("div", { class: "pl-side" });
+    this.runs = h("div", { class: "pl-row pl-runs" });
+    this.ran = h("div", { class: "pl-note", role: "status" });
+    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, this.runs, this.ran, h("div", { class: "pl-sides" }, table, curve));
+    this.controls = new Controls(controls, (values) => this.turn(values));
+    this.timeline = new TimelinePane(picture);
+    this.picture = picture;
+    this.table = table;
+    this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
+    this.makeRuns();
+    link.waits.add((words) => (this.waiting.textContent = words));
+    this.hear = (content) => {
+      if (content.curve) {
+        this.lastCurve = content.curve;
+        this.curve.show(content.curve);
+      }
+    };
+    model.on("msg:custom", this.hear);
+    this.onView = () => this.draw();
+    this.onRun = () => this.drawRun();
+    model.on("change:view", this.onView);
+    model.on("change:run_state", this.onRun);
+    this.draw();
+    this.drawRun();
+  }
+
+  turn(values) {
+    this.turned = { ...this.turned, ...values };
+    const began = performance.now();
+    const sent = this.turned;
+    this.link.ask({ do: "set", values: sent }, (said) => {
+      if (this.turned === sent) this.turned = {};
+      if (said) this.said.textContent = said;
+      this.controls.show(this.view.controls, !this.link.next.has("set"));
+      requestAnimationFrame(() => {
+        this.root.dataset.latency = (performance.now() - began).toFixed(1);
+        this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
+      });
+      if (!this.link.next.has("set")) this.askCurve();
+    });
+  }
+
+  /** Ask for more of the curve, until it is whole; a control that is turned meanwhile goes first. */
+  askCurve(figure, against) {
+    const shown = this.lastCurve || this.view.curve;
+    if (!figure && shown.done) return;
+    const what = figure ? { figure, against } : {};
+    this.link.ask({ do: "curve", ...what }, () => {
+      if (!this.lastCurve.done) this.askCurve();
+    });
+  }
+
+  draw() {
+    const view = (this.view = JSON.parse(this.model.get("view")));
+    this.lastCurve = view.curve;
+    this.controls.show(view.controls, !this.link.busy);
+    this.fixed.textContent = view.fixed;
+    this.said.textContent = view.said;
+    if (view.problem) {
+      fill(
+        this.problem,
+        h("div", {}, view.problem.sentence),
+        view.problem.offers.length ? h("div", { class: "pl-row" }, "Nearest that works:", view.problem.offers.map((offer) => h("button", { type: "button", onclick: () => this.turn(offer.values) }, offer.label))) : null,
+        view.problem.possible ? null : h("div", { class: "pl-small" }, "The picture below is still the one before."),
+      );
+    } else fill(this.problem);
+    this.picture.classList.toggle("pl-stale", Boolean(view.problem && !view.problem.possible));
+    if (view.measured) this.timeline.show(view.measured.scenes, { pairs: true, names: view.measured.names });
+    else this.timeline.show(view.scenes);
+    this.drawFigures(view);
+    this.curve.show(view.curve);
+    this.root.dataset.drawn = String(Number(this.root.dataset.drawn || 0) + 1);
+    if (!view.curve.done && !this.link.busy) this.askCurve();
+  }
+
+  drawFigures(view) {
+    const shown = (value, unit) => (value === null ? "–" : unit === "%" ? `${value.toFixed(1)}%` : number(value));
+    const several = view.figures.length > 1;
+    const { measured } = view;
+    const heads = [h("th", { scope: "col" }, "Figure")];
+    if (!several) heads.push(h("th", { scope: "col" }, "Formula"), h("th", { scope: "col", class: "pl-num" }, "by it"));
+    view.titles.forEach((title) => heads.push(h("th", { scope: "col", class: "pl-num" }, several ? title : "simulated")));
+    if (measured) heads.push(h("th", { scope: "col", class: "pl-num" }, "measured"));
+    const rows = view.figures[0].map((figure, k) => {
+      const cells = [h("th", { scope: "row" }, `${figure.label}${figure.unit ? `, ${figure.unit}` : ""}`)];
+      if (!several) cells.push(h("td", {}, figure.formula || "–", figure.note ? h("div", { class: "pl-small" }, figure.note) : null), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
+      view.figures.forEach((each) => {
+        const { formula, expected, simulated, note } = each[k];
+        const beside = several && formula ? h("div", { class: "pl-small" }, `${formula} = ${shown(expected, figure.unit)}`, note ? h("div", {}, note) : null) : null;
+        cells.push(h("td", { class: several ? "pl-num pl-wrap" : "pl-num", "data-figure": figure.name }, shown(simulated, figure.unit), beside));
+      });
+      if (measured) {
+        const known = { bubble: measured.bubbles[1], memory: Math.max(...measured.peaks) };
+        cells.push(h("td", { class: "pl-num" }, figure.name in known ? shown(known[figure.name], figure.unit) : ""));
+      }
+      return h("tr", {}, cells);
+    });
+    fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)));
+  }
+
+  makeRuns() {
+    this.run = h("button", { type: "button", class: "pl-main", onclick: () => this.link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem")) }, "Run it");
+    this.stop = h("button", { type: "button", hidden: true, onclick: () => this.link.ask({ do: "stop" }) }, "Stop");
+    this.meter = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Progress of the run" });
+    this.words = h("span", { class: "pl-quiet" }, "on the 48-layer model, really");
+    const kind = unique("save");
+    const pick = h("select", { id: kind, "aria-label": "What to save" }, [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]].map(([value, text]) => h("option", { value }, text)));
+    const save = h("button", { type: "button", onclick: () => this.link.ask({ do: "save", kind: pick.value }, (said) => this.tell(said)) }, "Save");
+    fill(this.runs, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), h("span", { class: "pl-group" }, pick, save));
+  }
+
+  tell(words, look = "") {
+    this.ran.className = `pl-note ${look}`;
+    this.ran.textContent = words;
+  }
+
+  drawRun() {
+    const state = this.model.get("run_state") || {};
+    const running = state.state === "running";
+    this.run.disabled = running;
+    this.stop.hidden = this.meter.hidden = !running;
+    this.root.dataset.run = state.state || "";
+    if (running) {
+      this.meter.max = state.total || 1;
+      this.meter.value = state.done || 0;
+      this.words.textContent = `${state.words} …`;
+      this.tell("");
+    } else {
+      this.words.textContent = "on the 48-layer model, really";
+      this.tell(state.words || "", { done: "pl-done", failed: "pl-problem" }[state.state] || "");
+    }
+  }
+
+  close() {
+    this.model.off("msg:custom", this.hear);
+    this.model.off("change:view", this.onView);
+    this.model.off("change:run_state", this.onRun);
+    this.timeline.close();
+  }
+}
+
+function renderExplorer(parts) {
+  const pane = new ExplorerPane(parts);
+  return { redraw: () => pane.timeline.redraw(), close: () => pane.close() };
+}

@@ -1,0 +1,162 @@
+"""What each slot of a timeline waited for, what waits for it, and what was ready at any time. Pure Python.
+
+A slot is *ready* once all that it needs is there, whether or not its device is free::
+
+    ready(slot) = the latest of: the end of what it needs on its own device, the arrival of each message it needs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipelab.schedules.action import OPS, Action, actions_of, format_slot
+from pipelab.schedules.dependencies import LOCAL
+from pipelab.timeline import Span, Timeline
+
+__all__ = ["Supply", "Wait", "Waits"]
+
+_WORDS = {op: words.replace("full ", "") for op, words in OPS.items()}
+_CLOSE = 1e-9  # of the makespan: times nearer than that are the same
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """One thing that a span took: ``supplier``, made by the span at index ``source``, there from ``arrived`` on.
+
+    ``kind`` is "activation", "gradient" or "local" (kept on the same device).
+    """
+
+    supplier: Action
+    source: int
+    kind: str
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One span and its neighbours, as indices into :attr:`Waits.spans`.
+
+    ``ready``: when all it needed was there. ``cause``: what let it start when it did: "start" (nothing before it),
+    "input" (the last thing it needed came), "device" (its device became free), "machine" (it had all, and its device
+    was free: the machine was busy elsewhere). ``takers``: who takes what it made.
+    """
+
+    span: Span
+    ready: float
+    supplies: tuple[Supply, ...]
+    cause: str
+    takers: tuple[int, ...]
+
+
+class Waits:
+    """The waits of all spans of a timeline, in the order of ``timeline.spans``."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.spans = timeline.spans
+        self._index = {(span.device, span.position): k for k, span in enumerate(self.spans)}
+        self._near = _CLOSE * timeline.makespan
+
+    @cached_property
+    def all(self) -> tuple[Wait, ...]:
+        """One entry a span."""
+        supplies = [self._supplies(span) for span in self.spans]
+        takers: list[list[int]] = [[] for _ in self.spans]
+        for k, found in enumerate(supplies):
+            for source in dict.fromkeys(supply.source for supply in found):
+                takers[source].append(k)
+        return tuple(
+            self._wait(span, found, tuple(mine)) for span, found, mine in zip(self.spans, supplies, takers, strict=True)
+        )
+
+    def ready_at(self, time: float) -> tuple[Wait, ...]:
+        """What could start at ``time``: all it needs is there, and it has not started before."""
+        return tuple(w for w in self.all if w.ready <= time + self._near and w.span.start >= time - self._near)
+
+    def running_at(self, time: float) -> tuple[Wait, ...]:
+        """What runs at ``time``, from its start to just before its end."""
+        return tuple(w for w in self.all if w.span.start <= time + self._near and time + self._near < w.span.end)
+
+    @cached_property
+    def moments(self) -> tuple[float, ...]:
+        """The times at which something starts or ends, in order; what is nearer than rounding counts once."""
+        found: list[float] = []
+        for time in sorted({t for span in self.spans for t in (span.start, span.end)}):
+            if not found or time - found[-1] > self._near:
+                found.append(time)
+        return tuple(found)
+
+    def sentence(self, wait: Wait) -> str:
+        """What a span is, what it took, what let it start and who takes what it made."""
+        return " ".join(filter(None, (self._what(wait), self._took(wait), self._began(wait), self._handed_on(wait))))
+
+    # ---- made of ---------------------------------------------------------------------------------------------------
+
+    def _supplies(self, span: Span) -> tuple[Supply, ...]:
+        found = []
+        for edge in self.timeline.graph.edges_into(span.device, span.position):
+            source = self._index.get(edge.source.slot)
+            if edge.inside_slot or source is None:
+                continue
+            arrived = self.timeline.arrival(edge.action, span.device) if edge.kind != LOCAL else None
+            kind = edge.kind if edge.crosses else LOCAL
+            found.append(Supply(edge.supplier, source, kind, self.spans[source].end if arrived is None else arrived))
+        return tuple(found)
+
+    def _wait(self, span: Span, supplies: tuple[Supply, ...], takers: tuple[int, ...]) -> Wait:
+        start = self.timeline.start
+        ready = max((supply.arrived for supply in supplies), default=start)
+        before = self.timeline.span_at.get((span.device, span.position - 1))
+        free = start if before is None else before.end
+        latest = max(ready, free)
+        if span.start - latest > self._near:
+            cause = "machine"
+        elif latest <= start + self._near:
+            cause = "start"
+        else:
+            cause = "input" if ready > free + self._near else "device"
+        return Wait(span, ready, supplies, cause, takers)
+
+    def _at(self, time: float) -> str:
+        return self.timeline.time_words(time - self.timeline.start)
+
+    def _what(self, wait: Wait) -> str:
+        span = wait.span
+        parts = [f"{_WORDS[a.op]} of micro-batch {a.microbatch}, stage {a.stage}" for a in actions_of(span.slot)]
+        times = f"{self._at(span.start)} to {self._at(span.end)}"
+        return f"{format_slot(span.slot)}: {' and '.join(parts)}, on device {span.device}, {times}."
+
+    def _took(self, wait: Wait) -> str:
+        told = []
+        for supply in wait.supplies:
+            source = self.spans[supply.source]
+            if supply.kind == LOCAL:
+                told.append(f"what {supply.supplier} kept here")
+            else:
+                told.append(f"{supply.supplier} from device {source.device} (there at {self._at(supply.arrived)})")
+        return f"Takes {' and '.join(told)}." if told else "Takes its part of the batch."
+
+    def _began(self, wait: Wait) -> str:
+        if wait.cause == "input":
+            last = max(wait.supplies, key=lambda supply: supply.arrived)
+            return f"Started when {last.supplier} came."
+        if wait.cause == "device":
+            before = self.timeline.span_at[wait.span.device, wait.span.position - 1]
+            early = wait.span.start - wait.ready
+            ready = f"; ready since {self._at(wait.ready)}" if early > self._near else ""
+            return f"Started when {format_slot(before.slot)} was over on its device{ready}."
+        if wait.cause == "machine":
+            return "It had all it needed earlier: the machine was busy elsewhere."
+        return ""
+
+    def _handed_on(self, wait: Wait) -> str:
+        if not wait.takers:
+            return "Nothing waits for it."
+        told = [
+            f"{format_slot(self.spans[k].slot)} on device {self.spans[k].device}"
+            if self.spans[k].device != wait.span.device
+            else f"{format_slot(self.spans[k].slot)} here"
+            for k in wait.takers
+        ]
+        return f"Waiting for it: {' and '.join(told)}."
