@@ -32,6 +32,8 @@ _HOMES = {
     ],
     "pipelab.timeline": ["Timeline", "compare"],
     "pipelab.simulation": ["Costs", "simulate"],
+    "pipelab.board.breaker": ["break_schedule"],
+    "pipelab.board.widget": ["draw_schedule", "puzzles"],
     "pipelab.explorer.widget": ["explore"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.trial": ["Trial", "try_schedule"],
@@ -44,6 +46,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from pipelab.board.breaker import break_schedule
+    from pipelab.board.widget import draw_schedule, puzzles
     from pipelab.errors import (
         ConfigurationError,
         OutOfMemoryError,

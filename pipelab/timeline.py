@@ -6,6 +6,7 @@ A prediction and a measurement are both a Timeline, so that they can be laid ove
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,7 +172,8 @@ class Timeline:
     def in_flight(self, device: int) -> tuple[tuple[float, float, float], ...]:
         """What ``device`` holds over time: steps (time, shares, sequences).
 
-        A micro-batch is in flight on a stage from the start of its F to the end of the last of its B or W. It counts
+        A micro-batch is in flight on a stage from the start of its F to the end of the last of its B or W; where that
+        never runs, for ever (but not in an evaluation, where no device waits for it). It counts
         1/v of a share (v chunks per device). Without a batch, sequences are counted in micro-batches of weight 1.
         """
         share = self.schedule.share
@@ -183,12 +185,12 @@ class Timeline:
                 key = (action.stage, action.microbatch)
                 if action.op == "F":
                     begins[key] = span.start
-                    ends.setdefault(key, span.end)
+                    ends.setdefault(key, span.end if self.schedule.forward_only else math.inf)
                 elif action.op in "BIW":
                     ends[key] = span.end
         held = [key for key, t in begins.items() if ends[key] > t]
         changes = [(begins[key], 1, +1.0, key[1]) for key in held]
-        changes += [(ends[key], 0, -1.0, key[1]) for key in held]  # at equal times what ends is let go first
+        changes += [(ends[key], 0, -1.0, key[1]) for key in held if ends[key] < math.inf]  # at equal times what ends is let go first
         steps: list[tuple[float, float, float]] = []
         shares = sequences = 0.0
         for t, _, sign, i in sorted(changes):

@@ -13,6 +13,7 @@ from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
 from pipelab.schedules.checker import Violation, check_schedule
 from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.simulation.costs import Costs
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
 from pipelab.view.table import places_of, plot_table
@@ -118,13 +119,16 @@ def try_schedule(
     batch: int = 64,
     model: Callable[[], torch.nn.Module] = TransformerLM,
     clock: str = "unit",
+    costs: Costs | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Trial:
     """Check a schedule and, if it is sound, really train the 48-layer model with it, in one call.
 
     ``schedule``: see :func:`as_table`. One step in float64 proves the gradients against those of the unsplit model;
-    then the model trains for ``steps`` steps of ``batch`` sequences; ``clock`` is what the timeline is read from. A
-    schedule that the checker refuses is not run: the Trial says why. Raises ConfigurationError for what is no schedule
-    at all.
+    then the model trains for ``steps`` steps of ``batch`` sequences; ``clock`` is what the timeline is read from,
+    ``costs`` are what the unit clock shows. ``progress`` is called with a few words before each of its ``steps`` + 1
+    pieces of work. A schedule that the checker refuses is not run: the Trial says why. Raises ConfigurationError for
+    what is no schedule at all.
 
     >>> try_schedule([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]).right
     True
@@ -134,6 +138,8 @@ def try_schedule(
     if violations:
         return Trial(table, tuple(violations))
     order = table.schedule(name="yours") if isinstance(table, TimeTable) else table
+    tell = progress or (lambda words: None)
+    tell("comparing its gradients with the unsplit model's")
     exact = model().double()
     true = unsplit_gradients(exact, next_byte_loss, *text_batch(0, batch))
     with Pipeline(exact, order, loss=next_byte_loss, measure_memory=False) as pipeline:
@@ -144,9 +150,13 @@ def try_schedule(
         order,
         loss=next_byte_loss,
         clock=clock,
+        costs=costs,
         optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
     ) as pipeline:
-        reports = [pipeline.step(*text_batch(step, batch)) for step in range(steps)]
+        reports = []
+        for step in range(steps):
+            tell(f"step {step + 1} of {steps}")
+            reports.append(pipeline.step(*text_batch(step, batch)))
     losses = tuple(float(report.loss or 0.0) for report in reports)
     first = reports[0]
     return Trial(table, (), losses, error, first.timeline, tuple(first.peak_activation_bytes))

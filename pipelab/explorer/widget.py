@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import traitlets
 
 from pipelab.errors import ConfigurationError
 from pipelab.explorer.curves import AGAINST, Curves
@@ -16,35 +15,31 @@ from pipelab.explorer.figures import FIGURES, Figure, figures
 from pipelab.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.explorer.nearest import Problem, timelines_of
 from pipelab.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
-from pipelab.runs import Run
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
 from pipelab.view.prediction import plot_prediction
+from pipelab.view.running import RunningWidget
 from pipelab.view.saving import unused
 from pipelab.view.scene import scene
 from pipelab.view.schedules import plot_schedules
 from pipelab.view.timeline import plot_timeline
-from pipelab.view.widget import PipelabWidget
 
 __all__ = ["Explorer", "explore"]
 
 _CHUNK = 0.03  # seconds of curve between two answers
 
 
-class Explorer(PipelabWidget):
+class Explorer(RunningWidget):
     """What :func:`explore` returns. ``settings`` is its state, ``timelines`` what it shows.
 
     ``set(m=8)`` turns something from Python; ``run()`` is the button *Run it*; ``measured`` is what came of it.
     """
-
-    run_state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, settings: Settings, free: Iterable[str], *, full: bool, figure: str, against: str) -> None:
         self.settings, self._free, self._full = settings, tuple(free), full
         self._figure, self._against = figure, against
         self._curves = Curves()
         self._said = ""
-        self._run: Run | None = None
         self.measured: Measured | None = None
         self.timelines, self.problem = timelines_of(settings)
         if not self.timelines:
@@ -76,18 +71,9 @@ class Explorer(PipelabWidget):
     def run(self, *, wait: bool = True) -> Measured | None:
         """Run the shown schedule on the 48-layer model; what *Run it* does. ``wait``: until it is over."""
         self._start()
-        run = self._run
-        if run is None or not wait:
-            return None
-        run.wait()
-        if run.progress.state == "failed":
-            raise ConfigurationError(run.progress.words)
+        if wait:
+            self._wait()
         return self.measured
-
-    def stop(self) -> None:
-        """Stop a run that is on its way."""
-        if self._run is not None:
-            self._run.stop()
 
     def save(self, kind: str = "picture") -> Path:
         """Write what is shown beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (opens in Perfetto).
@@ -164,58 +150,25 @@ class Explorer(PipelabWidget):
     def _turn(self, values: dict[str, Any]) -> None:
         settings, self._said = normalised(self.settings, values)
         if settings != self.settings:
-            self._leave_run()
+            self.measured = None
+            self._leave_run("The settings changed, so the run was stopped.")
         self.settings = settings
         found, self.problem = timelines_of(settings)
         if found:
             self.timelines = found
         self.show(self._view())
 
-    def _leave_run(self) -> None:
-        """A run of other settings says nothing about these."""
-        self.measured = None
-        if self._run is not None and self._run.running:
-            self._run.stop()
-            self._run = None
-            self.run_state = {"state": "stopped", "words": "The settings changed, so the run was stopped."}
-        else:
-            self._run = None
-            self.run_state = {}
-
     def _start(self) -> None:
-        if self._run is not None and self._run.running:
-            raise ConfigurationError("it is running already")
         if self.problem is not None and not self.problem.possible:
             raise ConfigurationError("these settings cannot be run: " + self.problem.sentence)
         settings = self._shown
         require_runnable(settings)
-        settings.build()
-        self.measured = None
+        self._begin(partial(measure, settings), PIECES, self._finish)
 
-        def tell(run: Run) -> None:
-            with self._lock:
-                if run is not self._run:  # the settings have changed since
-                    return
-                progress = run.progress
-                state = {
-                    "state": progress.state,
-                    "words": progress.words,
-                    "done": progress.done,
-                    "total": progress.total,
-                }
-                if progress.state == "done":
-                    self.measured = run.result
-                    state["words"] = run.result.sentence
-                    self.show(self._view())
-                self.run_state = state
-
-        run = Run(lambda progress: measure(settings, progress), PIECES, tell)
-        before, self._run = self._run, run
-        try:
-            run.start()
-        except ConfigurationError:
-            self._run = before
-            raise
+    def _finish(self, found: Measured) -> str:
+        self.measured = found
+        self.show(self._view())
+        return found.sentence
 
     # ---- what the browser draws ------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ except ImportError as missing:
 
 __all__ = ["PipelabWidget"]
 
-_SCRIPTS = ("base", "canvas", "timeline", "curve", "explorer", "board", "entry")
+_SCRIPTS = ("base", "canvas", "timeline", "runs", "curve", "explorer", "board", "breaker", "entry")
 
 
 @cache

@@ -22,6 +22,12 @@ let pipelabNames = 0;
 /** A name that no other element of the page has. */
 const unique = (stem) => `pipelab-${stem}-${(pipelabNames += 1)}`;
 
+/** A control with its name before it: the name is the label's alone, without what is chosen in the control. */
+function labelled(words, control) {
+  control.id = control.id || unique("control");
+  return h("span", { class: "pl-group" }, h("label", { for: control.id }, words), control);
+}
+
 /** Four digits that count, without an exponent: 14, 352.1, 0.02531. */
 function number(value) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "–";

@@ -15,14 +15,12 @@ function svg(tag, attributes = {}, ...children) {
 class CurvePane {
   /** `pick(figure, against)` is called when another curve is wanted. */
   constructor(root, pick) {
-    const figure = unique("curve");
-    const against = unique("against");
-    this.figure = h("select", { id: figure, onchange: () => pick(this.figure.value, this.against.value) });
-    this.against = h("select", { id: against, onchange: () => pick(this.figure.value, this.against.value) });
+    this.figure = h("select", { onchange: () => pick(this.figure.value, this.against.value) });
+    this.against = h("select", { onchange: () => pick(this.figure.value, this.against.value) });
     this.picture = h("div", { class: "pl-curve" });
     this.list = h("p", { class: "pl-small" });
     root.append(
-      h("div", { class: "pl-row" }, h("label", { for: figure }, "Curve of", this.figure), h("label", { for: against }, "against", this.against)),
+      h("div", { class: "pl-row" }, labelled("Curve of", this.figure), labelled("against", this.against)),
       this.picture,
       this.list,
     );

@@ -4,6 +4,7 @@ const KINDS = {
   timeline: [renderTimeline, "Timeline"],
   explorer: [renderExplorer, "Schedule explorer"],
   board: [renderBoard, "Drawing board"],
+  breaker: [renderBreaker, "Break it"],
 };
 
 export default {

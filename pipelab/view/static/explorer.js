@@ -77,18 +77,16 @@ class ExplorerPane {
     this.said = h("div", { class: "pl-note", role: "status" });
     this.problem = h("div", { class: "pl-note pl-problem", role: "alert" });
     const picture = h("div", { class: "pl-picture" });
-    this.results = h("div", { class: "pl-results" });
     const curve = h("div", { class: "pl-side" });
     const table = h("div", { class: "pl-side" });
-    this.runs = h("div", { class: "pl-row pl-runs" });
-    this.ran = h("div", { class: "pl-note", role: "status" });
-    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, this.runs, this.ran, h("div", { class: "pl-sides" }, table, curve));
+    const runs = h("div");
+    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, runs, h("div", { class: "pl-sides" }, table, curve));
     this.controls = new Controls(controls, (values) => this.turn(values));
     this.timeline = new TimelinePane(picture);
     this.picture = picture;
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
-    this.makeRuns();
+    this.runs = new RunRow(runs, { model, link }, "on the 48-layer model, really", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
       if (content.curve) {
@@ -98,11 +96,8 @@ class ExplorerPane {
     };
     model.on("msg:custom", this.hear);
     this.onView = () => this.draw();
-    this.onRun = () => this.drawRun();
     model.on("change:view", this.onView);
-    model.on("change:run_state", this.onRun);
     this.draw();
-    this.drawRun();
   }
 
   turn(values) {
@@ -179,43 +174,10 @@ class ExplorerPane {
     fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)));
   }
 
-  makeRuns() {
-    this.run = h("button", { type: "button", class: "pl-main", onclick: () => this.link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem")) }, "Run it");
-    this.stop = h("button", { type: "button", hidden: true, onclick: () => this.link.ask({ do: "stop" }) }, "Stop");
-    this.meter = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Progress of the run" });
-    this.words = h("span", { class: "pl-quiet" }, "on the 48-layer model, really");
-    const kind = unique("save");
-    const pick = h("select", { id: kind, "aria-label": "What to save" }, [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]].map(([value, text]) => h("option", { value }, text)));
-    const save = h("button", { type: "button", onclick: () => this.link.ask({ do: "save", kind: pick.value }, (said) => this.tell(said)) }, "Save");
-    fill(this.runs, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), h("span", { class: "pl-group" }, pick, save));
-  }
-
-  tell(words, look = "") {
-    this.ran.className = `pl-note ${look}`;
-    this.ran.textContent = words;
-  }
-
-  drawRun() {
-    const state = this.model.get("run_state") || {};
-    const running = state.state === "running";
-    this.run.disabled = running;
-    this.stop.hidden = this.meter.hidden = !running;
-    this.root.dataset.run = state.state || "";
-    if (running) {
-      this.meter.max = state.total || 1;
-      this.meter.value = state.done || 0;
-      this.words.textContent = `${state.words} …`;
-      this.tell("");
-    } else {
-      this.words.textContent = "on the 48-layer model, really";
-      this.tell(state.words || "", { done: "pl-done", failed: "pl-problem" }[state.state] || "");
-    }
-  }
-
   close() {
     this.model.off("msg:custom", this.hear);
     this.model.off("change:view", this.onView);
-    this.model.off("change:run_state", this.onRun);
+    this.runs.close();
     this.timeline.close();
   }
 }

@@ -37,7 +37,7 @@ class TimelinePane {
       "span",
       { class: "pl-group" },
       button("◀ Step", "One step back", () => this.stepBy(-1)),
-      h("label", {}, "t =", this.when),
+      "t =", this.when,
       button("Step ▶", "One step forward, and what is ready then", () => this.stepBy(1)),
     );
     this.critical = h("input", { type: "checkbox" });
@@ -239,8 +239,9 @@ class TimelinePane {
       this.chart.mark = this.pinned = this.hover = null;
       this.when.value = "";
     }
-    this.title.textContent = scenes.length === 1 ? scenes[0].title : "";
-    this.figures.textContent = scenes.length === 1 ? scenes[0].figures : "";
+    const named = options.pairs ? options.names.map((name, k) => `${name}: ${scenes[k].figures}`).join(" · ") : "";
+    this.title.textContent = options.pairs ? `${scenes[0].title}, ${options.names[1]} below ${options.names[0]}` : scenes.length === 1 ? scenes[0].title : "";
+    this.figures.textContent = scenes.length === 1 ? scenes[0].figures : named;
     const clocks = [...new Set(scenes.map((scene) => scene.clock))];
     const notes = options.pairs ? [] : [...new Set(scenes.map((scene) => scene.memory.note))];
     this.clock.textContent = [...clocks, ...notes, "Counting starts at 0."].join(" ");

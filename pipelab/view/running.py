@@ -1,0 +1,72 @@
+"""A widget with *Run it*: one run at a time, with progress, a stop, and no result that belongs to other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import traitlets
+
+from pipelab.errors import ConfigurationError
+from pipelab.runs import Run
+from pipelab.view.widget import PipelabWidget
+
+__all__ = ["RunningWidget"]
+
+
+class RunningWidget(PipelabWidget):
+    """What *Run it* needs. ``run_state`` tells the browser: state, words, done, total; {} where nothing was run."""
+
+    run_state = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, kind: str, view: dict[str, Any]) -> None:
+        self._run: Run | None = None
+        super().__init__(kind, view)
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is on its way."""
+        return self._run is not None and self._run.running
+
+    def stop(self) -> None:
+        """Stop a run that is on its way."""
+        if self._run is not None:
+            self._run.stop()
+
+    def _begin(self, work: Callable[[Callable[[str], None]], Any], total: int, finish: Callable[[Any], str]) -> None:
+        """Run ``work`` in a thread; ``finish(result)`` takes what came of it and says it in words.
+
+        Raises ConfigurationError if a run is on its way, here or in another widget of this notebook.
+        """
+        if self.running:
+            raise ConfigurationError("it is running already; stop it first, or wait")
+
+        def tell(run: Run) -> None:
+            with self._lock:
+                if run is not self._run:  # what it ran is not shown any more
+                    return
+                now = run.progress
+                words = finish(run.result) if now.state == "done" else now.words
+                self.run_state = {"state": now.state, "words": words, "done": now.done, "total": now.total}
+
+        before, self._run = self._run, Run(work, total, tell)
+        try:
+            self._run.start()
+        except ConfigurationError:
+            self._run = before
+            raise
+
+    def _leave_run(self, why: str) -> None:
+        """What is shown has changed: a run that is on its way is stopped, and ``why`` is said."""
+        stopped = self.running
+        self.stop()
+        self._run = None
+        self.run_state = {"state": "stopped", "words": why} if stopped else {}
+
+    def _wait(self) -> None:
+        """Wait for the run. Raises ConfigurationError with its words if it failed."""
+        run = self._run
+        if run is not None:
+            run.wait()
+            if run.progress.state == "failed":
+                raise ConfigurationError(run.progress.words)

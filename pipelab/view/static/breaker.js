@@ -1,0 +1,105 @@
+// Break it: drop, swap or start early one action of a sound schedule, and read what follows.
+
+class BreakerPane {
+  constructor({ model, root, link }) {
+    this.model = model;
+    this.link = link;
+    this.root = root;
+    this.waiting = h("div", { class: "pl-note", role: "status" });
+    this.device = h("select", { onchange: () => this.fillActions() });
+    this.action = h("select", { onchange: () => this.drawWays() });
+    const way = (name, label) => h("button", { type: "button", onclick: () => this.breakIt(name) }, label);
+    this.ways = { drop: way("drop", "Drop it"), swap: way("swap", "Swap with the next"), early: way("early", "Start it early") };
+    this.reset = h("button", { type: "button", onclick: () => this.ask({ do: "reset" }) }, "Make it whole again");
+    this.note = h("span", { class: "pl-small" });
+    this.said = h("div", { class: "pl-note", role: "status", "aria-live": "polite" });
+    const picture = h("div");
+    const runs = h("div");
+    root.append(
+      h("div", { class: "pl-row pl-tools" }, labelled("Device", this.device), labelled("Action", this.action), h("span", { class: "pl-group" }, Object.values(this.ways)), this.reset, this.note),
+      this.waiting,
+      this.said,
+      picture,
+      runs,
+    );
+    this.pane = new TimelinePane(picture, { steps: false });
+    this.runs = new RunRow(runs, { model, link }, "what is sound trains the 48-layer model; the rest is refused", [["csv", "table (CSV)"], ["picture", "picture"]]);
+    link.waits.add((words) => (this.waiting.textContent = words));
+    this.onView = () => this.draw();
+    model.on("change:view", this.onView);
+    this.draw();
+  }
+
+  ask(what) {
+    this.link.ask(what, (said) => {
+      if (said) this.say([said], true);
+      this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
+    });
+  }
+
+  breakIt(way) {
+    const early = this.entry();
+    if (way === "early" && !early[1]) this.say([`${early[0]} waits for no other device, so it cannot start before its input is there. Choose one that stands behind idle time.`], true);
+    else if (way === "swap" && !early[2]) this.say([`${early[0]} is the last of its device: there is none behind it to change places with.`], true);
+    else this.ask({ do: "break", way, device: Number(this.device.value), position: Number(this.action.value) });
+  }
+
+  entry() {
+    return this.view.actions[Number(this.device.value)][Number(this.action.value)];
+  }
+
+  say(sentences, refused) {
+    fill(this.said, sentences.map((sentence) => h("div", {}, sentence)));
+    this.said.className = `pl-note ${refused ? "pl-problem" : "pl-done"}`;
+  }
+
+  fillActions() {
+    const row = this.view.actions[Number(this.device.value)];
+    fill(this.action, row.map(([slot], k) => h("option", { value: String(k) }, slot)));
+    this.drawWays();
+  }
+
+  drawWays() {
+    const [, early, next] = this.entry();
+    this.ways.early.setAttribute("aria-disabled", String(!early));
+    this.ways.swap.setAttribute("aria-disabled", String(!next));
+  }
+
+  draw() {
+    const view = (this.view = JSON.parse(this.model.get("view")));
+    if (!this.device.options.length) {
+      fill(this.device, view.actions.map((_, k) => h("option", { value: String(k) }, String(k))));
+      this.fillActions();
+    }
+    if (view.place) {
+      this.device.value = String(view.place[0]);
+      this.fillActions();
+      this.action.value = String(view.place[1]);
+      this.drawWays();
+    }
+    this.reset.disabled = view.whole;
+    if (view.whole) this.say([view.said, "A sound schedule. Choose an action, and break it; what follows is said here."].filter(Boolean), false);
+    else {
+      const checker = view.violations.length ? [`The checker: ${view.violations.join("; ")}${view.more ? `; and ${view.more} more` : ""}.`] : ["The checker finds nothing wrong with it."];
+      const follows = view.sentences.filter((sentence) => !view.violations.some((violation) => violation.toLowerCase() === sentence.toLowerCase()));
+      this.say([view.said, ...checker, ...follows], !view.sound);
+    }
+    this.pane.show(view.scenes);
+    this.root.dataset.hangs = String(view.hangs);
+  }
+
+  redraw() {
+    this.pane.redraw();
+  }
+
+  close() {
+    this.model.off("change:view", this.onView);
+    this.runs.close();
+    this.pane.close();
+  }
+}
+
+function renderBreaker(parts) {
+  const pane = new BreakerPane(parts);
+  return { redraw: () => pane.redraw(), close: () => pane.close() };
+}

@@ -1,0 +1,52 @@
+// "Run it", "Stop" and how far it is; beside it what can be saved.
+
+class RunRow {
+  /** `what`: words beside the button. `saves`: [value, words] of what can be saved. */
+  constructor(root, { model, link }, what, saves) {
+    this.model = model;
+    this.what = what;
+    this.root = root;
+    this.run = h("button", { type: "button", class: "pl-main", onclick: () => this.start(link) }, "Run it");
+    this.stop = h("button", { type: "button", hidden: true, onclick: () => link.ask({ do: "stop" }) }, "Stop");
+    this.meter = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Progress of the run" });
+    this.words = h("span", { class: "pl-quiet" });
+    const pick = h("select", { "aria-label": "What to save" }, saves.map(([value, text]) => h("option", { value }, text)));
+    const save = h("button", { type: "button", onclick: () => link.ask({ do: "save", kind: pick.value }, (said) => this.tell(said)) }, "Save");
+    this.said = h("div", { class: "pl-note", role: "status" });
+    this.more = h("span", { class: "pl-group" });
+    root.append(h("div", { class: "pl-row pl-runs" }, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), this.more, h("span", { class: "pl-group" }, pick, save)), this.said);
+    this.onRun = () => this.draw();
+    model.on("change:run_state", this.onRun);
+    this.draw();
+  }
+
+  start(link) {
+    if (this.run.getAttribute("aria-disabled") === "true") this.tell("It is running already; Stop ends it.");
+    else link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem"));
+  }
+
+  tell(words, look = "") {
+    this.said.className = `pl-note ${look}`;
+    this.said.textContent = words;
+  }
+
+  draw() {
+    const state = this.model.get("run_state") || {};
+    const running = state.state === "running";
+    const onStop = document.activeElement === this.stop;
+    this.run.setAttribute("aria-disabled", String(running)); // it keeps the focus: whoever presses twice is told so
+    this.stop.hidden = this.meter.hidden = !running;
+    if (onStop && !running) this.run.focus();
+    this.root.closest(".pl").dataset.run = state.state || "";
+    this.words.textContent = running ? `${state.words} …` : this.what;
+    if (running) {
+      this.meter.max = state.total || 1;
+      this.meter.value = state.done || 0;
+      this.tell("");
+    } else this.tell(state.words || "", { done: "pl-done", failed: "pl-problem" }[state.state] || "");
+  }
+
+  close() {
+    this.model.off("change:run_state", this.onRun);
+  }
+}
