@@ -5,16 +5,19 @@ PIP_ARGS ?=
 ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 # Two files of tests at a time: many of them wait. One thread each: several that spin for one core take ten times as long.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+# The last lessons take longest: they start first.
+NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 $(shell ls -r notebooks/*.ipynb)
 
-.PHONY: help install lab course grade lint test test-full demo bench clean
+.PHONY: help install lab course grade lint test test-browser test-full demo bench clean
 
 help:
 	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"
 	@echo "make grade      your points so far, and what to read next"
 	@echo "make test       environment, then all tests"
+	@echo "make test-browser  the course in a real JupyterLab: needs a Chromium; screenshots in out/screenshots"
 	@echo "make demo       the worked example through all schedules, about a minute"
 	@echo "make test-full  tests, the long ones too"
 	@echo "make course     build notebooks/, exercises/, solutions/ from course/"
@@ -28,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once; a few minutes on a slow line)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt --editable '.[lab,test]'
+	@$(PIP) --editable '.[lab,test]'
 	@touch $@
 
 lab: $(READY)
@@ -52,6 +55,12 @@ lint: $(READY)
 test: lint
 	$(PYTEST) -m "not slow" $(ARGS)
 	$(NBVAL)
+
+# make test runs the quick ones of these, where it finds a Chromium and playwright; -m slow here runs the others.
+test-browser: $(READY)
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(PIP) playwright
+	@$(BIN)/python -m tests.browser.lab
+	$(PYTEST) --dist worksteal tests/browser $(ARGS)
 
 test-full: lint
 	$(PYTEST) $(ARGS)

@@ -49,8 +49,12 @@ class Run:
         """Begin. Raises ConfigurationError if another run is on its way in this process."""
         if not Run._one.acquire(blocking=False):
             raise ConfigurationError("a run is on its way in this notebook already; wait for it, or stop it first")
-        self._tell(self)
-        self._thread.start()
+        try:
+            self._tell(self)
+            self._thread.start()
+        except BaseException:
+            Run._one.release()
+            raise
         return self
 
     def stop(self) -> None:

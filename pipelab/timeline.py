@@ -25,6 +25,7 @@ CLOCKS = {
     "device": "device (measured costs, composed as if each stage had its own device)",
     "wall": "wall (what happened on this machine)",
     "predicted": "predicted from costs",
+    "drawn": "drawn (the columns of the board)",
 }
 
 
@@ -190,7 +191,8 @@ class Timeline:
                     ends[key] = span.end
         held = [key for key, t in begins.items() if ends[key] > t]
         changes = [(begins[key], 1, +1.0, key[1]) for key in held]
-        changes += [(ends[key], 0, -1.0, key[1]) for key in held if ends[key] < math.inf]  # at equal times what ends is let go first
+        # At equal times what ends is let go first.
+        changes += [(ends[key], 0, -1.0, key[1]) for key in held if ends[key] < math.inf]
         steps: list[tuple[float, float, float]] = []
         shares = sequences = 0.0
         for t, _, sign, i in sorted(changes):
@@ -306,7 +308,8 @@ class Timeline:
             sentence = f"device {span.device} updates its weights, {format_slot(update.slot)}, beside the makespan"
             return Gap(span.device, free, span.start, "update", actions_of(update.slot)[0], span.device, sentence)
         if not inputs or inputs[-1][0] <= free:
-            sentence = f"device {span.device} had all it needed for {what}, but the machine was busy elsewhere"
+            late = "it was placed here" if self.clock == "drawn" else "the machine was busy elsewhere"
+            sentence = f"device {span.device} had all it needed for {what}, but {late}"
             return Gap(span.device, free, span.start, "wait", None, None, sentence)
         edge = inputs[-1][1]
         source = self.span_at[edge.source.slot]

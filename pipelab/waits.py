@@ -147,7 +147,8 @@ class Waits:
             ready = f"; ready since {self._at(wait.ready)}" if early > self._near else ""
             return f"Started when {format_slot(before.slot)} was over on its device{ready}."
         if wait.cause == "machine":
-            return "It had all it needed earlier: the machine was busy elsewhere."
+            late = "it was placed here" if self.timeline.clock == "drawn" else "the machine was busy elsewhere"
+            return f"It had all it needed earlier: {late}."
         return ""
 
     def _handed_on(self, wait: Wait) -> str:

@@ -11,3 +11,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pipelab")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say once, also where -q hides it, why no browser test ran."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords]
+    for reason in {report.longrepr[2].removeprefix("Skipped: ") for report in skipped}:
+        terminalreporter.write_line(reason)

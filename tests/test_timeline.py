@@ -104,6 +104,18 @@ def test_in_flight_starts_above_nothing_ends_at_nothing_and_is_never_less(timeli
         assert timeline.peak_microbatches[device] == max(shares for _, shares, _ in steps)
 
 
+def test_what_never_has_a_backward_stays_in_flight():
+    """A table with a backward left out, as it is broken on purpose: micro-batch 0 is never let go."""
+    steps = simulate(Schedule.from_csv("0F0,0F1,0B1\n"), check=False).in_flight(0)
+    assert [(t, shares) for t, shares, _ in steps] == [(0, 1), (1, 2), (3, 1)]
+
+
+def test_where_nothing_goes_back_a_microbatch_is_held_for_as_long_as_its_forward_runs():
+    timeline = simulate(tables.read(tables.FORWARD_ONLY))
+    assert [(t, shares) for t, shares, _ in timeline.in_flight(0)] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    assert timeline.peak_microbatches == (1, 1)
+
+
 def test_what_costs_nothing_is_never_less_than_nothing_in_flight():
     timeline = simulate(tables.read(tables.FORWARD_ONLY), Costs(forward=0))
     assert all(shares >= 0 for _, shares, _ in timeline.in_flight(0))

@@ -443,9 +443,7 @@ class Board:
             for device, row in enumerate(self._rows)
             for position, (start, end, action) in enumerate(row)
         ]
-        return Timeline(
-            self._order(name), tuple(spans), tuple(self._messages()), clock="drawn", note="the columns of the board"
-        )
+        return Timeline(self._order(name), tuple(spans), tuple(self._messages()), clock="drawn")
 
     def _messages(self) -> list[Message]:
         found = []

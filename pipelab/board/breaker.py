@@ -126,11 +126,12 @@ class Breaker(RunningWidget):
         return self._show(table, (device, position), f"{told[way]} on device {device}.")
 
     def _show(self, table: Schedule | TimeTable, place: tuple[int, int] | None, said: str) -> Breaker:
-        self.table, self._place, self._said = table, place, said
-        self.trial = None
-        self._leave_run("The table has changed, so the run was stopped.")
-        self.consequence = follow(table, self.schedule)
-        self.show(self._view())
+        with self._lock:  # a run that ends meanwhile waits, and is not shown any more
+            self.table, self._place, self._said = table, place, said
+            self.trial = None
+            self._leave_run("The table has changed, so the run was stopped.")
+            self.consequence = follow(table, self.schedule)
+            self.show(self._view())
         return self
 
     def _start(self) -> None:

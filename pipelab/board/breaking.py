@@ -175,10 +175,13 @@ def follow(table: Schedule | TimeTable, before: Schedule | None = None, costs: C
     ran = simulate(replace(schedule, programs=programs), costs, check=False)
     stuck = tuple(_stuck(graph, schedule, reached))
     early = tuple(_early(violations)) if isinstance(table, TimeTable) else ()
+    wrong = tuple(check_schedule(schedule)) if early else violations  # in the order alone
+    trains = not schedule.forward_only or (before is not None and not before.forward_only)
+    lacking = tuple(_lacking(ran)) if trains else ()
     if stuck:
         told = _standstill(ran, schedule, stuck, violations)
-    elif violations and not early:
-        told = tuple(_lacking(ran)) or tuple(violation.message for violation in violations)
+    elif lacking or wrong:
+        told = lacking or tuple(violation.message for violation in wrong)
     else:
         told = _cost(ran, before, costs, early=bool(early))
     return Consequence(violations, ran, stuck, (*early, *told))
@@ -295,7 +298,7 @@ def _lacking(ran: Timeline) -> Iterator[str]:
     m = schedule.microbatches
     for stage in range(schedule.stages):
         lacks = [i for i in range(m) if (stage, i) not in there]
-        if lacks and not schedule.forward_only:
+        if lacks:
             which = f"micro-batch {lacks[0]}" if len(lacks) == 1 else f"micro-batches {listed(lacks)}"
             gets = f"stage {stage} gets no gradient of {which}"
             yield f"Nothing hangs, but {gets}: its update would use {m - len(lacks)} of {microbatches(m)}."

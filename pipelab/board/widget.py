@@ -190,13 +190,14 @@ class DrawingBoard(RunningWidget):
         self._go(self._history.do(board), said)
 
     def _go(self, history: History, said: str) -> DrawingBoard:
-        if history.board != self._history.board:
-            self.trial = None
-            self._leave_run("The board has changed, so the run was stopped.")
-        self._history, self._said = history, said
-        if self.puzzle is not None and self.puzzle.verdict(self.board).done:
-            self._solved.add(self.puzzle.name)
-        self.show(self._view())
+        with self._lock:  # a run that ends meanwhile waits, and is not shown any more
+            if history.board != self._history.board:
+                self.trial = None
+                self._leave_run("The board has changed, so the run was stopped.")
+            self._history, self._said = history, said
+            if self.puzzle is not None and self.puzzle.verdict(self.board).done:
+                self._solved.add(self.puzzle.name)
+            self.show(self._view())
         return self
 
     def _keep(self) -> None:
@@ -334,10 +335,19 @@ def _kept(name: str, rules: Rules) -> Board:
     except (FileNotFoundError, NotADirectoryError):
         return Board.empty(rules)
     except (PipelabError, OSError, ValueError):
-        aside = path.with_suffix(".unreadable")
         if path.is_file():
-            path.replace(aside)
+            path.replace(unused(f"{name}.unreadable", path.parent))
         return Board.empty(rules)
+
+
+def _stem(rules: Rules) -> str:
+    """The name of a drawing's file: boards with other rules do not share one."""
+    parts = ["drawing", f"p{rules.devices}", f"m{rules.microbatches}"]
+    parts += [f"v{rules.chunks}"] if rules.chunks > 1 else []
+    parts += [f"f{rules.forward}", f"b{rules.backward}"] if (rules.forward, rules.backward) != (1, 1) else []
+    limits = ["any" if limit == math.inf else f"{limit:g}" for limit in rules.limits]
+    limits = limits[:1] if len(set(limits)) == 1 else limits
+    return "-".join(parts + (["limit", *limits] if limits != ["any"] else []))
 
 
 def draw_schedule(
@@ -355,7 +365,7 @@ def draw_schedule(
 
     ``chunks`` is v, the stages on each device. ``forward`` and ``backward`` are the columns of time that an F and a B
     of a stage take. ``limit``: the most micro-batches in flight on a device. ``csv``: a grid to begin with, text as the
-    board saves it. Without ``csv`` the board that was drawn here last under this ``name`` (default: made of the sizes)
+    board saves it. Without ``csv`` the board that was drawn here last under this ``name`` (default: made of its rules)
     is there again. Raises ConfigurationError or ScheduleParseError for what cannot be.
 
     >>> draw_schedule(devices=2, microbatches=3)
@@ -366,9 +376,7 @@ def draw_schedule(
             f"a board of {len(rules.actions())} actions is more than can be drawn by hand; try p of at most 8 and m of "
             "at most 16"
         )
-    stem = name or "-".join(
-        filter(None, ("drawing", f"p{devices}", f"m{microbatches}", f"v{chunks}" if chunks > 1 else ""))
-    )
+    stem = name or _stem(rules)
     if any(part in stem for part in "/\\") or stem.startswith("."):
         raise ConfigurationError(f"name is a file's name without a folder, got {name!r}")
     board = _kept(stem, rules) if csv is None else Board.from_csv(csv, rules)
@@ -378,8 +386,8 @@ def draw_schedule(
 def puzzles(start: str = "first-steps") -> DrawingBoard:
     """A ladder of small puzzles, from the first forward to interleaving: the board of ``start``, and a way to the rest.
 
-    Names: first-steps, gpipe, memory-wall, 1f1b, b-is-2f, interleaved. What you drew is kept beside the notebook, in
-    ``drawings/``, and is there again next time. Raises ConfigurationError for a name that there is not.
+    Names: first-steps, gpipe, memory-wall, 1f1b, tight-memory, b-is-2f, interleaved. What you drew is kept beside the
+    notebook, in ``drawings/``, and is there again next time. Raises ConfigurationError for a name that there is not.
 
     >>> puzzles("1f1b")
     """

@@ -69,6 +69,8 @@ def _sentence(settings: Settings, text: str) -> str:
 
 
 def _works(settings: Settings) -> bool:
+    if settings.limit is None:
+        return _builds(settings)  # what can be built is sound
     for one in (settings, settings.other()):
         try:
             if one is not None and over_limit(one, one.timeline()):
@@ -119,7 +121,18 @@ def _neighbours(settings: Settings) -> Iterator[Mapping[str, Any]]:
             yield {"microbatches": near}
             if len(tried) == 2:
                 break
+    if not tried:
+        yield from _larger(settings)
     yield {"schedule": "1f1b"}
+
+
+def _larger(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """Where a batch is too small for any m that the schedule knows: the nearest m, and a sequence for each."""
+    m = settings.microbatches
+    for near in (m, *_around("microbatches", m)):
+        if _builds(replace(settings, microbatches=near, batch=near)):
+            yield {"batch": near} if near == m else {"microbatches": near, "batch": near}
+            return
 
 
 def _builds(settings: Settings) -> bool:
@@ -136,14 +149,13 @@ def _builds(settings: Settings) -> bool:
 def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
     """For what does not fit: another m, recomputation, another schedule; both where one is not enough."""
     m = settings.microbatches
-    candidates = [
-        n for n in (m // 2, m - 1, m + 1, 2 * m, 4 * m, 8 * m) if 1 <= n <= CONTROLS["microbatches"].high and n != m
-    ]
+    near = dict.fromkeys((m // 2, m - 1, m + 1, 2 * m, 4 * m, 8 * m))
+    candidates = [n for n in near if 1 <= n <= CONTROLS["microbatches"].high and n != m]
     yield from ({"microbatches": n} for n in candidates)
     if not settings.recompute:
         yield {"recompute": True}
     if settings.schedule != "1f1b":
         yield {"schedule": "1f1b"}
         yield from ({"schedule": "1f1b", "microbatches": n} for n in candidates)
-    if not settings.recompute:
-        yield {"schedule": "1f1b", "recompute": True}
+        if not settings.recompute:
+            yield {"schedule": "1f1b", "recompute": True}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache, lru_cache
 from typing import Any
 
 from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.catalogue import Recipe, build_schedule, recipes
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.warmups import with_warmups
 from pipelab.simulation.simulate import simulate
@@ -65,8 +68,9 @@ def control(name: str) -> Control:
     """The control called ``name``, by its name or its symbol (``"m"``). Raises ConfigurationError with the nearest."""
     found = CONTROLS.get(_SYMBOLS.get(name, name))
     if found is None:
-        known = [*CONTROLS, *_SYMBOLS]
-        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        known = list(dict.fromkeys([*CONTROLS, *_SYMBOLS]))
+        close = [one for one in known if one.lower() == str(name).lower()]
+        close += difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise ConfigurationError(f"there is no control '{name}'; there are {', '.join(known)}{hint}")
     return found
@@ -125,13 +129,8 @@ class Settings:
                 f"a batch of {self.batch} sequences cannot be cut into m = {self.microbatches} micro-batches; try "
                 f"m = {self.batch}, or a larger batch"
             )
-        p, m = self.devices, self.microbatches
-        if self.schedule == "1f1b" and self.warmup:
-            depths = [max(p - 1 - r + self.warmup, 0) for r in range(p)]
-            schedule = with_warmups(depths, m, name="1f1b")
-            return schedule.with_recompute() if self.recompute else schedule
-        chunks = self.chunks if self.recipe.chunks is None else None
-        return build_schedule(self.schedule, p, m, chunks, recompute=self.recompute)
+        deeper = self.warmup if self.schedule == "1f1b" else 0
+        return _built(self.schedule, self.devices, self.microbatches, self.v, deeper, self.recompute)
 
     def costs(self) -> SettingsCosts:
         """What things cost, for ``simulate``."""
@@ -141,6 +140,20 @@ class Settings:
         """The prediction. Raises as :meth:`build`, and ScheduleError where the order waits for ever."""
         schedule = self.build()
         return simulate(schedule, self.costs(), batch=self.sequences, check=bool(self.warmup))
+
+
+@reserved
+def _built(name: str, p: int, m: int, v: int, deeper: int, recompute: bool) -> Schedule:
+    return _kept(name, p, m, v, deeper, recompute)
+
+
+@lru_cache(maxsize=64)
+def _kept(name: str, p: int, m: int, v: int, deeper: int, recompute: bool) -> Schedule:
+    """Built once: turning a cost changes no table, and what a table needs is resolved in it."""
+    if not deeper:
+        return build_schedule(name, p, m, v, recompute=recompute)
+    schedule = with_warmups([max(p - 1 - r + deeper, 0) for r in range(p)], m, name=name)
+    return schedule.with_recompute() if recompute else schedule
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ class SettingsCosts:
 
     def sequences(self, schedule: Schedule, action: Action) -> float:
         """b: the sequences of the action's micro-batch."""
-        return schedule.weights[action.microbatch] * self.batch / sum(schedule.weights)
+        return schedule.weights[action.microbatch] * self.batch / self.settings.microbatches
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         """How long one slot runs."""
@@ -184,18 +197,13 @@ class SettingsCosts:
         return _bytes()[1] * self.sequences(schedule, action)
 
 
+@cache
 def _bytes() -> tuple[float, float]:
     """(activation bytes of a layer, bytes of a message) for one sequence of the worked example, as measured once."""
     from pipelab.tuning.profile import CostProfile  # read from a file when it is first needed
 
-    global _measured
-    if _measured is None:
-        stage = CostProfile.shipped().cut(4)[1]  # neither the first nor the last: layers alone
-        _measured = (stage.kept(1.0) * 4 / LAYERS, stage.sent(1.0))
-    return _measured
-
-
-_measured: tuple[float, float] | None = None
+    stage = CostProfile.shipped().cut(4)[1]  # neither the first nor the last: layers alone
+    return stage.kept(1.0) * 4 / LAYERS, stage.sent(1.0)
 
 
 def choices(name: str) -> list[tuple[str, str]]:
@@ -224,15 +232,14 @@ def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings,
 
 def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
     if one.kind == "switch":
+        if not isinstance(value, bool | int):
+            return before, f"{one.label} is on or off; a {type(value).__name__} was left out."
         return bool(value), ""
     if one.kind == "choice":
         return _chosen(one, value)
     if one.optional and (value is None or value == ""):
         return None, ""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _number(value)
     if isinstance(value, bool) or not math.isfinite(number):
         shown = "nothing" if before is None else f"{before:g}"
         return (
@@ -250,9 +257,21 @@ def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
     return inside, ""
 
 
+def _number(value: Any) -> float:
+    """``value`` as a number, NaN for what is none; whole numbers too large for a float are the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return sys.float_info.max if value > 0 else -sys.float_info.max
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def _chosen(one: Control, value: Any) -> tuple[str, str]:
     known = [name for name, _ in choices(one.name)]
-    text = str(value or "").lower()
+    if value is not None and not isinstance(value, str):
+        value = f"a {type(value).__name__}"
+    text = (value or "").lower()
     if text in known:
         return text, ""
     close = difflib.get_close_matches(text, [name for name in known if name], n=1, cutoff=0.3)

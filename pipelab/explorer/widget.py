@@ -20,7 +20,7 @@ from pipelab.view.picture import Picture
 from pipelab.view.prediction import plot_prediction
 from pipelab.view.running import RunningWidget
 from pipelab.view.saving import unused
-from pipelab.view.scene import scene
+from pipelab.view.scene import detail, scene
 from pipelab.view.schedules import plot_schedules
 from pipelab.view.timeline import plot_timeline
 
@@ -40,6 +40,7 @@ class Explorer(RunningWidget):
         self._figure, self._against = figure, against
         self._curves = Curves()
         self._said = ""
+        self._edition = 0
         self.measured: Measured | None = None
         self.timelines, self.problem = timelines_of(settings)
         if not self.timelines:
@@ -104,6 +105,7 @@ class Explorer(RunningWidget):
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
         return {
             "set": self._ask_set,
+            "detail": self._ask_detail,
             "curve": self._ask_curve,
             "run": self._ask_run,
             "stop": self._ask_stop,
@@ -115,6 +117,10 @@ class Explorer(RunningWidget):
         values = given if isinstance(given, dict) else {}
         allowed = {*self._free, *(("compare",) if self._full else ())}
         self._turn({name: value for name, value in values.items() if name in allowed})
+
+    def _ask_detail(self, message: dict[str, Any]) -> None:
+        """What is needed once someone points at the picture: sent when the controls rest, so that turning is quick."""
+        self.send({"detail": [detail(timeline) for timeline in self.timelines], "edition": self._edition})
 
     def _ask_curve(self, message: dict[str, Any]) -> None:
         """The next points of the curve; or another curve."""
@@ -148,15 +154,16 @@ class Explorer(RunningWidget):
         return [self._shown] if other is None else [self._shown, other]
 
     def _turn(self, values: dict[str, Any]) -> None:
-        settings, self._said = normalised(self.settings, values)
-        if settings != self.settings:
-            self.measured = None
-            self._leave_run("The settings changed, so the run was stopped.")
-        self.settings = settings
-        found, self.problem = timelines_of(settings)
-        if found:
-            self.timelines = found
-        self.show(self._view())
+        with self._lock:  # a run that ends meanwhile waits, and is not shown any more
+            settings, self._said = normalised(self.settings, values)
+            if settings != self.settings:
+                self.measured = None
+                self._leave_run("The settings changed, so the run was stopped.")
+            self.settings = settings
+            found, self.problem = timelines_of(settings)
+            if found:
+                self.timelines = found
+            self.show(self._view())
 
     def _start(self) -> None:
         if self.problem is not None and not self.problem.possible:
@@ -175,15 +182,17 @@ class Explorer(RunningWidget):
     def _view(self) -> dict[str, Any]:
         if self.problem is None or self.problem.possible:
             self._possible = self.settings
+        self._edition += 1
         settings = self._shown
         limits = None if settings.limit is None else [settings.limit * 1e6] * settings.devices
         return {
+            "edition": self._edition,
             "full": self._full,
             "controls": [self._control(control(name)) for name in self._names()],
             "fixed": self._fixed(),
             "said": self._said,
             "problem": None if self.problem is None else _problem(self.problem),
-            "scenes": [scene(timeline, limits=limits) for timeline in self.timelines],
+            "scenes": [scene(timeline, limits=limits, whole=False) for timeline in self.timelines],
             "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
             "titles": [_title(one) for one in self._both()],
             "curve": self._curve_view(),

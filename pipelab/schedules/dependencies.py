@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from pipelab.errors import ScheduleError
 from pipelab.schedules.action import OPS, Action, Slot, actions_of
@@ -100,6 +102,8 @@ class SlotGraph:
         self.placement = placement
         self.places: dict[Action, list[Place]] = {}
         self._edges: dict[tuple[int, int], list[Edge]] = {}
+        self.kept: dict[str, Any] = {}
+        """What others have worked out from this table, by name, so that it is worked out once."""
         for device, program in enumerate(programs):
             for position, slot in enumerate(program):
                 for part, action in enumerate(actions_of(slot) if slot is not None else ()):
@@ -128,11 +132,18 @@ class SlotGraph:
                 if pair is not None:
                     yield Edge(action, place, need.kind, *pair)
 
-    def topological(self) -> Iterator[tuple[int, int, list[Edge]]]:
+    def topological(self) -> Sequence[tuple[int, int, list[Edge]]]:
         """Every slot that can ever start as (device, position, edges into it), none before what it needs.
 
         What waits for ever is left out; a sound table yields every slot.
         """
+        return self._order
+
+    @cached_property
+    def _order(self) -> Sequence[tuple[int, int, list[Edge]]]:
+        return tuple(self._ordered())
+
+    def _ordered(self) -> Iterator[tuple[int, int, list[Edge]]]:
         edges: dict[tuple[int, int], list[Edge]] = {}
         waiting: dict[tuple[int, int], int] = {}
         behind: dict[tuple[int, int], list[tuple[int, int]]] = {}

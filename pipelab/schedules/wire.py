@@ -47,7 +47,14 @@ class Take:
 
 
 def routes(graph: SlotGraph) -> dict[Channel, list[Route]]:
-    """Every message of the table, per channel, in the order of sending."""
+    """Every message of the table, per channel, in the order of sending. To be read, not changed."""
+    if "routes" not in graph.kept:
+        graph.kept["routes"] = _routes(graph)
+    kept: dict[Channel, list[Route]] = graph.kept["routes"]
+    return kept
+
+
+def _routes(graph: SlotGraph) -> dict[Channel, list[Route]]:
     found: dict[Channel, list[tuple[tuple[int, int], Route]]] = {}
     for device, program in enumerate(graph.programs):
         for position in range(len(program)):

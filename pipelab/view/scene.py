@@ -17,15 +17,19 @@ from pipelab.view.phases import phases
 from pipelab.view.rows import extent
 from pipelab.waits import Waits
 
-__all__ = ["scene"]
+__all__ = ["detail", "scene"]
 
 
-def scene(timeline: Timeline, *, title: str | None = None, limits: Sequence[float] | None = None) -> dict[str, Any]:
-    """``timeline`` for the browser. ``limits`` are memory limits per device, in what the memory strip counts."""
+def scene(
+    timeline: Timeline, *, title: str | None = None, limits: Sequence[float] | None = None, whole: bool = True
+) -> dict[str, Any]:
+    """``timeline`` for the browser. ``limits`` are memory limits per device, in what the memory strip counts.
+
+    Without ``whole`` it is enough to be drawn; what it takes to be asked is then in :func:`detail`.
+    """
     schedule = timeline.schedule
     end = extent(timeline)
     unit, factor = words.time_scale(timeline.unit, end)
-    waits = Waits(timeline)
     if title is None:
         title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
     (curve,) = held([timeline])
@@ -43,8 +47,7 @@ def scene(timeline: Timeline, *, title: str | None = None, limits: Sequence[floa
         "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
-        "moments": [at(moment) for moment in waits.moments],
-        "blocks": _blocks(timeline, waits, at),
+        "blocks": _blocks(timeline, at) | (detail(timeline) if whole else {}),
         "updates": [[span.device, at(span.start), at(span.end), format_slot(span.slot)] for span in timeline.updates],
         "gaps": [
             [gap.device, at(gap.start), at(gap.end), gap.cause, f"{gap.sentence[0].upper()}{gap.sentence[1:]}."]
@@ -52,8 +55,25 @@ def scene(timeline: Timeline, *, title: str | None = None, limits: Sequence[floa
         ],
         "phases": [_phases(timeline, r, at) for r in range(schedule.devices)],
         "memory": _memory(curve, timeline, at, limits),
-        "critical": _critical(timeline),
         "legend": _legend(timeline),
+    }
+
+
+def detail(timeline: Timeline) -> dict[str, Any]:
+    """What is asked of a timeline: more columns of its blocks, each entry one slot, and its critical path."""
+    waits = Waits(timeline)
+    _, factor = words.time_scale(timeline.unit, extent(timeline))
+
+    def at(time: float) -> float:
+        return _short((time - timeline.start) * factor)
+
+    return {
+        "moments": [at(moment) for moment in waits.moments],
+        "critical": _critical(timeline),
+        "ready": [at(wait.ready) for wait in waits.all],
+        "takes": [[[s.source, at(s.arrived)] for s in wait.supplies] for wait in waits.all],
+        "takers": [list(wait.takers) for wait in waits.all],
+        "told": [waits.sentence(wait) for wait in waits.all],
     }
 
 
@@ -62,7 +82,7 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}") + 0.0
 
 
-def _blocks(timeline: Timeline, waits: Waits, at: Any) -> dict[str, Any]:
+def _blocks(timeline: Timeline, at: Any) -> dict[str, Any]:
     """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot; a look is [op, colour, ink]."""
     schedule = timeline.schedule
     looks: dict[tuple[str, int], int] = {}
@@ -75,17 +95,12 @@ def _blocks(timeline: Timeline, waits: Waits, at: Any) -> dict[str, Any]:
         for span in timeline.spans
     ]
     colours = [palette.shade(op, chunk, schedule.chunks) for op, chunk in looks]
-    found = waits.all
     return {
         "looks": [[op, c, palette.text_colour(c)] for (op, _), c in zip(looks, colours, strict=True)],
-        "device": [wait.span.device for wait in found],
-        "start": [at(wait.span.start) for wait in found],
-        "end": [at(wait.span.end) for wait in found],
-        "ready": [at(wait.ready) for wait in found],
+        "device": [span.device for span in timeline.spans],
+        "start": [at(span.start) for span in timeline.spans],
+        "end": [at(span.end) for span in timeline.spans],
         "parts": parts,
-        "takes": [[[s.source, at(s.arrived)] for s in wait.supplies] for wait in found],
-        "takers": [list(wait.takers) for wait in found],
-        "told": [waits.sentence(wait) for wait in found],
     }
 
 

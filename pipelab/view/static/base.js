@@ -19,8 +19,9 @@ function fill(element, ...children) {
 }
 
 let pipelabNames = 0;
+const pipelabPage = Math.random().toString(36).slice(2, 8); // each widget has a module of its own, and a counter
 /** A name that no other element of the page has. */
-const unique = (stem) => `pipelab-${stem}-${(pipelabNames += 1)}`;
+const unique = (stem) => `pipelab-${stem}-${pipelabPage}-${(pipelabNames += 1)}`;
 
 /** A control with its name before it: the name is the label's alone, without what is chosen in the control. */
 function labelled(words, control) {
@@ -62,7 +63,14 @@ class Link {
   send(request) {
     const id = `${this.name}-${(this.count += 1)}`;
     this.busy = { ...request, id };
-    this.model.send({ ...request.what, id });
+    try {
+      this.model.send({ ...request.what, id });
+    } catch (error) {
+      this.busy = null; // the kernel that made this widget is gone, and nothing will be answered any more
+      this.next.clear();
+      this.tell("The kernel was restarted or is gone, and with it what stood behind this picture: run this cell again.");
+      return;
+    }
     this.late = setTimeout(() => this.tell("The kernel is busy; this is done when it has time. (If it was restarted, run this cell again.)"), 900);
   }
 

@@ -85,7 +85,7 @@ class BoardPane {
         this.palette,
         h("span", {}, where),
         choices.map(([action, legal, reason]) =>
-          h("button", { type: "button", class: legal ? "pl-legal" : "", "aria-disabled": legal ? null : "true", title: reason, "aria-label": legal ? `Place ${action}` : `${action}: ${reason}`, onclick: () => this.place(action) }, legal ? action : h("s", {}, action)),
+          h("button", { type: "button", class: legal ? "pl-legal" : "pl-off", title: reason, "aria-label": legal ? `Place ${action}` : `${action}: ${reason}`, onclick: () => this.place(action) }, legal ? action : h("s", {}, action)),
         ),
         choices.every(([, legal]) => !legal) ? h("span", { class: "pl-small" }, "press one to hear why not") : null,
       );
@@ -121,6 +121,7 @@ class BoardPane {
   }
 
   select(device, time, focus = true) {
+    this.clicked = null;
     const { devices, columns } = this.view;
     this.selected = [Math.min(Math.max(device, 0), devices - 1), Math.min(Math.max(time, 0), columns - 1)];
     for (const cell of this.cells.values()) {
@@ -252,10 +253,13 @@ class BoardPane {
     }
     made.tabIndex = -1;
     made.addEventListener("click", () => {
-      const again = this.selected[0] === device && this.selected[1] === time && this.chosen;
-      this.chosen = true;
-      if (again && !one) this.placeFirst();
-      else this.select(device, time);
+      const again = this.clicked === `${device},${time}`;
+      if (!again) this.select(device, time);
+      else if (!one) this.placeFirst();
+      this.clicked = `${device},${time}`;
+    });
+    made.addEventListener("focus", () => {
+      if (this.selected[0] !== device || this.selected[1] !== time) this.select(device, time, false);
     });
     this.cells.set(`${device},${time}`, made);
     return made;

@@ -61,8 +61,8 @@ class BreakerPane {
 
   drawWays() {
     const [, early, next] = this.entry();
-    this.ways.early.setAttribute("aria-disabled", String(!early));
-    this.ways.swap.setAttribute("aria-disabled", String(!next));
+    this.ways.early.classList.toggle("pl-off", !early); // pressed all the same they say why not
+    this.ways.swap.classList.toggle("pl-off", !next);
   }
 
   draw() {

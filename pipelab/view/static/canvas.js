@@ -399,7 +399,7 @@ class Chart {
     pen.beginPath();
     pen.rect(this.plan.left - 3, 0, this.room + 6, this.plan.bottom + 8);
     pen.clip();
-    if (this.critical) this.scenes.forEach((scene, panel) => this.path(pen, panel, scene.critical));
+    if (this.critical) this.scenes.forEach((scene, panel) => this.path(pen, panel, scene.blocks.critical || []));
     if (this.moment !== null) this.step(pen);
     if (this.mark) this.pointed(pen, this.mark);
     pen.restore();
@@ -456,6 +456,7 @@ class Chart {
     pen.stroke();
     this.scenes.forEach((scene, panel) => {
       const { start, ready } = scene.blocks;
+      if (!ready) return; // its detail is still on its way
       const factor = this.factor(panel);
       const near = 1e-6 * scene.extent;
       const from = this.moment / factor;
@@ -478,12 +479,12 @@ class Chart {
       return;
     }
     const own = this.box(panel, index);
-    for (const [source] of scene.blocks.takes[index]) {
+    for (const [source] of scene.blocks.takes ? scene.blocks.takes[index] : []) {
       const from = this.box(panel, source);
       this.frame(pen, from, this.inks.accent, 1.6);
       if (from.y !== own.y) this.link(pen, from, own, this.inks.accent);
     }
-    for (const taker of scene.blocks.takers[index]) {
+    for (const taker of scene.blocks.takers ? scene.blocks.takers[index] : []) {
       const to = this.box(panel, taker);
       this.frame(pen, to, this.inks.accent, 1.6, [4, 2]);
       if (to.y !== own.y) this.link(pen, own, to, this.inks.accent);

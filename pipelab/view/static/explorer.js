@@ -8,20 +8,21 @@ class Controls {
     this.made = new Map();
   }
 
-  /** Make the controls anew if other ones are wanted, else only put in their values. */
+  /** Show these controls with these values. One that was there stays, and keeps the focus and what is typed in it. */
   show(controls, settled) {
-    const names = controls.map((one) => one.name).join();
-    if (names !== this.names) {
-      const focused = this.root.contains(document.activeElement) ? document.activeElement.dataset.control : null;
-      this.names = names;
-      this.made.clear();
-      fill(this.root, ...controls.map((one) => this.make(one)));
-      if (focused) this.root.querySelector(`[data-control="${focused}"]`)?.focus();
+    const wanted = new Set(controls.map((one) => one.name));
+    for (const [name, { root }] of this.made) {
+      if (!wanted.has(name)) {
+        root.remove();
+        this.made.delete(name);
+      }
     }
-    for (const one of controls) {
-      const made = this.made.get(one.name);
-      if (settled || !made.root.contains(document.activeElement)) made.put(one.value);
-    }
+    controls.forEach((one, k) => {
+      const root = this.made.has(one.name) ? this.made.get(one.name).root : this.make(one);
+      if (this.root.children[k] !== root) this.root.insertBefore(root, this.root.children[k] || null);
+      const { put } = this.made.get(one.name);
+      if (settled || !root.contains(document.activeElement)) put(one.value);
+    });
   }
 
   make(one) {
@@ -82,13 +83,14 @@ class ExplorerPane {
     const runs = h("div");
     root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, runs, h("div", { class: "pl-sides" }, table, curve));
     this.controls = new Controls(controls, (values) => this.turn(values));
-    this.timeline = new TimelinePane(picture);
+    this.timeline = new TimelinePane(picture, { need: () => this.askDetail() });
     this.picture = picture;
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
     this.runs = new RunRow(runs, { model, link }, "on the 48-layer model, really", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
+      if (content.detail && content.edition === this.view.edition && !this.view.measured) this.timeline.detail(content.detail);
       if (content.curve) {
         this.lastCurve = content.curve;
         this.curve.show(content.curve);
@@ -102,18 +104,28 @@ class ExplorerPane {
 
   turn(values) {
     this.turned = { ...this.turned, ...values };
-    const began = performance.now();
     const sent = this.turned;
+    this.began = this.began || performance.now();
     this.link.ask({ do: "set", values: sent }, (said) => {
       if (this.turned === sent) this.turned = {};
       if (said) this.said.textContent = said;
       this.controls.show(this.view.controls, !this.link.next.has("set"));
-      requestAnimationFrame(() => {
-        this.root.dataset.latency = (performance.now() - began).toFixed(1);
-        this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
-      });
-      if (!this.link.next.has("set")) this.askCurve();
+      this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
     });
+    this.askMoreSoon();
+  }
+
+  /** A control that is being turned comes first: what can be asked of the picture, and the curve, follow when it rests. */
+  askMoreSoon() {
+    clearTimeout(this.soon);
+    this.soon = setTimeout(() => {
+      this.askDetail();
+      this.askCurve();
+    }, 250);
+  }
+
+  askDetail() {
+    if (!this.view.measured && !this.view.scenes[0].blocks.told) this.link.ask({ do: "detail" });
   }
 
   /** Ask for more of the curve, until it is whole; a control that is turned meanwhile goes first. */
@@ -122,7 +134,7 @@ class ExplorerPane {
     if (!figure && shown.done) return;
     const what = figure ? { figure, against } : {};
     this.link.ask({ do: "curve", ...what }, () => {
-      if (!this.lastCurve.done) this.askCurve();
+      if (!this.lastCurve.done && !this.link.next.has("set")) this.askCurve();
     });
   }
 
@@ -141,12 +153,19 @@ class ExplorerPane {
       );
     } else fill(this.problem);
     this.picture.classList.toggle("pl-stale", Boolean(view.problem && !view.problem.possible));
+    const began = performance.now();
     if (view.measured) this.timeline.show(view.measured.scenes, { pairs: true, names: view.measured.names });
     else this.timeline.show(view.scenes);
+    this.root.dataset.draw = (performance.now() - began).toFixed(1);
     this.drawFigures(view);
     this.curve.show(view.curve);
-    this.root.dataset.drawn = String(Number(this.root.dataset.drawn || 0) + 1);
-    if (!view.curve.done && !this.link.busy) this.askCurve();
+    const { began: asked } = this;
+    this.began = null;
+    requestAnimationFrame(() => {
+      if (asked) this.root.dataset.latency = (performance.now() - asked).toFixed(1); // from the control to this frame
+      this.root.dataset.drawn = String(Number(this.root.dataset.drawn || 0) + 1);
+    });
+    this.askMoreSoon();
   }
 
   drawFigures(view) {
@@ -175,6 +194,7 @@ class ExplorerPane {
   }
 
   close() {
+    clearTimeout(this.soon);
     this.model.off("msg:custom", this.hear);
     this.model.off("change:view", this.onView);
     this.runs.close();

@@ -21,7 +21,7 @@ class RunRow {
   }
 
   start(link) {
-    if (this.run.getAttribute("aria-disabled") === "true") this.tell("It is running already; Stop ends it.");
+    if (this.running) this.tell("It is running already; Stop ends it.");
     else link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem"));
   }
 
@@ -32,9 +32,9 @@ class RunRow {
 
   draw() {
     const state = this.model.get("run_state") || {};
-    const running = state.state === "running";
+    const running = (this.running = state.state === "running");
     const onStop = document.activeElement === this.stop;
-    this.run.setAttribute("aria-disabled", String(running)); // it keeps the focus: whoever presses twice is told so
+    this.run.classList.toggle("pl-off", running); // it can still be pressed: whoever does is told what goes on
     this.stop.hidden = this.meter.hidden = !running;
     if (onStop && !running) this.run.focus();
     this.root.closest(".pl").dataset.run = state.state || "";

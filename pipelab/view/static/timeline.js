@@ -1,7 +1,8 @@
 // A timeline that can be asked: stepping, zoom, pointing, critical path, and the same in words.
 
 class TimelinePane {
-  /** `options.steps`: with step buttons. `options.heading`: with the title above. */
+  /** `options.steps`: with step buttons. `options.heading`: with the title above. `options.need`: called when someone
+   * asks for what has not been sent yet; `detail()` brings it. */
   constructor(root, options = {}) {
     this.options = { steps: true, heading: true, ...options };
     this.title = h("h3");
@@ -134,6 +135,12 @@ class TimelinePane {
   /** Say what is pointed at; else what the step shows; else how to use it. */
   speak() {
     const { mark, moment, scenes } = this.chart;
+    const asked = (mark && mark.kind === "block") || moment !== null || this.chart.critical;
+    if (asked && scenes.some((scene) => !scene.blocks.told)) {
+      this.say.textContent = "…";
+      this.options.need?.();
+      return;
+    }
     this.say.classList.toggle("pl-strong", Boolean(mark) || moment !== null);
     const several = scenes.length > 1;
     if (mark) {
@@ -144,7 +151,7 @@ class TimelinePane {
     } else if (moment !== null) {
       fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment / this.chart.factor(panel)))));
     } else if (this.chart.critical) {
-      fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.critical, 40)}.`)));
+      fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 40)}.`)));
     } else this.say.textContent = "Point at a block or at idle time, or press Tab and the arrow keys: what it waited for, and why a device idles.";
   }
 
@@ -183,12 +190,17 @@ class TimelinePane {
 
   moments() {
     const found = new Set();
-    this.chart.scenes.forEach((scene, panel) => scene.moments.forEach((moment) => found.add(moment * this.chart.factor(panel))));
+    this.chart.scenes.forEach((scene, panel) => (scene.blocks.moments || []).forEach((moment) => found.add(moment * this.chart.factor(panel))));
     return [...found].sort((a, b) => a - b);
   }
 
   stepBy(by) {
     const moments = this.moments();
+    if (!moments.length) {
+      this.wanted = () => this.stepBy(by);
+      this.options.need?.();
+      return;
+    }
     const now = this.chart.moment;
     const near = 1e-6 * this.chart.extent();
     let to;
@@ -253,6 +265,17 @@ class TimelinePane {
     this.fillTwin();
   }
 
+  /** What is needed to be asked: more columns for the blocks of each scene. */
+  detail(details) {
+    details.forEach((detail, k) => Object.assign(this.chart.scenes[k].blocks, detail));
+    const { wanted } = this;
+    this.wanted = null;
+    this.chart.overlay();
+    this.speak();
+    this.fillTwin();
+    if (wanted) wanted();
+  }
+
   fillLegend(scenes) {
     const entries = new Map();
     for (const scene of scenes) for (const [letter, word, colour, ink] of scene.legend) entries.set(letter, [word, colour, ink]);
@@ -268,8 +291,9 @@ class TimelinePane {
   /** The table in words: filled when it is opened. */
   fillTwin() {
     const summary = this.twin.firstElementChild;
-    if (!this.twin.open) {
+    if (!this.twin.open || this.chart.scenes.some((scene) => !scene.blocks.told)) {
       fill(this.twin, summary);
+      if (this.twin.open) this.options.need?.();
       return;
     }
     const several = this.chart.scenes.length > 1;
