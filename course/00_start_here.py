@@ -22,7 +22,7 @@
 # are real. Run each cell with Shift + Enter. The first one shows a sequence, cut off as it is.
 
 # %% role="setup"
-from pipelab import Pipeline, build_schedule, plot_timeline, try_schedule
+from pipelab import Pipeline, TimelineView, build_schedule, puzzles, try_schedule
 from pipelab.commands.doctor import examine
 from pipelab.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
@@ -60,7 +60,7 @@ pipeline = Pipeline(model, schedule, loss=next_byte_loss, clock="unit")
 report = pipeline.step(inputs, targets)
 timeline = report.timeline
 print(f"loss {report.loss:.3f} after {timeline.makespan:g} units of time")
-plot_timeline(timeline, phases=False)
+TimelineView(timeline)
 
 # %% [markdown]
 # Under this picture's clock, the **unit clock**, every forward and every backward is counted as one unit of time,
@@ -73,7 +73,12 @@ plot_timeline(timeline, phases=False)
 # - From the first start to the last end is the **makespan**.
 # - Hatched time is idle. All of it together is the **bubble**; as a part of all device-time it is the **bubble
 #   fraction**.
-# - The strip below a row shows what the device holds in memory meanwhile: what a forward leaves for its backward.
+# - The strip below a row shows what the device holds in memory meanwhile: what a forward leaves for its backward. (The
+#   grey strip above it names phases, which lesson 3 explains.)
+#
+# The picture answers questions. Point at a block, or click into the picture and use the arrow keys: it says what the
+# action waited for and what waits for it. Point at idle time: it says why the device idles. *Step* goes through the run
+# moment by moment. (Where a page shows no widgets, as on a printed page, the same picture stands still.)
 
 # %%
 reveal("00-idle", prediction=100 * 3 / 7, measurement=100 * timeline.bubble_fraction)
@@ -81,7 +86,7 @@ reveal("00-idle", prediction=100 * 3 / 7, measurement=100 * timeline.bubble_frac
 # %% [markdown]
 # Each device works 8 of the 14 slots, 4 forwards and 4 backwards, and idles 6: 6/14 = 3/7. Each idle slot has a reason:
 # what the device's next action waits for. (That 1B0 is next after 1F2, and not 1F3, is the table's choice; lesson 3
-# says why.) Ask device 1:
+# says why.) Point at the gaps of device 1, or ask for them as text:
 
 # %%
 for gap in timeline.gaps(device=1):
@@ -128,6 +133,17 @@ try_schedule("""
 # Change places of `1B0` and `1F0` and run the cell again: now it trains. Then try to break it in another way: leave an
 # action out, or let device 0 run `0B0` before `0F1`. Is that wrong too?
 #
+# ## Draw one yourself
+#
+# A table is easier to read once you have made one. On the board below choose a cell and then what to place there; what
+# may not stand there says why. The first puzzle has two devices and two micro-batches. When it is done press *Run it*:
+# your table trains the 48-layer model, and its gradients are compared with those of the model in one piece. The ladder
+# of puzzles above the board follows the lessons; come back to it as you go. What you draw is kept in `drawings/`.
+
+# %%
+puzzles("first-steps")
+
+# %% [markdown]
 # ## What this machine has
 #
 # `pipelab doctor`, here or in a terminal, says what the course will do on this machine.

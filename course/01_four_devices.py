@@ -25,7 +25,9 @@ from threading import Thread
 from time import perf_counter
 
 import torch
-from pipelab import Pipeline, build_schedule, compare, plot_schedules, simulate, try_schedule
+from IPython.display import display
+
+from pipelab import Pipeline, TimelineView, build_schedule, compare, plot_schedules, simulate, try_schedule
 from pipelab.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, cut_layers, cut_model, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error
@@ -399,12 +401,16 @@ for p in (2, 4, 8):
     held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
     timeline = report.timeline
     print(f"p = {p}: busy {timeline.utilisation:5.1%} of {timeline.makespan:.2f} s; the fullest device: {held}")
-plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)])
+display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)]))
+TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time")
 
 # %% [markdown]
 # The same work, cut into more and more pieces that follow one another. Twice as many devices: half the memory on each,
 # about the same time, and twice the device-time for it. (Training state here is twice Adam's: weights and gradients
 # take as much as the two moments. U is the optimizer's update; it stands behind the makespan and is not part of it.)
+#
+# Who waits for whom? Point at the idle time of the last picture, device by device. Or let it show the **critical
+# path**, the chain of actions that fixes how long the step takes: here it holds every action of the run.
 #
 # What naive gives is room: a model that fits no single device can be trained at all. What it costs is p - 1 idle
 # devices at any time.

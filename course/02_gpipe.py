@@ -26,7 +26,17 @@ import threading
 
 from IPython.display import display
 
-from pipelab import Costs, Pipeline, Schedule, build_schedule, plot_schedules, plot_timeline, simulate, try_schedule
+from pipelab import (
+    Costs,
+    Pipeline,
+    Schedule,
+    break_schedule,
+    build_schedule,
+    explore,
+    plot_schedules,
+    simulate,
+    try_schedule,
+)
 from pipelab.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error, unsplit_gradients
@@ -129,10 +139,14 @@ predict("02-eight", "GPipe with p = 4 and m = 8: how many per cent of all device
 
 # %%
 eight = run(build_schedule("gpipe", devices=4, microbatches=8))
-display(plot_timeline(eight.timeline, memory=False, phases=False))
-reveal("02-eight", prediction=100 * 3 / 11, measurement=100 * eight.timeline.bubble_fraction)
+display(reveal("02-eight", prediction=100 * 3 / 11, measurement=100 * eight.timeline.bubble_fraction))
+explore("gpipe", devices=4, microbatches=8, free=["m", "p"])
 
 # %% [markdown]
+# The picture is now one to turn: m and p are free. Turn m up at p = 4 and watch the bubble fraction, then p at m = 8.
+# Which of the idle times becomes longer with p, and which does not care about m? *Run it* runs whatever you have set on
+# the 48-layer model, and lays what was measured below what was predicted.
+#
 # ## Two measures of one bubble
 #
 # Each device has the same idle time, in three parts. Device r, counted from 0:
@@ -185,7 +199,7 @@ for m, report in measured.items():
 # device is the subject of lesson 5.
 #
 # **Try:** p = 3 devices, 16 layers on each. How many micro-batches do they need for the bubble that p = 2 devices have
-# at m = 8? Derive it, then run both.
+# at m = 8? Derive it, then set both in the explorer above, and run them.
 #
 # ## Claims on trial
 #
@@ -425,6 +439,8 @@ careless(early)
 # - Leave out `0B2`. Nobody waits for it, so `careless` ends well. What would be wrong with the gradient? See what the
 #   checker says.
 #
+# Or break it by hand: the last cell of this page, under *Further*, drops, swaps and starts early whatever you choose.
+#
 # ## What to take along
 #
 # - Cutting a batch into micro-batches buys memory and no time; overlapping them buys time and costs the memory again.
@@ -457,6 +473,16 @@ for recompute in (False, True):
 # %% [markdown] role="further"
 # The bubble fraction becomes smaller and the step longer. The idle time is the same; it is divided by more work. A
 # smaller bubble fraction alone does not make a faster step.
+
+# %% [markdown] role="further"
+# ## Further: break it by hand
+#
+# Choose an action of GPipe's table and drop it, let it change places with the next one, or start it before its input is
+# there. The checker's words come first, then what would happen: how far it runs, who waits for ever for what, whose
+# gradient lacks which micro-batch. Not every change is a fault: find a swap that costs nothing, and run it.
+
+# %% role="further"
+break_schedule("gpipe", devices=4, microbatches=4)
 
 # %% [markdown] page="exercises"
 # Four exercises: the serial run, GPipe, its bubble, and exact accumulation.

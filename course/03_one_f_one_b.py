@@ -30,11 +30,14 @@ from pipelab import (
     Schedule,
     ScheduleError,
     TimeTable,
+    break_schedule,
     build_schedule,
     check_schedule,
+    explore,
     plot_schedules,
     plot_table,
     plot_timeline,
+    puzzles,
     simulate,
     try_schedule,
     why_blocked,
@@ -223,8 +226,13 @@ plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 # fourth, and the mistake does not show. Always try a schedule with m > p, and with m < p too.
 #
 # *Try:* let the loop over d have `Costs(forward=1, backward=2)`. Where do the units stop falling now? (The prediction
-# holds for m of at least p.)
-#
+# holds for m of at least p.) And turn both m and the warm-up yourself: 0 is p - 1 - r, and the curve shows the makespan
+# against it. At which m does one too few cost nothing? What becomes of one too many, if you look at the strips?
+
+# %%
+explore("1f1b", devices=4, microbatches=8, free=["w", "m"], curve="makespan")
+
+# %% [markdown]
 # ## A claim on trial: "1F1B has a smaller bubble than GPipe"
 #
 # This is often said; one survey on the web has GPipe 75 % busy and 1F1B 92 %. So far we counted slots of equal
@@ -445,6 +453,28 @@ for latency in (0, 0.1, 0.25, 0.5):
         timeline = simulate(order, Costs(forward=1, backward=1, latency=latency))
         held = timeline.peak_microbatches[0]
         print(f"a message takes {latency:<4}  {name:<23} {timeline.makespan:g} units, {held:g} in flight")
+
+# %% [markdown] role="further"
+# ## Further: by hand
+#
+# *What is held fixed?* Two schedules on one axis; turn m with the micro-batch held fixed, then with the batch. The
+# curve is what is in flight on the fullest device.
+
+# %% role="further"
+explore("gpipe", compare="1f1b", devices=4, microbatches=8, free=["m", "hold"], curve="held")
+
+# %% [markdown] role="further"
+# *Build it.* The rule of this lesson, slot by slot, under a memory cap that GPipe cannot keep. The board says when you
+# have built a schedule that has a name.
+
+# %% role="further"
+puzzles("1f1b")
+
+# %% [markdown] role="further"
+# *Break it.* Swap an F with the B behind it in device 1's row: sound, or a ring? And what does the order then hold?
+
+# %% role="further"
+break_schedule("1f1b", devices=4, microbatches=8)
 
 # %% [markdown]
 # ## What to remember

@@ -32,7 +32,9 @@ from pipelab import (
     Pipeline,
     Schedule,
     build_schedule,
+    explore,
     plot_schedules,
+    puzzles,
     simulate,
     try_schedule,
     why_blocked,
@@ -378,11 +380,12 @@ for m in (4, 8, 16, 32):
     hops, more = (longest_path(table)[1] for table in pair)
     print(f"m = {m:>2}: on the longest path 1F1B has {hops} messages, v = {v} has {more};", end=" ")
     print(f"no faster from {stops(*pair):g} tF on")
-reveal("04-latency", prediction=stops(tables["1F1B"], tables["interleaved, v = 2"]))
+display(reveal("04-latency", prediction=stops(tables["1F1B"], tables["interleaved, v = 2"])))
+explore("interleaved", compare="1f1b", devices=4, microbatches=8, free=["L", "v"], curve="makespan")
 
 # %% [markdown]
 # Much later than the estimate says. What counts is not how many messages there are but how many lie on the longest
-# path.
+# path. Turn the latency in the last picture, with *critical path* on: where does the path leave the last device's row?
 #
 # - Interleaved: 2(p v - 1) messages, 14 for v = 2, whatever m is. The path is micro-batch 0's way down through all
 #   stages, then the last device's work, without a pause, then the last micro-batch's way up. All other messages travel
@@ -532,6 +535,14 @@ for latency in (0, 0.05, 0.1, 0.2, 0.4):
     best = units.index(min(units))
     shown = [f"{n:.2f}{'*' if k == best else ' ':<4}" for k, n in enumerate(units)]
     print(f"{latency:>8}", *shown, "* best")
+
+# %% [markdown] role="further"
+# ## Further: build it by hand
+#
+# Two devices, two stages on each. Where does the time go that interleaving saves?
+
+# %% role="further"
+puzzles("interleaved")
 
 # %% [markdown] page="exercises"
 # p is the number of devices, m the number of micro-batches, v the number of chunks on each device, r a device. Stages

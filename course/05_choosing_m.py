@@ -31,6 +31,7 @@ from pipelab import (
     Schedule,
     build_schedule,
     check_schedule,
+    explore,
     profile_costs,
     shortlist,
 )
@@ -470,6 +471,27 @@ for schedule in (right, early):
 # 5. Measure $m^*$, or what the wall leaves of it, its neighbours, and 4p. Where two cannot be told apart take the one
 #    that needs less memory: with 1F1B the larger m never needs more.
 #
+# Here is all of it to turn: this machine's α and β, a batch of 64, 40 MB for the activations of a device. One unit is
+# what a forward of 16 sequences costs here besides α. Find the m at which the curve is lowest; then see which m the
+# limit leaves, for each schedule, with and without recomputation. What does not fit says by how much, and offers what
+# does.
+
+# %%
+share = sum(profile.cut(4)[r].forward.beta for r in range(4)) / 4  # of β: the forward's part
+unit = 16 * share
+turned = {"forward": 1, "backward": beta / share - 1, "overhead": round(max(alpha, 0) / 2 / unit, 3)}
+explore(
+    "1f1b",
+    hold="batch",
+    batch=64,
+    microbatches=16,
+    limit=40,
+    **turned,
+    curve="makespan",
+    free=["schedule", "m", "limit", "recompute"],
+)
+
+# %% [markdown]
 # Your turn. Change the values, commit to a number, and run this cell and the next. Which schedule and m would *you*
 # take under this limit?
 
@@ -616,6 +638,15 @@ for kind, m in (("layer", 1), ("layer", 32), ("batch", 1), ("batch", 8), ("batch
 # losses at m = 32, micro-batches of one sequence: there the model has learnt to rely on statistics of the pieces it
 # saw, which the running averages do not reproduce. (At m = 8, four sequences, these 25 steps show little of it.) With
 # such layers m is part of the learning. That is why `Pipeline` warns.
+
+# %% [markdown] role="further"
+# ## Further: everything to turn
+#
+# The whole explorer: schedule, p, m, v, tF, tB, α, latency, what is held fixed, a memory limit, a second schedule
+# beside the first, and a curve of any figure against any of them.
+
+# %% role="further"
+explore()
 
 # %% [markdown] page="exercises"
 # p is the number of devices, m the number of micro-batches, B the batch, b the sequences in a micro-batch. Times are in
