@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib import metadata
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,7 @@ def examine() -> str:
         f"GPUs       {gpus}" + "".join(f"\n           cuda:{i}  {torch.cuda.get_device_name(i)}" for i in range(gpus)),
     ]
     lines.append(f"processes  {_processes()}")
+    lines.append(f"widgets    {_widgets()}")
     advice = []
     if gpus == 0:
         advice.append(
@@ -54,6 +56,14 @@ def _processes() -> str:
     carriers = ["gloo"] + (["nccl"] if dist.is_nccl_available() else [])
     start = "started in about a second" if sys.platform == "linux" else "each starts a Python of its own"
     return f"one per device if asked for, joined by {' or '.join(carriers)}, {start}"
+
+
+def _widgets() -> str:
+    """What explore, puzzles and TimelineView have to work with."""
+    try:
+        return ", ".join(f"{name} {metadata.version(name)}" for name in ("anywidget", "ipywidgets", "jupyterlab"))
+    except metadata.PackageNotFoundError as missing:
+        return f"none: {missing.name} is not installed; pip install 'pipelab[lab]'"
 
 
 def _memory() -> str:

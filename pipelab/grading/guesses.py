@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipelab.view.attendance import attended
+
 __all__ = ["FILE", "Entry", "Ledger", "Prediction", "Reveal", "ledger", "predict", "reveal"]
 
 FILE = "guesses.json"
@@ -180,7 +182,7 @@ class Prediction:
         return bundle
 
     def _widget(self) -> Any:
-        if self._box is None:
+        if self._box is None and attended():
             try:
                 import ipywidgets
             except ImportError:

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.view.attendance import attended
 from pipelab.view.picture import Picture
 
 try:
@@ -47,6 +48,9 @@ def styles() -> str:
 class PipelabWidget(anywidget.AnyWidget):
     """A widget with a static picture in the same output: shown where widgets do not run.
 
+    Where nobody is there to touch it the picture is all there is: an exported page that held the widget's state too
+    would show that instead, and fetch what draws it from the network.
+
     ``view`` is all that the browser draws from, as JSON text (one long text travels faster than a deep tree); ``kind``
     says which of the script's widgets it is.
     """
@@ -60,6 +64,11 @@ class PipelabWidget(anywidget.AnyWidget):
         super().__init__(kind=kind, view=json.dumps(view))
         self._lock = threading.RLock()
         self.on_msg(self._received)
+
+    def open(self) -> None:
+        """Tell the browser about this widget, if there may be one."""
+        if attended():
+            super().open()
 
     def show(self, view: dict[str, Any]) -> None:
         """Draw ``view`` in every browser that looks."""
@@ -92,7 +101,7 @@ class PipelabWidget(anywidget.AnyWidget):
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **_: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        shown = super()._repr_mimebundle_()
+        shown = super()._repr_mimebundle_() if self.comm is not None else None
         data, metadata = shown if shown is not None else ({}, {})
         fixed = self.picture()._repr_mimebundle_(include, exclude)
         fixed.pop("image/png", None)

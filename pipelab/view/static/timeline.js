@@ -345,5 +345,11 @@ function renderTimeline({ model, root }) {
   };
   model.on("change:view", draw);
   draw();
-  return { redraw: () => pane.redraw(), close: () => pane.close() };
+  return {
+    redraw: () => pane.redraw(),
+    close: () => {
+      model.off("change:view", draw);
+      pane.close();
+    },
+  };
 }
