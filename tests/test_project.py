@@ -73,7 +73,20 @@ def test_public_names_exist():
         _ = pipelab.nothing
 
 
-@pytest.mark.parametrize("module", ["pipelab", "pipelab.view", "pipelab.__main__", "pipelab.tuning.tuner"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipelab",
+        "pipelab.view",
+        "pipelab.__main__",
+        "pipelab.tuning.tuner",
+        "pipelab.board",
+        "pipelab.board.breaker",
+        "pipelab.board.widget",
+        "pipelab.explorer",
+        "pipelab.explorer.widget",
+    ],
+)
 def test_what_stands_above_the_torch_line_imports_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

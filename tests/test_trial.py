@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelab import Schedule, TimeTable, build_schedule, try_schedule
+from pipelab import Costs, Schedule, TimeTable, build_schedule, try_schedule
 from pipelab.errors import ConfigurationError, ScheduleParseError
 from pipelab.models import TransformerLM
 
@@ -51,6 +51,36 @@ def test_what_the_checker_refuses_is_not_run():
     assert "refuses this schedule" in str(trial)
     assert "1B0" in str(trial)
     assert trial.picture().alt
+
+
+def test_the_unit_clock_shows_the_costs_that_are_given():
+    """As on a drawing board whose backwards take two columns: 2 * 3 for each micro-batch, and 3 to fill and drain."""
+    costs = Costs(forward=(1.0, 1.0), backward=(2.0, 2.0))
+    trial = try_schedule(build_schedule("1f1b", 2, 2), batch=8, model=small, steps=1, costs=costs)
+    assert trial.right
+    assert trial.timeline.makespan == 9
+    assert trial.timeline.clock == "unit"
+    assert "9 units" in str(trial)
+
+
+def test_progress_is_told_before_each_piece_of_work():
+    told = []
+    try_schedule(build_schedule("gpipe", 2, 2), batch=8, model=small, steps=2, progress=told.append)
+    assert told == ["comparing its gradients with the unsplit model's", "step 1 of 2", "step 2 of 2"]
+
+
+def test_nothing_is_told_of_what_is_not_run():
+    told = []
+    try_schedule("0F0,0B0\n1B0,1F0\n", progress=told.append)
+    assert told == []
+
+
+def test_whoever_hears_of_the_progress_may_stop_it():
+    def stop(words):
+        raise KeyboardInterrupt(words)
+
+    with pytest.raises(KeyboardInterrupt, match="comparing"):
+        try_schedule(build_schedule("gpipe", 2, 2), batch=8, model=small, progress=stop)
 
 
 @pytest.mark.parametrize(

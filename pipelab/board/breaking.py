@@ -172,7 +172,8 @@ def follow(table: Schedule | TimeTable, before: Schedule | None = None, costs: C
     graph = schedule.graph
     reached = _reached(graph, schedule)
     programs = tuple(program[:count] for program, count in zip(schedule.programs, reached, strict=True))
-    ran = simulate(replace(schedule, programs=programs), costs, check=False)
+    # Of the whole schedule, so that what never runs backward counts as held.
+    ran = replace(simulate(replace(schedule, programs=programs), costs, check=False), schedule=schedule)
     stuck = tuple(_stuck(graph, schedule, reached))
     early = tuple(_early(violations)) if isinstance(table, TimeTable) else ()
     wrong = tuple(check_schedule(schedule)) if early else violations  # in the order alone

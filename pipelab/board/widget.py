@@ -48,7 +48,7 @@ class DrawingBoard(RunningWidget):
         self._solved: set[str] = set()
         self.trial: Trial | None = None
         if now is not None:
-            self._solved = {one.name for one in PUZZLES if one.verdict(_kept(one.name, one.rules)).done}
+            self._solved = {one.name for one in PUZZLES if one.verdict(_kept(f"puzzle-{one.name}", one.rules)).done}
         super().__init__("board", self._view())
 
     def __repr__(self) -> str:
@@ -177,10 +177,10 @@ class DrawingBoard(RunningWidget):
 
     def _ask_puzzle(self, message: dict[str, Any]) -> None:
         now = puzzle(str(message.get("name")))
-        self.puzzle, self._name = now, now.name
+        self.puzzle, self._name = now, f"puzzle-{now.name}"
         self.trial = None
         self._leave_run("Another puzzle is on the board, so the run was stopped.")
-        self._history = History(_kept(now.name, now.rules))
+        self._history = History(_kept(f"puzzle-{now.name}", now.rules))
         self._said = ""
         self.show(self._view())
 
@@ -392,4 +392,4 @@ def puzzles(start: str = "first-steps") -> DrawingBoard:
     >>> puzzles("1f1b")
     """
     now = puzzle(start)
-    return DrawingBoard(_kept(now.name, now.rules), now=now, name=now.name)
+    return DrawingBoard(_kept(f"puzzle-{now.name}", now.rules), now=now, name=f"puzzle-{now.name}")

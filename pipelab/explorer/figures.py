@@ -154,8 +154,6 @@ def _departure(name: str, settings: Settings) -> str:
         reasons.append("for micro-batches of one size")
     if settings.latency and name in ("makespan", "bubble"):
         reasons.append("for messages that take no time")
-    if settings.recompute and name == "held":
-        reasons.append("counted from F to B")
     return f"the formula is {' and '.join(reasons)}" if reasons else ""
 
 

@@ -54,16 +54,12 @@ def timelines_of(settings: Settings) -> tuple[tuple[Timeline, ...], Problem | No
             found.append(one.timeline())
         except PipelabError as error:
             offers = _offers(settings, _neighbours(settings))
-            return (), Problem(_sentence(one, str(error)), offers, possible=False)
+            return (), Problem(_sentence(str(error)), offers, possible=False)
         unfit = unfit or over_limit(one, found[-1])
     return tuple(found), Problem(unfit, _offers(settings, _slimmer(settings)), possible=True) if unfit else None
 
 
-def _sentence(settings: Settings, text: str) -> str:
-    """A checker's list is told by its first reason."""
-    if settings.warmup and "\n" in text:
-        first = text.splitlines()[1].strip()
-        return f"With {settings.warmup:+d} forwards this order waits for ever: {first.partition('] ')[2]}."
+def _sentence(text: str) -> str:
     text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
 
@@ -110,10 +106,7 @@ def _around(name: str, value: int, most: int = 130) -> Iterator[int]:
 
 
 def _neighbours(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """For an impossible table: m nearest below and above, then no extra warm-up, then 1F1B."""
-    if settings.warmup:
-        step = -1 if settings.warmup > 0 else 1
-        yield from ({"warmup": w} for w in range(settings.warmup + step, step, step))
+    """For an impossible table: m nearest below and above, then 1F1B."""
     m, tried = settings.microbatches, []
     for near in _around("microbatches", m):
         if _builds(replace(settings, microbatches=near)):

@@ -23,6 +23,7 @@ __all__ = ["CONTROLS", "LAYERS", "UNIT_SEQUENCES", "Control", "Settings", "Setti
 
 UNIT_SEQUENCES = 16  # tF and tB are the times of a micro-batch of so many sequences, that of the worked example
 LAYERS = 48
+MOST_SLOTS = 16 * 2 * 128  # forwards, and as many backwards: what still draws in a second
 BATCH, MICROBATCH = "batch", "micro-batch"
 
 
@@ -128,6 +129,12 @@ class Settings:
             raise ConfigurationError(
                 f"a batch of {self.batch} sequences cannot be cut into m = {self.microbatches} micro-batches; try "
                 f"m = {self.batch}, or a larger batch"
+            )
+        slots = self.devices * self.v * self.microbatches
+        if slots > MOST_SLOTS:
+            fits = max(MOST_SLOTS // (self.devices * self.v), 1)
+            raise ConfigurationError(
+                f"p v m = {slots} is more than a page can be asked to draw; try m of at most {fits}"
             )
         deeper = self.warmup if self.schedule == "1f1b" else 0
         return _built(self.schedule, self.devices, self.microbatches, self.v, deeper, self.recompute)

@@ -46,8 +46,13 @@ class RunningWidget(PipelabWidget):
                 if run is not self._run:  # what it ran is not shown any more
                     return
                 now = run.progress
-                words = finish(run.result) if now.state == "done" else now.words
-                self.run_state = {"state": now.state, "words": words, "done": now.done, "total": now.total}
+                state, words = now.state, now.words
+                if state == "done":
+                    try:
+                        words = finish(run.result)
+                    except Exception as error:  # noqa: BLE001 (or the page would say "running" for ever)
+                        state, words = "failed", f"It ran, but cannot be shown: {type(error).__name__}: {error}"
+                self.run_state = {"state": state, "words": words, "done": now.done, "total": now.total}
 
         before, self._run = self._run, Run(work, total, tell)
         try:

@@ -92,6 +92,8 @@ class PipelabWidget(anywidget.AnyWidget):
                 said = f"this widget does not know '{content.get('do')}'" if work is None else work(content)
         except PipelabError as error:
             said = str(error)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            said = f"That was not understood: '{content.get('do')}' with something missing or out of place."
         except Exception as error:  # noqa: BLE001 (a page shows a sentence; the traceback is no use there)
             said = f"That did not work: {type(error).__name__}: {error}"
         if said:

@@ -127,8 +127,8 @@ def test_reset_makes_it_whole_again():
         ({"way": "drop", "device": 0, "position": -1}, "device 0 has no position -1.*"),
         ({"way": "swap", "device": 0, "position": 3}, "0B1 is the last slot of device 0.*"),
         ({"way": "early", "device": 0, "position": 0}, "0F0 starts at t = 0 on device 0.*try 0B0.*"),
-        ({"way": "drop", "device": "x", "position": 0}, "That did not work: .*"),
-        ({"way": "drop", "position": 0}, "That did not work: .*"),
+        ({"way": "drop", "device": "x", "position": 0}, "That was not understood: .*"),
+        ({"way": "drop", "position": 0}, "That was not understood: .*"),
     ],
 )
 def test_a_place_that_there_is_not_is_answered_and_changes_nothing(message, says):

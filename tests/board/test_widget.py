@@ -92,8 +92,8 @@ def test_looking_at_a_cell_tells_what_may_stand_there_and_why_the_rest_may_not()
         ({"device": 0, "time": 1, "action": "0Q1"}, "'0Q1': unknown op 'Q'.*"),
         ({"device": 0, "time": 1, "action": None}, "'None' .*"),
         ({"device": 0, "time": 1, "action": "9F9"}, ".*9F9.*"),
-        ({"device": "x", "time": 1, "action": "0F1"}, "That did not work: .*"),
-        ({"time": 1, "action": "0F1"}, "That did not work: .*"),
+        ({"device": "x", "time": 1, "action": "0F1"}, "That was not understood: .*"),
+        ({"time": 1, "action": "0F1"}, "That was not understood: .*"),
     ],
 )
 def test_a_move_that_cannot_be_is_answered_with_the_reason_and_changes_nothing(message, says):

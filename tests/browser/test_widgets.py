@@ -234,7 +234,7 @@ def test_a_puzzle_is_played_to_its_end_by_keyboard_and_its_table_trains_the_mode
     expect(found).to_have_attribute("data-done", "true")
     expect(found).to_contain_text("Solved, in 6 columns: this is 1F1B.")
     expect(found.get_by_label("Puzzle").locator("option").first).to_have_text("1. First steps (solved)")
-    assert (work / "trials" / "drawings" / "first-steps.csv").exists()
+    assert (work / "trials" / "drawings" / "puzzle-first-steps.csv").exists()
     found.get_by_role("button", name="Run it").click()
     expect(found).to_have_attribute("data-run", "done", timeout=60_000)
     expect(found).to_contain_text(

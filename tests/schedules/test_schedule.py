@@ -1,3 +1,4 @@
+import pickle
 from csv import reader
 from dataclasses import replace
 
@@ -36,6 +37,27 @@ def test_a_schedule_is_a_value():
     assert hash(one) == hash(other)
     with pytest.raises(AttributeError):
         one.name = "mine"
+
+
+def test_the_needs_of_a_table_are_resolved_once_and_never_sent_along():
+    """Workers in other processes get the table alone, and work its needs out themselves."""
+    schedule = build_schedule("1f1b", devices=3, microbatches=5)
+    bare = pickle.dumps(schedule)
+    assert schedule.graph is schedule.graph
+    assert [str(edge.supplier) for edge in schedule.graph.edges_into(1, 0)] == ["0F0"]
+    assert schedule.for_batch(16).graph is schedule.graph
+    assert len(pickle.dumps(schedule)) == len(bare)
+    again = pickle.loads(pickle.dumps(schedule))
+    assert again == schedule == build_schedule("1f1b", devices=3, microbatches=5)
+    assert again.graph.edges_into(1, 0) == schedule.graph.edges_into(1, 0)
+
+
+def test_a_changed_table_has_needs_of_its_own():
+    schedule = build_schedule("gpipe", devices=2, microbatches=2)
+    assert [str(edge.supplier) for edge in schedule.graph.edges_into(0, 2)] == ["0F0", "1B0"]
+    again = schedule.with_recompute()
+    assert [str(edge.supplier) for edge in again.graph.edges_into(0, 2)] == ["0F0"]
+    assert str(again.programs[0][2]) == "0R0"
 
 
 def test_a_stage_cannot_be_put_on_a_device_that_does_not_exist():

@@ -284,7 +284,7 @@ class TimelinePane {
       ...[...entries].map(([letter, [word, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
       h("span", {}, h("span", { class: "pl-swatch pl-idle", "aria-hidden": "true" }), "idle"),
       h("span", {}, "thin line: end of the makespan"),
-      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}`),
+      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}`),
     );
   }
 
