@@ -179,6 +179,7 @@ class Timeline:
         """
         share = self.schedule.share
         size = 1.0 if self.sequences is None else self.sequences
+        evaluated = self.schedule.forward_only and self.clock != "drawn"  # a board may have no backward yet
         begins: dict[tuple[int, int], float] = {}
         ends: dict[tuple[int, int], float] = {}
         for span in self.on_device(device):
@@ -186,7 +187,7 @@ class Timeline:
                 key = (action.stage, action.microbatch)
                 if action.op == "F":
                     begins[key] = span.start
-                    ends.setdefault(key, span.end if self.schedule.forward_only else math.inf)
+                    ends.setdefault(key, span.end if evaluated else math.inf)
                 elif action.op in "BIW":
                     ends[key] = span.end
         held = [key for key, t in begins.items() if ends[key] > t]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pipelab.schedules.action import format_slot
 from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.schedules.text import write_csv
 from pipelab.simulation.simulate import simulate
 from pipelab.view import words
 from pipelab.view.picture import Picture
@@ -83,9 +85,9 @@ class Breaker(RunningWidget):
             return self.picture().save(unused(f"broken-{self.schedule.name}.png"))
         if kind != "csv":
             raise ConfigurationError(f"'{kind}' cannot be saved; there are csv and picture")
-        table = self.table if isinstance(self.table, Schedule) else self.table.schedule()
+        rows = self.table.programs if isinstance(self.table, Schedule) else self.table.rows
         path = unused(f"broken-{self.schedule.name}.csv")
-        path.write_text(table.to_csv(), encoding="utf-8")
+        path.write_text(write_csv(rows), encoding="utf-8")
         return path
 
     def picture(self) -> Picture:
@@ -135,16 +137,13 @@ class Breaker(RunningWidget):
         return self
 
     def _start(self) -> None:
-        if self.consequence.violations:
-            first = self.consequence.violations[0]
-            raise ConfigurationError(f"refused before anything starts, because {first.message}")
-        table = self.table if isinstance(self.table, Schedule) else self.table.schedule(name=self.schedule.name)
-        from pipelab.trial import try_schedule
-
-        def work(progress: Callable[[str], None]) -> Trial:
-            return try_schedule(table, steps=_STEPS, progress=progress)
-
-        self._begin(work, _STEPS + 1, self._finish)
+        with self._lock:
+            if self.consequence.violations:
+                first = self.consequence.violations[0]
+                raise ConfigurationError(f"refused before anything starts, because {first.message}")
+            table = self.table if isinstance(self.table, Schedule) else self.table.schedule(name=self.schedule.name)
+            self._begin(partial(_train, table), _STEPS + 1, self._finish)
+            self.trial = None
 
     def _finish(self, trial: Trial) -> str:
         self.trial = trial
@@ -179,6 +178,12 @@ class Breaker(RunningWidget):
             "more": max(len(found.violations) - 6, 0),
             "scenes": scenes,
         }
+
+
+def _train(schedule: Schedule, progress: Callable[[str], None]) -> Trial:
+    from pipelab.trial import try_schedule  # torch is loaded in the run's own thread
+
+    return try_schedule(schedule, steps=_STEPS, progress=progress)
 
 
 def break_schedule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pipelab.board.rules import Limit, Rules
 from pipelab.board.score import score
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.schedules.action import Action
-from pipelab.schedules.schedule import TimeTable
+from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
 from pipelab.view import palette
 from pipelab.view.picture import Picture
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["DrawingBoard", "draw_schedule", "puzzles"]
 
 FOLDER = "drawings"
+LAYERS = 48  # of the model that a drawn schedule trains
 _STEPS = 2
 _ROOM = 3  # empty columns behind what stands on the board
 
@@ -41,14 +43,14 @@ class DrawingBoard(RunningWidget):
     came of *Run it*. ``place`` and ``take`` are moves from Python; ``load`` puts another grid in.
     """
 
-    def __init__(self, board: Board, *, now: Puzzle | None = None, name: str = "drawing") -> None:
+    def __init__(self, board: Board, *, now: Puzzle | None = None, name: str = "drawing", said: str = "") -> None:
         self.puzzle, self._name = now, name
         self._history = History(board)
-        self._said = ""
+        self._said = said
         self._solved: set[str] = set()
         self.trial: Trial | None = None
         if now is not None:
-            self._solved = {one.name for one in PUZZLES if one.verdict(_kept(f"puzzle-{one.name}", one.rules)).done}
+            self._solved = {one.name for one in PUZZLES if one.verdict(_kept(f"puzzle-{one.name}", one.rules)[0]).done}
         super().__init__("board", self._view())
 
     def __repr__(self) -> str:
@@ -180,8 +182,8 @@ class DrawingBoard(RunningWidget):
         self.puzzle, self._name = now, f"puzzle-{now.name}"
         self.trial = None
         self._leave_run("Another puzzle is on the board, so the run was stopped.")
-        self._history = History(_kept(f"puzzle-{now.name}", now.rules))
-        self._said = ""
+        board, self._said = _kept(f"puzzle-{now.name}", now.rules)
+        self._history = History(board)
         self.show(self._view())
 
     # ---- what happens ----------------------------------------------------------------------------------------------
@@ -211,25 +213,19 @@ class DrawingBoard(RunningWidget):
             self.show(self._view())
 
     def _start(self) -> None:
-        board = self.board
-        wrong = board.violations()
-        if board.missing:
-            first = ", ".join(map(str, board.missing[:3]))
-            more = " and more" if len(board.missing) > 3 else ""
-            raise ConfigurationError(f"to run it the board has to be complete: {first}{more} are still missing")
-        if wrong:
-            raise ConfigurationError(f"this board cannot run: {wrong[0].message}")
-        schedule, rules = board.schedule(), board.rules
-        if rules.stages > 48:
-            raise ConfigurationError(f"{rules.stages} stages are more than the 48 layers of the model")
-        from pipelab.trial import try_schedule
-
-        costs = Costs(forward=(float(rules.forward),) * rules.stages, backward=(float(rules.backward),) * rules.stages)
-
-        def work(progress: Callable[[str], None]) -> Trial:
-            return try_schedule(schedule, steps=_STEPS, costs=costs, progress=progress)
-
-        self._begin(work, _STEPS + 1, self._finish)
+        with self._lock:
+            board, rules = self.board, self.board.rules
+            wrong = board.violations()
+            if board.missing:
+                first = ", ".join(map(str, board.missing[:3]))
+                more = " and more" if len(board.missing) > 3 else ""
+                raise ConfigurationError(f"to run it the board has to be complete: {first}{more} are still missing")
+            if wrong:
+                raise ConfigurationError(f"this board cannot run: {wrong[0].message}")
+            if rules.stages > LAYERS:
+                raise ConfigurationError(f"{rules.stages} stages are more than the {LAYERS} layers of the model")
+            self._begin(partial(_train, board.schedule(), rules), _STEPS + 1, self._finish)
+            self.trial = None
 
     def _finish(self, trial: Trial) -> str:
         self.trial = trial
@@ -296,6 +292,13 @@ class DrawingBoard(RunningWidget):
         return {"rows": rows, "sentence": found.sentence}
 
 
+def _train(schedule: Schedule, rules: Rules, progress: Callable[[str], None]) -> Trial:
+    from pipelab.trial import try_schedule  # torch is loaded in the run's own thread
+
+    costs = Costs(forward=(float(rules.forward),) * rules.stages, backward=(float(rules.backward),) * rules.stages)
+    return try_schedule(schedule, steps=_STEPS, costs=costs, progress=progress)
+
+
 def _sentence(text: str) -> str:
     text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
@@ -327,17 +330,23 @@ def _drawn(board: Board, action: Action, start: int, wrong: Mapping[Action | Non
     return [str(action), device, start, duration, colour, palette.text_colour(colour), why]
 
 
-def _kept(name: str, rules: Rules) -> Board:
-    """The grid that was kept under ``name``, or an empty one. What cannot be read is put aside, not thrown away."""
+def _kept(name: str, rules: Rules) -> tuple[Board, str]:
+    """The grid that was kept under ``name``, or an empty one; and a sentence if there was one that does not fit here.
+
+    What cannot be read is put aside, not thrown away.
+    """
     path = Path.cwd() / FOLDER / f"{name}.csv"
     try:
-        return Board.from_csv(path.read_text(encoding="utf-8"), rules)
+        return Board.from_csv(path.read_text(encoding="utf-8"), rules), ""
     except (FileNotFoundError, NotADirectoryError):
-        return Board.empty(rules)
+        return Board.empty(rules), ""
     except (PipelabError, OSError, ValueError):
-        if path.is_file():
-            path.replace(unused(f"{name}.unreadable", path.parent))
-        return Board.empty(rules)
+        kept = f"What was kept in {FOLDER}/{path.name} is no grid of these rules"
+        try:
+            aside = path.replace(unused(f"{name}.unreadable", path.parent))
+        except OSError:
+            return Board.empty(rules), f"{kept}, so this board is empty."
+        return Board.empty(rules), f"{kept}: it was put aside as {aside.name}, and this board is empty."
 
 
 def _stem(rules: Rules) -> str:
@@ -376,11 +385,13 @@ def draw_schedule(
             f"a board of {len(rules.actions())} actions is more than can be drawn by hand; try p of at most 8 and m of "
             "at most 16"
         )
+    if not isinstance(name, str):
+        raise ConfigurationError(f"name is text, got {name!r}; try name='mine'")
     stem = name or _stem(rules)
     if any(part in stem for part in "/\\") or stem.startswith("."):
         raise ConfigurationError(f"name is a file's name without a folder, got {name!r}")
-    board = _kept(stem, rules) if csv is None else Board.from_csv(csv, rules)
-    return DrawingBoard(board, name=stem)
+    board, said = _kept(stem, rules) if csv is None else (Board.from_csv(csv, rules), "")
+    return DrawingBoard(board, name=stem, said=said)
 
 
 def puzzles(start: str = "first-steps") -> DrawingBoard:
@@ -392,4 +403,5 @@ def puzzles(start: str = "first-steps") -> DrawingBoard:
     >>> puzzles("1f1b")
     """
     now = puzzle(start)
-    return DrawingBoard(_kept(f"puzzle-{now.name}", now.rules), now=now, name=f"puzzle-{now.name}")
+    board, said = _kept(f"puzzle-{now.name}", now.rules)
+    return DrawingBoard(board, now=now, name=f"puzzle-{now.name}", said=said)

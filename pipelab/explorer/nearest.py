@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelab.errors import PipelabError
 from pipelab.explorer.figures import over_limit
-from pipelab.explorer.settings import CONTROLS, Settings
+from pipelab.explorer.settings import BATCH, CONTROLS, Settings
 from pipelab.schedules.catalogue import recipes
 from pipelab.timeline import Timeline
+
+_PATIENCE = 0.4  # seconds of looking for a way out: large tables take long to try
 
 __all__ = ["Offer", "Problem", "problem_of", "timelines_of"]
 
@@ -79,8 +82,9 @@ def _works(settings: Settings) -> bool:
 def _offers(settings: Settings, tries: Iterator[Mapping[str, Any]], most: int = 3) -> tuple[Offer, ...]:
     """The first few of ``tries`` that work."""
     found: list[Offer] = []
+    began = time.perf_counter()
     for values in tries:
-        if len(found) == most:
+        if len(found) == most or time.perf_counter() - began > _PATIENCE:
             break
         if _works(replace(settings, **values)):
             found.append(Offer(", ".join(_words(name, value) for name, value in values.items()), values))
@@ -140,15 +144,21 @@ def _builds(settings: Settings) -> bool:
 
 
 def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """For what does not fit: another m, recomputation, another schedule; both where one is not enough."""
-    m = settings.microbatches
-    near = dict.fromkeys((m // 2, m - 1, m + 1, 2 * m, 4 * m, 8 * m))
-    candidates = [n for n in near if 1 <= n <= CONTROLS["microbatches"].high and n != m]
-    yield from ({"microbatches": n} for n in candidates)
+    """For what does not fit: another m, recomputation, another schedule; both where one is not enough.
+
+    What is quick to try comes first. A larger m helps where the batch is held fixed, and nowhere else.
+    """
+    m, high = settings.microbatches, CONTROLS["microbatches"].high
+    finer = (m + 1, 2 * m, 4 * m, 8 * m) if settings.hold == BATCH else ()
+    candidates = [n for n in dict.fromkeys((*finer, m // 2, m - 1)) if 1 <= n <= high and n != m]
+    other = settings.schedule != "1f1b"
+    yield from ({"microbatches": n} for n in candidates[:2])
     if not settings.recompute:
         yield {"recompute": True}
-    if settings.schedule != "1f1b":
+    if other:
         yield {"schedule": "1f1b"}
+    yield from ({"microbatches": n} for n in candidates[2:])
+    if other:
         yield from ({"schedule": "1f1b", "microbatches": n} for n in candidates)
         if not settings.recompute:
             yield {"schedule": "1f1b", "recompute": True}

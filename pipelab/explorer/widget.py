@@ -18,6 +18,7 @@ from pipelab.explorer.settings import CONTROLS, Control, Settings, choices, cont
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
 from pipelab.view.prediction import plot_prediction
+from pipelab.view.rows import extent
 from pipelab.view.running import RunningWidget
 from pipelab.view.saving import unused
 from pipelab.view.scene import detail, scene
@@ -37,6 +38,7 @@ class Explorer(RunningWidget):
 
     def __init__(self, settings: Settings, free: Iterable[str], *, full: bool, figure: str, against: str) -> None:
         self.settings, self._free, self._full = settings, tuple(free), full
+        self._possible = settings  # the last ones of which there is a picture
         self._figure, self._against = figure, against
         self._curves = Curves()
         self._said = ""
@@ -162,15 +164,19 @@ class Explorer(RunningWidget):
             self.settings = settings
             found, self.problem = timelines_of(settings)
             if found:
-                self.timelines = found
+                self.timelines, self._possible = found, settings
             self.show(self._view())
 
     def _start(self) -> None:
-        if self.problem is not None and not self.problem.possible:
-            raise ConfigurationError("these settings cannot be run: " + self.problem.sentence)
-        settings = self._shown
-        require_runnable(settings)
-        self._begin(partial(measure, settings), PIECES, self._finish)
+        with self._lock:
+            if self.problem is not None and not self.problem.possible:
+                raise ConfigurationError("these settings cannot be run: " + self.problem.sentence)
+            settings = self._shown
+            require_runnable(settings)
+            self._begin(partial(measure, settings), PIECES, self._finish)
+            if self.measured is not None:
+                self.measured = None
+                self.show(self._view())
 
     def _finish(self, found: Measured) -> str:
         self.measured = found
@@ -180,8 +186,6 @@ class Explorer(RunningWidget):
     # ---- what the browser draws ------------------------------------------------------------------------------------
 
     def _view(self) -> dict[str, Any]:
-        if self.problem is None or self.problem.possible:
-            self._possible = self.settings
         self._edition += 1
         settings = self._shown
         limits = None if settings.limit is None else [settings.limit * 1e6] * settings.devices
@@ -216,28 +220,34 @@ class Explorer(RunningWidget):
         return told
 
     def _fixed(self) -> str:
-        """In words, what a preset does not let turn."""
+        """In words, what a preset does not let turn, where it matters."""
         if self._full:
             return ""
-        s = self.settings
-        parts = [
-            "" if "devices" in self._free else f"p = {s.devices}",
-            "" if "microbatches" in self._free else f"m = {s.microbatches}",
-            "" if "chunks" in self._free or s.v == 1 else f"v = {s.v}",
-            "" if {"forward", "backward"} & set(self._free) else f"tF = {s.forward:g}, tB = {s.backward:g}",
-            f"batch of {s.batch} sequences" if s.hold == "batch" and "hold" not in self._free else "",
-            f"latency {s.latency:g}" if s.latency and "latency" not in self._free else "",
-            f"α = {s.overhead:g}" if s.overhead and "overhead" not in self._free else "",
-        ]
-        return "Fixed here: " + ", ".join(filter(None, parts)) + "."
+        s, usual = self.settings, Settings()
+        told = {
+            "devices": f"p = {s.devices}",
+            "microbatches": f"m = {s.microbatches}",
+            "chunks": f"v = {s.v}" if s.v > 1 else "",
+            "warmup": f"warm-up {s.warmup:+d}" if s.warmup else "",
+            "forward": f"tF = {s.forward:.3g}",
+            "backward": f"tB = {s.backward:.3g}",
+            "overhead": f"α = {s.overhead:.3g}" if s.overhead else "",
+            "latency": f"latency {s.latency:.3g}" if s.latency else "",
+            "hold": f"batch of {s.batch} sequences" if s.hold != usual.hold else "micro-batch of 16 sequences",
+            "limit": f"memory limit {s.limit:g} MB" if s.limit is not None else "",
+            "recompute": "with recomputation" if s.recompute else "",
+        }
+        parts = [words for name, words in told.items() if words and name not in self._free]
+        return f"Fixed here: {', '.join(parts)}." if parts else ""
 
     def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
         return [asdict(figure) for figure in figures(settings, timeline)]
 
     def _measured(self, found: Measured) -> dict[str, Any]:
         pair = [found.predicted, found.measured]
+        longest = max(map(extent, pair))
         return {
-            "scenes": [scene(timeline) for timeline in pair],
+            "scenes": [scene(timeline, longest=longest) for timeline in pair],
             "names": ["predicted", "measured"],
             "sentence": found.sentence,
             "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
@@ -245,7 +255,8 @@ class Explorer(RunningWidget):
         }
 
     def _curve_view(self) -> dict[str, Any]:
-        figure, against = self._figure, self._against
+        choice_of = [name for name in AGAINST if name in self._names()] or [self._against]
+        figure, against = self._figure, self._against if self._against in choice_of else choice_of[0]
         lines = []
         done = True
         for settings, timeline in zip(self._both(), self.timelines, strict=True):
@@ -254,7 +265,6 @@ class Explorer(RunningWidget):
             points = [[x, curve.values[x]] for x in curve.places if curve.values.get(x) is not None]
             now = _value_now(figure, settings, timeline)
             lines.append({"name": _title(settings), "points": points, "now": [getattr(settings, against), now]})
-        choice_of = [name for name in AGAINST if self._full or name in self._free]
         label, unit, _ = FIGURES[figure]
         return {
             "figure": figure,
@@ -262,7 +272,7 @@ class Explorer(RunningWidget):
             "label": f"{label}{f', {unit}' if unit else ''}",
             "across": CONTROLS[against].label,
             "figures": [[name, entry[0]] for name, entry in FIGURES.items()],
-            "againsts": [[name, CONTROLS[name].label] for name in (choice_of or [against])],
+            "againsts": [[name, CONTROLS[name].label] for name in choice_of],
             "lines": lines,
             "done": done,
         }

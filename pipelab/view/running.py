@@ -19,8 +19,9 @@ class RunningWidget(PipelabWidget):
 
     run_state = traitlets.Dict().tag(sync=True)
 
+    _run: Run | None = None
+
     def __init__(self, kind: str, view: dict[str, Any]) -> None:
-        self._run: Run | None = None
         super().__init__(kind, view)
 
     @property
@@ -32,6 +33,11 @@ class RunningWidget(PipelabWidget):
         """Stop a run that is on its way."""
         if self._run is not None:
             self._run.stop()
+
+    def close(self) -> None:
+        """Let go of the widget, and of a run that is on its way."""
+        self.stop()
+        super().close()
 
     def _begin(self, work: Callable[[Callable[[str], None]], Any], total: int, finish: Callable[[Any], str]) -> None:
         """Run ``work`` in a thread; ``finish(result)`` takes what came of it and says it in words.
@@ -54,12 +60,13 @@ class RunningWidget(PipelabWidget):
                         state, words = "failed", f"It ran, but cannot be shown: {type(error).__name__}: {error}"
                 self.run_state = {"state": state, "words": words, "done": now.done, "total": now.total}
 
-        before, self._run = self._run, Run(work, total, tell)
-        try:
-            self._run.start()
-        except ConfigurationError:
-            self._run = before
-            raise
+        with self._lock:
+            before, self._run = self._run, Run(work, total, tell)
+            try:
+                self._run.start()
+            except ConfigurationError:
+                self._run = before
+                raise
 
     def _leave_run(self, why: str) -> None:
         """What is shown has changed: a run that is on its way is stopped, and ``why`` is said."""
@@ -72,6 +79,10 @@ class RunningWidget(PipelabWidget):
         """Wait for the run. Raises ConfigurationError with its words if it failed."""
         run = self._run
         if run is not None:
-            run.wait()
+            try:
+                run.wait()
+            except BaseException:  # interrupted: nothing is left running
+                run.stop()
+                raise
             if run.progress.state == "failed":
                 raise ConfigurationError(run.progress.words)

@@ -21,15 +21,21 @@ __all__ = ["detail", "scene"]
 
 
 def scene(
-    timeline: Timeline, *, title: str | None = None, limits: Sequence[float] | None = None, whole: bool = True
+    timeline: Timeline,
+    *,
+    title: str | None = None,
+    limits: Sequence[float] | None = None,
+    whole: bool = True,
+    longest: float = 0.0,
 ) -> dict[str, Any]:
     """``timeline`` for the browser. ``limits`` are memory limits per device, in what the memory strip counts.
 
-    Without ``whole`` it is enough to be drawn; what it takes to be asked is then in :func:`detail`.
+    Without ``whole`` it is enough to be drawn; what it takes to be asked is then in :func:`detail`. ``longest``: what
+    else stands on the same axis is as long, so that both are shown in one unit.
     """
     schedule = timeline.schedule
     end = extent(timeline)
-    unit, factor = words.time_scale(timeline.unit, end)
+    unit, factor = words.time_scale(timeline.unit, max(end, longest))
     if title is None:
         title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
     (curve,) = held([timeline])
@@ -39,7 +45,7 @@ def scene(
 
     return {
         "title": title,
-        "figures": words.headline(timeline, end),
+        "figures": words.headline(timeline, max(end, longest)),
         "clock": f"Clock: {timeline.clock_name}.",
         "alt": words.alt_timeline(timeline),
         "unit": unit,
@@ -47,7 +53,7 @@ def scene(
         "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
-        "blocks": _blocks(timeline, at) | (detail(timeline) if whole else {}),
+        "blocks": _blocks(timeline, at) | (detail(timeline, longest) if whole else {}),
         "updates": [[span.device, at(span.start), at(span.end), format_slot(span.slot)] for span in timeline.updates],
         "gaps": [
             [gap.device, at(gap.start), at(gap.end), gap.cause, f"{gap.sentence[0].upper()}{gap.sentence[1:]}."]
@@ -59,10 +65,10 @@ def scene(
     }
 
 
-def detail(timeline: Timeline) -> dict[str, Any]:
+def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
     """What is asked of a timeline: more columns of its blocks, each entry one slot, and its critical path."""
     waits = Waits(timeline)
-    _, factor = words.time_scale(timeline.unit, extent(timeline))
+    _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)

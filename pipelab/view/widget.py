@@ -86,19 +86,22 @@ class PipelabWidget(anywidget.AnyWidget):
         if not isinstance(content, dict):
             return
         answer: dict[str, Any] = {"answers": content.get("id")}
-        work = self._commands().get(str(content.get("do")))
+        asked = str(content.get("do"))[:40]
+        work = self._commands().get(asked)
+        said: str | None = None
         try:
             with self._lock:
-                said = f"this widget does not know '{content.get('do')}'" if work is None else work(content)
+                said = f"this widget does not know '{asked}'" if work is None else work(content)
         except PipelabError as error:
             said = str(error)
         except (KeyError, TypeError, ValueError, OverflowError):
-            said = f"That was not understood: '{content.get('do')}' with something missing or out of place."
+            said = f"That was not understood: '{asked}' with something missing or out of place."
         except Exception as error:  # noqa: BLE001 (a page shows a sentence; the traceback is no use there)
             said = f"That did not work: {type(error).__name__}: {error}"
-        if said:
-            answer["said"] = said
-        self.send(answer)
+        finally:  # also where the kernel was interrupted: a question without an answer would be waited for
+            if said:
+                answer["said"] = said
+            self.send(answer)
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **_: Any

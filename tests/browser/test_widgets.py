@@ -1,4 +1,7 @@
-"""The widgets in a real JupyterLab: turned, pointed at, played and run, by mouse and by keyboard."""
+"""The widgets in a real JupyterLab: turned, pointed at, played and run, by mouse and by keyboard.
+
+``make test`` runs three of these where it finds a browser, ``make test-browser`` all.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,7 @@ def test_a_timeline_answers_to_pointer_and_keyboard(notebook_with):
     assert page.locator(".jp-CodeCell").count() == 1, "keys reached the notebook"
 
 
+@pytest.mark.slow
 def test_a_timeline_zooms_shows_its_critical_path_and_has_a_twin_in_words(notebook_with):
     page = opened(notebook_with, "TimelineView(simulate(build_schedule('interleaved', 4, 8, chunks=2)))")
     found = widget(page, "timeline")
@@ -125,6 +129,7 @@ def test_a_preset_is_turned_by_field_slider_and_mouse(notebook_with):
     expect(found.locator(".pl-curve svg")).to_have_attribute("aria-label", re.compile("Bubble fraction"))
 
 
+@pytest.mark.slow
 def test_values_out_of_range_and_impossible_settings_explain_themselves(notebook_with):
     page = opened(notebook_with, "explore()")
     found = widget(page, "explorer")
@@ -150,6 +155,7 @@ def test_values_out_of_range_and_impossible_settings_explain_themselves(notebook
     assert "Traceback" not in found.inner_text()
 
 
+@pytest.mark.slow
 def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     page = opened(notebook_with, "explore('gpipe', free=['m', 'p'], devices=2, microbatches=2)")
     found = widget(page, "explorer")
@@ -177,6 +183,7 @@ def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     assert found.get_attribute("data-run") == "stopped", "a stopped run tells nothing more"
 
 
+@pytest.mark.slow
 def test_a_busy_and_a_restarted_kernel_are_told(notebook_with):
     busy = "import time\nwith shown._lock:  # JupyterLab serves widgets beside a cell that runs\n    time.sleep(3)"
     page = opened(notebook_with, "shown = explore('1f1b', free=['m'])\nshown", busy)
@@ -242,6 +249,7 @@ def test_a_puzzle_is_played_to_its_end_by_keyboard_and_its_table_trains_the_mode
     )
 
 
+@pytest.mark.slow
 def test_a_puzzle_is_played_by_mouse_and_every_refusal_says_why(notebook_with):
     page = opened(notebook_with, "puzzles('memory-wall')")
     found = widget(page, "board")
@@ -268,6 +276,7 @@ def test_a_puzzle_is_played_by_mouse_and_every_refusal_says_why(notebook_with):
     assert len(PUZZLES) == found.get_by_label("Puzzle").locator("option").count()
 
 
+@pytest.mark.slow
 def test_a_grid_is_saved_half_finished_and_loaded_and_a_damaged_one_is_refused(notebook_with, work, tmp_path):
     page = opened(notebook_with, "draw_schedule(2, 2, name='mine')")
     found = widget(page, "board")
@@ -299,6 +308,7 @@ def test_a_grid_is_saved_half_finished_and_loaded_and_a_damaged_one_is_refused(n
 # ---- break it ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sound_schedule_is_broken_and_says_what_follows(notebook_with):
     page = opened(notebook_with, "break_schedule('1f1b', devices=2, microbatches=3)")
     found = widget(page, "breaker")
@@ -333,6 +343,7 @@ UNNAMED = """root => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_every_control_has_a_name_in_both_themes(notebook_with, theme):
     cells = [
@@ -363,6 +374,7 @@ def test_every_control_has_a_name_in_both_themes(notebook_with, theme):
         page.wait_for_selector("body[data-jp-theme-light=true]", state="attached")
 
 
+@pytest.mark.slow
 def test_a_large_schedule_stays_usable(notebook_with):
     page = opened(
         notebook_with, "TimelineView(simulate(build_schedule('interleaved', 16, 128, chunks=2), check=False))"
@@ -378,6 +390,7 @@ def test_a_large_schedule_stays_usable(notebook_with):
     shoot(page, SCREENSHOTS / "widgets" / "large.png")
 
 
+@pytest.mark.slow
 def test_settings_come_back_as_json(notebook_with):
     """What the browser draws from is what the kernel holds."""
     page = opened(

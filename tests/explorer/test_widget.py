@@ -86,7 +86,7 @@ def test_a_preset_shows_its_few_controls_and_says_what_is_fixed():
     explorer = explore("gpipe", free=["m"], p=3, compare="1f1b", curve="held", overhead=0.5)
     view = told(explorer)
     assert [one["name"] for one in view["controls"]] == ["microbatches"]
-    assert view["fixed"] == "Fixed here: p = 3, tF = 1, tB = 1, α = 0.5."
+    assert view["fixed"] == "Fixed here: p = 3, tF = 1, tB = 1, α = 0.5, micro-batch of 16 sequences."
     assert view["titles"] == ["GPipe", "1F1B"]
     assert len(view["scenes"]) == len(view["figures"]) == len(view["curve"]["lines"]) == 2
     assert (view["curve"]["figure"], view["curve"]["against"]) == ("held", "microbatches")

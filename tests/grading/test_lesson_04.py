@@ -183,7 +183,15 @@ def arrays(p, m, v):
     return [np.array(row) for row in greedy(p, m, v)]
 
 
-@pytest.mark.parametrize("form", [listed, lambda *a: Schedule.from_rows(listed(*a)), greedy, arrays])
+@pytest.mark.parametrize(
+    "form",
+    [
+        listed,
+        pytest.param(lambda *a: Schedule.from_rows(listed(*a)), marks=pytest.mark.slow, id="schedule"),
+        pytest.param(greedy, marks=pytest.mark.slow),  # arrays are the same table
+        arrays,
+    ],
+)
 def test_tables_in_other_forms_and_others_that_do_as_well(form):
     assert not open_parts("interleaved", interleaved=form)
 

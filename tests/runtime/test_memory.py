@@ -19,6 +19,18 @@ def model():
     return TransformerLM(layers=16, width=32, heads=2)
 
 
+@pytest.fixture(scope="module")
+def whole(model):
+    """What the whole batch of 64 costs, in one piece."""
+    return peaks(model, "naive", 1, 64)
+
+
+@pytest.fixture(scope="module")
+def one(model):
+    """What a micro-batch of 8 costs."""
+    return peaks(model, "naive", 1, 8)
+
+
 def peaks(model, name, m, batch, *, chunks=None, recompute=False):
     schedule = build_schedule(name, devices=P, microbatches=m, chunks=chunks, recompute=recompute)
     pipeline = Pipeline(model, schedule, loss=next_byte_loss, device="cpu")
@@ -29,32 +41,29 @@ def peaks(model, name, m, batch, *, chunks=None, recompute=False):
 
 
 @pytest.mark.parametrize("m", [1, 2, 4, 8, 16])
-def test_at_a_fixed_batch_gpipe_holds_all_of_it_whatever_m(model, m):
-    whole = peaks(model, "naive", 1, 64)
+def test_at_a_fixed_batch_gpipe_holds_all_of_it_whatever_m(model, whole, m):
     for found, true in zip(peaks(model, "gpipe", m, 64), whole, strict=True):
         assert found == pytest.approx(true, rel=0.1)
 
 
 @pytest.mark.parametrize("m", [1, 2, 4, 8, 16])
-def test_at_a_fixed_batch_device_r_of_1f1b_holds_min_p_minus_r_m_over_m_of_it(model, m):
-    whole = peaks(model, "naive", 1, 64)
+def test_at_a_fixed_batch_device_r_of_1f1b_holds_min_p_minus_r_m_over_m_of_it(model, whole, m):
     for r, found in enumerate(peaks(model, "1f1b", m, 64)):
         assert found == pytest.approx(whole[r] * min(P - r, m) / m, rel=0.1)
 
 
 @pytest.mark.parametrize("m", [1, 3, 4, 8])
-def test_at_a_fixed_micro_batch_size_gpipe_grows_with_m_and_1f1b_does_not(model, m):
-    one = peaks(model, "naive", 1, 8)
+def test_at_a_fixed_micro_batch_size_gpipe_grows_with_m_and_1f1b_does_not(model, one, m):
+    gpipe, one_f_one_b = peaks(model, "gpipe", m, 8 * m), peaks(model, "1f1b", m, 8 * m)
     for r in range(P):
-        assert peaks(model, "gpipe", m, 8 * m)[r] == pytest.approx(m * one[r], rel=0.1)
-        assert peaks(model, "1f1b", m, 8 * m)[r] == pytest.approx(min(P - r, m) * one[r], rel=0.1)
+        assert gpipe[r] == pytest.approx(m * one[r], rel=0.1)
+        assert one_f_one_b[r] == pytest.approx(min(P - r, m) * one[r], rel=0.1)
 
 
-def test_interleaving_costs_activations_at_m_8_and_not_at_m_4(model):
+def test_interleaving_costs_activations_at_m_8_and_not_at_m_4(model, one):
     """5.5 shares against 4 on device 0; equal at m = 4."""
-    one = peaks(model, "naive", 1, 8)[0]
-    assert peaks(model, "interleaved", 4, 32, chunks=2)[0] == pytest.approx(4 * one, rel=0.1)
-    assert peaks(model, "interleaved", 8, 64, chunks=2)[0] == pytest.approx(5.5 * one, rel=0.1)
+    assert peaks(model, "interleaved", 4, 32, chunks=2)[0] == pytest.approx(4 * one[0], rel=0.1)
+    assert peaks(model, "interleaved", 8, 64, chunks=2)[0] == pytest.approx(5.5 * one[0], rel=0.1)
 
 
 def test_recomputation_keeps_inputs_and_one_micro_batch(model):

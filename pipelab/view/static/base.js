@@ -23,6 +23,11 @@ const pipelabPage = Math.random().toString(36).slice(2, 8); // each widget has a
 /** A name that no other element of the page has. */
 const unique = (stem) => `pipelab-${stem}-${pipelabPage}-${(pipelabNames += 1)}`;
 
+/** Put `words` into `element`, if they are others than there are: what is read aloud is not read again. */
+function tell(element, words) {
+  if (element.textContent !== words) element.textContent = words;
+}
+
 /** A control with its name before it: the name is the label's alone, without what is chosen in the control. */
 function labelled(words, control) {
   control.id = control.id || unique("control");
@@ -51,8 +56,9 @@ class Link {
     model.on("msg:custom", this.listen);
   }
 
-  /** Ask for `what`; `done(said)` is called with the answer's sentence, or nothing. */
-  ask(what, done = null, key = what.do) {
+  /** Ask for `what`; `done(said)` is called with the answer's sentence, or nothing. Of several with one `key` that wait
+   * only the last is sent; without a key each one is. */
+  ask(what, done = null, key = unique("move")) {
     const request = { what, done };
     if (this.busy) {
       this.next.delete(key);
@@ -128,8 +134,11 @@ function isDark() {
 
 /** Calls `change` when the page's theme changes; returns what ends that. */
 function onTheme(root, change) {
+  let dark = isDark();
   const set = () => {
-    root.classList.toggle("pl-dark", isDark());
+    if (isDark() === dark) return;
+    dark = isDark();
+    root.classList.toggle("pl-dark", dark);
     change();
   };
   const observer = new MutationObserver(() => requestAnimationFrame(set));
@@ -137,7 +146,7 @@ function onTheme(root, change) {
   observer.observe(document.documentElement, { attributes: true });
   const media = matchMedia("(prefers-color-scheme: dark)");
   media.addEventListener("change", set);
-  root.classList.toggle("pl-dark", isDark());
+  root.classList.toggle("pl-dark", dark);
   return () => {
     observer.disconnect();
     media.removeEventListener("change", set);

@@ -58,21 +58,30 @@ class BoardPane {
       if (said) this.tell(said, true);
       this.look();
       this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
-    }, JSON.stringify(what));
+    });
   }
 
   tell(words, refused = false) {
-    this.said.textContent = words;
+    tell(this.said, words);
     this.said.classList.toggle("pl-refused", refused);
     this.said.classList.toggle("pl-strong", !refused && Boolean(words));
   }
 
   look() {
     const [device, time] = this.selected;
-    this.link.ask({ do: "look", device, time });
+    this.link.ask({ do: "look", device, time }, null, "look");
+  }
+
+  /** Ask what may stand in the cell chosen now, then `act` on that cell, wherever the choice has gone meanwhile. */
+  lookAndThen(act) {
+    const [device, time] = this.selected;
+    this.link.ask({ do: "look", device, time }, () => {
+      if (this.seen && this.seen.cell[0] === device && this.seen.cell[1] === time) act(device, time, this.seen);
+    });
   }
 
   looked({ cell, here, choices }) {
+    this.seen = { cell, here, choices };
     if (cell[0] !== this.selected[0] || cell[1] !== this.selected[1]) return;
     this.here = here;
     this.choices = choices;
@@ -93,8 +102,7 @@ class BoardPane {
     this.root.dataset.looked = `${cell}`;
   }
 
-  place(action) {
-    const [device, time] = this.selected;
+  place(action, [device, time] = this.selected) {
     this.ask({ do: "place", device, time, action });
   }
 
@@ -104,20 +112,18 @@ class BoardPane {
 
   /** The next forward or backward of this device, legal ones first. */
   placeNext(op) {
-    const [device, time] = this.selected;
-    this.link.ask({ do: "look", device, time }, () => {
-      const found = this.choices.find(([action]) => action.replace(/\d/g, "") === op);
-      if (found) this.place(found[0]);
-      else this.tell(this.here ? `${this.here} stands here already.` : `There is no ${op === "F" ? "forward" : "backward"} left to place on device ${device}.`, true);
-    }, `next ${op}`);
+    this.lookAndThen((device, time, { here, choices }) => {
+      const found = choices.find(([action]) => action.replace(/\d/g, "") === op);
+      if (found) this.place(found[0], [device, time]);
+      else this.tell(here ? `${here} stands here already.` : `There is no ${op === "F" ? "forward" : "backward"} left to place on device ${device}.`, true);
+    });
   }
 
   placeFirst() {
-    const [device, time] = this.selected;
-    this.link.ask({ do: "look", device, time }, () => {
-      const found = this.choices.find(([, legal]) => legal) || this.choices[0];
-      if (found) this.place(found[0]);
-    }, "first");
+    this.lookAndThen((device, time, { choices }) => {
+      const found = choices.find(([, legal]) => legal) || choices[0];
+      if (found) this.place(found[0], [device, time]);
+    });
   }
 
   select(device, time, focus = true) {
@@ -152,7 +158,7 @@ class BoardPane {
     else if (event.key === "u") this.ask({ do: "undo" });
     else if (event.key === "Enter" || event.key === " ") this.placeFirst();
     else if (event.key === "Delete" || event.key === "Backspace") {
-      this.link.ask({ do: "look", device, time }, () => (this.here ? this.take() : this.tell("There is nothing in this cell to take away.", true)), "take");
+      this.lookAndThen((there, then, { here }) => (here ? this.ask({ do: "take", action: here }) : this.tell("There is nothing in this cell to take away.", true)));
     } else return;
     event.preventDefault();
   }
@@ -164,7 +170,7 @@ class BoardPane {
     this.undo.disabled = !view.undo;
     this.redo.disabled = !view.redo;
     this.tell(view.said || "Choose a cell, then what to place there. Twice on a cell, or Enter, places the first that may stand there; F and B the next forward or backward.");
-    this.status.textContent = view.status.sentence;
+    tell(this.status, view.status.sentence);
     this.status.className = `pl-note ${view.status.done ? "pl-done" : ""}`;
     this.drawScore(view);
     this.drawTrial(view);
@@ -219,7 +225,7 @@ class BoardPane {
       const held = view.held[device];
       const limit = view.limits[device];
       const peak = Math.max(0, ...held);
-      cells.push(h("div", { class: "pl-peak" }, `${number(peak)}${limit === null ? "" : ` of ${number(limit)}`} in flight`));
+      cells.push(h("div", { role: "gridcell", class: "pl-peak" }, `${number(peak)}${limit === null ? "" : ` of ${number(limit)}`} in flight`));
       rows.push(h("div", { role: "row", class: "pl-grid-row" }, cells));
       const bars = [h("div", { class: "pl-device" })];
       for (let time = 0; time < columns; time += 1) {

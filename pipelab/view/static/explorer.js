@@ -108,10 +108,10 @@ class ExplorerPane {
     this.began = this.began || performance.now();
     this.link.ask({ do: "set", values: sent }, (said) => {
       if (this.turned === sent) this.turned = {};
-      if (said) this.said.textContent = said;
+      if (said) tell(this.said, said);
       this.controls.show(this.view.controls, !this.link.next.has("set"));
       this.root.dataset.answers = String(Number(this.root.dataset.answers || 0) + 1);
-    });
+    }, "set");
     this.askMoreSoon();
   }
 
@@ -125,7 +125,7 @@ class ExplorerPane {
   }
 
   askDetail() {
-    if (!this.view.measured && !this.view.scenes[0].blocks.told) this.link.ask({ do: "detail" });
+    if (!this.view.measured && !this.view.scenes[0].blocks.told) this.link.ask({ do: "detail" }, null, "detail");
   }
 
   /** Ask for more of the curve, until it is whole; a control that is turned meanwhile goes first. */
@@ -135,15 +135,15 @@ class ExplorerPane {
     const what = figure ? { figure, against } : {};
     this.link.ask({ do: "curve", ...what }, () => {
       if (!this.lastCurve.done && !this.link.next.has("set")) this.askCurve();
-    });
+    }, figure ? "curve picked" : "curve");
   }
 
   draw() {
     const view = (this.view = JSON.parse(this.model.get("view")));
     this.lastCurve = view.curve;
     this.controls.show(view.controls, !this.link.busy);
-    this.fixed.textContent = view.fixed;
-    this.said.textContent = view.said;
+    tell(this.fixed, view.fixed);
+    tell(this.said, view.said);
     if (view.problem) {
       fill(
         this.problem,

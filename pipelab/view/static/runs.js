@@ -7,7 +7,7 @@ class RunRow {
     this.what = what;
     this.root = root;
     this.run = h("button", { type: "button", class: "pl-main", onclick: () => this.start(link) }, "Run it");
-    this.stop = h("button", { type: "button", hidden: true, onclick: () => link.ask({ do: "stop" }) }, "Stop");
+    this.stop = h("button", { type: "button", hidden: true, onclick: () => this.end(link) }, "Stop");
     this.meter = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Progress of the run" });
     this.words = h("span", { class: "pl-quiet" });
     const pick = h("select", { "aria-label": "What to save" }, saves.map(([value, text]) => h("option", { value }, text)));
@@ -25,9 +25,14 @@ class RunRow {
     else link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem"));
   }
 
+  end(link) {
+    this.words.textContent = "stopping after this …";
+    link.ask({ do: "stop" });
+  }
+
   tell(words, look = "") {
     this.said.className = `pl-note ${look}`;
-    this.said.textContent = words;
+    tell(this.said, words);
   }
 
   draw() {

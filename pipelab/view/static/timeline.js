@@ -69,6 +69,7 @@ class TimelinePane {
     this.stage.addEventListener("mousemove", (event) => {
       const found = place(event);
       if (this.same(found, this.hover)) return;
+      this.say.setAttribute("aria-live", "off"); // who points sees; who moves by keys is told
       this.hover = found;
       this.point(found || this.pinned);
     });
@@ -99,6 +100,7 @@ class TimelinePane {
   }
 
   key(event) {
+    this.say.setAttribute("aria-live", "polite");
     const moves = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", Home: "first", End: "last" };
     const acts = {
       "+": () => this.zoom(2),

@@ -194,7 +194,10 @@ def test_pipelab_run_joins_the_group_and_only_rank_0_speaks(tmp_path):
     ("command", "env", "message"),
     [
         (["1f1b", "-p", "4"], {}, "the schedule has 4 devices, but 2 processes were started"),
-        (["interleaved", "-m", "3"], {}, "interleaved needs m divisible by p: m = 3, p = 2; try 2 or 4"),
+        pytest.param(
+            *(["interleaved", "-m", "3"], {}, "interleaved needs m divisible by p: m = 3, p = 2; try 2 or 4"),
+            marks=pytest.mark.slow,  # the catalogue's sentence, on the way of the line above
+        ),
         (["1f1b", "--launch", "threads"], {}, "--launch threads runs all devices in one process"),
         (["1f1b"], {"GLOO_SOCKET_IFNAME": "eth77"}, "GLOO_SOCKET_IFNAME=eth77: this host has no network interface"),
     ],
