@@ -37,6 +37,7 @@ class Run:
     """
 
     _one = threading.Lock()
+    _now: Run | None = None
 
     def __init__(self, work: Callable[[Callable[[str], None]], Any], total: int, tell: Callable[[Run], None]) -> None:
         self._work, self._tell = work, tell
@@ -48,7 +49,12 @@ class Run:
     def start(self) -> Run:
         """Begin. Raises ConfigurationError if another run is on its way in this process."""
         if not Run._one.acquire(blocking=False):
-            raise ConfigurationError("a run is on its way in this notebook already; wait for it, or stop it first")
+            if Run._now is not None:
+                Run._now.stop()  # its own Stop may be gone with its cell's output
+            raise ConfigurationError(
+                "another run was on its way in this notebook: it is being stopped; press again soon"
+            )
+        Run._now = self
         try:
             self._tell(self)
             self._thread.start()

@@ -120,10 +120,12 @@ class Breaker(RunningWidget):
     def _break(self, way: str, device: int, position: int) -> Breaker:
         table = _WAYS[way](self.schedule, device, position)
         slot = format_slot(self.schedule.programs[device][position])
+        program = self.schedule.programs[device]
+        behind = format_slot(program[position + 1]) if position + 1 < len(program) else ""
         told = {
-            "drop": f"{slot} dropped",
-            "swap": f"{slot} changed round with the next",
-            "early": f"{slot} started early",
+            "drop": f"{slot} is left out",
+            "swap": f"{slot} and {behind} changed places",
+            "early": f"{slot} is set to start one column early",
         }
         return self._show(table, (device, position), f"{told[way]} on device {device}.")
 
@@ -159,9 +161,12 @@ class Breaker(RunningWidget):
         found = self.consequence
         whole = self.table is self.schedule
         scenes = [scene(simulate(self.schedule, check=False), title=f"{words.schedule_title(self.schedule)}, sound")]
-        if not whole:
+        if not whole and isinstance(self.table, Schedule):
             what = "as far as it runs" if found.hangs else "as it runs"
             scenes.append(scene(found.ran, title=f"{self._title()}, {what}"))
+            if found.hangs:  # a step that never ends has no makespan
+                slots = sum(map(len, self.table.programs))
+                scenes[-1]["figures"] = f"stops at t = {found.ran.end:g}: {len(found.ran.spans)} of {slots} slots ran"
         early = set(early_spots(self.schedule))
         return {
             "actions": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pipelab.board.rules import Limit, Rules
 from pipelab.board.score import score
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.schedules.action import Action
+from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
 from pipelab.view import palette
@@ -246,7 +248,9 @@ class DrawingBoard(RunningWidget):
             "goal": "" if now is None else now.goal,
             "hints": [] if now is None else list(now.hints),
             "ladder": [[one.name, one.title, one.name in self._solved] for one in PUZZLES] if now else [],
-            "rules": _sentence(str(rules)),
+            "rules": _sentence(
+                str(rules if now is None else replace(rules, limit=None))
+            ),  # a puzzle's goal names the cap
             "devices": rules.devices,
             "stages": [list(rules.stages_on(r)) for r in range(rules.devices)],
             "columns": columns,
@@ -285,8 +289,11 @@ class DrawingBoard(RunningWidget):
             return None
         found = score(board)
         rows = [["yours", found.makespan, _peaks(found.peaks), "yes"]]
+        taught = {recipe.title for recipe in recipes().values()} if self.puzzle else set()
         rows += [
-            [known.title, known.makespan, _peaks(known.peaks), "yes" if known.fits else "no"] for known in found.known
+            [known.title, known.makespan, _peaks(known.peaks), "yes" if known.fits else "no"]
+            for known in found.known
+            if not taught or known.title in taught or known.title in (found.recognised or "")
         ]
         rows.append(["no table can be shorter than", found.bound, "", ""])
         return {"rows": rows, "sentence": found.sentence}

@@ -62,6 +62,7 @@ _PLAIN = {
     "bubble": Formula("(p - 1) / (m + p - 1)", _idle, "(p - 1) T / (m (T + tR) + (p - 1) T)"),
 }
 _MESSAGES = Formula("2 m (p v - 1)", lambda s: 2 * s.microbatches * (s.devices * s.v - 1) if s.devices > 1 else 0)
+_WHOLE_MESSAGES = Formula("2 m (p - 1)", lambda s: 2 * s.microbatches * (s.devices - 1))
 _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
     "naive": {
         "makespan": Formula("p T of the whole batch", _naive, "p T + tR of the whole batch"),
@@ -70,20 +71,18 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
             lambda s: 1 - (_pass(s, s.sequences) + _again(s, s.sequences)) / _naive(s),
             "1 - (T + tR) / (p T + tR)",
         ),
-        "held": Formula("the whole batch", lambda s: float(s.sequences)),
+        "held": Formula("b m", lambda s: float(s.sequences)),
         "messages": Formula("2 (p - 1)", lambda s: 2 * (s.devices - 1)),
     },
     "gpipe": {
         **_PLAIN,
-        "held": Formula("m micro-batches", lambda s: float(s.sequences)),
-        "messages": _MESSAGES,
+        "held": Formula("b m", lambda s: float(s.sequences)),
+        "messages": _WHOLE_MESSAGES,
     },
     "1f1b": {
         **_PLAIN,
-        "held": Formula(
-            "min(p, m) micro-batches", lambda s: min(s.devices, s.microbatches) * s.sequences / s.microbatches
-        ),
-        "messages": _MESSAGES,
+        "held": Formula("b min(p, m)", lambda s: min(s.devices, s.microbatches) * s.sequences / s.microbatches),
+        "messages": _WHOLE_MESSAGES,
     },
     "interleaved": {
         "makespan": Formula("(m + (p - 1) / v) T", lambda s: _filled(s, s.chunks), "m (T + tR) + (p - 1) T / v"),
@@ -93,7 +92,7 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
             "(p - 1) T / (v m (T + tR) + (p - 1) T)",
         ),
         "held": Formula(
-            "min(2 (p - 1) + (v - 1) p + 1, m v) / v micro-batches",
+            "b min(2 (p - 1) + (v - 1) p + 1, m v) / v",
             lambda s: _interleaved_held(s) * s.sequences / s.microbatches,
         ),
         "messages": _MESSAGES,
@@ -166,8 +165,9 @@ def over_limit(settings: Settings, timeline: Timeline) -> str:
     if not over:
         return ""
     r = max(over, key=lambda r: timeline.peak_bytes[r])
-    others = f", and {len(over) - 1} more device{'s' if len(over) > 2 else ''} too much" if len(over) > 1 else ""
+    rest = len(over) - 1
+    others = f"; {rest} other device{'s are' if rest > 1 else ' is'} over too" if rest else ""
     return (
-        f"Out of memory: device {r} would hold {format_bytes(timeline.peak_bytes[r])} of activations, "
-        f"{format_bytes(allowed)} are allowed{others}."
+        f"Out of memory under {settings.recipe.title}: device {r} would hold {format_bytes(timeline.peak_bytes[r])} of "
+        f"activations, {format_bytes(allowed)} are allowed{others}."
     )

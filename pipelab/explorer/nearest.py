@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelab.errors import PipelabError
 from pipelab.explorer.figures import over_limit
-from pipelab.explorer.settings import BATCH, CONTROLS, Settings
+from pipelab.explorer.settings import CONTROLS, Settings
 from pipelab.schedules.catalogue import recipes
 from pipelab.timeline import Timeline
 
@@ -58,7 +58,7 @@ def timelines_of(settings: Settings) -> tuple[tuple[Timeline, ...], Problem | No
         except PipelabError as error:
             offers = _offers(settings, _neighbours(settings))
             return (), Problem(_sentence(str(error)), offers, possible=False)
-        unfit = unfit or over_limit(one, found[-1])
+        unfit = f"{unfit} {over_limit(one, found[-1])}".strip()
     return tuple(found), Problem(unfit, _offers(settings, _slimmer(settings)), possible=True) if unfit else None
 
 
@@ -144,21 +144,34 @@ def _builds(settings: Settings) -> bool:
 
 
 def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """For what does not fit: another m, recomputation, another schedule; both where one is not enough.
-
-    What is quick to try comes first. A larger m helps where the batch is held fixed, and nowhere else.
-    """
-    m, high = settings.microbatches, CONTROLS["microbatches"].high
-    finer = (m + 1, 2 * m, 4 * m, 8 * m) if settings.hold == BATCH else ()
-    candidates = [n for n in dict.fromkeys((*finer, m // 2, m - 1)) if 1 <= n <= high and n != m]
-    other = settings.schedule != "1f1b"
-    yield from ({"microbatches": n} for n in candidates[:2])
+    """For what does not fit: the nearest m that does, recomputation, 1F1B; two of them where one is not enough."""
+    nearest = _nearest_m(settings)
+    if nearest is not None:
+        yield {"microbatches": nearest}
     if not settings.recompute:
         yield {"recompute": True}
-    if other:
+    if settings.schedule != "1f1b":
         yield {"schedule": "1f1b"}
-    yield from ({"microbatches": n} for n in candidates[2:])
-    if other:
-        yield from ({"schedule": "1f1b", "microbatches": n} for n in candidates)
+    if not settings.recompute and nearest is None and not _works(replace(settings, recompute=True)):
+        again = _nearest_m(replace(settings, recompute=True))
+        if again is not None:
+            yield {"recompute": True, "microbatches": again}
+    if settings.schedule != "1f1b":
+        finer = _nearest_m(replace(settings, schedule="1f1b"))
+        if finer is not None:
+            yield {"schedule": "1f1b", "microbatches": finer}
         if not settings.recompute:
             yield {"schedule": "1f1b", "recompute": True}
+
+
+def _nearest_m(settings: Settings) -> int | None:
+    """The nearest other m that fits, as far as one is found in a moment."""
+    began = time.perf_counter()
+    m, one = settings.microbatches, CONTROLS["microbatches"]
+    nearer = sorted(range(int(one.low), int(one.high) + 1), key=lambda n: (abs(n - m), n))
+    for n in nearer[1:]:
+        if time.perf_counter() - began > _PATIENCE / 2:
+            return None
+        if settings.sequences_at(n) >= n and _works(replace(settings, microbatches=n)):
+            return n
+    return None

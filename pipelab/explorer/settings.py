@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from pipelab.errors import ConfigurationError
+from pipelab.quantities import parse_bytes
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.catalogue import Recipe, build_schedule, recipes
 from pipelab.schedules.reserved import reserved
@@ -50,14 +51,14 @@ CONTROLS = {
         Control("compare", "Compare with", "choice"),
         Control("devices", "Devices p", "whole", "p", 1, 16),
         Control("microbatches", "Micro-batches m", "whole", "m", 1, 128),
-        Control("chunks", "Chunks per device v", "whole", "v", 1, 8),
-        Control("warmup", "Warm-up, more than p - 1 - r", "whole", "w", -8, 8),
+        Control("chunks", "Chunks per device v", "whole", "v", 1, 12),
+        Control("warmup", "Warm-up: p - 1 - r plus", "whole", "w", -8, 8),
         Control("forward", "Forward tF", "number", "tF", 0.1, 10, 0.1, "units"),
         Control("backward", "Backward tB", "number", "tB", 0.1, 10, 0.1, "units"),
         Control("overhead", "Fixed cost of an action α", "number", "alpha", 0, 5, 0.05, "units"),
         Control("latency", "Latency of a message", "number", "L", 0, 5, 0.1, "units"),
         Control("hold", "Held fixed", "choice"),
-        Control("batch", "Batch", "whole", "B", 1, 512, 1, "sequences"),
+        Control("batch", "Batch (sequences)", "whole", "B", 1, 512, 1),
         Control("limit", "Memory limit for activations", "number", "limit", 0, 100_000, 1, "MB", optional=True),
         Control("recompute", "Recompute forwards (R)", "switch"),
     )
@@ -112,7 +113,11 @@ class Settings:
     @property
     def sequences(self) -> int:
         """The whole batch."""
-        return self.batch if self.hold == BATCH else UNIT_SEQUENCES * self.microbatches
+        return self.sequences_at(self.microbatches)
+
+    def sequences_at(self, microbatches: int) -> int:
+        """The whole batch, were there so many micro-batches."""
+        return self.batch if self.hold == BATCH else UNIT_SEQUENCES * microbatches
 
     @property
     def v(self) -> int:
@@ -216,7 +221,7 @@ def _bytes() -> tuple[float, float]:
 def choices(name: str) -> list[tuple[str, str]]:
     """(value, words) of a control with choices."""
     if name == "hold":
-        return [(MICROBATCH, "micro-batch of 16 sequences"), (BATCH, "batch, whatever m")]
+        return [(MICROBATCH, "micro-batch of 16 sequences"), (BATCH, "batch, cut into m")]
     known = [(recipe.name, recipe.title) for recipe in recipes().values()]
     order = ["naive", "gpipe", "1f1b", "interleaved"]
     known.sort(key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]))
@@ -246,12 +251,14 @@ def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
         return _chosen(one, value)
     if one.optional and (value is None or value == ""):
         return None, ""
+    if one.name == "limit" and isinstance(value, str) and value.strip()[-1:] in "Bb":
+        value = parse_bytes(value, one.label) / 1e6  # "60MB", as elsewhere
     number = _number(value)
     if isinstance(value, bool) or not math.isfinite(number):
         shown = "nothing" if before is None else f"{before:g}"
         return (
             before,
-            f"{one.label} is a number from {one.low:g} to {one.high:g}; {value!r} was left out, it is {shown}.",
+            f"{one.label} needs a number from {one.low:g} to {one.high:g}, not {str(value)[:20]!r}; it stays {shown}.",
         )
     inside = min(max(number, one.low), one.high)
     if one.optional and inside <= 0:

@@ -16,6 +16,7 @@ from pipelab.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.explorer.nearest import Problem, timelines_of
 from pipelab.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
 from pipelab.timeline import Timeline
+from pipelab.view import words
 from pipelab.view.picture import Picture
 from pipelab.view.prediction import plot_prediction
 from pipelab.view.rows import extent
@@ -196,7 +197,10 @@ class Explorer(RunningWidget):
             "fixed": self._fixed(),
             "said": self._said,
             "problem": None if self.problem is None else _problem(self.problem),
-            "scenes": [scene(timeline, limits=limits, whole=False) for timeline in self.timelines],
+            "scenes": [
+                scene(t, limits=limits, whole=False, title=f"{_title(one)}: {words.size_words(t.schedule)}")
+                for one, t in zip(self._both(), self.timelines, strict=True)
+            ],
             "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
             "titles": [_title(one) for one in self._both()],
             "curve": self._curve_view(),
@@ -237,7 +241,7 @@ class Explorer(RunningWidget):
             "limit": f"memory limit {s.limit:g} MB" if s.limit is not None else "",
             "recompute": "with recomputation" if s.recompute else "",
         }
-        parts = [words for name, words in told.items() if words and name not in self._free]
+        parts = [said for name, said in told.items() if said and name not in self._free]
         return f"Fixed here: {', '.join(parts)}." if parts else ""
 
     def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
@@ -284,10 +288,11 @@ def _value_now(figure: str, settings: Settings, timeline: Timeline) -> float | N
 
 
 def _title(settings: Settings) -> str:
-    words = settings.recipe.title
+    title = settings.recipe.title + (" with recomputation" if settings.recompute else "")
     if settings.schedule == "1f1b" and settings.warmup:
-        words += f", warm-up {settings.warmup:+d}"
-    return words + (" with recomputation" if settings.recompute else "")
+        depths = (max(settings.devices - 1 - r + settings.warmup, 0) for r in range(settings.devices))
+        title += f" with w = {', '.join(str(min(w, settings.microbatches)) for w in depths)}"
+    return title
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_an_action_that_is_dropped_leaves_others_waiting_for_ever():
     assert said(breaker, "break", way="drop", device=device, position=position) is None
     view = told(breaker)
     assert (view["whole"], view["sound"], view["hangs"], view["place"]) == (False, False, True, [1, 1])
-    assert view["said"] == "1F1 dropped on device 1."
+    assert view["said"] == "1F1 is left out on device 1."
     assert view["sentences"][0].startswith("The step never ends")
     assert any("2F1" in sentence for sentence in view["sentences"])
     assert view["violations"]
@@ -76,7 +76,7 @@ def test_an_action_that_is_dropped_leaves_others_waiting_for_ever():
 def test_two_that_are_swapped_may_be_harmless():
     breaker = break_schedule("1f1b", 2, 3).swap(*at(break_schedule("1f1b", 2, 3), "0F0"))
     assert breaker.consequence.sound
-    assert told(breaker)["said"] == "0F0 changed round with the next on device 0."
+    assert told(breaker)["said"] == "0F0 and 0F1 changed places on device 0."
     assert told(breaker)["hangs"] is False
 
 
@@ -87,7 +87,7 @@ def test_one_that_starts_early_computes_from_what_is_not_there():
     breaker.start_early(device, position)
     assert not breaker.consequence.sound
     assert "it would compute from what is not there" in told(breaker)["sentences"][0]
-    assert told(breaker)["said"] == "1F0 started early on device 1."
+    assert told(breaker)["said"] == "1F0 is set to start one column early on device 1."
 
 
 def test_the_page_marks_what_can_be_started_early_and_what_can_be_swapped():

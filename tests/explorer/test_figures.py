@@ -137,8 +137,8 @@ def test_the_fullest_device_is_named_with_what_it_would_hold_and_what_is_allowed
     peaks = settings.timeline().peak_bytes
     assert peaks[1] > 60e6 > peaks[2]
     assert said == (
-        f"Out of memory: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, 60.0 MB are allowed, and 1 more "
-        "device too much."
+        f"Out of memory under 1F1B: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, 60.0 MB are allowed; "
+        "1 other device is over too."
     )
     assert "2 more devices too much" in over_limit(replace(settings, limit=30), settings.timeline())
 

@@ -106,7 +106,7 @@ def test_by_default_a_curve_goes_against_the_first_free_number():
         ({"free": ["microbatch"]}, r"no control 'microbatch'.*did you mean 'microbatches'\?"),
         ({"speed": 3}, "no control 'speed'"),
         ({"m": 500}, "takes values from 1 to 128: 500 became 128"),
-        ({"m": "many"}, "'many' was left out"),
+        ({"m": "many"}, "not 'many'; it stays 4"),
         ({"m": 10**400}, "takes values from 1 to 128"),
         ({"recompute": "no"}, r"Recompute forwards \(R\) is on or off; a str was left out"),
         ({"curve": "speed"}, "curve is one of makespan, bubble, .*, not 'speed'"),
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_shown_with_its_limit_and_a_way_out():
     explorer = explore("gpipe", m=16, limit=120)
     view = told(explorer)
     assert view["problem"]["possible"]
-    assert view["problem"]["sentence"].startswith("Out of memory: device 0 would hold")
+    assert view["problem"]["sentence"].startswith("Out of memory under GPipe: device 0 would hold")
     assert view["scenes"][0]["memory"]["limits"] == [120] * 4
     turn(explorer, **view["problem"]["offers"][0]["values"])
     assert told(explorer)["problem"] is None
@@ -332,7 +332,7 @@ def test_two_explorers_cannot_run_at_once(slow_measure):
     first, second = explore(), explore()
     first.run(wait=False)
     assert slow_measure.begun.wait(LONG)
-    assert said(second, "run") == "a run is on its way in this notebook already; wait for it, or stop it first"
+    assert said(second, "run") == "another run was on its way in this notebook: it is being stopped; press again soon"
     assert second.run_state == {}
     slow_measure.gate.set()
     first._wait()

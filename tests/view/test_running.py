@@ -87,11 +87,25 @@ def test_while_it_runs_another_is_refused(widget):
     assert widget.running
     with pytest.raises(ConfigurationError, match="it is running already; stop it first, or wait"):
         widget.run()
-    with pytest.raises(ConfigurationError, match="a run is on its way in this notebook already"):
-        Counter().run()
     widget.gate.set()
     widget._wait()
     assert widget.found == 10
+
+
+def test_a_start_elsewhere_stops_what_runs_for_its_own_stop_may_be_gone(widget):
+    """A cell that is run again has lost the widget that runs; the new one has to be able to end it."""
+    widget.run()
+    assert widget.begun.wait(LONG)
+    other = Counter()
+    with pytest.raises(ConfigurationError, match="another run was on its way in this notebook: it is being stopped"):
+        other.run()
+    widget.gate.set()
+    widget._wait()
+    assert (widget.found, widget.run_state["state"]) == (None, "stopped")
+    other.gate.set()
+    other.run()
+    other._wait()
+    assert other.found is not None
 
 
 def test_a_widget_that_was_refused_has_not_run(widget):

@@ -17,7 +17,8 @@ class BoardPane {
     this.trial = h("div");
     this.makeTools();
     const runs = h("div");
-    root.append(this.head, this.waiting, this.tools, h("div", { class: "pl-grid-scroll" }, this.grid), this.palette, this.said, this.status, this.score, runs, this.trial);
+    const help = h("p", { class: "pl-small" }, "Click a dashed action to place it; click any other cell for what may stand there. Keys: arrows, F and B for the next forward and backward, Enter, Delete, Ctrl+Z.");
+    root.append(this.head, this.waiting, this.tools, help, h("div", { class: "pl-grid-scroll" }, this.grid), this.palette, this.said, this.status, this.score, runs, this.trial);
     this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this table and compares gradients", [["csv", "grid (CSV)"], ["picture", "picture"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.grid.addEventListener("keydown", (event) => this.key(event));
@@ -169,9 +170,16 @@ class BoardPane {
     this.drawGrid(view);
     this.undo.disabled = !view.undo;
     this.redo.disabled = !view.redo;
-    this.tell(view.said || "Choose a cell, then what to place there. Twice on a cell, or Enter, places the first that may stand there; F and B the next forward or backward.");
-    tell(this.status, view.status.sentence);
-    this.status.className = `pl-note ${view.status.done ? "pl-done" : ""}`;
+    this.tell(view.said);
+    if (this.statusSaid !== view.status.sentence) this.status.textContent = this.statusSaid = view.status.sentence;
+    else this.status.querySelector("button")?.remove();
+    this.status.className = view.status.done ? "pl-note pl-done" : "pl-plain";
+    if (view.status.done && view.puzzle) {
+      const at = view.ladder.findIndex(([name]) => name === view.puzzle);
+      const next = view.ladder[at + 1];
+      if (next) this.status.append(" ", h("button", { type: "button", onclick: () => this.ask({ do: "puzzle", name: next[0] }) }, `Next puzzle: ${next[1]}`));
+    }
+    this.runs.offer(view.status.done);
     this.drawScore(view);
     this.drawTrial(view);
     this.root.dataset.placed = view.done.join("/");
@@ -215,7 +223,7 @@ class BoardPane {
     const rows = [];
     const times = [h("div", { role: "columnheader", class: "pl-corner" }, "t =")];
     for (let time = 0; time < columns; time += 1) {
-      times.push(h("div", { role: "columnheader", class: `pl-time${view.target === time ? " pl-target" : ""}` }, String(time)));
+      times.push(h("div", { role: "columnheader", class: `pl-time${view.target === time ? " pl-target" : ""}` }, view.target === time ? `${time} goal` : String(time)));
     }
     rows.push(h("div", { role: "row", class: "pl-grid-row" }, times));
     for (let device = 0; device < devices; device += 1) {
@@ -259,6 +267,11 @@ class BoardPane {
     }
     made.tabIndex = -1;
     made.addEventListener("click", () => {
+      if (ghosts && ghosts.length === 1 && !one) {
+        this.select(device, time);
+        this.place(ghosts[0], [device, time]);
+        return;
+      }
       const again = this.clicked === `${device},${time}`;
       if (!again) this.select(device, time);
       else if (!one) this.placeFirst();

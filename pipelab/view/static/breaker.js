@@ -10,7 +10,7 @@ class BreakerPane {
     this.action = h("select", { onchange: () => this.drawWays() });
     const way = (name, label) => h("button", { type: "button", onclick: () => this.breakIt(name) }, label);
     this.ways = { drop: way("drop", "Drop it"), swap: way("swap", "Swap with the next"), early: way("early", "Start it early") };
-    this.reset = h("button", { type: "button", onclick: () => this.ask({ do: "reset" }) }, "Make it whole again");
+    this.reset = h("button", { type: "button", onclick: () => this.ask({ do: "reset" }) }, "Restore");
     this.note = h("span", { class: "pl-small" });
     this.said = h("div", { class: "pl-note", role: "status", "aria-live": "polite" });
     const picture = h("div");
@@ -22,7 +22,7 @@ class BreakerPane {
       picture,
       runs,
     );
-    this.pane = new TimelinePane(picture, { steps: false });
+    this.pane = new TimelinePane(picture, { steps: false, pick: (panel, index) => this.pick(panel, index) });
     this.runs = new RunRow(runs, { model, link }, "what is sound trains the 48-layer model; the rest is refused", [["csv", "table (CSV)"], ["picture", "picture"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.onView = () => this.draw();
@@ -39,9 +39,20 @@ class BreakerPane {
 
   breakIt(way) {
     const early = this.entry();
-    if (way === "early" && !early[1]) this.say([`${early[0]} waits for no other device, so it cannot start before its input is there. Choose one that stands behind idle time.`], true);
+    if (way === "early" && !early[1]) this.say([`What ${early[0]} needs was there before it started: starting it sooner breaks nothing. Choose an action right behind idle time.`], true);
     else if (way === "swap" && !early[2]) this.say([`${early[0]} is the last of its device: there is none behind it to change places with.`], true);
     else this.ask({ do: "break", way, device: Number(this.device.value), position: Number(this.action.value) });
+  }
+
+  /** A block of the sound schedule's picture was clicked: it is the action to break. */
+  pick(panel, index) {
+    if (panel !== 0) return;
+    const { device, start } = this.view.scenes[0].blocks;
+    const row = device.map((r, k) => [r, start[k], k]).filter(([r]) => r === device[index]).sort((a, b) => a[1] - b[1]);
+    this.device.value = String(device[index]);
+    this.fillActions();
+    this.action.value = String(row.findIndex(([, , k]) => k === index));
+    this.drawWays();
   }
 
   entry() {
@@ -78,10 +89,11 @@ class BreakerPane {
       this.drawWays();
     }
     this.reset.disabled = view.whole;
-    if (view.whole) this.say([view.said, "A sound schedule. Choose an action, and break it; what follows is said here."].filter(Boolean), false);
+    this.runs.offer(view.sound);
+    if (view.whole) this.say([view.said, "A sound schedule. Click an action in the picture, or choose it above, and break it. Each break starts from the sound schedule."].filter(Boolean), false);
     else {
       const checker = view.violations.length ? [`The checker: ${view.violations.join("; ")}${view.more ? `; and ${view.more} more` : ""}.`] : ["The checker finds nothing wrong with it."];
-      const follows = view.sentences.filter((sentence) => !view.violations.some((violation) => violation.toLowerCase() === sentence.toLowerCase()));
+      const follows = view.sentences.filter((sentence) => !view.violations.some((violation) => sentence.toLowerCase().includes(violation.toLowerCase())));
       this.say([view.said, ...checker, ...follows], !view.sound);
     }
     this.pane.show(view.scenes);

@@ -121,7 +121,7 @@ class Chart {
       });
     }
     const chunked = this.scenes.some((scene) => scene.stages.some((stages) => stages.length > 1));
-    return { rows, heads, bottom: y, left: chunked ? (devices > 10 ? 112 : 100) : pairs ? 112 : withMemory && devices <= 8 ? 92 : 68, right: withMemory ? 92 : 12, chunked, blocks };
+    return { rows, heads, bottom: y, left: chunked ? (devices > 10 ? 128 : 110) : pairs ? 112 : withMemory && devices <= 8 ? 92 : 68, right: withMemory ? 92 : 12, chunked, blocks };
   }
 
   x(time) {
@@ -336,7 +336,7 @@ class Chart {
       context.font = "9px system-ui, sans-serif";
       context.fillStyle = this.inks.quiet;
       context.textAlign = "right";
-      context.fillText(`s ${listed}`, this.plan.left - 5, middle);
+      context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
     }
     if (row.memory) {
       context.font = "10px system-ui, sans-serif";

@@ -69,7 +69,7 @@ class CurvePane {
       const points = line.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { points, class: `pl-line pl-line-${k}`, "stroke-dasharray": look.dash }));
       for (const [a, b] of line.points) {
-        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: 2.4, class: `pl-dot-${k}` }) : svg("rect", { x: x(a) - 2.3, y: y(b) - 2.3, width: 4.6, height: 4.6, class: `pl-dot-${k}` }));
+        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: 2.4, class: `pl-dot-${k}` }, svg("title", {}, `${number(a)}: ${number(b)}`)) : svg("rect", { x: x(a) - 2.3, y: y(b) - 2.3, width: 4.6, height: 4.6, class: `pl-dot-${k}` }, svg("title", {}, `${number(a)}: ${number(b)}`)));
       }
     });
     curve.lines.forEach((line, k) => {
@@ -79,8 +79,10 @@ class CurvePane {
     const words = curve.lines.map((line) => `${line.name}: ${line.now[1] === null ? "none" : number(line.now[1])} now`).join("; ");
     const title = `${curve.label} against ${curve.across}. ${words}.`;
     fill(this.picture, svg("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": title }, svg("title", {}, title), ...parts));
-    const keys = curve.lines.map((line, k) => `${k ? "dashed, squares" : "full line, dots"}: ${line.name}`).join(" · ");
-    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}.` : ""}${curve.done ? "" : " More points are being computed."}`;
+    const keys = curve.lines.map((line, k) => `${k ? "Dashed, squares" : "Full line, dots"}: ${line.name}.`).join(" ");
+    const least = (line) => line.points.reduce((a, b) => (b[1] < a[1] ? b : a), line.now);
+    const lows = curve.figure === "makespan" ? curve.lines.map((line) => ` Lowest${curve.lines.length > 1 ? ` of ${line.name}` : ""}: ${number(least(line)[1])} at ${number(least(line)[0])}.`).join("") : "";
+    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${curve.done ? lows : " More points are being computed."}`;
     this.picture.dataset.done = String(curve.done);
   }
 }

@@ -81,13 +81,14 @@ class ExplorerPane {
     const curve = h("div", { class: "pl-side" });
     const table = h("div", { class: "pl-side" });
     const runs = h("div");
-    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, runs, h("div", { class: "pl-sides" }, table, curve));
+    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, h("div", { class: "pl-sides" }, table, curve), runs);
     this.controls = new Controls(controls, (values) => this.turn(values));
     this.timeline = new TimelinePane(picture, { need: () => this.askDetail() });
     this.picture = picture;
+    root.append(this.timeline.foot);
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
-    this.runs = new RunRow(runs, { model, link }, "on the 48-layer model, really", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
+    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this schedule, a few seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
       if (content.detail && content.edition === this.view.edition && !this.view.measured) this.timeline.detail(content.detail);
@@ -173,24 +174,35 @@ class ExplorerPane {
     const several = view.figures.length > 1;
     const { measured } = view;
     const heads = [h("th", { scope: "col" }, "Figure")];
-    if (!several) heads.push(h("th", { scope: "col" }, "Formula"), h("th", { scope: "col", class: "pl-num" }, "by it"));
+    if (!several) heads.push(h("th", { scope: "col" }, "Formula"), h("th", { scope: "col", class: "pl-num" }, "it gives"));
     view.titles.forEach((title) => heads.push(h("th", { scope: "col", class: "pl-num" }, several ? title : "simulated")));
-    if (measured) heads.push(h("th", { scope: "col", class: "pl-num" }, "measured"));
+    if (measured) heads.push(h("th", { scope: "col", class: "pl-num" }, several ? `${view.titles[0]}, measured` : "measured"));
     const rows = view.figures[0].map((figure, k) => {
       const cells = [h("th", { scope: "row" }, `${figure.label}${figure.unit ? `, ${figure.unit}` : ""}`)];
-      if (!several) cells.push(h("td", {}, figure.formula || "–", figure.note ? h("div", { class: "pl-small" }, figure.note) : null), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
+      if (!several) cells.push(h("td", {}, figure.formula || "–"), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
       view.figures.forEach((each) => {
-        const { formula, expected, simulated, note } = each[k];
-        const beside = several && formula ? h("div", { class: "pl-small" }, `${formula} = ${shown(expected, figure.unit)}`, note ? h("div", {}, note) : null) : null;
+        const { formula, expected, simulated } = each[k];
+        const beside = several && formula ? h("div", { class: "pl-small" }, `${formula} = ${shown(expected, figure.unit)}`) : null;
         cells.push(h("td", { class: several ? "pl-num pl-wrap" : "pl-num", "data-figure": figure.name }, shown(simulated, figure.unit), beside));
       });
       if (measured) {
         const known = { bubble: measured.bubbles[1], memory: Math.max(...measured.peaks) };
-        cells.push(h("td", { class: "pl-num" }, figure.name in known ? shown(known[figure.name], figure.unit) : ""));
+        cells.push(h("td", { class: "pl-num" }, figure.name in known ? shown(known[figure.name], figure.unit) : "–"));
       }
       return h("tr", {}, cells);
     });
-    fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)));
+    fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)), h("p", { class: "pl-small" }, this.notes(view)));
+  }
+
+  /** What the letters in the formulas mean, and where these do not hold. */
+  notes(view) {
+    const apart = [...new Set(view.figures.flat().map((figure) => figure.note).filter(Boolean))];
+    return [
+      "T = tF + tB + 2α, of one micro-batch on one device; tR = tF + α, where it is recomputed; b: sequences in a micro-batch.",
+      apart.length ? `Where a formula and the simulation differ: ${apart.join("; ")}.` : "",
+      view.measured ? "Measured: on this machine, with its own tF and tB, as in the picture; the other figures are those of the settings." : "",
+      view.measured && view.titles.length > 1 ? `${view.titles[1]} is in the picture again when a control is turned.` : "",
+    ].filter(Boolean).join(" ");
   }
 
   close() {

@@ -16,13 +16,22 @@ class RunRow {
     this.more = h("span", { class: "pl-group" });
     root.append(h("div", { class: "pl-row pl-runs" }, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), this.more, h("span", { class: "pl-group" }, pick, save)), this.said);
     this.onRun = () => this.draw();
+    this.onView = () => {
+      if (this.refused) this.tell("");
+      this.refused = false;
+    };
     model.on("change:run_state", this.onRun);
+    model.on("change:view", this.onView);
     this.draw();
   }
 
   start(link) {
     if (this.running) this.tell("It is running already; Stop ends it.");
-    else link.ask({ do: "run" }, (said) => said && this.tell(said, "pl-problem"));
+    else link.ask({ do: "run" }, (said) => {
+        if (!said) return;
+        this.refused = true; // said of what is shown now: gone when that changes
+        this.tell(said[0].toUpperCase() + said.slice(1), "pl-problem");
+      });
   }
 
   end(link) {
@@ -51,7 +60,13 @@ class RunRow {
     } else this.tell(state.words || "", { done: "pl-done", failed: "pl-problem" }[state.state] || "");
   }
 
+  /** Whether it is worth pressing: else it stands back. */
+  offer(able) {
+    this.run.classList.toggle("pl-main", able);
+  }
+
   close() {
+    this.model.off("change:view", this.onView);
     this.model.off("change:run_state", this.onRun);
   }
 }

@@ -14,6 +14,7 @@ class TimelinePane {
     this.slider = h("input", { type: "range", min: "0", max: "1000", step: "1", "aria-label": "Move the part that is shown in time" });
     this.scroll = h("div", { class: "pl-scroll", hidden: true }, this.slider);
     this.twin = h("details", {}, h("summary", {}, "As a table: every action, what it waited for, every idle time and why"));
+    this.foot = h("div", {}, this.clock, this.twin);
     this.tools = h("div", { class: "pl-row pl-tools", role: "toolbar", "aria-label": "Timeline" });
     this.chart = new Chart(this.stage);
     this.makeTools();
@@ -24,8 +25,7 @@ class TimelinePane {
       this.scroll,
       this.legend,
       this.say,
-      this.clock,
-      this.twin,
+      this.foot,
     );
     this.listen();
   }
@@ -33,7 +33,7 @@ class TimelinePane {
   makeTools() {
     const button = (label, words, act) => h("button", { type: "button", title: words, "aria-label": words, onclick: act }, label);
     this.when = h("input", { type: "number", min: "0", step: "any", "aria-label": "Time of the step" });
-    this.when.addEventListener("change", () => this.goto(Number(this.when.value)));
+    this.when.addEventListener("change", () => (this.when.value === "" ? this.clear() : this.goto(Number(this.when.value))));
     const steps = h(
       "span",
       { class: "pl-group" },
@@ -80,6 +80,7 @@ class TimelinePane {
     this.stage.addEventListener("click", (event) => {
       this.pinned = place(event);
       this.point(this.pinned);
+      this.pick();
     });
     this.stage.addEventListener("keydown", (event) => this.key(event));
     this.stage.addEventListener("focus", () => {
@@ -93,6 +94,10 @@ class TimelinePane {
       this.chart.pan((Number(this.slider.value) / 1000) * (this.chart.extent() - wide));
     });
     this.twin.addEventListener("toggle", () => this.fillTwin());
+  }
+
+  pick() {
+    if (this.pinned && this.pinned.kind === "block") this.options.pick?.(this.pinned.panel, this.pinned.index);
   }
 
   same(a, b) {
@@ -110,6 +115,7 @@ class TimelinePane {
       "[": () => this.stepBy(-1),
       "]": () => this.stepBy(1),
       Escape: () => this.clear(),
+      Enter: () => this.pick(),
     };
     if (moves[event.key] && !event.ctrlKey && !event.metaKey && !event.altKey) {
       this.pinned = this.chart.move(this.pinned, moves[event.key]);
@@ -153,7 +159,7 @@ class TimelinePane {
     } else if (moment !== null) {
       fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment / this.chart.factor(panel)))));
     } else if (this.chart.critical) {
-      fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 40)}.`)));
+      fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 14)}.`)));
     } else this.say.textContent = "Point at a block or at idle time, or press Tab and the arrow keys: what it waited for, and why a device idles.";
   }
 
