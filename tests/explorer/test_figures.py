@@ -140,7 +140,7 @@ def test_the_fullest_device_is_named_with_what_it_would_hold_and_what_is_allowed
         f"Out of memory under 1F1B: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, 60.0 MB are allowed; "
         "1 other device is over too."
     )
-    assert "2 more devices too much" in over_limit(replace(settings, limit=30), settings.timeline())
+    assert "2 other devices are over too" in over_limit(replace(settings, limit=30), settings.timeline())
 
 
 @given(even(max_p=4, max_m=8), st.sampled_from([5.0, 20.0, 40.0, 80.0]))
