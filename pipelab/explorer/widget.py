@@ -250,8 +250,9 @@ class Explorer(RunningWidget):
     def _measured(self, found: Measured) -> dict[str, Any]:
         pair = [found.predicted, found.measured]
         longest = max(map(extent, pair))
+        title = f"{_title(self._shown)}: {words.size_words(found.measured.schedule)}"
         return {
-            "scenes": [scene(timeline, longest=longest) for timeline in pair],
+            "scenes": [scene(timeline, title=title, longest=longest) for timeline in pair],
             "names": ["predicted", "measured"],
             "sentence": found.sentence,
             "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
