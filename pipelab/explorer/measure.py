@@ -14,6 +14,7 @@ __all__ = ["PIECES", "Measured", "measure", "require_runnable"]
 STEPS = 4
 CLOSE = 1e-4  # float32: the true error is around 1e-7, a wrong gradient is off by far more
 PIECES = STEPS + 3
+FAR = 0.15
 MOST_SEQUENCES = 256
 
 
@@ -36,7 +37,17 @@ class Measured:
         return (
             f"Ran: the {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its gradients "
             f"{'equal' if self.gradient_error < CLOSE else 'are NOT'} those of the model in one piece: largest error "
-            f"{self.gradient_error:.0e} in float32.{self._over}"
+            f"{self.gradient_error:.0e} in float32.{self._over}{self._apart}"
+        )
+
+    @property
+    def _apart(self) -> str:
+        apart = abs(self.measured.makespan / self.predicted.makespan - 1)
+        if apart < FAR:
+            return ""
+        return (
+            f" Prediction and measurement are {apart:.0%} apart: the prediction knows what one micro-batch cost alone, "
+            "and the machine does other things too. Run it again to see how far that scatters."
         )
 
     @property
