@@ -94,7 +94,8 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
     with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
         error = pipeline.verify(inputs, targets)  # first: what runs first also pays for starting up
         progress("measuring what one micro-batch costs")
-        costs = pipeline.profile(inputs, targets, repeats=3)
+        # Nine, for the median: threads that are new take memory that is new, until all of it has been used once.
+        costs = pipeline.profile(inputs, targets, repeats=9)
     forwards = costs.forward if isinstance(costs.forward, list | tuple) else [costs.forward]
     unit = (
         sum(forwards)
