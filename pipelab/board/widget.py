@@ -119,7 +119,7 @@ class DrawingBoard(RunningWidget):
         asked = (
             f"{self.puzzle.text} {self.puzzle.goal}" if self.puzzle is not None else _sentence(str(self.board.rules))
         )
-        return plot_table(empty, title=title, note=asked)
+        return plot_table(empty, title=title, note=asked, cells=True)
 
     # ---- from the browser ------------------------------------------------------------------------------------------
 

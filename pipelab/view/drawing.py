@@ -64,6 +64,7 @@ class Drawing:
         self._phases: tuple[list[list[Corner]], list[str]] = ([], [])  # and their colours
         self._memory: list[list[Corner]] = []
         self._marked: list[list[Corner]] = []
+        self._cells: list[list[Corner]] = []
 
     def blocks(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
         """The slots of one device, its updates, and its idle time. Labels are of one size within a ``panel``."""
@@ -79,6 +80,10 @@ class Drawing:
         """The slots of one device alone."""
         for span in timeline.on_device(device):
             self._slot(timeline, span, ruler, top, high, panel)
+
+    def cell(self, left: float, right: float, top: float, bottom: float) -> None:
+        """An empty cell of a grid, to be filled."""
+        self._cells.append(_box(left, right, top, bottom))
 
     def mark(self, left: float, right: float, top: float, bottom: float) -> None:
         """A thick frame around a place that the text speaks of."""
@@ -129,6 +134,7 @@ class Drawing:
         widths = [(block.right - block.left) * self._page.points_per_time for block in self._blocks]
         seams = [min(0.9, width / 12) if width > 3 else 0.0 for width in widths]  # white, between blocks
         boxes = [_box(block.left, block.right, block.top, block.bottom) for block in self._blocks]
+        self._shapes("cells", self._cells, palette.IDLE, edge=palette.IDLE_HATCH, line=0.8)
         self._shapes("idle", self._idle, palette.IDLE, edge=palette.IDLE_HATCH, hatch="/////")
         self._shapes("memory", self._memory, palette.MEMORY)
         self._shapes("phases", *self._phases, edge="white", line=0.6)

@@ -38,12 +38,14 @@ def plot_table(
     title: str = "",
     marked: Collection[tuple[int, int]] = (),
     note: str = "",
+    cells: bool = False,
     width: float | None = None,
 ) -> Picture:
     """Draw the rows of ``table`` and frame the cells ``marked``: (device, column) pairs.
 
     A Schedule is drawn in the order of its programs, side by side, for it has no times; a TimeTable with one column per
     time slot. Any table can be drawn, also one that the checker refuses. ``note`` says what the frames mean.
+    ``cells`` draws the grid itself too: a board to be filled.
     """
     timed = isinstance(table, TimeTable)
     schedule = table.schedule() if isinstance(table, TimeTable) else table
@@ -79,6 +81,8 @@ def plot_table(
     for device in range(len(rows)):
         top = device * (high + between)
         page.write(EDGE, page.top + top + high / 2, f"device {device}", 9.0, gid="device")
+        for column in range(columns) if cells else ():
+            drawing.cell(column, column + 1, top, top + high)
         drawing.slots(timeline, device, ruler, top, high)
     for device, column in marked:
         top = device * (high + between)

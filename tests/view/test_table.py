@@ -37,3 +37,9 @@ def test_order_and_time_are_told_apart():
     texts = [t.get_text() for axes in plot_table(schedule).axes for t in axes.texts]
     assert any("order on each device, not times" in text for text in texts)
     assert not shapes(plot_table(schedule), "marked")
+
+
+def test_a_board_to_be_filled_shows_its_cells():
+    empty = TimeTable(((None,) * 5,) * 2)
+    assert len(shapes(plot_table(empty, cells=True), "cells")[0].get_paths()) == 10
+    assert not shapes(plot_table(empty), "cells")
