@@ -84,7 +84,7 @@ def _offers(settings: Settings, tries: Iterator[Mapping[str, Any]], most: int = 
     found: list[Offer] = []
     began = time.perf_counter()
     for values in tries:
-        if len(found) == most or time.perf_counter() - began > _PATIENCE:
+        if len(found) == most or (settings.limit is not None and time.perf_counter() - began > _PATIENCE):
             break
         if _works(replace(settings, **values)):
             found.append(Offer(", ".join(_words(name, value) for name, value in values.items()), values))

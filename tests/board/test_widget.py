@@ -321,6 +321,7 @@ def test_where_one_draws_freely_there_are_no_puzzles():
 # ---- Run it ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_small_board_trains_the_model_with_the_right_gradients():
     board = draw_schedule(2, 2, backward=2)
     board.load("0F0,0F1,,,0B0,,,0B1\n,1F0,1B0,,1F1,1B1\n")

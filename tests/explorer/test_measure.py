@@ -12,6 +12,7 @@ def measured(settings):
     return measure(settings, told.append), told
 
 
+@pytest.mark.slow
 def test_the_48_layer_model_trains_and_is_laid_over_its_prediction():
     found, told = measured(Settings(devices=2, microbatches=4))
     assert found.predicted.schedule == found.measured.schedule

@@ -81,7 +81,7 @@ def test_no_offer_is_made_twice():
 # ---- offers ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(anything(max_p=6, max_m=16))
 def test_every_offer_works(state):
     """An offer is a promise: pressed, it leads to a schedule that can be, and that fits."""

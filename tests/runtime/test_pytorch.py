@@ -168,6 +168,7 @@ def test_another_torch(missing, monkeypatch):
     refused(plain, ConfigurationError, re.escape(f"torch {torch.__version__} has no _PipelineScheduleRuntime"))
 
 
+@pytest.mark.slow
 def test_the_document_runs_as_written(tmp_path):
     text = (ROOT / "docs" / "pytorch.md").read_text(encoding="utf-8")
     script = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]

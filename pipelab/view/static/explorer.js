@@ -47,6 +47,7 @@ class Controls {
       field.addEventListener("change", () => tell(read(field.value)));
       field.addEventListener("input", () => {
         const value = Number(field.value);
+        if (slider) slider.value = field.value; // the two are one control, also before the kernel has answered
         if (field.value !== "" && value >= one.low && value <= one.high) tell(value);
       });
       if (slider) {
