@@ -97,19 +97,10 @@ class Breaker(RunningWidget):
         return plot_table(self.table, title=self._title(), marked=marked, note=note)
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return {
-            "break": self._ask_break,
-            "reset": lambda message: self._nothing(self.reset()),
-            "run": lambda message: self._start(),
-            "stop": lambda message: self.stop(),
-            "save": lambda message: (
-                f"Saved as {self.save(str(message.get('kind', 'csv'))).name}, beside this notebook."
-            ),
-        }
+        return self._run_commands() | {"break": self._ask_break, "reset": self._ask_reset}
 
-    @staticmethod
-    def _nothing(_: object) -> None:
-        return None
+    def _ask_reset(self, message: dict[str, Any]) -> None:
+        self.reset()
 
     def _ask_break(self, message: dict[str, Any]) -> None:
         way = str(message.get("way"))

@@ -124,7 +124,7 @@ class DrawingBoard(RunningWidget):
     # ---- from the browser ------------------------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return {
+        return self._run_commands() | {
             "look": self._ask_look,
             "place": self._ask_place,
             "take": self._ask_take,
@@ -132,12 +132,7 @@ class DrawingBoard(RunningWidget):
             "redo": lambda message: self._quietly(self.redo),
             "clear": self._ask_clear,
             "load": self._ask_load,
-            "save": lambda message: (
-                f"Saved as {self.save(str(message.get('kind', 'csv'))).name}, beside this notebook."
-            ),
             "puzzle": self._ask_puzzle,
-            "run": lambda message: self._start(),
-            "stop": lambda message: self.stop(),
         }
 
     def _quietly(self, work: Callable[[], object]) -> None:

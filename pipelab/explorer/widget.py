@@ -106,13 +106,10 @@ class Explorer(RunningWidget):
     # ---- from the browser ------------------------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return {
+        return self._run_commands() | {
             "set": self._ask_set,
             "detail": self._ask_detail,
             "curve": self._ask_curve,
-            "run": self._ask_run,
-            "stop": self._ask_stop,
-            "save": self._ask_save,
         }
 
     def _ask_set(self, message: dict[str, Any]) -> None:
@@ -134,16 +131,6 @@ class Explorer(RunningWidget):
             curve = self._curves.curve(settings, figure, against)
             self._curves.work(settings, curve, _CHUNK)
         self.send({"curve": self._curve_view()})
-
-    def _ask_run(self, message: dict[str, Any]) -> str | None:
-        self._start()
-        return None
-
-    def _ask_stop(self, message: dict[str, Any]) -> None:
-        self.stop()
-
-    def _ask_save(self, message: dict[str, Any]) -> str:
-        return f"Saved as {self.save(str(message.get('kind', 'picture'))).name}, beside this notebook."
 
     # ---- what happens ----------------------------------------------------------------------------------------------
 
