@@ -104,6 +104,14 @@ def test_a_timeline_zooms_shows_its_critical_path_and_has_a_twin_in_words(notebo
 # ---- the explorer --------------------------------------------------------------------------------------------------
 
 
+TYPED = """root => {
+  const field = root.querySelector("[data-control=microbatches]");
+  field.value = "6";
+  field.dispatchEvent(new Event("input", {bubbles: true}));
+  return root.querySelector("[data-control=microbatches-slider]").value;
+}"""
+
+
 def test_a_preset_is_turned_by_field_slider_and_mouse(notebook_with):
     page = opened(notebook_with, "explore('1f1b', free=['m'])")
     found = widget(page, "explorer")
@@ -127,6 +135,7 @@ def test_a_preset_is_turned_by_field_slider_and_mouse(notebook_with):
     assert int(found.get_attribute("data-answers")) <= 34, "each was answered, none was left over"
     expect(found.locator(".pl-curve")).to_have_attribute("data-done", "true")
     expect(found.locator(".pl-curve svg")).to_have_attribute("aria-label", re.compile("Bubble fraction"))
+    assert found.evaluate(TYPED) == "6", "the slider goes with the field before the kernel has answered"
 
 
 @pytest.mark.slow
