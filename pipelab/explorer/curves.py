@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.explorer.figures import FIGURES, value_of
+from pipelab.explorer.figures import FIGURES, over_limit, value_of
 from pipelab.explorer.settings import CONTROLS, Settings
 
 __all__ = ["AGAINST", "Curve", "Curves"]
@@ -18,12 +18,16 @@ _MOST = 16  # points of a curve
 
 @dataclass
 class Curve:
-    """``figure`` at each place of ``against``; None where it is not known yet, or where there is no such schedule."""
+    """``figure`` at each place of ``against``; None where it is not known yet, or where there is no such schedule.
+
+    ``over``: the places at which a device needs more than the settings' memory limit.
+    """
 
     figure: str
     against: str
     places: tuple[float, ...]
     values: dict[float, float | None] = field(default_factory=dict)
+    over: set[float] = field(default_factory=set)
 
     @property
     def done(self) -> bool:
@@ -58,7 +62,9 @@ class Curves:
         for place in sorted(curve.places, key=lambda x: abs(x - now)):
             if place in curve.values:
                 continue
-            curve.values[place] = _value(curve.figure, _at(settings, curve.against, place))
+            curve.values[place], over = _point(curve.figure, _at(settings, curve.against, place))
+            if over:
+                curve.over.add(place)
             if time.perf_counter() - began > seconds:
                 return
 
@@ -69,11 +75,13 @@ def _at(settings: Settings, against: str, place: float) -> Settings:
     return replace(settings, compare="", **turned)
 
 
-def _value(figure: str, settings: Settings) -> float | None:
+def _point(figure: str, settings: Settings) -> tuple[float | None, bool]:
+    """The figure, and whether a device needs more memory than it has."""
     try:
-        return value_of(figure, settings, settings.timeline())
+        timeline = settings.timeline()
+        return value_of(figure, settings, timeline), bool(over_limit(settings, timeline))
     except PipelabError:
-        return None
+        return None, False
 
 
 def _places(settings: Settings, against: str) -> tuple[float, ...]:

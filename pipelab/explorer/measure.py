@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
 
 from pipelab.errors import ConfigurationError
 from pipelab.explorer.settings import LAYERS, UNIT_SEQUENCES, Settings
+from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
 
 __all__ = ["PIECES", "Measured", "measure", "require_runnable"]
@@ -94,17 +97,8 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
     with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
         error = pipeline.verify(inputs, targets)  # first: what runs first also pays for starting up
         progress("measuring what one micro-batch costs")
-        # Nine, for the median: threads that are new take memory that is new, until all of it has been used once.
-        costs = pipeline.profile(inputs, targets, repeats=9)
-    forwards = costs.forward if isinstance(costs.forward, list | tuple) else [costs.forward]
-    unit = (
-        sum(forwards)
-        / settings.devices
-        / (settings.forward * settings.sequences / settings.microbatches / UNIT_SEQUENCES)
-    )
-    latency = settings.latency * unit
-    predicted = simulate_measured(settings, costs, latency)
-    losses = []
+        latency = settings.latency * _unit(settings, pipeline.profile(inputs, targets, repeats=3))
+    costs, losses = [], []
     with Pipeline(
         model,
         schedule,
@@ -114,17 +108,28 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
     ) as pipeline:
         for step in range(STEPS):
             progress(f"step {step + 1} of {STEPS}")
-            report = pipeline.step(*text_batch(step, settings.sequences))
+            batch = text_batch(step, settings.sequences)
+            # In turns with the steps: a machine is not as fast in one second as in the next.
+            costs.append(pipeline.profile(*batch, repeats=3))
+            report = pipeline.step(*batch)
             losses.append(float(report.loss or 0.0))
-    return Measured(
-        predicted, report.timeline, tuple(losses), error, tuple(report.peak_activation_bytes), settings.limit
-    )
+    predicted = simulate(schedule, replace(_typical(costs), latency=latency), batch=settings.sequences)
+    peaks = tuple(report.peak_activation_bytes)
+    return Measured(predicted, report.timeline, tuple(losses), error, peaks, settings.limit)
 
 
-def simulate_measured(settings: Settings, costs: object, latency: float) -> Timeline:
-    """The prediction, from each stage's measured costs."""
-    from pipelab.simulation import Costs, simulate
+def _unit(settings: Settings, costs: Costs) -> float:
+    """Seconds in one unit of the settings' costs, by the measured forward."""
+    weight = settings.sequences / settings.microbatches / UNIT_SEQUENCES
+    return sum(_each(costs.forward)) / settings.devices / (settings.forward * weight)
 
-    assert isinstance(costs, Costs)
-    priced = replace(costs, latency=latency)
-    return simulate(settings.build(), priced, batch=settings.sequences)
+
+def _typical(costs: Sequence[Costs]) -> Costs:
+    """Each stage's median forward and backward."""
+    forwards, backwards = ([_each(getattr(one, name)) for one in costs] for name in ("forward", "backward"))
+    columns = [[median(times) for times in zip(*rows, strict=True)] for rows in (forwards, backwards)]
+    return replace(costs[-1], forward=columns[0], backward=columns[1])
+
+
+def _each(cost: Any) -> list[float]:
+    return list(cost) if isinstance(cost, Sequence) else [cost]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from pipelab.errors import PipelabError
 from pipelab.explorer.figures import over_limit
-from pipelab.explorer.settings import CONTROLS, Settings
+from pipelab.explorer.settings import BATCH, CONTROLS, Settings
 from pipelab.schedules.catalogue import recipes
 from pipelab.timeline import Timeline
-
-_PATIENCE = 0.4  # seconds of looking for a way out: large tables take long to try
 
 __all__ = ["Offer", "Problem", "problem_of", "timelines_of"]
 
@@ -68,27 +66,25 @@ def _sentence(text: str) -> str:
 
 
 def _works(settings: Settings) -> bool:
-    if settings.limit is None:
-        return _builds(settings)  # what can be built is sound
-    for one in (settings, settings.other()):
-        try:
-            if one is not None and over_limit(one, one.timeline()):
-                return False
-        except PipelabError:
-            return False
-    return True
+    """Whether there is such a table (one that can be built is sound), and room for it: quicker than a timeline."""
+    try:
+        return all(one.fits() if one.limit is not None else one.build() for one in _both(settings))
+    except PipelabError:
+        return False
+
+
+def _both(settings: Settings) -> list[Settings]:
+    other = settings.other()
+    return [settings] if other is None else [settings, other]
 
 
 def _offers(settings: Settings, tries: Iterator[Mapping[str, Any]], most: int = 3) -> tuple[Offer, ...]:
     """The first few of ``tries`` that work."""
-    found: list[Offer] = []
-    began = time.perf_counter()
-    for values in tries:
-        if len(found) == most or (settings.limit is not None and time.perf_counter() - began > _PATIENCE):
-            break
-        if _works(replace(settings, **values)):
-            found.append(Offer(", ".join(_words(name, value) for name, value in values.items()), values))
-    return tuple(found)
+    working = (values for values in tries if _works(replace(settings, **values)))
+    return tuple(
+        Offer(", ".join(_words(name, value) for name, value in values.items()), values)
+        for values in islice(working, most)
+    )
 
 
 def _words(name: str, value: Any) -> str:
@@ -133,14 +129,8 @@ def _larger(settings: Settings) -> Iterator[Mapping[str, Any]]:
 
 
 def _builds(settings: Settings) -> bool:
-    """Whether there is such a table: quicker than a timeline."""
-    try:
-        for one in (settings, settings.other()):
-            if one is not None:
-                one.build()
-    except PipelabError:
-        return False
-    return True
+    """Whether there is such a table, fit or not."""
+    return _works(replace(settings, limit=None))
 
 
 def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
@@ -165,13 +155,38 @@ def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
 
 
 def _nearest_m(settings: Settings) -> int | None:
-    """The nearest other m that fits, as far as one is found in a moment."""
-    began = time.perf_counter()
+    """The nearest other m that fits.
+
+    Fewer micro-batches of one size need less, as do more of a batch that is held: each way the end is tried, and if it
+    fits the border is found by halving.
+    """
     m, one = settings.microbatches, CONTROLS["microbatches"]
-    nearer = sorted(range(int(one.low), int(one.high) + 1), key=lambda n: (abs(n - m), n))
-    for n in nearer[1:]:
-        if time.perf_counter() - began > _PATIENCE / 2:
-            return None
-        if settings.sequences_at(n) >= n and _works(replace(settings, microbatches=n)):
-            return n
-    return None
+    ways = [range(int(one.low), m)]
+    if settings.hold == BATCH:
+        ways.append(range(min(int(one.high), settings.batch), m, -1))
+    found = [n for way in ways if (n := _border(settings, way)) is not None]
+    return min(found, key=lambda n: (abs(n - m), n), default=None)
+
+
+def _border(settings: Settings, way: range) -> int | None:
+    """The last m of ``way`` that fits, if its first that can be built does."""
+
+    def at(place: int) -> Settings:
+        return replace(settings, microbatches=way[place])
+
+    def built_from(place: int, end: int) -> int | None:
+        return next((k for k in range(place, end) if _builds(at(k))), None)
+
+    fits, beyond = built_from(0, len(way)), len(way)
+    if fits is None or not _works(at(fits)):
+        return None
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        built = built_from(middle, beyond)
+        if built is None:  # no table from here to where none fits
+            beyond = middle
+        elif _works(at(built)):
+            fits = built
+        else:
+            beyond = middle
+    return way[fits]

@@ -17,7 +17,7 @@ from pipelab.schedules.catalogue import Recipe, build_schedule, recipes
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.warmups import with_warmups
-from pipelab.simulation.simulate import simulate
+from pipelab.simulation.simulate import peak_activation_bytes, simulate
 from pipelab.timeline import Timeline
 
 __all__ = ["CONTROLS", "LAYERS", "UNIT_SEQUENCES", "Control", "Settings", "SettingsCosts", "control", "normalised"]
@@ -152,6 +152,13 @@ class Settings:
         """The prediction. Raises as :meth:`build`, and ScheduleError where the order waits for ever."""
         schedule = self.build()
         return simulate(schedule, self.costs(), batch=self.sequences, check=False)
+
+    def fits(self) -> bool:
+        """Whether every device can hold its activations, without simulating anything. Raises as :meth:`build`."""
+        if self.limit is None:
+            return True
+        peaks = peak_activation_bytes(self.build(), self.costs(), batch=self.sequences)
+        return max(peaks) <= self.limit * 1e6
 
 
 @reserved

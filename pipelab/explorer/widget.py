@@ -256,7 +256,8 @@ class Explorer(RunningWidget):
             done = done and curve.done
             points = [[x, curve.values[x]] for x in curve.places if curve.values.get(x) is not None]
             now = _value_now(figure, settings, timeline)
-            lines.append({"name": _title(settings), "points": points, "now": [getattr(settings, against), now]})
+            here = [getattr(settings, against), now]
+            lines.append({"name": _title(settings), "points": points, "now": here, "over": sorted(curve.over)})
         label, unit, _ = FIGURES[figure]
         return {
             "figure": figure,

@@ -17,7 +17,7 @@ from pipelab.schedules.wire import Channel, routes
 from pipelab.simulation.costs import CostModel, Costs, MemoryModel
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["simulate"]
+__all__ = ["peak_activation_bytes", "simulate"]
 
 _TEXTBOOK = Costs(forward=1.0, backward=1.0)
 
@@ -99,6 +99,24 @@ def simulate(
         updates=tuple(updates),
         holdings=_holdings(schedule, spans, costs),
     )
+
+
+def peak_activation_bytes(
+    schedule: Schedule, costs: CostModel = _TEXTBOOK, *, batch: int | None = None
+) -> tuple[float, ...]:
+    """The most activation bytes held on each device; empty where ``costs`` do not know them.
+
+    What a device holds is decided by its own order, whatever its actions cost: nothing is simulated, and nothing is
+    said of whether the schedule is sound. ``simulate(...).peak_bytes`` of one that is says the same.
+    """
+    if batch is not None:
+        schedule = schedule.for_batch(whole_number("batch", "", batch))
+    spans = [
+        Span(device, position, slot, position, position + 1.0)
+        for device, program in enumerate(schedule.programs)
+        for position, slot in enumerate(program)
+    ]
+    return tuple(holding.peak for holding in _holdings(schedule, spans, costs))
 
 
 def _sends(graph: SlotGraph) -> dict[tuple[int, int], list[tuple[Channel, Action, Action]]]:

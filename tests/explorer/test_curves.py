@@ -20,8 +20,8 @@ LONG = 1e9
 def made(monkeypatch):
     """The settings of every timeline that a curve was computed from."""
     found = []
-    compute = module._value
-    monkeypatch.setattr(module, "_value", lambda figure, at: found.append(at) or compute(figure, at))
+    compute = module._point
+    monkeypatch.setattr(module, "_point", lambda figure, at: found.append(at) or compute(figure, at))
     return found
 
 
@@ -53,6 +53,19 @@ def test_places_are_in_order_and_within_the_range_of_their_control(schedule, aga
     assert list(places) == sorted(set(places))
     assert one.low <= places[0] < places[-1] <= one.high
     assert len(places) >= 4
+
+
+@pytest.mark.parametrize("figure", ["bubble", "held"])
+def test_what_needs_more_memory_than_there_is_is_known_whatever_figure_is_drawn(figure):
+    """GPipe keeps all m micro-batches, so a limit is an m; 1F1B's first device keeps p at most, and never less."""
+    gpipe = Settings(schedule="gpipe", limit=1.0)
+    each = max(replace(gpipe, microbatches=1).timeline().peak_bytes) / 1e6
+    curve = whole(replace(gpipe, limit=6.5 * each), figure)
+    assert curve.over == {m for m in curve.places if m > 6}
+    assert whole(Settings(limit=4.5 * each), figure).over == set()
+    assert whole(Settings(limit=3.5 * each), figure).over == {m for m in curve.places if m > 3}
+    assert whole(gpipe, figure, "devices").over <= set(map(float, range(1, 17)))
+    assert whole(replace(gpipe, limit=None), figure).over == set()
 
 
 def test_interleaved_goes_in_steps_of_p_so_that_no_point_is_missing():

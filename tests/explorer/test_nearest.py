@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
+from pipelab import ConfigurationError
 from pipelab.explorer import Settings, problem_of
 from pipelab.explorer.figures import over_limit
 from pipelab.explorer.nearest import timelines_of
@@ -76,6 +77,33 @@ def test_the_schedule_to_compare_with_has_to_fit_too():
 def test_no_offer_is_made_twice():
     """m // 2 and m - 1 are one and the same at m = 2."""
     assert labels(problem_of(Settings(devices=6, microbatches=2, limit=20))) == ["m = 1", "with recomputation"]
+
+
+@pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b", "interleaved"])
+@pytest.mark.parametrize("hold", ["batch", "micro-batch"])
+@pytest.mark.parametrize("limit", [8, 30, 60, 110])
+def test_the_m_offered_is_the_nearest_that_fits(schedule, hold, limit):
+    state = Settings(schedule=schedule, hold=hold, batch=24, devices=3, microbatches=12, chunks=2, limit=limit)
+    fit = []
+    for m in range(1, 25):
+        try:
+            timeline = replace(state, microbatches=m).timeline()
+        except ConfigurationError:
+            continue
+        if not over_limit(state, timeline):
+            fit.append(m)
+    problem = problem_of(state)
+    assert (problem is None) == (12 in fit)
+    if problem is not None:
+        offered = [o.values["microbatches"] for o in problem.offers if set(o.values) == {"microbatches"}]
+        assert offered == sorted(fit, key=lambda m: (abs(m - 12), m))[:1]
+
+
+def test_large_tables_get_offers_too_however_slow_the_machine():
+    """The search gave up after some tenths of a second: on a slow day with nothing found."""
+    found = problem_of(Settings(devices=8, schedule="gpipe", microbatches=64, limit=20))
+    assert labels(found)[0] == "m = 1"
+    assert len(found.offers) == 3
 
 
 # ---- offers ----------------------------------------------------------------------------------------------------------

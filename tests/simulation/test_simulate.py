@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipelab import ConfigurationError, Costs, ScheduleError, simulate
 from pipelab.schedules import Action, Schedule, build_schedule, check_schedule
+from pipelab.simulation import peak_activation_bytes
 from tests import oracle, tables
 from tests.strategies import damaged, eighths, reordered, sound_tables
 
@@ -298,3 +299,16 @@ def test_what_is_recomputed_is_kept_as_its_input_until_then():
         build_schedule("gpipe", devices=2, microbatches=4), Costs(activation_bytes=100, input_bytes=[3, 7])
     )
     assert plain.peak_bytes == (400, 400)
+
+
+@given(sound_tables(), st.floats(0.1, 5), st.floats(0.1, 5), st.integers(0, 100), st.booleans())
+def test_what_devices_hold_needs_no_clock(schedule, forward, backward, kept_input, whole_batch):
+    costs = Costs(forward, backward, activation_bytes=100, input_bytes=kept_input, message_bytes=7)
+    batch = schedule.microbatches + 3 if whole_batch else None
+    assert peak_activation_bytes(schedule, costs, batch=batch) == pytest.approx(
+        simulate(schedule, costs, batch=batch).peak_bytes
+    )
+
+
+def test_where_bytes_are_not_known_no_peak_is_either():
+    assert peak_activation_bytes(build_schedule("gpipe", devices=2, microbatches=3)) == ()

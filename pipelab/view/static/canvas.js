@@ -70,13 +70,8 @@ class Chart {
     return rows;
   }
 
-  /** Shown time of one scene's unit: two that are laid over each other may have different units. */
-  factor(panel) {
-    return (this.options.factors || [])[panel] || 1;
-  }
-
   extent() {
-    return Math.max(...this.scenes.map((scene, k) => scene.extent * this.factor(k)), 1e-12);
+    return Math.max(...this.scenes.map((scene) => scene.extent), 1e-12);
   }
 
   layout() {
@@ -200,18 +195,17 @@ class Chart {
 
   row(context, row) {
     const scene = this.scenes[row.panel];
-    const factor = this.factor(row.panel);
     if (!this.pattern || this.patternInk !== this.inks.hatch + this.sharp) {
       this.pattern = this.hatching(context);
       this.patternInk = this.inks.hatch + this.sharp;
     }
     context.fillStyle = this.pattern;
     const zero = this.x(0);
-    context.fillRect(zero, row.y, this.x(scene.end * factor) - zero, row.height);
+    context.fillRect(zero, row.y, this.x(scene.end) - zero, row.height);
     if (row.phases) {
       for (const [name, start, end] of scene.phases[row.device]) {
-        const left = this.x(start * factor);
-        const right = this.x(end * factor);
+        const left = this.x(start);
+        const right = this.x(end);
         context.fillStyle = this.inks.phases[name];
         context.fillRect(left, row.phases.y, right - left - 1, row.phases.height);
         if (row.phases.height >= 8 && right - left > 48) {
@@ -223,30 +217,30 @@ class Chart {
       }
     }
     if (row.memory) this.memory(context, row, scene);
-    this.blocks(context, row, scene, factor);
+    this.blocks(context, row, scene);
     for (const [device, start, end] of scene.updates) {
       if (device !== row.device) continue;
-      this.block(context, this.x(start * factor), this.x(end * factor), row.y, row.height, "#1C1C1C", "#FFFFFF", "U");
+      this.block(context, this.x(start), this.x(end), row.y, row.height, "#1C1C1C", "#FFFFFF", "U");
     }
     context.strokeStyle = this.inks.ink;
     context.lineWidth = 1.2;
-    const close = Math.round(this.x(scene.end * factor)) + 0.5;
+    const close = Math.round(this.x(scene.end)) + 0.5;
     context.beginPath();
     context.moveTo(close, row.y - 1);
     context.lineTo(close, row.y + row.height + 1);
     context.stroke();
   }
 
-  blocks(context, row, scene, factor) {
+  blocks(context, row, scene) {
     const { start, end, parts, looks } = scene.blocks;
     const chunked = scene.stages.some((stages) => stages.length > 1);
     const [from, to] = this.span;
     context.font = CANVAS_FONT;
     for (const { kind, index } of this.items[row.panel][row.device]) {
       if (kind !== "block") continue;
-      if (end[index] * factor < from || start[index] * factor > to) continue;
-      const left = this.x(start[index] * factor);
-      const right = this.x(end[index] * factor);
+      if (end[index] < from || start[index] > to) continue;
+      const left = this.x(start[index]);
+      const right = this.x(end[index]);
       const many = parts[index].length;
       const high = row.height / many;
       parts[index].forEach(([look, stage, microbatch], part) => {
@@ -381,9 +375,8 @@ class Chart {
 
   box(panel, index) {
     const { device, start, end } = this.scenes[panel].blocks;
-    const factor = this.factor(panel);
     const row = this.rowOf(panel, device[index]);
-    return { left: this.x(start[index] * factor), right: this.x(end[index] * factor), y: row.y, height: row.height };
+    return { left: this.x(start[index]), right: this.x(end[index]), y: row.y, height: row.height };
   }
 
   rowOf(panel, device) {
@@ -457,9 +450,8 @@ class Chart {
     this.scenes.forEach((scene, panel) => {
       const { start, ready } = scene.blocks;
       if (!ready) return; // its detail is still on its way
-      const factor = this.factor(panel);
       const near = 1e-6 * scene.extent;
-      const from = this.moment / factor;
+      const from = this.moment;
       for (let k = 0; k < start.length; k += 1) {
         if (ready[k] <= from + near && start[k] >= from - near) {
           this.frame(pen, this.box(panel, k), this.inks.accent, 1.6, start[k] > from + near ? [3, 2] : []);
@@ -473,8 +465,7 @@ class Chart {
     if (kind === "gap") {
       const [device, start, end] = scene.gaps[index];
       const row = this.rowOf(panel, device);
-      const factor = this.factor(panel);
-      const box = { left: this.x(start * factor), right: this.x(end * factor), y: row.y, height: row.height };
+      const box = { left: this.x(start), right: this.x(end), y: row.y, height: row.height };
       this.frame(pen, box, this.inks.accent);
       return;
     }
@@ -496,7 +487,7 @@ class Chart {
   at(x, y) {
     const row = this.plan && this.plan.rows.find((one) => y >= one.y - 1 && y <= one.y + one.height + 1);
     if (!row || x < this.plan.left || x > this.plan.left + this.room) return null;
-    const time = this.time(x) / this.factor(row.panel);
+    const time = this.time(x);
     const items = this.items[row.panel][row.device];
     let low = 0;
     let high = items.length - 1;
@@ -524,8 +515,7 @@ class Chart {
     const rows = this.plan.rows;
     const here = rows.findIndex((row) => row.panel === mark.panel && row.device === device);
     const row = rows[Math.min(Math.max(here + (direction === "down" ? 1 : -1), 0), rows.length - 1)];
-    const factor = this.factor(mark.panel) / this.factor(row.panel);
-    const middle = ((items[place].start + items[place].end) / 2) * factor;
+    const middle = (items[place].start + items[place].end) / 2;
     const others = this.items[row.panel][row.device];
     if (!others.length) return mark;
     const item = others.find((one) => one.start <= middle && middle < one.end) || others.reduce((a, b) => (Math.abs(a.start - middle) <= Math.abs(b.start - middle) ? a : b));
@@ -543,10 +533,9 @@ class Chart {
   reveal(mark) {
     if (!this.window || !mark) return;
     const scene = this.scenes[mark.panel];
-    const factor = this.factor(mark.panel);
     const [start, end] = mark.kind === "block" ? [scene.blocks.start[mark.index], scene.blocks.end[mark.index]] : scene.gaps[mark.index].slice(1, 3);
     const [from, to] = this.window;
-    if (start * factor < from || end * factor > to) this.zoom(1, ((start + end) / 2) * factor);
+    if (start < from || end > to) this.zoom(1, (start + end) / 2);
   }
 
   /** Show `1 / by` as much time as now, around `centre`. */

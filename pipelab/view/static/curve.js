@@ -69,7 +69,10 @@ class CurvePane {
       const points = line.points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { points, class: `pl-line pl-line-${k}`, "stroke-dasharray": look.dash }));
       for (const [a, b] of line.points) {
-        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: 2.4, class: `pl-dot-${k}` }, svg("title", {}, `${number(a)}: ${number(b)}`)) : svg("rect", { x: x(a) - 2.3, y: y(b) - 2.3, width: 4.6, height: 4.6, class: `pl-dot-${k}` }, svg("title", {}, `${number(a)}: ${number(b)}`)));
+        const over = line.over.includes(a);
+        const said = svg("title", {}, `${number(a)}: ${number(b)}${over ? ", beyond the memory limit" : ""}`);
+        const seen = `pl-dot-${k}${over ? " pl-over" : ""}`;
+        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: over ? 3 : 2.4, class: seen }, said) : svg("rect", { x: x(a) - 2.6, y: y(b) - 2.6, width: 5.2, height: 5.2, class: seen }, said));
       }
     });
     curve.lines.forEach((line, k) => {
@@ -82,7 +85,8 @@ class CurvePane {
     const keys = curve.lines.map((line, k) => `${k ? "Dashed, squares" : "Full line, dots"}: ${line.name}.`).join(" ");
     const least = (line) => line.points.reduce((a, b) => (b[1] < a[1] ? b : a), line.now);
     const lows = curve.figure === "makespan" ? curve.lines.map((line) => ` Lowest${curve.lines.length > 1 ? ` of ${line.name}` : ""}: ${number(least(line)[1])} at ${number(least(line)[0])}.`).join("") : "";
-    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${curve.done ? lows : " More points are being computed."}`;
+    const over = curve.lines.some((line) => line.points.some(([a]) => line.over.includes(a))) ? " Hollow: beyond the memory limit." : "";
+    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${over}${curve.done ? lows : " More points are being computed."}`;
     this.picture.dataset.done = String(curve.done);
   }
 }

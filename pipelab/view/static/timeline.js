@@ -157,7 +157,7 @@ class TimelinePane {
       const words = mark.kind === "block" ? scene.blocks.told[mark.index] : this.idle(scene, scene.gaps[mark.index]);
       this.say.textContent = name + words;
     } else if (moment !== null) {
-      fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment / this.chart.factor(panel)))));
+      fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment))));
     } else if (this.chart.critical) {
       fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 14)}.`)));
     } else this.say.textContent = "Point at a block or at idle time, or press Tab and the arrow keys: what it waited for, and why a device idles.";
@@ -198,7 +198,7 @@ class TimelinePane {
 
   moments() {
     const found = new Set();
-    this.chart.scenes.forEach((scene, panel) => (scene.blocks.moments || []).forEach((moment) => found.add(moment * this.chart.factor(panel))));
+    this.chart.scenes.forEach((scene) => (scene.blocks.moments || []).forEach((moment) => found.add(moment)));
     return [...found].sort((a, b) => a - b);
   }
 
@@ -236,7 +236,7 @@ class TimelinePane {
     if (mark) {
       const scene = this.chart.scenes[mark.panel];
       const [start, end] = mark.kind === "block" ? [scene.blocks.start[mark.index], scene.blocks.end[mark.index]] : scene.gaps[mark.index].slice(1, 3);
-      centre = ((start + end) / 2) * this.chart.factor(mark.panel);
+      centre = (start + end) / 2;
     }
     this.chart.zoom(by, centre);
     this.moveSlider();
@@ -248,7 +248,7 @@ class TimelinePane {
     if (shown) this.slider.value = String(Math.round((1000 * shown[0]) / (this.chart.extent() - (shown[1] - shown[0]))));
   }
 
-  /** Draw `scenes`. `options`: {pairs, names, factors}. */
+  /** Draw `scenes`. `options`: {pairs, names}. */
   show(scenes, options = {}) {
     if (!scenes.length) return;
     const before = this.chart.scenes;
@@ -265,7 +265,7 @@ class TimelinePane {
     const clocks = [...new Set(scenes.map((scene) => scene.clock))];
     const notes = options.pairs ? [] : [...new Set(scenes.map((scene) => scene.memory.note))];
     this.clock.textContent = [...clocks, ...notes, "Counting starts at 0."].join(" ");
-    this.chart.show(scenes, { pairs: false, names: [], factors: [], ...options });
+    this.chart.show(scenes, { pairs: false, names: [], ...options });
     this.stage.setAttribute("aria-label", `Timeline: ${scenes.map((scene) => `${scene.title}, ${scene.figures}`).join("; ")}. Arrow keys move between actions and idle times, plus and minus zoom, square brackets step.`);
     this.fillLegend(scenes);
     this.moveSlider();
