@@ -56,8 +56,13 @@ def check(model, schedule, loss, batches):
     assert [m.size for m in last.wall.messages] == [m.size for m in other.wall.messages]
 
 
-@pytest.mark.parametrize("p", [2, 3, 4])
-@pytest.mark.parametrize("name", ["naive", "gpipe", "1f1b", "interleaved"])
+SHAPES = [(name, p) for name in ("naive", "gpipe", "1f1b", "interleaved") for p in (2, 3, 4)]
+LATER = [("naive", 3), ("gpipe", 3), ("1f1b", 2), ("interleaved", 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "p"), [pytest.param(*shape, marks=[pytest.mark.slow] if shape in LATER else []) for shape in SHAPES]
+)
 def test_every_schedule_trains_as_in_threads_and_in_one_piece(name, p):
     """Tuples between stages, one tensor of which takes no gradient; dropout; uneven micro-batches; recomputation."""
     m = 2 * p if name == "interleaved" else 5
