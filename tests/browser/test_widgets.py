@@ -159,6 +159,8 @@ def test_values_out_of_range_and_impossible_settings_explain_themselves(notebook
     found.get_by_label("Held fixed").select_option("batch")
     turn(found, "Memory limit for activations (MB)", 60)
     expect(problem).to_contain_text("Out of memory under Interleaved 1F1B: device 0 would hold")
+    expect(found).to_contain_text("Hollow: beyond the memory limit.")
+    expect(found.locator(".pl-over title").last).to_contain_text(", beyond the memory limit")
     problem.get_by_role("button").first.click()
     expect(problem).to_be_empty()
     assert "Traceback" not in found.inner_text()

@@ -71,8 +71,9 @@ class CurvePane {
       for (const [a, b] of line.points) {
         const over = line.over.includes(a);
         const said = svg("title", {}, `${number(a)}: ${number(b)}${over ? ", beyond the memory limit" : ""}`);
+        const half = over ? 3.1 : 2.3;
         const seen = `pl-dot-${k}${over ? " pl-over" : ""}`;
-        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: over ? 3 : 2.4, class: seen }, said) : svg("rect", { x: x(a) - 2.6, y: y(b) - 2.6, width: 5.2, height: 5.2, class: seen }, said));
+        parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: over ? 3.3 : 2.4, class: seen }, said) : svg("rect", { x: x(a) - half, y: y(b) - half, width: 2 * half, height: 2 * half, class: seen }, said));
       }
     });
     curve.lines.forEach((line, k) => {
