@@ -3,6 +3,7 @@
 
 const CANVAS_FONT = "11px system-ui, 'DejaVu Sans', sans-serif";
 const CANVAS_SMALL = "10px system-ui, 'DejaVu Sans', sans-serif";
+const NARROW = 560; // pixels
 
 /** Sizes in pixels of one device's rows: [phases, blocks, memory, between]. */
 function rowHeights(devices, panels) {
@@ -96,8 +97,9 @@ class Chart {
     } else {
       this.scenes.forEach((scene, panel) => {
         if (this.scenes.length > 1) {
-          heads.push({ panel, y });
-          y += 19;
+          const narrow = this.width < NARROW; // title and figures have a line each
+          heads.push({ panel, y, narrow });
+          y += narrow ? 34 : 19;
         }
         const flat = scene.devices.length > 8 ? rowHeights(scene.devices.length, 2) : [phases, blocks, memory, between];
         for (let r = 0; r < scene.devices.length; r += 1) {
@@ -160,7 +162,7 @@ class Chart {
     this.overlay();
   }
 
-  head(context, { panel, y }) {
+  head(context, { panel, y, narrow }) {
     const scene = this.scenes[panel];
     const title = (this.options.names || [])[panel] || scene.title;
     context.fillStyle = this.inks.ink;
@@ -170,7 +172,7 @@ class Chart {
     const used = context.measureText(title).width + 12;
     context.font = CANVAS_FONT;
     context.fillStyle = this.inks.quiet;
-    context.fillText(scene.figures, used, y + 8);
+    context.fillText(scene.figures, narrow ? 0 : used, y + (narrow ? 23 : 8));
   }
 
   hatching(context) {
