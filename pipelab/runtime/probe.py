@@ -1,9 +1,10 @@
 """Does each stage's output fit the next, and is the loss a scalar? Found out before anything starts.
 
-The stages run once on ``meta`` tensors, which have shapes and no data. The modules run as throw-away copies, so that
-nothing the model remembers is touched. Some models cannot run without data; where the first try fails it is repeated on
-a real micro-batch, and only what fails there too counts. An exception that the model's own code raises is no misfit:
-it is left to the run, which reports it from where it happened.
+The modules run once as throw-away copies, so that nothing the model remembers is touched. Small ones run on the
+micro-batch itself; large ones on ``meta`` tensors, which have shapes and no data: that takes as long for models of any
+width, a second or two at the first. Some models cannot run without data; where that try fails it is repeated on the
+micro-batch, and only what fails there too counts. An exception that the model's own code raises is no misfit: it is
+left to the run, which reports it from where it happened.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from pipelab.runtime.payload import Payload, describe, flatten
 
 __all__ = ["FitCheck", "check_fit"]
 
+_LITTLE = 5e9
+"""Multiplications that are done sooner than shapes are asked of ``meta`` tensors."""
+
 
 class FitCheck:
     """Checks ``stages`` and ``loss`` once per kind of micro-batch."""
@@ -41,6 +45,15 @@ class FitCheck:
             self._seen.add(signature)
 
 
+def _is_little(stages: Sequence[nn.Module], inputs: Any) -> bool:
+    """Whether the CPU runs a forward at once: each number of the input meets each parameter at most about once."""
+    tensors = flatten(inputs, "inputs")[0]
+    parameters = [p for stage in stages for p in stage.parameters()]
+    if any(tensor.device.type != "cpu" for tensor in (*tensors, *parameters)):
+        return False
+    return sum(t.numel() for t in tensors) * sum(p.numel() for p in parameters) <= _LITTLE
+
+
 class _Misfit(Exception):
     """One stage refused its input."""
 
@@ -56,13 +69,14 @@ def check_fit(
 
     ``inputs`` and ``targets`` are one micro-batch.
     """
-    try:
-        _walk(stages, loss, inputs, targets, meta=True)
-        return
-    except ConfigurationError:
-        raise
-    except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
-        pass
+    if not _is_little(stages, inputs):
+        try:
+            _walk(stages, loss, inputs, targets, meta=True)
+            return
+        except ConfigurationError:
+            raise
+        except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
+            pass
     try:
         _walk(stages, loss, inputs, targets, meta=False)
     except ConfigurationError:
@@ -78,10 +92,9 @@ def check_fit(
 def _walk(
     stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, x: Any, targets: Any, *, meta: bool
 ) -> None:
-    with (
-        torch.no_grad(),
-        torch.random.fork_rng(devices=[]),
-    ):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if not meta:  # a stage may work in place
+            x, targets = (_map(value, Tensor.clone) for value in (x, targets))
         for s, stage in enumerate(stages):
             copied = _copy(stage, meta=meta)
             x = _map(x, lambda t, m=copied: t.to("meta" if meta else _home(m, t)))  # type: ignore[misc]

@@ -581,34 +581,6 @@ def test_settings_that_do_not_exist():
     refused(r"build_stage\(0\) must return an nn.Module, got int", model=lambda s: s)
 
 
-def test_the_fit_is_found_out_without_running_the_model():
-    """Modules count, print and remember; asking whether they fit must not."""
-    calls = []
-
-    class Count(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.seen = 0
-
-        def forward(self, x):
-            self.seen += 1
-            calls.append(x.device.type)
-            return x
-
-    model = nn.Sequential(nn.Linear(5, 3).double(), Count())
-    Pipeline(model, one_f_one_b(2, 4), loss=mse).step(*data())
-    assert model[1].seen == 4
-    assert calls.count("cpu") == 4
-
-
-def test_a_model_that_cannot_run_without_data_still_runs():
-    class Peek(nn.Module):
-        def forward(self, x):
-            return x * 1.0 if x.sum().item() > 0 else x / 1.0
-
-    check_step(nn.Sequential(nn.Linear(5, 3).double(), Peek()), one_f_one_b(2, 4))
-
-
 # ---- errors inside stages -----------------------------------------------------------------------------------------
 
 
