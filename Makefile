@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
 # Two files of tests at a time: many of them wait. One thread each: several that spin for one core take ten times as long.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept, whatever the shell says: hundreds of processes import the package.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The last lessons take longest: they start first.
 NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 $(shell ls -r notebooks/*.ipynb)
 

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     options = parser.parse_args(given)
+    # nbformat loads jsonschema, which would spend a second on the grammar of a format that no notebook has.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         status: int = options.run(options)
         sys.stdout.flush()

@@ -1,12 +1,15 @@
 """The same examples on every run: a failure that was seen once can be seen again."""
 
 import signal
+import sys
 
 from hypothesis import HealthCheck, settings
 
 # A shell starts what it puts in the background deaf to interrupts; some tests interrupt themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+sys.modules.setdefault("rfc3987_syntax", None)  # as the command line does: see pipelab/__main__.py
 
 settings.register_profile(
     "pipelab",

@@ -70,7 +70,7 @@ def grade(
         package = copy_package(PACKAGE, Path(name))
         run = _Run(
             package,
-            _digest(package),
+            _digest(package, compiled=True),
             {template.lesson.name: template.setup for template in templates},
             drawn,
             seconds,
@@ -221,7 +221,7 @@ class _Run:
     @property
     def intact(self) -> bool:
         """Whether what is judged by is still what it was."""
-        return _digest(self.package) == self.digest
+        return _digest(self.package, compiled=True) == self.digest
 
     def exercise(self, submission: Submission, answer: Answer) -> ExerciseGrade:
         """Run one exercise's slice, and have it judged."""
@@ -263,7 +263,8 @@ class _Run:
                 capture_output=True,
                 text=True,
                 timeout=2 * self.seconds,
-                env=os.environ | {"PYTHONPATH": str(self.package.parent), "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {"PYTHONPATH": str(self.package.parent), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
                 check=False,
             )
             verdicts: dict[str, dict[str, Any]] = json.loads(judged.stdout)
@@ -330,10 +331,10 @@ def _once(notebooks: Sequence[NotebookGrade]) -> tuple[NotebookGrade, ...]:
     return tuple(map(told, notebooks))
 
 
-def _digest(*folders: Path) -> str:
-    """Of everything that grading trusts."""
+def _digest(*folders: Path, compiled: bool = False) -> str:
+    """Of everything that grading trusts; ``compiled``: also of what was made of it."""
     told = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py*" if compiled else "*.py")):
         told.update(str(path).encode() + path.read_bytes())
     return told.hexdigest()
 

@@ -305,12 +305,13 @@ def test_folders_side_by_side_are_learners(tmp_path):
     assert [one.learner for one in found] == ["kim", "lou"]
 
 
-def test_what_is_judged_by_is_watched(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["judge.py", "__pycache__/judge.*.pyc"])
+def test_what_is_judged_by_is_watched(file, tmp_path, monkeypatch):
     """A submission that finds and patches the copy that judges earns nothing, nor does anyone after it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     text = (
-        f"import glob\nfor name in glob.glob({str(tmp_path)!r} + '/pipelab-trusted-*/pipelab/grading/judge.py'):\n"
+        f"import glob\nfor name in glob.glob({str(tmp_path)!r} + '/pipelab-trusted-*/pipelab/grading/{file}'):\n"
         "    open(name, 'a').write('# patched')\ndef utilisation(rows): return 0.123"
     )
     report = grade([save(answered(text), tmp_path / "a.ipynb")], progress=False)
