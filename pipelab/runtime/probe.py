@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
@@ -51,7 +52,8 @@ def _is_little(stages: Sequence[nn.Module], inputs: Any) -> bool:
     parameters = [p for stage in stages for p in stage.parameters()]
     if any(tensor.device.type != "cpu" for tensor in (*tensors, *parameters)):
         return False
-    return sum(t.numel() for t in tensors) * sum(p.numel() for p in parameters) <= _LITTLE
+    known = [p for p in parameters if not is_lazy(p)]
+    return sum(t.numel() for t in tensors) * sum(p.numel() for p in known) <= _LITTLE
 
 
 class _Misfit(Exception):

@@ -75,6 +75,7 @@ def test_stages_that_fit_are_only_run_as_often_as_there_are_micro_batches(asked)
     [
         ((nn.Linear(4, 3),), mse, r"stage 0 cannot take the inputs float64\[4, 5\]"),
         ((nn.Linear(5, 3), nn.Linear(4, 3)), mse, r"stage 1 cannot take what stage 0 gives, float64\[4, 3\]"),
+        ((nn.LazyLinear(3),), mse, "stage 0 cannot take the inputs .* uninitialized parameter"),
         ((nn.Linear(5, 2),), nn.CrossEntropyLoss(), "the loss cannot take the last stage's output"),
         ((nn.Linear(5, 3),), nn.MSELoss(reduction="none"), r"must be a scalar, got float64\[4, 3\]"),
         ((nn.Linear(5, 3),), lambda out, target: 1.0, "must return a scalar tensor, got float"),
