@@ -225,9 +225,13 @@ def test_an_error_on_a_shared_gpu_lets_the_next_slot_in(where, monkeypatch):
 def test_wall_messages_arrive_when_they_were_there_and_not_when_they_were_taken():
     """Device 1 was busy while its inputs arrived, and the gaps' reasons blamed a link that did not exist."""
     model = nn.Sequential(nn.Linear(5, 5), Work(0.03), nn.Linear(5, 3)).double()
-    report = Pipeline(model, build_schedule("gpipe", 3, 4), loss=mse, clock="wall").step(*data())
-    last = next(m for m in report.wall.messages if str(m.consumer) == "1F3")
-    row = report.wall.on_device(1)
+    pipeline = Pipeline(model, build_schedule("gpipe", 3, 4), loss=mse, clock="wall")
+    for _ in range(20):  # on a busy machine device 0 may be late itself
+        report = pipeline.step(*data())
+        last = next(m for m in report.wall.messages if str(m.consumer) == "1F3")
+        row = report.wall.on_device(1)
+        if last.sent < row[1].end:
+            break
     assert last.sent <= last.arrived < row[2].end < row[3].start, "it waited for device 1, not device 1 for it"
     before = [gap for gap in report.wall.gaps(1) if row[0].end <= gap.start < row[3].start]
     assert all(gap.cause != "link" for gap in before)
