@@ -88,8 +88,16 @@ def test_public_names_exist():
     ],
 )
 def test_what_stands_above_the_torch_line_imports_without_torch(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    code = f"import sys, {module}\nif {module!r} == 'pipelab.view': from pipelab.view import *\n"
+    told = subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False)
+    assert told.returncode == 0
+
+
+def test_what_judges_and_asks_loads_neither_torch_nor_matplotlib():
+    """They are started for each exercise that is graded; three quarters of a judge's time went into imports."""
+    code = "import sys, pipelab.grading.judge, pipelab.grading.probe as p; p.exercises(); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert not {"torch", "matplotlib", "IPython"} & set(told.split())
 
 
 def test_no_machine_of_ours_is_named():

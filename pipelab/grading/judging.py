@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from pipelab import view
 from pipelab.errors import PipelabError
 from pipelab.grading.exercise import Case, Finding, Refused
 from pipelab.schedules import Action, Schedule, check_schedule, format_slot
-from pipelab.view import Picture, plot_table
-from pipelab.view.table import places_of
 
 __all__ = [
     "as_lists",
@@ -113,7 +112,7 @@ def unsound(schedule: Schedule, case: Case) -> Finding | None:
         return None
     # What is missing shows as its consequences too; the earliest place in the table comes first.
     first = min(violations, key=lambda v: (math.inf if v.position is None else v.position, v.device))
-    places = sorted(places_of(schedule, [first]))
+    places = sorted(view.places_of(schedule, [first]))
     return Finding(f"{case.words}: {first.message}.", partial(_framed, schedule, case, places))
 
 
@@ -153,9 +152,9 @@ def _at(row: Sequence[str], position: int) -> str:
     return row[position] if position < len(row) else ""
 
 
-def _framed(schedule: Schedule, case: Case, places: Sequence[tuple[int, int]]) -> Picture:
+def _framed(schedule: Schedule, case: Case, places: Sequence[tuple[int, int]]) -> view.Picture:
     note = "Framed: the place in question." if places else ""
-    return plot_table(schedule, title=f"Your table, {case.words}", marked=places, note=note)
+    return view.plot_table(schedule, title=f"Your table, {case.words}", marked=places, note=note)
 
 
 def _does(slot: str) -> str:

@@ -8,13 +8,13 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from pipelab import view
 from pipelab.errors import PipelabError
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import close, kind_of, read_number, read_whole
 from pipelab.schedules import Action, TimeTable, build_schedule, check_schedule, format_slot
 from pipelab.schedules.text import read_rows
 from pipelab.simulation import Costs, simulate
-from pipelab.view import plot_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -624,7 +624,7 @@ def _reason(violation: Any) -> str:
 
 def _drawing(table: TimeTable, case: Case, places: Sequence[tuple[int, int]]) -> Any:
     note = "Framed: the place in question." if places else ""
-    return plot_table(table, title=f"Your table, {case.words}", marked=places, note=note)
+    return view.plot_table(table, title=f"Your table, {case.words}", marked=places, note=note)
 
 
 def _judge_time(case: Case, data: Any) -> Finding | None:

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import close, difference, read_number, read_table, read_whole, trained, unsound
 from pipelab.schedules import Action, Schedule, build_schedule, format_slot
@@ -14,7 +15,6 @@ from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
-from pipelab.view import Picture, plot_timeline
 
 LESSON = "02_gpipe"
 
@@ -72,8 +72,8 @@ def _unit_run(schedule: Schedule) -> Timeline:
     return simulate(schedule, Costs(forward=1, backward=1))
 
 
-def _drawn(schedule: Schedule, case: Case) -> Picture:
-    return plot_timeline(_unit_run(schedule), title=f"Your table, {case.words}", phases=False)
+def _drawn(schedule: Schedule, case: Case) -> view.Picture:
+    return view.plot_timeline(_unit_run(schedule), title=f"Your table, {case.words}", phases=False)
 
 
 # ---- serial ---------------------------------------------------------------------------------------------------------

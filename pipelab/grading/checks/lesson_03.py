@@ -8,13 +8,13 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import difference, read_table, read_whole, trained, unsound
 from pipelab.schedules import Action, Schedule, actions_of, build_schedule, check_schedule
 from pipelab.schedules.warmups import with_warmups
 from pipelab.simulation import simulate
 from pipelab.timeline import Timeline
-from pipelab.view import Picture, plot_schedules, plot_table
 
 LESSON = "03_one_f_one_b"
 
@@ -24,9 +24,9 @@ def _right(p: int, m: int) -> tuple[Schedule, Timeline]:
     return schedule, simulate(schedule)
 
 
-def _beside(given: Schedule, p: int, m: int) -> Picture:
+def _beside(given: Schedule, p: int, m: int) -> view.Picture:
     """The learner's order and 1F1B's on one time axis."""
-    return plot_schedules([simulate(given), _right(p, m)[1]], ["Yours", "1F1B"], memory=True)
+    return view.plot_schedules([simulate(given), _right(p, m)[1]], ["Yours", "1F1B"], memory=True)
 
 
 def _held(timeline: Timeline) -> str:
@@ -90,7 +90,7 @@ def _judge_warmup(case: Case, data: Any) -> Finding | None:
             "A device that runs more forwards first than the device before it waits for forwards that only come after "
             f"its own backward: {violations[0].message}."
         )
-        return Finding(start + why, partial(plot_table, schedule, title=f"Your order, {case.words}"))
+        return Finding(start + why, partial(view.plot_table, schedule, title=f"Your order, {case.words}"))
     cost = _worse(schedule, p, m)
     if given == [min(p - 1, m)] * p and p > 1:
         why = (

@@ -7,12 +7,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import kind_of, read_whole
 from pipelab.schedules import CODES, TimeTable, Violation, build_schedule, check_schedule, format_slot
 from pipelab.schedules.dependencies import earliest_slots
 from pipelab.schedules.reserved import reserve_also, reserved
-from pipelab.view import Picture, plot_table
 
 LESSON = "03_one_f_one_b"
 FAULTS = ("too-early", "missing", "no-input")
@@ -181,10 +181,10 @@ def _cell(rows: Rows, device: int, place: int | str) -> str:
     return rows[device][int(place)] if inside else ""
 
 
-def _framed(rows: Rows, case: Case, device: int, place: int | str) -> Picture:
+def _framed(rows: Rows, case: Case, device: int, place: int | str) -> view.Picture:
     marked = [(device, place)] if isinstance(place, int) and _cell(rows, device, place) else []
     note = "Framed: the place in question." if marked else ""
-    return plot_table(_table(rows), title="The table that was tried", marked=marked, note=note)
+    return view.plot_table(_table(rows), title="The table that was tried", marked=marked, note=note)
 
 
 def _no_fault(

@@ -7,13 +7,13 @@ from functools import cache, partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.exercise import Call, Case, Exercise, Finding, Refused
 from pipelab.grading.judging import as_lists, kind_of, read_whole
 from pipelab.schedules import Schedule, build_schedule, check_schedule
 from pipelab.schedules.reserved import reserved
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
-from pipelab.view import Picture, plot_schedules, plot_table
 
 LESSON = "04_interleaved"
 
@@ -225,7 +225,7 @@ def _judge_depths(case: Case, data: Any) -> Finding | None:
     )
     violations = check_schedule(table)
     if violations:
-        picture = partial(plot_table, table, title=f"Your order, {case.words}")
+        picture = partial(view.plot_table, table, title=f"Your order, {case.words}")
         return Finding(f"{start}{why} With your warm-ups: {violations[0].message}.", picture)
     return Finding(f"{start}{why} {_cost(table, p, m, v)}", partial(beside, table, p, m, v))
 
@@ -282,9 +282,9 @@ def _cost(table: Schedule, p: int, m: int, v: int) -> str:
     return f"With your warm-ups {' and '.join(told)}." if told else ""
 
 
-def beside(given: Schedule, p: int, m: int, v: int) -> Picture:
+def beside(given: Schedule, p: int, m: int, v: int) -> view.Picture:
     """The learner's order and the right one on one time axis."""
-    return plot_schedules([simulate(given), right_table(p, m, v)[1]], ["Yours", "Interleaved 1F1B"], memory=True)
+    return view.plot_schedules([simulate(given), right_table(p, m, v)[1]], ["Yours", "Interleaved 1F1B"], memory=True)
 
 
 EXERCISES = (

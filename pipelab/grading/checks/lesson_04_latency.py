@@ -7,14 +7,13 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.checks.lesson_04 import LESSON, size_words
 from pipelab.grading.exercise import Call, Case, Exercise, Finding
 from pipelab.grading.judging import read_number
 from pipelab.schedules import Schedule, build_schedule
 from pipelab.schedules.reserved import reserved
 from pipelab.simulation import Costs, simulate
-from pipelab.view import Picture
-from pipelab.view.curves import plot_curves
 
 _NEAR = 0.01  # an answer within 1 % is right
 _CLOSE = 0.05  # from here on an answer is a search that ended too soon
@@ -182,7 +181,7 @@ def _known(given: float, case: Case) -> str:
     )
 
 
-def _curves(case: Case, given: float) -> Picture:
+def _curves(case: Case, given: float) -> view.Picture:
     """Both makespans over the latency, with the latency that was returned in the middle."""
     x = [given * k / 4 for k in range(9)]
     tables = dict(zip(("1F1B", f"interleaved, v = {case['v']}"), _tables(case), strict=True))
@@ -193,7 +192,7 @@ def _curves(case: Case, given: float) -> Picture:
         ]
         for name, table in tables.items()
     }
-    return plot_curves(
+    return view.plot_curves(
         [round(at, 6) for at in x],
         curves,
         across="latency of a message, in the unit of the costs",

@@ -7,12 +7,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.checks.lesson_04 import LESSON, beside, depths_of, held, right_table, sized, sizes_of
 from pipelab.grading.exercise import Call, Case, Exercise, Finding
 from pipelab.grading.judging import read_table, trained, unsound
 from pipelab.schedules import Action, Schedule, actions_of
 from pipelab.simulation import Costs, simulate
-from pipelab.view import plot_table
 
 _SIZES = [(2, 1, 2), (2, 2, 2), (3, 1, 2), (3, 2, 2), (4, 1, 2), (4, 2, 2), (3, 2, 3), (4, 2, 1)]
 # All forwards first is another table than a warm-up that is too deep only where m > p: there the two are told apart.
@@ -90,7 +90,7 @@ def _misplaced(table: Schedule, case: Case) -> Finding | None:
     else:
         why = f"Round-robin: device {device} holds stages " + ", ".join(str(c * p + device) for c in range(v)) + "."
     marked = [(device, position)]
-    return Finding(start + why, partial(plot_table, table, title=f"Your table, {case.words}", marked=marked))
+    return Finding(start + why, partial(view.plot_table, table, title=f"Your table, {case.words}", marked=marked))
 
 
 def _lacking(table: Schedule, case: Case) -> Finding | None:

@@ -9,11 +9,10 @@ from random import Random
 from statistics import fmean, median
 from typing import Any
 
+from pipelab import view
 from pipelab.grading.exercise import Call, Case, Exercise, Finding
 from pipelab.grading.judging import as_lists, close, numbers, read_number, read_whole
 from pipelab.schedules.reserved import reserved
-from pipelab.view import Picture
-from pipelab.view.curves import plot_curves
 
 LESSON = "05_choosing_m"
 NEAR = 1.05  # a step that is at most 5 % longer than the shortest counts as best
@@ -142,12 +141,12 @@ def _line_mistake(
     )
 
 
-def _points(alpha: float, beta: float, points: Sequence[tuple[float, float]]) -> Picture:
+def _points(alpha: float, beta: float, points: Sequence[tuple[float, float]]) -> view.Picture:
     sizes = sorted({b for b, _ in points})
     means = [[t for size, t in points if size == b] for b in sizes]
     curves = {"Timings (means)": [sum(t) / len(t) for t in means], "Your line": [alpha + beta * b for b in sizes]}
     across, up = "sequences b in a micro-batch", "milliseconds"
-    return plot_curves(sizes, curves, across=across, up=up, title="Timings and your line", note="Clock: device.")
+    return view.plot_curves(sizes, curves, across=across, up=up, title="Timings and your line", note="Clock: device.")
 
 
 # ---- Find m* ------------------------------------------------------------------------------------------------------
