@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 import warnings
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -23,6 +24,8 @@ from pipelab.runtime.processes import server as server_module
 from tests.runtime.small import data, mlp, mse
 
 SCHEDULE = build_schedule("1f1b", devices=3, microbatches=4)
+others = set()
+"""Children that are none of this module's."""
 
 
 def adam(named):
@@ -34,7 +37,13 @@ def opened(model, schedule=SCHEDULE, **settings):
 
 
 def children():
-    return {p.pid for p in psutil.Process().children(recursive=True)}
+    """What this module's tests have started, and what that has started; the browser's tests may have left a browser."""
+    found = set()
+    for child in psutil.Process().children():
+        if child.pid not in others:
+            with suppress(psutil.NoSuchProcess):
+                found |= {child.pid, *(p.pid for p in child.children(recursive=True))}
+    return found
 
 
 def wait_until(true, seconds=20):
@@ -61,6 +70,7 @@ def _no_one_needs_them_any_more():
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_left():
     pool_module.stop_all()
+    others.update(child.pid for child in psutil.Process().children())
     yield
     pool_module.stop_all()
     wait_until(lambda: not children())
