@@ -29,7 +29,7 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # closed with the last test in here: others count what is left running
 def work(tmp_path_factory):
     """A learner's folder, freshly filled."""
     folder = tmp_path_factory.mktemp("learner") / "work"
@@ -37,7 +37,7 @@ def work(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(work, tmp_path_factory):
     """JupyterLab as ``make lab`` starts it, with folders of its own for all that it keeps."""
     opened = Lab(work, tmp_path_factory.mktemp("home"))
@@ -45,7 +45,7 @@ def lab(work, tmp_path_factory):
     opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
     from playwright.sync_api import sync_playwright
 
