@@ -68,14 +68,10 @@ def _sentence(text: str) -> str:
 def _works(settings: Settings) -> bool:
     """Whether there is such a table (one that can be built is sound), and room for it: quicker than a timeline."""
     try:
-        return all(one.fits() if one.limit is not None else one.build() for one in _both(settings))
+        other = settings.other()
+        return settings.fits() and (other is None or other.fits())
     except PipelabError:
         return False
-
-
-def _both(settings: Settings) -> list[Settings]:
-    other = settings.other()
-    return [settings] if other is None else [settings, other]
 
 
 def _offers(settings: Settings, tries: Iterator[Mapping[str, Any]], most: int = 3) -> tuple[Offer, ...]:

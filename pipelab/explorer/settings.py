@@ -155,10 +155,10 @@ class Settings:
 
     def fits(self) -> bool:
         """Whether every device can hold its activations, without simulating anything. Raises as :meth:`build`."""
+        schedule = self.build()
         if self.limit is None:
             return True
-        peaks = peak_activation_bytes(self.build(), self.costs(), batch=self.sequences)
-        return max(peaks) <= self.limit * 1e6
+        return max(peak_activation_bytes(schedule, self.costs(), batch=self.sequences)) <= self.limit * 1e6
 
 
 @reserved
