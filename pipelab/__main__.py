@@ -273,7 +273,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelab.commands.table import format_bytes
     from pipelab.experiment import Setting, prepare, run_experiment
     from pipelab.models import cut_layers
-    from pipelab.runtime.devices import choose_devices
+    from pipelab.runtime.setup.devices import choose_devices
 
     rank = _rank_in_group(options)
     if options.steps < 1:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pipelab import __version__
-from pipelab.runtime.allocator import keep_freed_memory
+from pipelab.runtime.device.allocator import keep_freed_memory
 
 __all__ = ["examine"]
 

@@ -221,8 +221,8 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             )
         if options.batch is None:
             return made
-        from pipelab.runtime.microbatches import batch_size
-        from pipelab.runtime.profile import first_sequences
+        from pipelab.runtime.measuring.profile import first_sequences
+        from pipelab.runtime.setup.microbatches import batch_size
 
         model, inputs, targets, loss = made
         length = batch_size(inputs, targets)

@@ -22,28 +22,29 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, whole_number
 from pipelab.memory import Resident
 from pipelab.quantities import format_bytes
-from pipelab.runtime.allocator import keep_freed_memory
-from pipelab.runtime.ambient import Ambient
-from pipelab.runtime.assembly import named_parameters, named_state, refuse_redrawn_masks, warn_of_batch_statistics
-from pipelab.runtime.clocks import make_meter
-from pipelab.runtime.memory import AllocatorPeak, MemoryMeter
-from pipelab.runtime.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
-from pipelab.runtime.named import Named
-from pipelab.runtime.optimizers import make_optimizers, step_schedulers
-from pipelab.runtime.payload import Payload
-from pipelab.runtime.peers import Peers, StepWire
-from pipelab.runtime.probe import FitCheck
-from pipelab.runtime.profile import costs_of, first_sequences, one_pass
-from pipelab.runtime.proof import prove_gradients
-from pipelab.runtime.replicas import Replicas
+from pipelab.runtime.device.allocator import keep_freed_memory
+from pipelab.runtime.device.caller_settings import Ambient
+from pipelab.runtime.device.channels import StepWire
+from pipelab.runtime.device.clocks import make_meter
+from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
+from pipelab.runtime.device.payload import Payload
+from pipelab.runtime.device.stage import StageRunner, Task
+from pipelab.runtime.device.stop import Stop
+from pipelab.runtime.device.threads import run_threads
+from pipelab.runtime.device.worker import DeviceLog, Plan, Worker, plan_devices
+from pipelab.runtime.measuring.microbatch_costs import Survey, survey_of
+from pipelab.runtime.measuring.model_states import Planner, read_resident, rehearse_update
+from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
+from pipelab.runtime.measuring.proof import prove_gradients
+from pipelab.runtime.peers import Peers
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
-from pipelab.runtime.resident import Planner, read_resident, rehearse_update
-from pipelab.runtime.settings import Settings
-from pipelab.runtime.stage import StageRunner, Task
-from pipelab.runtime.stop import Stop
-from pipelab.runtime.survey import Survey, survey_of
-from pipelab.runtime.threads import run_threads
-from pipelab.runtime.worker import DeviceLog, Plan, Worker, plan_devices
+from pipelab.runtime.setup.assembly import named_parameters, named_state, refuse_redrawn_masks, warn_of_batch_statistics
+from pipelab.runtime.setup.by_name import Named
+from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
+from pipelab.runtime.setup.optimizers import make_optimizers, step_schedulers
+from pipelab.runtime.setup.replicas import Replicas
+from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route

@@ -8,29 +8,12 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from pipelab.runtime.channels import Wire
-from pipelab.runtime.worker import WireEnd
+from pipelab.runtime.device.channels import StepWire, Wire
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Alone", "Peers", "StepWire"]
+__all__ = ["Alone", "Peers"]
 
 T = TypeVar("T")
-
-
-class StepWire(WireEnd, Protocol):
-    """The wire of one step, as its owner sees it."""
-
-    def abort(self) -> None:
-        """A device of this process has failed: end every wait, here and at the other ends, with Aborted."""
-        ...
-
-    def interrupt(self) -> None:
-        """Let this process's devices stop at their next slot; callable from any thread."""
-        ...
-
-    def close(self) -> None:
-        """The step is over."""
-        ...
 
 
 class Peers(Protocol):

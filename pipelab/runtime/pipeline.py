@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.quantities import Limits
-from pipelab.runtime.assembly import make_stages
-from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.microbatches import LossTerms
+from pipelab.runtime.measuring.microbatch_costs import Survey
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.settings import OptimizerFactory, Settings, require_one_of
-from pipelab.runtime.survey import Survey
+from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
+from pipelab.runtime.setup.microbatches import LossTerms
+from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
-from pipelab.runtime.assembly import make_stages, named_parameters, warn_of_batch_statistics
-from pipelab.runtime.devices import DeviceChoice
-from pipelab.runtime.microbatches import LossTerms, batch_size, default_terms, make_tasks, reduction_of
-from pipelab.runtime.payload import describe, flatten
-from pipelab.runtime.settings import Settings
-from pipelab.runtime.stage import Task
+from pipelab.runtime.device.payload import describe, flatten
+from pipelab.runtime.device.stage import Task
+from pipelab.runtime.setup.assembly import make_stages, named_parameters, warn_of_batch_statistics
+from pipelab.runtime.setup.devices import DeviceChoice
+from pipelab.runtime.setup.microbatches import LossTerms, batch_size, default_terms, make_tasks, reduction_of
+from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.action import actions_of
 from pipelab.schedules.schedule import Schedule
 

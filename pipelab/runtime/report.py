@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelab.errors import PipelabError
 from pipelab.memory import DeviceMemory
-from pipelab.runtime.worker import Delivery, DeviceLog
+from pipelab.runtime.device.worker import Delivery, DeviceLog
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel

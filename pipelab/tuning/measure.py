@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, StageError, whole_number
-from pipelab.runtime.assembly import make_stages
-from pipelab.runtime.devices import DeviceChoice
-from pipelab.runtime.microbatches import LossTerms, batch_size
+from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.profile import first_sequences, one_pass
 from pipelab.runtime.pipeline import Pipeline
-from pipelab.runtime.profile import first_sequences, one_pass
-from pipelab.runtime.settings import OptimizerFactory
-from pipelab.runtime.survey import Survey
+from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.devices import DeviceChoice
+from pipelab.runtime.setup.microbatches import LossTerms, batch_size
+from pipelab.runtime.setup.settings import OptimizerFactory
 from pipelab.schedules.catalogue import round_robin
 from pipelab.schedules.schedule import Schedule
 from pipelab.tuning.candidates import Candidate

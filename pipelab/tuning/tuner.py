@@ -28,9 +28,9 @@ from pipelab.tuning.result import Measurement, Tuning
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipelab.runtime.devices import DeviceChoice
-    from pipelab.runtime.microbatches import LossTerms
-    from pipelab.runtime.settings import OptimizerFactory
+    from pipelab.runtime.setup.devices import DeviceChoice
+    from pipelab.runtime.setup.microbatches import LossTerms
+    from pipelab.runtime.setup.settings import OptimizerFactory
     from pipelab.tuning.measure import Run, Runner
 
 __all__ = ["shortlist", "tune"]
@@ -158,8 +158,8 @@ def tune(
     Raises ConfigurationError where there is no candidate, none fits, none that is tried runs, or the model cannot be
     profiled here.
     """
-    from pipelab.runtime.devices import choose_devices
-    from pipelab.runtime.microbatches import batch_size
+    from pipelab.runtime.setup.devices import choose_devices
+    from pipelab.runtime.setup.microbatches import batch_size
     from pipelab.tuning.measure import Runner, profile_costs
 
     for name, count in (("rounds", rounds), ("steps", steps)):

@@ -22,7 +22,7 @@ from pipelab import (
 )
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.cut import cut_model
-from pipelab.runtime.clocks import CudaMeter
+from pipelab.runtime.device.clocks import CudaMeter
 from tests.runtime.small import Work, check_step, data, mlp, mse, tuple_net
 
 SPLIT = "0F0,0F1,0W0,0F2,0W1,0W2\n1F0,1I0,1W0,1F1,1I1,1F2,1I2,1W1,1W2\n"

@@ -86,7 +86,7 @@ def test_an_error_that_is_kept_keeps_nothing_from_the_next_step(launch, needs):
 def test_an_optimizer_is_rehearsed_once(monkeypatch):
     """Plain SGD has no state: it was rehearsed again in each step, 31 ms became 201."""
     calls = []
-    monkeypatch.setattr("pipelab.runtime.resident._planned_state", lambda made: calls.append(made) or 0)
+    monkeypatch.setattr("pipelab.runtime.measuring.model_states._planned_state", lambda made: calls.append(made) or 0)
     made = pipeline(limit="1GB", optimizer=lambda named: torch.optim.SGD([p for _, p in named], lr=0.1))
     for _ in range(3):
         made.step(*BATCH)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.assembly import make_stages
-from pipelab.runtime.devices import DeviceChoice
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.devices import DeviceChoice
+from pipelab.runtime.setup.settings import Settings
 
 if TYPE_CHECKING:
     from pipelab.runtime.processes.remote import RemoteEngine

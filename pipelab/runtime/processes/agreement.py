@@ -13,7 +13,7 @@ from torch import nn
 import pipelab
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.peers import Peers
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["require_agreement"]

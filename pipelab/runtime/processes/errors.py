@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import cloudpickle
 
 from pipelab.errors import ConfigurationError, OutOfMemoryError, PipelabError, ScheduleError, StageError
-from pipelab.runtime.worker import stage_error
+from pipelab.runtime.device.worker import stage_error
 from pipelab.schedules.action import Action
 
 __all__ = ["CarriedError", "LostError", "is_known_to_all", "known_to_all"]

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError
-from pipelab.runtime.channels import Aborted
+from pipelab.runtime.device.channels import Aborted
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, LostError, is_known_to_all, known_to_all
 from pipelab.runtime.processes.lines import FOREVER, Lines

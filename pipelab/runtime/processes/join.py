@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.runtime.devices import DeviceChoice, choose_devices
 from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
+from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
 __all__ = ["enter_world", "in_group", "join", "require_size", "world"]
 

@@ -24,7 +24,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
-from pipelab.runtime.assembly import make_stages
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of
 from pipelab.runtime.processes.carry import unpack
@@ -32,7 +31,8 @@ from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import join
 from pipelab.runtime.processes.link import Link
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["Given", "Skeleton", "Table", "Task", "main", "tensors_of"]
 

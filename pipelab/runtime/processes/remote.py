@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.runtime.assembly import make_stages
-from pipelab.runtime.devices import DeviceChoice, choose_devices
-from pipelab.runtime.microbatches import batch_size, make_inputs
-from pipelab.runtime.named import Named
-from pipelab.runtime.payload import describe, flatten
-from pipelab.runtime.probe import FitCheck
+from pipelab.runtime.device.payload import describe, flatten
+from pipelab.runtime.measuring.microbatch_costs import Survey
 from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.settings import Settings
-from pipelab.runtime.survey import Survey
+from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.by_name import Named
+from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
+from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.microbatches import batch_size, make_inputs
+from pipelab.runtime.setup.settings import Settings
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]

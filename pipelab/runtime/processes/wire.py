@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.channels import Aborted
-from pipelab.runtime.payload import Payload, describe
+from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.device.payload import Payload, describe
 from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.schedules.wire import Channel, Route
 

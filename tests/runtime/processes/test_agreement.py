@@ -6,7 +6,7 @@ from torch import nn
 
 from pipelab import ConfigurationError, Schedule, build_schedule
 from pipelab.runtime.processes.agreement import require_agreement
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.settings import Settings
 from tests.runtime.small import mlp, mse
 
 

@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from pipelab.errors import ConfigurationError, ScheduleError, StageError
+from pipelab.runtime.device.worker import stage_error
 from pipelab.runtime.processes.errors import CarriedError
-from pipelab.runtime.worker import stage_error
 from pipelab.schedules import Schedule, check_schedule
 from pipelab.schedules.action import Action
 

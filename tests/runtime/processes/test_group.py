@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from pipelab import ConfigurationError, PipelabError
-from pipelab.runtime.channels import Aborted
+from pipelab.runtime.device.channels import Aborted
 from pipelab.runtime.processes.group import Group
 
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pipelab.runtime.channels import Aborted
-from pipelab.runtime.threads import run_threads
+from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.device.threads import run_threads
 
 
 def test_results_come_in_order_with_the_cpu_time_of_each():

@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
-from pipelab.runtime.payload import Payload, describe, flatten
+from pipelab.runtime.device.payload import Payload, describe, flatten
 
 __all__ = ["FitCheck", "check_fit"]
 

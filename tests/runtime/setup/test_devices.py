@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipelab import ConfigurationError
-from pipelab.runtime.devices import choose_devices
+from pipelab.runtime.setup.devices import choose_devices
 
 
 @pytest.fixture

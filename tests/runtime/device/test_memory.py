@@ -9,7 +9,7 @@ import torch
 
 from pipelab import Pipeline, build_schedule
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.runtime.memory import MemoryMeter
+from pipelab.runtime.device.memory import MemoryMeter
 
 P = 4
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.assembly import named_parameters
+from pipelab.runtime.measuring.reference import Chain, chain_gradients, gradient_error
 from pipelab.runtime.peers import Peers
-from pipelab.runtime.reference import Chain, chain_gradients, gradient_error
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.assembly import named_parameters
+from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["prove_gradients"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pipelab import ConfigurationError, Pipeline, build_schedule
-from pipelab.runtime import probe
-from pipelab.runtime.microbatches import make_inputs
-from pipelab.runtime.probe import FitCheck, check_fit
+from pipelab.runtime.setup import fit as probe
+from pipelab.runtime.setup.fit import FitCheck, check_fit
+from pipelab.runtime.setup.microbatches import make_inputs
 from tests.runtime.small import check_step, data, mse
 
 SCHEDULE = build_schedule("1f1b", 2, 4)

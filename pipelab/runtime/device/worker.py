@@ -11,46 +11,26 @@ For each slot: receive what it needs, run it, record its cost, send what it made
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from pipelab.errors import OutOfMemoryError, PipelabError, StageError
 from pipelab.memory import Resident
 from pipelab.quantities import format_bytes
-from pipelab.runtime.channels import Aborted
-from pipelab.runtime.clocks import Reading, SlotMeter
-from pipelab.runtime.memory import MemoryMeter, Sample, WallError
-from pipelab.runtime.payload import Payload
-from pipelab.runtime.stage import StageRunner, Task
+from pipelab.runtime.device.channels import Aborted, WireEnd
+from pipelab.runtime.device.clocks import Reading, SlotMeter
+from pipelab.runtime.device.memory import MemoryMeter, Sample, WallError
+from pipelab.runtime.device.payload import Payload
+from pipelab.runtime.device.stage import StageRunner, Task
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route, routes, takes
 
-__all__ = ["Delivery", "DeviceLog", "Plan", "WireEnd", "Worker", "plan_devices", "stage_error"]
-
-
-class WireEnd(Protocol):
-    """What a worker asks of the wire."""
-
-    def send(self, channel: Channel, payload: Payload) -> float:
-        """Send; comes back at once, with the time of sending."""
-        ...
-
-    def settle(self, channels: Iterable[Channel]) -> None:
-        """Before the next slot: wait for messages to be taken where sends are bounded."""
-        ...
-
-    def receive(self, channel: Channel) -> Payload:
-        """The next message of the channel, in the order of sending."""
-        ...
-
-    def check(self) -> None:
-        """Raise Aborted if another device has failed."""
-        ...
+__all__ = ["Delivery", "DeviceLog", "Plan", "Worker", "plan_devices", "stage_error"]
 
 
 @dataclass(slots=True)

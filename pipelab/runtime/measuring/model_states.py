@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.memory import Resident
-from pipelab.runtime.clocks import SlotMeter
+from pipelab.runtime.device.clocks import SlotMeter
 
 __all__ = ["Planner", "read_resident", "rehearse_update"]
 

@@ -14,7 +14,7 @@ from torch import nn
 from pipelab import Costs, Pipeline, build_schedule, simulate
 from pipelab.errors import PipelabError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.runtime.clocks import CpuMeter
+from pipelab.runtime.device.clocks import CpuMeter
 from pipelab.runtime.report import CostHistory, _median, verify_order
 from tests.runtime.small import Work, data, mlp, mse
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipelab import Action
-from pipelab.runtime.channels import Aborted, Wire
-from pipelab.runtime.payload import Payload
+from pipelab.runtime.device.channels import Aborted, Wire
+from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 
 CHANNEL = Channel("activation", 0, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipelab.runtime.channels import Aborted
+from pipelab.runtime.device.channels import Aborted
 
 __all__ = ["Outcome", "run_threads"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.assembly import named_parameters
-from pipelab.runtime.settings import Settings
+from pipelab.runtime.setup.assembly import named_parameters
+from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["make_optimizers", "step_schedulers"]
 

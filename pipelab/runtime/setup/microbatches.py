@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.payload import Payload, flatten
-from pipelab.runtime.stage import Task
+from pipelab.runtime.device.payload import Payload, flatten
+from pipelab.runtime.device.stage import Task
 from pipelab.schedules.action import Action
 
 __all__ = ["LossTerms", "batch_size", "make_inputs", "make_tasks", "reduction_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pipelab.runtime.peers import StepWire
+from pipelab.runtime.device.channels import StepWire
 
 __all__ = ["Stop"]
 

@@ -1,4 +1,4 @@
-"""Channels inside one process: one first-in-first-out queue per (kind, source, destination).
+"""What a worker and its owner ask of a wire; and the wire inside one process, a queue per (kind, source, destination).
 
 A device that waits can always be woken: :meth:`Wire.abort` ends every wait with :class:`Aborted`, so that an error on
 one device never leaves another hanging.
@@ -10,17 +10,54 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 
-from pipelab.runtime.payload import Payload
+from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 
-__all__ = ["Aborted", "Wire"]
+__all__ = ["Aborted", "StepWire", "Wire", "WireEnd"]
 
 
 class Aborted(Exception):
     """Another device failed; this one stops."""
+
+
+class WireEnd(Protocol):
+    """What a worker asks of the wire."""
+
+    def send(self, channel: Channel, payload: Payload) -> float:
+        """Send; comes back at once, with the time of sending."""
+        ...
+
+    def settle(self, channels: Iterable[Channel]) -> None:
+        """Before the next slot: wait for messages to be taken where sends are bounded."""
+        ...
+
+    def receive(self, channel: Channel) -> Payload:
+        """The next message of the channel, in the order of sending."""
+        ...
+
+    def check(self) -> None:
+        """Raise Aborted if another device has failed."""
+        ...
+
+
+class StepWire(WireEnd, Protocol):
+    """The wire of one step, as its owner sees it."""
+
+    def abort(self) -> None:
+        """A device of this process has failed: end every wait, here and at the other ends, with Aborted."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let this process's devices stop at their next slot; callable from any thread."""
+        ...
+
+    def close(self) -> None:
+        """The step is over."""
+        ...
 
 
 class _Line:

@@ -18,9 +18,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
-from pipelab.runtime.ambient import Ambient
-from pipelab.runtime.memory import MemoryMeter
-from pipelab.runtime.payload import Payload, describe, flatten
+from pipelab.runtime.device.caller_settings import Ambient
+from pipelab.runtime.device.memory import MemoryMeter
+from pipelab.runtime.device.payload import Payload, describe, flatten
 from pipelab.schedules.action import Action
 
 __all__ = ["StageRunner", "Task"]

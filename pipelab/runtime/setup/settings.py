@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.quantities import Limits, parse_limits
-from pipelab.runtime.microbatches import LossTerms
+from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs

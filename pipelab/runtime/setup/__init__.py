@@ -1,0 +1,1 @@
+"""From a model to what runs: stages, their devices, micro-batches and optimizers, checked before anything starts."""
