@@ -32,6 +32,7 @@ from pipelab import (
     build_schedule,
     check_schedule,
     explore,
+    plot_tuning,
     profile_costs,
     shortlist,
 )
@@ -513,7 +514,7 @@ except OutOfMemoryError as error:
     print("It does not run:", error)
 counts = [1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 24, 32, 48, 64]
 tuning = shortlist(profile, 64, schedules=("gpipe", "1f1b"), microbatches=counts, memory_limit=limit)
-display(tuning.plot())
+display(plot_tuning(tuning))
 print("Of all that fit, by prediction:")
 for forecast in tuning.fitting[:3]:
     print(f"  {forecast.candidate}: {1000 * forecast.makespan:.0f} ms, {forecast.peak_bytes / 1e6:.1f} MB")

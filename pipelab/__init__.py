@@ -37,8 +37,8 @@ _HOMES = {
     "pipelab.explorer.widget": ["explore"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.trial": ["Trial", "try_schedule"],
-    "pipelab.tuning": ["CostProfile", "check_configuration", "profile_costs", "shortlist", "tune"],
-    "pipelab.view.interactive": ["TimelineView"],
+    "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
+    "pipelab.view.widgets.timeline_view": ["TimelineView"],
     "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -70,9 +70,9 @@ if TYPE_CHECKING:
     from pipelab.simulation import Costs, simulate
     from pipelab.timeline import Timeline, compare
     from pipelab.trial import Trial, try_schedule
-    from pipelab.tuning import CostProfile, check_configuration, profile_costs, shortlist, tune
+    from pipelab.tuning import CostProfile, check_configuration, plot_tuning, profile_costs, shortlist, tune
     from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
-    from pipelab.view.interactive import TimelineView
+    from pipelab.view.widgets.timeline_view import TimelineView
 
 
 def __getattr__(name: str) -> object:

@@ -15,12 +15,12 @@ from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.text import write_csv
 from pipelab.simulation.simulate import simulate
+from pipelab.teaching.running_widget import RunningWidget
 from pipelab.view import words
 from pipelab.view.picture import Picture
-from pipelab.view.running import RunningWidget
-from pipelab.view.saving import unused
-from pipelab.view.scene import scene
 from pipelab.view.table import places_of, plot_table
+from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
     from pipelab.trial import Trial

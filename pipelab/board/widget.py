@@ -19,13 +19,13 @@ from pipelab.schedules.action import Action
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
+from pipelab.teaching.running_widget import RunningWidget
 from pipelab.view import palette
 from pipelab.view.picture import Picture
-from pipelab.view.running import RunningWidget
-from pipelab.view.saving import unused
-from pipelab.view.scene import scene
 from pipelab.view.table import plot_table
 from pipelab.view.timeline import plot_timeline
+from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
     from pipelab.trial import Trial

@@ -158,7 +158,9 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             Path(options.json).write_text(json.dumps(tuning.to_json(), indent=2, allow_nan=False) + "\n")
     if options.plot is not None:
-        tuning.plot().save(options.plot)
+        from pipelab.tuning import plot_tuning  # matplotlib is loaded when it draws
+
+        plot_tuning(tuning).save(options.plot)
     return 0
 
 

@@ -15,16 +15,16 @@ from pipelab.explorer.figures import FIGURES, Figure, figures
 from pipelab.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.explorer.nearest import Problem, timelines_of
 from pipelab.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
+from pipelab.teaching.running_widget import RunningWidget
 from pipelab.timeline import Timeline
 from pipelab.view import words
 from pipelab.view.picture import Picture
 from pipelab.view.prediction import plot_prediction
 from pipelab.view.rows import extent
-from pipelab.view.running import RunningWidget
-from pipelab.view.saving import unused
-from pipelab.view.scene import detail, scene
 from pipelab.view.schedules import plot_schedules
 from pipelab.view.timeline import plot_timeline
+from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.scene import detail, scene
 
 __all__ = ["Explorer", "explore"]
 

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipelab.view.attendance import attended
+from pipelab.view.widgets.attendance import attended
 
 __all__ = ["FILE", "Entry", "Ledger", "Prediction", "Reveal", "ledger", "predict", "reveal"]
 

@@ -11,6 +11,7 @@ _HOMES = {
     "pipelab.tuning.measure": ["profile_costs"],
     "pipelab.tuning.advice": ["check_configuration"],
     "pipelab.tuning.candidates": ["Candidate", "Forecast"],
+    "pipelab.tuning.picture": ["plot_tuning"],
     "pipelab.tuning.result": ["Measurement", "Tuning"],
     "pipelab.tuning.tuner": ["shortlist", "tune"],
 }
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.lines import Line, fit_line
     from pipelab.tuning.measure import profile_costs
+    from pipelab.tuning.picture import plot_tuning
     from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile
     from pipelab.tuning.result import Measurement, Tuning
     from pipelab.tuning.tuner import shortlist, tune

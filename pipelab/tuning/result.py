@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes, format_time, render_table
 from pipelab.tuning.advice import memory_advice, microbatch_advice
 from pipelab.tuning.candidates import Candidate, Discarded, Forecast
 from pipelab.tuning.profile import CostProfile
-
-if TYPE_CHECKING:
-    from pipelab.view.picture import Picture
 
 __all__ = ["Measurement", "Tuning"]
 
@@ -356,12 +353,6 @@ class Tuning:
                 "off": None if found.failed else self.off(f.candidate),
             }
         return told
-
-    def plot(self) -> Picture:
-        """Throughput and memory against m, with the memory wall."""
-        from pipelab.view.tuning import plot_tuning
-
-        return plot_tuning(self)
 
 
 def _m(found: Forecast) -> int:

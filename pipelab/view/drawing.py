@@ -12,12 +12,12 @@ from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 
 from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
 from pipelab.view import palette
 from pipelab.view.letters import SIZES, best_fit, fits, text_width
 from pipelab.view.memory import Held
 from pipelab.view.page import Page
-from pipelab.view.phases import phases
 
 __all__ = ["Block", "Drawing", "Ruler"]
 

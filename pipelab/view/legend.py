@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from pipelab.schedules.action import OPS, actions_of
+from pipelab.schedules.phases import NAMES
+from pipelab.schedules.phases import phases as phases_of
 from pipelab.timeline import Timeline
 from pipelab.view import palette
 from pipelab.view.letters import FONT, text_width
 from pipelab.view.memory import Held
-from pipelab.view.phases import NAMES
-from pipelab.view.phases import phases as phases_of
 
 __all__ = ["Entry", "flow", "groups", "table_entries"]
 

@@ -1,4 +1,4 @@
-from pipelab.view.saving import unused
+from pipelab.view.widgets.saving import unused
 
 
 def test_a_name_that_is_free_is_taken(tmp_path):

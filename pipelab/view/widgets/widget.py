@@ -15,8 +15,8 @@ from importlib import resources
 from typing import Any
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.view.attendance import attended
 from pipelab.view.picture import Picture
+from pipelab.view.widgets.attendance import attended
 
 try:
     import anywidget
@@ -35,14 +35,14 @@ _SCRIPTS = ("base", "canvas", "timeline", "runs", "curve", "explorer", "board", 
 @cache
 def script() -> str:
     """The widgets' one ES module: small files, one after the other, so that nothing has to be built or fetched."""
-    folder = resources.files("pipelab.view") / "static"
+    folder = resources.files("pipelab.view.widgets") / "static"
     return "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
 
 
 @cache
 def styles() -> str:
     """Their style sheet."""
-    return (resources.files("pipelab.view") / "static" / "pipelab.css").read_text(encoding="utf-8")
+    return (resources.files("pipelab.view.widgets") / "static" / "pipelab.css").read_text(encoding="utf-8")
 
 
 class PipelabWidget(anywidget.AnyWidget):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipelab.schedules import Action, Schedule, build_schedule
 from pipelab.schedules.action import actions_of
-from pipelab.view.phases import NAMES, phases
+from pipelab.schedules.phases import NAMES, phases
 
 from .scenes import FUSED, SPLIT, every
 

@@ -10,7 +10,7 @@ import traitlets
 
 from pipelab.errors import ConfigurationError
 from pipelab.runs import Run
-from pipelab.view.widget import PipelabWidget
+from pipelab.view.widgets.widget import PipelabWidget
 
 __all__ = ["RunningWidget"]
 

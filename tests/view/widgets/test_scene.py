@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from pipelab import Costs, build_schedule, simulate
 from pipelab.schedules import Schedule, actions_of, format_slot
+from pipelab.schedules.phases import phases
 from pipelab.view import palette
-from pipelab.view.phases import phases
-from pipelab.view.scene import detail, scene
+from pipelab.view.widgets.scene import detail, scene
 from pipelab.waits import Waits
 from tests.strategies import sound_tables
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
-from pipelab.view.scene import scene
 from pipelab.view.timeline import plot_timeline
-from pipelab.view.widget import PipelabWidget
+from pipelab.view.widgets.scene import scene
+from pipelab.view.widgets.widget import PipelabWidget
 
 __all__ = ["TimelineView"]
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pipelab import TimelineView, build_schedule, plot_timeline
-from pipelab.view.scene import scene
+from pipelab.view.widgets.scene import scene
 
 from .scenes import SCENES, measured, predicted
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelab import ConfigurationError, build_schedule, simulate
 from pipelab.view import plot_timeline
-from pipelab.view.widget import PipelabWidget, script, styles
+from pipelab.view.widgets.widget import PipelabWidget, script, styles
 
 ROOT = Path(__file__).parent.parent.parent
 TIMELINE = simulate(build_schedule("1f1b", 2, 2))

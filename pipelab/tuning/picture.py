@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes
+from pipelab.tuning.candidates import Candidate, Forecast
+from pipelab.tuning.result import Tuning
 from pipelab.view import words
 from pipelab.view.letters import FONT, wrap
 from pipelab.view.palette import CAPTION, IDLE_HATCH, INK, OPS
 from pipelab.view.picture import Picture, plain_style
-
-if TYPE_CHECKING:
-    from pipelab.memory import DeviceMemory
-    from pipelab.tuning.candidates import Candidate, Forecast
-    from pipelab.tuning.result import Tuning
 
 __all__ = ["plot_tuning"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelab import shortlist
 from pipelab.tuning import Measurement
-from pipelab.view.tuning import plot_tuning
+from pipelab.tuning.picture import plot_tuning
 from tests.tuning.profiles import profile
 
 from .scenes import axes_of, render
@@ -73,7 +73,7 @@ def test_what_was_measured_far_above_the_prediction_stays_in_the_picture(tuning)
 
 def test_limits_that_differ_are_drawn_as_parts():
     found = shortlist(profile(), 64, memory_limit=["100MB"] * 3 + ["25MB"])
-    low = axes_of(found.plot(), "memory")
+    low = axes_of(plot_tuning(found), "memory")
     wall = next(line for line in low.lines if line.get_gid() == "wall")
     assert set(wall.get_ydata()) == {1.0} and "% of its limit" in low.get_ylabel()
     fits = {f.candidate.microbatches for f in found.fitting if f.candidate.family == "1f1b"}
@@ -82,7 +82,7 @@ def test_limits_that_differ_are_drawn_as_parts():
 
 
 def test_a_wall_far_away_does_not_flatten_the_curves():
-    picture = shortlist(profile(), 64, memory_limit="80GiB").plot()
+    picture = plot_tuning(shortlist(profile(), 64, memory_limit="80GiB"))
     low = axes_of(picture, "memory")
     assert low.get_ylim()[1] < 1e9 and not [line for line in low.lines if line.get_gid() == "wall"]
     assert "memory limit 85.9 GB (far above)" in {t.get_text() for t in picture.legends[0].get_texts()}
@@ -103,7 +103,7 @@ def test_everything_stays_on_the_page(picture):
 
 
 def test_without_a_limit_or_a_measurement_there_is_neither():
-    free = shortlist(profile(), 64).plot()
+    free = plot_tuning(shortlist(profile(), 64))
     legend = {text.get_text() for text in free.legends[0].get_texts()}
     assert "measured" not in legend and not any("limit" in text for text in legend)
     assert not [line for line in axes_of(free, "memory").lines if line.get_gid() == "wall"]

@@ -1,4 +1,4 @@
-// Draws scenes (pipelab/view/scene.py) on a canvas: one below the other on one time axis, or two laid over each other.
+// Draws scenes (pipelab/view/widgets/scene.py) on a canvas: one below the other on one time axis, or two laid over each other.
 // It knows places on the screen and nothing of pipelines.
 
 const CANVAS_FONT = "11px system-ui, 'DejaVu Sans', sans-serif";

@@ -6,7 +6,7 @@ import pytest
 
 from pipelab import ConfigurationError
 from pipelab.runs import Run
-from pipelab.view.running import RunningWidget
+from pipelab.teaching.running_widget import RunningWidget
 
 LONG = 20
 

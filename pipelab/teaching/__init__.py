@@ -1,0 +1,1 @@
+"""Everything that teaches: lessons, exercises, grading, the board, the explorer."""
