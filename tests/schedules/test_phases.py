@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from pipelab.schedules import Action, Schedule, build_schedule
 from pipelab.schedules.action import actions_of
 from pipelab.schedules.phases import NAMES, phases
-
-from .scenes import FUSED, SPLIT, every
+from tests.view.scenes import FUSED, SPLIT, every
 
 small = st.integers(1, 8)
 

@@ -10,8 +10,7 @@ from pipelab import shortlist
 from pipelab.tuning import Measurement
 from pipelab.tuning.picture import plot_tuning
 from tests.tuning.profiles import profile
-
-from .scenes import axes_of, render
+from tests.view.scenes import axes_of, render
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import pytest
 
 from pipelab.errors import ConfigurationError
 from pipelab.view.curves import plot_curves
-
-from .scenes import axes_of, render
+from tests.view.scenes import axes_of, render
 
 M = [1, 2, 4, 8, 16]
 FIXED = {"batch fixed": [64] * 5, "micro-batch fixed": [4, 8, 16, 32, 64]}

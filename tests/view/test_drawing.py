@@ -9,8 +9,19 @@ from pipelab.schedules import build_schedule
 from pipelab.schedules.action import actions_of
 from pipelab.view import palette, plot_timeline
 from pipelab.view.rows import Heights
-
-from .scenes import SCENES, axes_of, boxes, drawn, extents, inside, measured, pixels, polygons, predicted, texts
+from tests.view.scenes import (
+    SCENES,
+    axes_of,
+    boxes,
+    drawn,
+    extents,
+    inside,
+    measured,
+    pixels,
+    polygons,
+    predicted,
+    texts,
+)
 
 
 def shown(picture, timeline):

@@ -6,8 +6,7 @@ from pipelab.schedules import build_schedule
 from pipelab.simulation import simulate
 from pipelab.view.legend import LINE, flow, groups
 from pipelab.view.memory import held
-
-from .scenes import SPLIT, measured, predicted
+from tests.view.scenes import SPLIT, measured, predicted
 
 
 def said(found):

@@ -5,8 +5,7 @@ import pytest
 from pipelab.schedules import build_schedule
 from pipelab.timeline import Holding
 from pipelab.view.memory import held
-
-from .scenes import measured, predicted
+from tests.view.scenes import measured, predicted
 
 
 def test_bytes_are_preferred_and_share_a_round_scale():

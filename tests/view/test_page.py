@@ -3,8 +3,7 @@ import pytest
 from pipelab.errors import ConfigurationError
 from pipelab.view import plot_timeline
 from pipelab.view.page import inner_width
-
-from .scenes import SCENES, assert_texts_have_room, axes_of, drawn, predicted, texts
+from tests.view.scenes import SCENES, assert_texts_have_room, axes_of, drawn, predicted, texts
 
 
 @pytest.mark.parametrize("width", [None, 6])

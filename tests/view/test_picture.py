@@ -10,8 +10,7 @@ from PIL import Image
 
 from pipelab.errors import ConfigurationError
 from pipelab.view import Picture, plot_timeline
-
-from .scenes import predicted
+from tests.view.scenes import predicted
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ from pipelab.errors import ConfigurationError
 from pipelab.schedules import build_schedule
 from pipelab.timeline import compare
 from pipelab.view import plot_prediction
-
-from .scenes import assert_texts_have_room, axes_of, boxes, measured, predicted, render, texts
+from tests.view.scenes import assert_texts_have_room, axes_of, boxes, measured, predicted, render, texts
 
 RUN = measured(build_schedule("1f1b", 4, 8))
 

@@ -3,8 +3,7 @@ import pytest
 from pipelab.schedules import build_schedule
 from pipelab.view import plot_timeline
 from pipelab.view.rows import Heights, extent
-
-from .scenes import measured, predicted, texts
+from tests.view.scenes import measured, predicted, texts
 
 
 @pytest.mark.parametrize("make", [Heights.alone, Heights.stacked])

@@ -5,8 +5,7 @@ import pytest
 from pipelab.errors import ConfigurationError
 from pipelab.schedules import build_schedule
 from pipelab.view import plot_schedules
-
-from .scenes import assert_texts_have_room, axes_of, boxes, measured, predicted, texts
+from tests.view.scenes import assert_texts_have_room, axes_of, boxes, measured, predicted, texts
 
 FOUR = [predicted(name, 4, 4, backward=2, batch=64) for name in ("naive", "gpipe", "1f1b")]
 FOUR.append(predicted("interleaved", 4, 4, 2, backward=2, batch=64))

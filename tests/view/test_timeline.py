@@ -7,8 +7,7 @@ import pytest
 from pipelab.schedules import build_schedule
 from pipelab.simulation import simulate
 from pipelab.view import plot_timeline
-
-from .scenes import axes_of, boxes, every, measured, polygons, predicted, render, texts
+from tests.view.scenes import axes_of, boxes, every, measured, polygons, predicted, render, texts
 
 ALL = {f"{s.name}-{s.devices}-{s.microbatches}": s for s in every((1, 2, 4, 16), (1, 4, 64))}
 

@@ -5,8 +5,7 @@ import pytest
 from pipelab.schedules import build_schedule
 from pipelab.view import words
 from pipelab.view.memory import held
-
-from .scenes import measured, predicted
+from tests.view.scenes import measured, predicted
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import Any
 from pipelab.schedules.action import OPS, actions_of, format_slot
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
+from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
 from pipelab.view.memory import Held, held
 from pipelab.view.rows import extent
-from pipelab.waits import Waits
 
 __all__ = ["detail", "scene"]
 

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from pipelab import Costs, build_schedule, simulate
 from pipelab.schedules import Schedule, actions_of, format_slot
 from pipelab.schedules.phases import phases
+from pipelab.timeline.waits import Waits
 from pipelab.view import palette
 from pipelab.view.widgets.scene import detail, scene
-from pipelab.waits import Waits
 from tests.strategies import sound_tables
-
-from .scenes import FUSED, SCENES, measured, predicted
+from tests.view.scenes import FUSED, SCENES, measured, predicted
 
 KEYS = ("device", "start", "end", "ready", "parts", "takes", "takers", "told")
 SIX_DIGITS = {"rel": 1e-5, "abs": 1e-9}

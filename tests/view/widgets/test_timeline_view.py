@@ -7,8 +7,7 @@ import pytest
 
 from pipelab import TimelineView, build_schedule, plot_timeline
 from pipelab.view.widgets.scene import scene
-
-from .scenes import SCENES, measured, predicted
+from tests.view.scenes import SCENES, measured, predicted
 
 
 def test_it_draws_from_the_scene_of_its_timeline():

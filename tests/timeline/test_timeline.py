@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelab import ConfigurationError, Costs, compare, simulate
+from pipelab import Costs, simulate
 from pipelab.schedules import Schedule, actions_of, build_schedule, format_slot
 from pipelab.timeline import CLOCKS, Span, Timeline
 from tests import tables
@@ -320,57 +320,6 @@ def test_gaps_shorter_than_the_tolerance_are_not_told():
     timeline = run("1f1b")
     assert timeline.gaps(0, tolerance=3) == ()
     assert {gap.end - gap.start for gap in timeline.gaps(0)} == {1, 3}
-
-
-# ---- two timelines ---------------------------------------------------------------------------------------------------
-
-
-def test_a_run_twice_as_slow_in_its_backwards_is_told_op_by_op():
-    laid = compare(run("1f1b"), run("1f1b", costs=Costs(forward=1, backward=2)))
-    assert laid.duration_ratios == {"B": 2, "F": 1}
-    assert laid.makespan_ratio == 21 / 14
-    assert laid.bubble_difference == pytest.approx(0)
-    assert laid.same_order
-
-
-def test_duration_ratios_are_medians_so_that_one_slow_action_does_not_count():
-    before = run("gpipe", p=1, m=5)
-    first, *others = before.spans
-    assert (
-        compare(before, replace(before, spans=(replace(first, end=first.end + 50), *others))).duration_ratios["F"] == 1
-    )
-
-
-def test_fused_slots_are_told_under_their_ops():
-    fused = tables.read(tables.FUSED)
-    assert compare(simulate(fused), simulate(fused, Costs(fused={"FB": 0.75}))).duration_ratios == {
-        "B": 1,
-        "F": 1,
-        "F+B": 0.75,
-    }
-
-
-def test_another_order_is_told_apart():
-    laid = compare(run("gpipe"), run("1f1b"))
-    assert not laid.same_order
-    assert laid.makespan_ratio == 1
-
-
-def test_timelines_of_different_p_cannot_be_laid_over_each_other():
-    with pytest.raises(ConfigurationError, match=r"timelines of 4 and 2 devices.*same p"):
-        compare(run("gpipe", p=4), run("gpipe", p=2))
-
-
-def test_the_comparison_can_be_read_as_a_table():
-    table = compare(run("gpipe"), run("1f1b", clock="unit")).table()
-    assert [line.split() for line in table.splitlines()] == [
-        ["predicted", "unit"],
-        ["makespan", "14", "units", "14", "units"],
-        ["bubble", "fraction", "42.9%", "42.9%"],
-        ["utilisation", "57.1%", "57.1%"],
-        ["peak", "micro-batches", "4", "4", "4", "4", "4", "3", "2", "1"],
-        ["messages", "24", "24"],
-    ]
 
 
 # ---- Chrome trace ----------------------------------------------------------------------------------------------------

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import median
 
-from pipelab.errors import ConfigurationError
 from pipelab.quantities import format_time
-from pipelab.schedules.action import Action, Slot, actions_of, format_slot
+from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
+from pipelab.timeline.spans import Gap, Holding, Message, Span
 
-__all__ = ["Comparison", "Gap", "Holding", "Message", "Span", "Timeline", "compare"]
+__all__ = ["Timeline"]
 
 CLOCKS = {
     "unit": "unit (costs are given)",
@@ -27,66 +26,6 @@ CLOCKS = {
     "predicted": "predicted from costs",
     "drawn": "drawn (the columns of the board)",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One slot of one device, from ``start`` to ``end`` (in the timeline's unit)."""
-
-    device: int
-    position: int
-    slot: Slot
-    start: float
-    end: float
-
-    @property
-    def duration(self) -> float:
-        """How long it ran."""
-        return self.end - self.start
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What ``producer`` sent to ``consumer`` on another device: ``kind`` is "activation" or "gradient"."""
-
-    kind: str
-    producer: Action
-    consumer: Action
-    source: int
-    destination: int
-    sent: float
-    arrived: float
-    size: float = 0.0
-    """Bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Idle time of a device and why.
-
-    ``cause`` is "fill", "wait", "link", "update" or "drain"; ``blocker`` (of ``blocker_device``) is what it waited for.
-    """
-
-    device: int
-    start: float
-    end: float
-    cause: str
-    blocker: Action | None
-    blocker_device: int | None
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """Activation bytes of one device over time: steps of (time, bytes held from then on)."""
-
-    device: int
-    steps: tuple[tuple[float, float], ...]
-
-    @property
-    def peak(self) -> float:
-        """The most that was held at any time."""
-        return max((held for _, held in self.steps), default=0.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -421,74 +360,3 @@ class Timeline:
 def _settle(value: float) -> float:
     """Rid sums of shares such as 1/3 of their rounding dust."""
     return round(value, 9) + 0.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """``second`` laid over ``first`` (say, measured over predicted)."""
-
-    first: Timeline
-    second: Timeline
-
-    @property
-    def makespan_ratio(self) -> float:
-        """Makespan of the second over that of the first."""
-        return self.second.makespan / self.first.makespan if self.first.makespan else float("nan")
-
-    @property
-    def bubble_difference(self) -> float:
-        """Bubble fraction of the second minus that of the first."""
-        return self.second.bubble_fraction - self.first.bubble_fraction
-
-    @cached_property
-    def same_order(self) -> bool:
-        """Whether every device ran the same slots in the same order in both."""
-        devices = range(max(self.first.schedule.devices, self.second.schedule.devices))
-        if self.first.schedule.devices != self.second.schedule.devices:
-            return False
-        return all(
-            [s.slot for s in self.first.on_device(r)] == [s.slot for s in self.second.on_device(r)] for r in devices
-        )
-
-    @cached_property
-    def duration_ratios(self) -> dict[str, float]:
-        """Per op, the median over its slots of (duration in the second / duration in the first)."""
-        before = {(s.device, s.slot): s.duration for s in self.first.spans}
-        ratios: dict[str, list[float]] = {}
-        for span in self.second.spans:
-            given = before.get((span.device, span.slot))
-            if given:
-                op = "+".join(action.op for action in actions_of(span.slot))
-                ratios.setdefault(op, []).append(span.duration / given)
-        return {op: median(values) for op, values in sorted(ratios.items())}
-
-    def table(self) -> str:
-        """The two side by side, as text."""
-        rows: list[tuple[str, str, str]] = [
-            ("", self.first.clock, self.second.clock),
-            (
-                "makespan",
-                f"{self.first.makespan:.4g} {self.first.unit}",
-                f"{self.second.makespan:.4g} {self.second.unit}",
-            ),
-            ("bubble fraction", f"{self.first.bubble_fraction:.1%}", f"{self.second.bubble_fraction:.1%}"),
-            ("utilisation", f"{self.first.utilisation:.1%}", f"{self.second.utilisation:.1%}"),
-            ("peak micro-batches", _row(self.first.peak_microbatches), _row(self.second.peak_microbatches)),
-            ("messages", str(self.first.message_count), str(self.second.message_count)),
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(f"{label:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for label, a, b in rows)
-
-
-def compare(first: Timeline, second: Timeline) -> Comparison:
-    """Lay two timelines over each other. Raises ConfigurationError if they have different numbers of devices."""
-    if first.schedule.devices != second.schedule.devices:
-        raise ConfigurationError(
-            f"timelines of {first.schedule.devices} and {second.schedule.devices} devices cannot be laid over each "
-            "other; build both schedules with the same p"
-        )
-    return Comparison(first, second)
-
-
-def _row(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)

@@ -12,7 +12,8 @@ from functools import cached_property
 
 from pipelab.schedules.action import OPS, Action, actions_of, format_slot
 from pipelab.schedules.dependencies import LOCAL
-from pipelab.timeline import Span, Timeline
+from pipelab.timeline.spans import Span
+from pipelab.timeline.timeline import Timeline
 
 __all__ = ["Supply", "Wait", "Waits"]
 

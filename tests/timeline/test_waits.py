@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipelab import Costs, build_schedule, simulate
 from pipelab.schedules import Schedule
 from pipelab.timeline import Span, Timeline
-from pipelab.waits import Waits
+from pipelab.timeline.waits import Waits
 from tests import oracle, tables
 from tests.strategies import eighths, sound_tables
 

@@ -1,0 +1,7 @@
+"""WHEN it ran: ``Timeline``, every figure taken from it, two of them compared, and who waited for what."""
+
+from pipelab.timeline.compare import Comparison, compare
+from pipelab.timeline.spans import Gap, Holding, Message, Span
+from pipelab.timeline.timeline import CLOCKS, Timeline
+
+__all__ = ["CLOCKS", "Comparison", "Gap", "Holding", "Message", "Span", "Timeline", "compare"]
