@@ -52,7 +52,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Solutions are run by nbval too when they are graded (tests/course/test_notebooks.py); whole pages of them in test-full.
+# Solutions are run by nbval too when they are graded (tests/teaching/course/test_notebooks.py); whole pages of them in test-full.
 test: lint
 	$(PYTEST) -m "not slow" $(ARGS)
 	$(NBVAL)

@@ -24,7 +24,7 @@
 # %% role="setup"
 from pipelab import Pipeline, TimelineView, build_schedule, puzzles, try_schedule
 from pipelab.commands.doctor import examine
-from pipelab.grading import ledger, predict, reveal
+from pipelab.teaching.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 
 inputs, targets = text_batch(batch=64)  # 64 sequences of real text: Python's own language reference
@@ -161,7 +161,7 @@ ledger()
 # This first exercise is short: it shows how grading works.
 
 # %% role="setup"
-from pipelab.grading import NotWritten, check
+from pipelab.teaching.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
 # A timetable is a list of rows, one per device. A row is a list of cells, one per time slot: the text of an action, or

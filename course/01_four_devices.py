@@ -28,7 +28,7 @@ import torch
 from IPython.display import display
 
 from pipelab import Pipeline, TimelineView, build_schedule, compare, plot_schedules, simulate, try_schedule
-from pipelab.grading import ledger, predict, reveal
+from pipelab.teaching.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, cut_layers, cut_model, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error
 
@@ -563,7 +563,7 @@ ledger()
 # %% role="setup"
 from math import ceil
 
-from pipelab.grading import NotWritten, check
+from pipelab.teaching.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=12
 # How many devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master

@@ -37,7 +37,7 @@ from pipelab import (
     simulate,
     try_schedule,
 )
-from pipelab.grading import ledger, predict, reveal
+from pipelab.teaching.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error, unsplit_gradients
 from pipelab.view.curves import plot_curves
@@ -488,7 +488,7 @@ break_schedule("gpipe", devices=4, microbatches=4)
 # Four exercises: the serial run, GPipe, its bubble, and exact accumulation.
 
 # %% role="setup"
-from pipelab.grading import NotWritten, check
+from pipelab.teaching.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="serial" difficulty="easy" minutes=8
 # Micro-batches one after the other, without overlap: micro-batch 0 through all devices forward and back, then

@@ -42,8 +42,8 @@ from pipelab import (
     try_schedule,
     why_blocked,
 )
-from pipelab.grading import ledger, predict, reveal
-from pipelab.grading.checks.lesson_03 import with_warmups
+from pipelab.teaching.grading import ledger, predict, reveal
+from pipelab.teaching.exercises.lesson_03 import with_warmups
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.view.curves import plot_curves
 
@@ -490,7 +490,7 @@ ledger()
 # the same number.
 
 # %% role="setup"
-from pipelab.grading import NotWritten, check
+from pipelab.teaching.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="warmup" difficulty="easy" minutes=5
 # Under 1F1B a device runs w forwards first. Then come pairs, each the next forward and the oldest backward, until

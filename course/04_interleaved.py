@@ -39,8 +39,8 @@ from pipelab import (
     try_schedule,
     why_blocked,
 )
-from pipelab.grading import ledger, predict, reveal
-from pipelab.grading.checks.lesson_04 import with_depths
+from pipelab.teaching.grading import ledger, predict, reveal
+from pipelab.teaching.exercises.lesson_04 import with_depths
 from pipelab.models import TransformerLM, cut_layers, next_byte_loss, text_batch
 from pipelab.simulation import SlotCosts
 from pipelab.view.curves import plot_curves
@@ -550,7 +550,7 @@ puzzles("interleaved")
 
 # %% role="setup"
 from pipelab import Schedule
-from pipelab.grading import NotWritten, check
+from pipelab.teaching.grading import NotWritten, check
 
 # %% [markdown] role="lead" exercise="placement" difficulty="easy" minutes=6
 # Stages are dealt out round-robin. Write two functions:

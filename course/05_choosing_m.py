@@ -36,7 +36,7 @@ from pipelab import (
     profile_costs,
     shortlist,
 )
-from pipelab.grading import ledger, predict, reveal
+from pipelab.teaching.grading import ledger, predict, reveal
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.view.curves import plot_curves
 
@@ -655,8 +655,8 @@ explore()
 # and frozen.
 
 # %% role="setup"
-from pipelab.grading import NotWritten, check
-from pipelab.grading.checks.lesson_05_frozen import forecasts
+from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching.exercises.lesson_05_frozen import forecasts
 
 # %% [markdown] role="lead" exercise="straight_line" difficulty="easy" minutes=8
 # A batch was cut into m equal micro-batches, for several m, and one micro-batch was timed: forward and backward on one

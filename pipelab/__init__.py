@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from pipelab.version import __version__
 
 _HOMES = {
     "pipelab.errors": [
@@ -32,11 +32,11 @@ _HOMES = {
     ],
     "pipelab.timeline": ["Timeline", "compare"],
     "pipelab.simulation": ["Costs", "simulate"],
-    "pipelab.board.breaker": ["break_schedule"],
-    "pipelab.board.widget": ["draw_schedule", "puzzles"],
-    "pipelab.explorer.widget": ["explore"],
+    "pipelab.teaching.board.breaker": ["break_schedule"],
+    "pipelab.teaching.board.widget": ["draw_schedule", "puzzles"],
+    "pipelab.teaching.explorer.widget": ["explore"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
-    "pipelab.trial": ["Trial", "try_schedule"],
+    "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
     "pipelab.view.widgets.timeline_view": ["TimelineView"],
     "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
@@ -46,8 +46,6 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from pipelab.board.breaker import break_schedule
-    from pipelab.board.widget import draw_schedule, puzzles
     from pipelab.errors import (
         ConfigurationError,
         OutOfMemoryError,
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
         ScheduleParseError,
         StageError,
     )
-    from pipelab.explorer.widget import explore
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.schedules import (
         Action,
@@ -68,8 +65,11 @@ if TYPE_CHECKING:
         why_blocked,
     )
     from pipelab.simulation import Costs, simulate
+    from pipelab.teaching.board.breaker import break_schedule
+    from pipelab.teaching.board.widget import draw_schedule, puzzles
+    from pipelab.teaching.explorer.widget import explore
+    from pipelab.teaching.trial import Trial, try_schedule
     from pipelab.timeline import Timeline, compare
-    from pipelab.trial import Trial, try_schedule
     from pipelab.tuning import CostProfile, check_configuration, plot_tuning, profile_costs, shortlist, tune
     from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
     from pipelab.view.widgets.timeline_view import TimelineView

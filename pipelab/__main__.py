@@ -271,9 +271,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from pipelab.commands.table import format_bytes
-    from pipelab.experiment import Setting, prepare, run_experiment
     from pipelab.models import cut_layers
     from pipelab.runtime.setup.devices import choose_devices
+    from pipelab.teaching.experiment import Setting, prepare, run_experiment
 
     rank = _rank_in_group(options)
     if options.steps < 1:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pipelab.schedules.checker import Violation
+from typing import Any
 
 __all__ = [
     "ConfigurationError",
@@ -29,14 +26,14 @@ class ConfigurationError(PipelabError, ValueError):
 
 
 class ScheduleError(PipelabError, ValueError):
-    """A schedule that is not sound. ``violations`` holds everything that the checker found."""
+    """A schedule that is not sound. ``violations`` holds everything that the checker found, each with its sentence."""
 
-    def __init__(self, message: str, violations: Sequence[Violation] = ()) -> None:
+    def __init__(self, message: str, violations: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.violations = tuple(violations)
 
     @classmethod
-    def refuse(cls, name: str, violations: Sequence[Violation], shown: int = 8) -> ScheduleError:
+    def refuse(cls, name: str, violations: Sequence[object], shown: int = 8) -> ScheduleError:
         """The error for a schedule that the checker refused: the first few reasons, and how many more there are."""
         lines = [f"  {violation}" for violation in violations[:shown]]
         if len(violations) > shown:

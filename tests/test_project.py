@@ -80,11 +80,11 @@ def test_public_names_exist():
         "pipelab.view",
         "pipelab.__main__",
         "pipelab.tuning.tuner",
-        "pipelab.board",
-        "pipelab.board.breaker",
-        "pipelab.board.widget",
-        "pipelab.explorer",
-        "pipelab.explorer.widget",
+        "pipelab.teaching.board",
+        "pipelab.teaching.board.breaker",
+        "pipelab.teaching.board.widget",
+        "pipelab.teaching.explorer",
+        "pipelab.teaching.explorer.widget",
     ],
 )
 def test_what_stands_above_the_torch_line_imports_without_torch(module):
@@ -95,7 +95,10 @@ def test_what_stands_above_the_torch_line_imports_without_torch(module):
 
 def test_what_judges_and_asks_loads_neither_torch_nor_matplotlib():
     """They are started for each exercise that is graded; three quarters of a judge's time went into imports."""
-    code = "import sys, pipelab.grading.judge, pipelab.grading.probe as p; p.exercises(); print(*sys.modules)"
+    code = (
+        "import sys, pipelab.teaching.grading.judge, pipelab.teaching.grading.recorder as r; r.exercises(); "
+        "print(*sys.modules)"
+    )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert not {"torch", "matplotlib", "IPython"} & set(told.split())
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelab.course.build import FOLDERS, exercises_page, lesson_page, write_notebook
-from pipelab.course.execute import executed, kept
-from pipelab.course.source import Lesson, course_folder, read_course
-from pipelab.course.work import fill_work
+from pipelab.teaching.course.build import FOLDERS, exercises_page, lesson_page, write_notebook
+from pipelab.teaching.course.execute import executed, kept
+from pipelab.teaching.course.source import Lesson, course_folder, read_course
+from pipelab.teaching.course.work import fill_work
 
 __all__ = ["build_course", "fill"]
 

@@ -8,10 +8,10 @@ import torch
 from tqdm import tqdm
 
 from pipelab.commands.table import format_bytes, format_time, format_values, render_table
-from pipelab.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline
 from pipelab.schedules import build_schedule
+from pipelab.teaching.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.view import plot_schedules
 
 __all__ = ["demo"]

@@ -51,9 +51,15 @@ def run(options: argparse.Namespace) -> int:
         import nbval  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(f"grading needs {error.name}: pip install 'pipelab[lab]'") from None
-    from pipelab.grading.grader import grade
-    from pipelab.grading.outputs import as_csv, as_junit, as_text, as_totals, clean, write_feedback
-    from pipelab.grading.roster import apply_overrides, apply_roster, check_overrides, read_overrides, read_roster
+    from pipelab.teaching.grading.grader import grade
+    from pipelab.teaching.grading.outputs import as_csv, as_junit, as_text, as_totals, clean, write_feedback
+    from pipelab.teaching.grading.roster import (
+        apply_overrides,
+        apply_roster,
+        check_overrides,
+        read_overrides,
+        read_roster,
+    )
 
     if options.jobs is not None and options.jobs < 1:
         raise ConfigurationError(f"--jobs must be at least 1, got {options.jobs}")

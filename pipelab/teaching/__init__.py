@@ -1,1 +1,69 @@
-"""Everything that teaches: lessons, exercises, grading, the board, the explorer."""
+"""Everything that teaches, and the door that a page comes in by.
+
+``from pipelab.teaching import *`` gives a lesson all that it names: the package's own names, the model and its text,
+and what only pages use (``predict``, ``reveal``, ``check``). Each is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "pipelab": [
+        "Action",
+        "ConfigurationError",
+        "CostProfile",
+        "Costs",
+        "OutOfMemoryError",
+        "Pipeline",
+        "Schedule",
+        "ScheduleError",
+        "TimeTable",
+        "TimelineView",
+        "break_schedule",
+        "build_schedule",
+        "check_schedule",
+        "compare",
+        "draw_schedule",
+        "explore",
+        "plot_prediction",
+        "plot_schedules",
+        "plot_table",
+        "plot_timeline",
+        "plot_tuning",
+        "profile_costs",
+        "puzzles",
+        "shortlist",
+        "simulate",
+        "try_schedule",
+        "tune",
+        "why_blocked",
+    ],
+    "pipelab.commands.doctor": ["examine"],
+    "pipelab.models": ["TransformerLM", "cut_layers", "cut_model", "next_byte_loss", "text_batch"],
+    "pipelab.runtime": ["gradient_error", "unsplit_gradients"],
+    "pipelab.simulation": ["SlotCosts"],
+    "pipelab.teaching.exercises.lesson_03": ["with_warmups"],
+    "pipelab.teaching.exercises.lesson_04": ["with_depths"],
+    "pipelab.teaching.exercises.lesson_05_frozen": ["forecasts"],
+    "pipelab.teaching.grading.check": ["NotWritten", "check"],
+    "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
+    "pipelab.view": ["plot_curves"],
+    "IPython.display": ["display"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pipelab.teaching' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from pipelab.course.work import fill_work
+from pipelab.teaching.course.work import fill_work
 
 from .lab import ALLOWED, FLAGS, ROOT, SCREENSHOTS, Lab, chromium, missing, open_notebook, shoot
 

@@ -6,7 +6,7 @@ import faulthandler
 
 import pytest
 
-from pipelab.course.source import read_course
+from pipelab.teaching.course.source import read_course
 
 from .lab import ROOT, SCREENSHOTS, complaints, open_notebook, outputs, prompts, run_all, shoot_all, wait_idle
 

@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from pipelab.board import PUZZLES, Board, puzzle
 from pipelab.schedules import build_schedule
+from pipelab.teaching.board import PUZZLES, Board, puzzle
 
 from .lab import SCREENSHOTS, cell, outputs, run_all, run_cell, shoot, wait_idle
 

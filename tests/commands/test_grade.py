@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pipelab.__main__ import main
-from tests.grading.notebooks import RIGHT, answered, page, save
+from tests.teaching.grading.notebooks import RIGHT, answered, page, save
 
 
 @pytest.fixture(scope="module")

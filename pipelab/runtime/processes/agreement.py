@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-import pipelab
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.schedule import Schedule
+from pipelab.version import __version__
 
 __all__ = ["require_agreement"]
 
@@ -55,7 +55,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "seed": settings.seed,
         "window": settings.window,
         "memory_limit": settings.limits,
-        "versions": f"pipelab {pipelab.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "versions": f"pipelab {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
 
 

@@ -12,7 +12,7 @@ from pipelab import ConfigurationError, build_schedule, simulate
 from pipelab.view import plot_timeline
 from pipelab.view.widgets.widget import PipelabWidget, script, styles
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TIMELINE = simulate(build_schedule("1f1b", 2, 2))
 NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which no browser looks up
 
@@ -138,7 +138,7 @@ def test_script_and_styles_fetch_nothing():
 
 
 def test_all_files_of_the_script_are_in_it():
-    folder = ROOT / "pipelab" / "view" / "static"
+    folder = ROOT / "pipelab" / "view" / "widgets" / "static"
     names = {path.stem for path in folder.glob("*.js")}
     assert len(names) > 5
     for name in names:

@@ -1,0 +1,200 @@
+"""Why an action may not stand where a learner wants it, and what is wrong with a board that was loaded.
+
+Codes are those of the checker (``pipelab.schedules.CODES``) and three that only a board knows, in ``BOARD_CODES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelab.schedules.action import Action
+from pipelab.schedules.checker import Violation
+from pipelab.teaching.board.words import columns, held
+
+if TYPE_CHECKING:
+    from pipelab.teaching.board.board import Board
+
+__all__ = ["BOARD_CODES", "over_limit", "violations", "why_not"]
+
+BOARD_CODES = {
+    "occupied": "an action where another one stands",
+    "memory": "an action that makes a device hold more micro-batches than its limit",
+    "off-board": "an action before the first column or behind the last",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """``action`` on ``device`` from column ``time`` on."""
+
+    board: Board
+    device: int
+    time: int
+    action: Action
+
+    @property
+    def end(self) -> int:
+        return self.time + self.board.rules.duration(self.action)
+
+    def refuse(self, code: str, blocker: Action | None, sentence: str) -> Violation:
+        return Violation(code, self.device, self.time, self.action, blocker, sentence)
+
+
+def why_not(board: Board, device: int, time: int, action: Action) -> Violation | None:
+    """The most helpful reason why ``action`` may not stand at ``time`` of ``device``, or None if it may."""
+    move = _Move(board, device, time, action)
+    return next((found for reason in _REASONS if (found := reason(move)) is not None), None)
+
+
+def _unknown(move: _Move) -> Violation | None:
+    rules = move.board.rules
+    problem = rules.unknown(move.action)
+    if problem is None and not 0 <= move.device < rules.devices:
+        problem = f"there is no device {move.device}, there are devices 0..{rules.devices - 1}"
+    return None if problem is None else move.refuse("unknown", None, problem)
+
+
+def _misplaced(move: _Move) -> Violation | None:
+    home = move.board.rules.home(move.action.stage)
+    if move.device == home:
+        return None
+    sentence = (
+        f"{move.action} runs on device {home}, not on device {move.device}: stage {move.action.stage} lives there"
+    )
+    return move.refuse("misplaced", None, sentence)
+
+
+def _already(move: _Move) -> Violation | None:
+    start = move.board.starts.get(move.action)
+    if start is None:
+        return None
+    sentence = f"{move.action} already stands on device {move.device} at t = {start}; take it away there first"
+    return move.refuse("duplicate", move.action, sentence)
+
+
+def _off_board(move: _Move) -> Violation | None:
+    last = move.board.rules.columns
+    if move.time < 0:
+        return move.refuse("off-board", None, f"{move.action} at t = {move.time}: time begins at t = 0")
+    if move.end > last:
+        sentence = (
+            f"{move.action} would end at t = {move.end}, and the board ends at t = {last}: even one action at a time "
+            f"is done after {columns(last // 2)}"
+        )
+        return move.refuse("off-board", None, sentence)
+    return None
+
+
+def _occupied(move: _Move) -> Violation | None:
+    other = move.board.overlapping(move.device, move.time, move.end)
+    if other is None:
+        return None
+    start = move.board.starts[other]
+    if start < move.time:
+        sentence = (
+            f"device {move.device} is busy with {other} from t = {start} on and is free at t = {move.board.end(other)}"
+        )
+    elif start == move.time:
+        sentence = f"{other} stands at t = {start} on device {move.device}"
+    else:
+        sentence = f"{move.action} takes {columns(move.end - move.time)}, and {other} stands in the way at t = {start}"
+    return move.refuse("occupied", other, sentence)
+
+
+def _inputs(move: _Move) -> Violation | None:
+    board, action = move.board, move.action
+    needed = board.rules.inputs(action)
+    for source in needed:
+        if source not in board.starts:
+            home = board.rules.home(source.stage)
+            owner = "this device" if home == move.device else f"device {home}"
+            return move.refuse("no-input", source, f"{action} needs {source}, which is not placed yet ({owner})")
+    late = max(needed, key=board.end, default=None)
+    if late is None or board.end(late) <= move.time:
+        return None
+    home = board.rules.home(late.stage)
+    who, code = ("this device", "order") if home == move.device else (f"device {home}", "too-early")
+    return move.refuse(code, late, f"{action} needs {late}, which {who} finishes only at t = {board.end(late)}")
+
+
+def _leaned_on(move: _Move) -> Violation | None:
+    """What stands already and needs this action begins too early: only on a board that was loaded."""
+    for user in move.board.rules.users(move.action):
+        start = move.board.starts.get(user)
+        if start is not None and start < move.end:
+            sentence = (
+                f"{move.action} would end at t = {move.end}, but {user} needs it and starts at t = {start} already"
+            )
+            return move.refuse("too-early", user, sentence)
+    return None
+
+
+def _memory(move: _Move) -> Violation | None:
+    board, rules = move.board, move.board.rules
+    capacity = rules.capacities[move.device]
+    if move.action.op != "F" or rules.microbatches * rules.chunks <= capacity:
+        return None
+    backward = Action(move.action.stage, "B", move.action.microbatch)
+    until = board.end(backward) if backward in board.starts else rules.columns  # no backward: held for ever
+    steps = board.holding(move.device)
+    now = next((count for t, count in reversed(steps) if t <= move.time), 0)
+    later = ((t, count) for t, count in steps if move.time < t < until)
+    over = next(((t, count) for t, count in ((move.time, now), *later) if count + 1 > capacity), None)
+    if over is None:
+        return None
+    t, count = over
+    limit = rules.limits[move.device]
+    so_many = held((count + 1) / rules.chunks)
+    when, first = f"at t = {t}", "first"
+    if t > move.time:  # what stands there already was placed before this one
+        when, first = f"at t = {t}, where {board.at(move.device, t)} begins", "before that"
+    sentence = f"device {move.device} would hold {so_many} {when}, its limit is {limit:g}: run a backward {first}"
+    return move.refuse("memory", None, sentence)
+
+
+_REASONS: tuple[Callable[[_Move], Violation | None], ...] = (
+    _unknown,
+    _misplaced,
+    _already,
+    _off_board,
+    _occupied,
+    _inputs,
+    _leaned_on,
+    _memory,
+)
+
+
+# ---- a board as it stands --------------------------------------------------------------------------------------------
+
+
+def violations(board: Board) -> Iterator[Violation]:
+    """Everything that is wrong with what stands on ``board``."""
+    for action, start in board.starts.items():
+        device = board.rules.home(action.stage)
+        for source in board.rules.inputs(action):
+            begins = f"device {device} starts {action} at t = {start}, but"
+            home = board.rules.home(source.stage)
+            if source not in board.starts:
+                sentence = f"{begins} {source}, which it needs, is not placed"
+                yield Violation("no-input", device, start, action, source, sentence)
+            elif board.end(source) > start:
+                who, code = ("it", "order") if home == device else (f"device {home}", "too-early")
+                sentence = f"{begins} {who} finishes {source} only at t = {board.end(source)}"
+                yield Violation(code, device, start, action, source, sentence)
+    yield from over_limit(board)
+
+
+def over_limit(board: Board) -> Iterator[Violation]:
+    """Each forward that begins while its device holds as much as it may."""
+    for device, capacity in enumerate(board.rules.capacities):
+        for t, count in board.holding(device):
+            action = board.at(device, t)
+            if count > capacity and action is not None and action.op == "F" and board.starts[action] == t:
+                so_many = held(count / board.rules.chunks)
+                limit = board.rules.limits[device]
+                sentence = (
+                    f"device {device} holds {so_many} from t = {t} on, where {action} begins; its limit is {limit:g}"
+                )
+                yield Violation("memory", device, t, action, None, sentence)

@@ -1,0 +1,144 @@
+"""One source per lesson: a jupytext percent script in ``course/``.
+
+Its header gives the notebook's metadata under ``jupyter: pipelab:`` (``number``, ``title``, ``minutes``, ``builds_on``,
+``goals``). A cell's header may give ``role`` and ``exercise``; ``page="exercises"`` begins the second page. Roles:
+
+========  ==============================================================================================
+setup     imports and data that the cells below use; one at the top of each page
+lead      an exercise's goal in words, with ``difficulty`` and ``minutes``
+answer    its stub and solution, parted by ``### BEGIN SOLUTION`` and ``### END SOLUTION`` (nbgrader's marks)
+hint      three of them: a nudge, the approach, nearly the code
+solution  what is said about the answer in the solutions alone
+further   beyond the core path
+========  ==============================================================================================
+
+Check cells are not written by hand: an exercise's definition in ``pipelab/teaching/exercises`` says what they call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+
+from pipelab.errors import ConfigurationError
+
+__all__ = ["ROLES", "Cell", "Lesson", "course_folder", "read_course", "read_lesson"]
+
+ROLES = ("", "setup", "lead", "answer", "hint", "solution", "further")
+NEEDED = ("number", "title", "minutes", "builds_on", "goals")
+DIFFICULTIES = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a source. ``kind`` is "markdown" or "code", ``page`` "lesson" or "exercises"."""
+
+    kind: str
+    text: str
+    page: str
+    role: str = ""
+    exercise: str = ""
+    options: Mapping[str, Any] | None = None
+    """What else its header says: ``difficulty``, ``minutes``, ``tags``."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson. ``name`` is its file's stem, such as ``"02_gpipe"``; ``digest`` changes with the source."""
+
+    name: str
+    number: int
+    title: str
+    minutes: int
+    builds_on: tuple[int, ...]
+    goals: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    digest: str
+
+    def page(self, page: str) -> tuple[Cell, ...]:
+        """The cells of one page."""
+        return tuple(cell for cell in self.cells if cell.page == page)
+
+    @property
+    def exercises(self) -> tuple[str, ...]:
+        """Names of its exercises, in order."""
+        return tuple(dict.fromkeys(cell.exercise for cell in self.cells if cell.exercise))
+
+    def cells_of(self, exercise: str, role: str) -> tuple[Cell, ...]:
+        """The cells of one exercise in one role."""
+        return tuple(cell for cell in self.cells if cell.exercise == exercise and cell.role == role)
+
+
+def course_folder(folder: Path | None = None) -> Path:
+    """Where the sources are: ``folder``, or ``course/`` beside the package.
+
+    Raises ConfigurationError if there are none.
+    """
+    found = Path(__file__).resolve().parents[3] / "course" if folder is None else Path(folder)
+    if not any(found.glob("[0-9][0-9]_*.py")):
+        raise ConfigurationError(
+            f"{found} holds no lessons; the course comes with pipelab's repository: install from a clone of it, "
+            "or say where the sources are (--course DIR)"
+        )
+    return found
+
+
+def read_course(folder: Path | None = None) -> tuple[Lesson, ...]:
+    """All lessons, in order."""
+    return tuple(read_lesson(path) for path in sorted(course_folder(folder).glob("[0-9][0-9]_*.py")))
+
+
+def read_lesson(path: Path) -> Lesson:
+    """Read one source. Raises ConfigurationError naming the file and what is wrong in it."""
+    text = path.read_text(encoding="utf-8")
+    notebook = jupytext.reads(text, fmt="py:percent")
+    head: dict[str, Any] = dict(notebook.metadata.get("pipelab", {}))
+    lacking = [key for key in NEEDED if key not in head]
+    if lacking:
+        raise ConfigurationError(f"{path}: its header gives no {', '.join(lacking)} (under jupyter: pipelab:)")
+    cells: list[Cell] = []
+    page = "lesson"
+    for cell in notebook.cells:
+        options = dict(cell.metadata)
+        page = options.pop("page", page)
+        made = Cell(cell.cell_type, cell.source, page, options.pop("role", ""), options.pop("exercise", ""), options)
+        if made.role not in ROLES or page not in ("lesson", "exercises"):
+            raise ConfigurationError(
+                f"{path}: a cell has role={made.role!r} on page={page!r}; roles are {', '.join(ROLES[1:])}; pages "
+                f"lesson and exercises. It begins: {cell.source[:60]!r}"
+            )
+        cells.append(made)
+    _check_exercises(path, cells)
+    return Lesson(
+        name=path.stem,
+        number=int(head["number"]),
+        title=str(head["title"]),
+        minutes=int(head["minutes"]),
+        builds_on=tuple(head["builds_on"]),
+        goals=tuple(head["goals"]),
+        cells=tuple(cells),
+        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
+    )
+
+
+def _check_exercises(path: Path, cells: Sequence[Cell]) -> None:
+    for name in dict.fromkeys(cell.exercise for cell in cells if cell.exercise):
+        own = [cell for cell in cells if cell.exercise == name]
+        roles = [cell.role for cell in own]
+        wanted = {"lead": 1, "answer": None, "hint": 3}
+        for role, count in wanted.items():
+            found = roles.count(role)
+            if found != count and (count is not None or not found):
+                raise ConfigurationError(
+                    f"{path}: exercise {name} has {found} cells with role {role!r}, not {count or 1}"
+                )
+        lead = next(cell for cell in own if cell.role == "lead").options or {}
+        if lead.get("difficulty") not in DIFFICULTIES or not isinstance(lead.get("minutes"), int):
+            raise ConfigurationError(
+                f"{path}: the lead of exercise {name} needs difficulty= one of {', '.join(DIFFICULTIES)} and minutes="
+            )

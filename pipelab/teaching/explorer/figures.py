@@ -1,0 +1,173 @@
+"""The explorer's figures: what the formula says beside what the simulation found. Pure Python.
+
+T is tF + tB of one micro-batch on one device's layers, tR what recomputing it takes. Formulas are those of the papers:
+GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2); a recomputation needs no gradient, so
+that it delays none: it adds to the work and not to the bubble. They hold for messages that take no
+time, micro-batches of one size, and the schedule's own warm-up; where one of these is not so, a figure says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipelab.quantities import format_bytes
+from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, Settings
+from pipelab.timeline import Timeline
+
+__all__ = ["FIGURES", "Figure", "Formula", "figures", "value_of"]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """``text`` as it is written (``again`` with recomputation, where that differs), and its ``value``."""
+
+    text: str
+    value: Callable[[Settings], float]
+    again: str = ""
+
+
+def _pass(s: Settings, sequences: float) -> float:
+    """tF + tB of a micro-batch of so many sequences on a device's full share."""
+    return (s.forward + s.backward) * sequences / UNIT_SEQUENCES + 2 * s.overhead
+
+
+def _again(s: Settings, sequences: float) -> float:
+    """tR of it: a second forward, where there is recomputation."""
+    return s.forward * sequences / UNIT_SEQUENCES + s.overhead if s.recompute else 0.0
+
+
+def _filled(s: Settings, v: int = 1) -> float:
+    """m micro-batches of work and the bubble, (p - 1)/v passes: a recomputation delays no gradient."""
+    b = s.sequences / s.microbatches
+    return s.microbatches * (_pass(s, b) + _again(s, b)) + (s.devices - 1) * _pass(s, b) / v
+
+
+def _idle(s: Settings, v: int = 1) -> float:
+    return (s.devices - 1) * _pass(s, s.sequences / s.microbatches) / v / _filled(s, v)
+
+
+def _naive(s: Settings) -> float:
+    """All devices in turn; of the recomputations only the last device's takes time of its own."""
+    return s.devices * _pass(s, s.sequences) + _again(s, s.sequences)
+
+
+def _interleaved_held(s: Settings) -> float:
+    p, m, v = s.devices, s.microbatches, s.chunks
+    return min(2 * (p - 1) + (v - 1) * p + 1, m * v) / v
+
+
+_PLAIN = {
+    "makespan": Formula("(m + p - 1) T", _filled, "m (T + tR) + (p - 1) T"),
+    "bubble": Formula("(p - 1) / (m + p - 1)", _idle, "(p - 1) T / (m (T + tR) + (p - 1) T)"),
+}
+_MESSAGES = Formula("2 m (p v - 1)", lambda s: 2 * s.microbatches * (s.devices * s.v - 1) if s.devices > 1 else 0)
+_WHOLE_MESSAGES = Formula("2 m (p - 1)", lambda s: 2 * s.microbatches * (s.devices - 1))
+_BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
+    "naive": {
+        "makespan": Formula("p T of the whole batch", _naive, "p T + tR of the whole batch"),
+        "bubble": Formula(
+            "(p - 1) / p",
+            lambda s: 1 - (_pass(s, s.sequences) + _again(s, s.sequences)) / _naive(s),
+            "1 - (T + tR) / (p T + tR)",
+        ),
+        "held": Formula("b m", lambda s: float(s.sequences)),
+        "messages": Formula("2 (p - 1)", lambda s: 2 * (s.devices - 1)),
+    },
+    "gpipe": {
+        **_PLAIN,
+        "held": Formula("b m", lambda s: float(s.sequences)),
+        "messages": _WHOLE_MESSAGES,
+    },
+    "1f1b": {
+        **_PLAIN,
+        "held": Formula("b min(p, m)", lambda s: min(s.devices, s.microbatches) * s.sequences / s.microbatches),
+        "messages": _WHOLE_MESSAGES,
+    },
+    "interleaved": {
+        "makespan": Formula("(m + (p - 1) / v) T", lambda s: _filled(s, s.chunks), "m (T + tR) + (p - 1) T / v"),
+        "bubble": Formula(
+            "(p - 1) / (v m + p - 1)",
+            lambda s: _idle(s, s.chunks),
+            "(p - 1) T / (v m (T + tR) + (p - 1) T)",
+        ),
+        "held": Formula(
+            "b min(2 (p - 1) + (v - 1) p + 1, m v) / v",
+            lambda s: _interleaved_held(s) * s.sequences / s.microbatches,
+        ),
+        "messages": _MESSAGES,
+    },
+}
+
+# name -> (label, unit, read off a timeline). "held" and "memory" are those of the fullest device.
+FIGURES: Mapping[str, tuple[str, str, Callable[[Settings, Timeline], float]]] = {
+    "makespan": ("Makespan", "units", lambda s, t: t.makespan),
+    "bubble": ("Bubble fraction", "%", lambda s, t: 100 * t.bubble_fraction),
+    "rate": ("Throughput", "sequences per unit", lambda s, t: s.sequences / t.makespan),
+    "held": ("In flight on the fullest device", "sequences", lambda s, t: max(t.peak_sequences)),
+    "memory": ("Activations on the fullest device", "MB", lambda s, t: max(t.peak_bytes) / 1e6),
+    "messages": ("Messages in a step", "", lambda s, t: float(t.message_count)),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. ``expected`` is the formula's value, None where there is no formula; ``note`` says what is off."""
+
+    name: str
+    label: str
+    unit: str
+    simulated: float
+    formula: str = ""
+    expected: float | None = None
+    note: str = ""
+
+
+def value_of(name: str, settings: Settings, timeline: Timeline) -> float:
+    """One figure of ``timeline``, which was made from ``settings``."""
+    return FIGURES[name][2](settings, timeline)
+
+
+def figures(settings: Settings, timeline: Timeline) -> tuple[Figure, ...]:
+    """All figures, formula beside simulation."""
+    known = _BY_SCHEDULE.get(settings.schedule, {})
+    found = []
+    for name, (label, unit, read) in FIGURES.items():
+        formula, simulated = known.get(name), read(settings, timeline)
+        if formula is None:
+            found.append(Figure(name, label, unit, simulated))
+            continue
+        expected = formula.value(settings) * (100 if unit == "%" else 1)
+        note = _departure(name, settings) if abs(simulated - expected) > 1e-6 * max(expected, 1) else ""
+        text = (settings.recompute and formula.again) or formula.text
+        found.append(Figure(name, label, unit, simulated, text, expected, note))
+    return tuple(found)
+
+
+def _departure(name: str, settings: Settings) -> str:
+    """Why the formula does not say what was simulated."""
+    reasons = []
+    if settings.warmup and settings.schedule == "1f1b":
+        reasons.append("for a warm-up of p - 1 - r")
+    if settings.sequences % settings.microbatches and settings.schedule != "naive":
+        reasons.append("for micro-batches of one size")
+    if settings.latency and name in ("makespan", "bubble"):
+        reasons.append("for messages that take no time")
+    return f"the formula is {' and '.join(reasons)}" if reasons else ""
+
+
+def over_limit(settings: Settings, timeline: Timeline) -> str:
+    """A sentence where a device needs more than the memory limit, else ""."""
+    if settings.limit is None or not timeline.peak_bytes:
+        return ""
+    allowed = settings.limit * 1e6
+    over = [r for r, peak in enumerate(timeline.peak_bytes) if peak > allowed]
+    if not over:
+        return ""
+    r = max(over, key=lambda r: timeline.peak_bytes[r])
+    rest = len(over) - 1
+    others = f"; {rest} other device{'s are' if rest > 1 else ' is'} over too" if rest else ""
+    return (
+        f"Out of memory under {settings.recipe.title}: device {r} would hold {format_bytes(timeline.peak_bytes[r])} of "
+        f"activations, {format_bytes(allowed)} are allowed{others}."
+    )

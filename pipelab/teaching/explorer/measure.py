@@ -1,0 +1,135 @@
+"""Run it: the shown schedule on the 48-layer model, measured, beside a prediction from what one micro-batch cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from pipelab.errors import ConfigurationError
+from pipelab.simulation import Costs, simulate
+from pipelab.teaching.explorer.settings import LAYERS, UNIT_SEQUENCES, Settings
+from pipelab.timeline import Timeline
+
+__all__ = ["PIECES", "Measured", "measure", "require_runnable"]
+
+STEPS = 4
+CLOSE = 1e-4  # float32: the true error is around 1e-7, a wrong gradient is off by far more
+PIECES = STEPS + 3
+FAR = 0.15
+MOST_SEQUENCES = 256
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Predicted and measured timelines of one schedule, the losses of its steps, and the largest gradient error."""
+
+    predicted: Timeline
+    measured: Timeline
+    losses: tuple[float, ...]
+    gradient_error: float
+    peak_activation_bytes: tuple[int, ...]
+    limit: float | None = None
+    """MB of activations that a device may hold by the settings; a run is not stopped by it."""
+
+    @property
+    def sentence(self) -> str:
+        """What came of it."""
+        losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
+        return (
+            f"Ran: the {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its gradients "
+            f"{'equal' if self.gradient_error < CLOSE else 'are NOT'} those of the model in one piece: largest error "
+            f"{self.gradient_error:.0e} in float32.{self._over}{self._apart}"
+        )
+
+    @property
+    def _apart(self) -> str:
+        apart = abs(self.measured.makespan / self.predicted.makespan - 1)
+        if apart < FAR:
+            return ""
+        return (
+            f" Prediction and measurement are {apart:.0%} apart: the prediction knows what one micro-batch cost alone, "
+            "and the machine does other things too. Run it again to see how far that scatters."
+        )
+
+    @property
+    def _over(self) -> str:
+        fullest = max(self.peak_activation_bytes, default=0) / 1e6
+        if self.limit is None or fullest <= self.limit:
+            return ""
+        return (
+            f" It ran without the limit: the fullest device held {fullest:.1f} MB where {self.limit:g} MB are allowed."
+        )
+
+
+def require_runnable(settings: Settings) -> None:
+    """Raise ConfigurationError for settings that the 48-layer model cannot run on a laptop, with one that it can."""
+    stages = settings.devices * settings.v
+    if stages > LAYERS:
+        raise ConfigurationError(
+            f"p * v = {stages} stages, but the model has {LAYERS} layers; to run it take p * v of at most {LAYERS}"
+        )
+    if settings.sequences > MOST_SEQUENCES:
+        raise ConfigurationError(
+            f"m = {settings.microbatches} micro-batches of {UNIT_SEQUENCES} are {settings.sequences} sequences a step, "
+            f"too long a wait; hold the batch fixed at 64, or take m of at most {MOST_SEQUENCES // UNIT_SEQUENCES}"
+        )
+
+
+def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
+    """Train for a few steps by the settings' schedule, with real tensors, under the device clock.
+
+    Times in units mean nothing to a machine: tF and tB become what was measured, and a latency is taken in units of
+    the measured forward. Raises ConfigurationError where the model cannot run so.
+    """
+    require_runnable(settings)
+    schedule = settings.build()
+    progress("building the model")
+    import torch
+
+    from pipelab.models import TransformerLM, next_byte_loss, text_batch
+    from pipelab.runtime import Pipeline
+
+    model = TransformerLM(layers=LAYERS)
+    inputs, targets = text_batch(0, settings.sequences)
+    progress("comparing its gradients with the unsplit model's")
+    with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
+        error = pipeline.verify(inputs, targets)  # first: what runs first also pays for starting up
+        progress("measuring what one micro-batch costs")
+        latency = settings.latency * _unit(settings, pipeline.profile(inputs, targets, repeats=3))
+    costs, losses = [], []
+    with Pipeline(
+        model,
+        schedule,
+        loss=next_byte_loss,
+        latency=latency,
+        optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
+    ) as pipeline:
+        for step in range(STEPS):
+            progress(f"step {step + 1} of {STEPS}")
+            batch = text_batch(step, settings.sequences)
+            # In turns with the steps: a machine is not as fast in one second as in the next.
+            costs.append(pipeline.profile(*batch, repeats=3))
+            report = pipeline.step(*batch)
+            losses.append(float(report.loss or 0.0))
+    predicted = simulate(schedule, replace(_typical(costs), latency=latency), batch=settings.sequences)
+    peaks = tuple(report.peak_activation_bytes)
+    return Measured(predicted, report.timeline, tuple(losses), error, peaks, settings.limit)
+
+
+def _unit(settings: Settings, costs: Costs) -> float:
+    """Seconds in one unit of the settings' costs, by the measured forward."""
+    weight = settings.sequences / settings.microbatches / UNIT_SEQUENCES
+    return sum(_each(costs.forward)) / settings.devices / (settings.forward * weight)
+
+
+def _typical(costs: Sequence[Costs]) -> Costs:
+    """Each stage's median forward and backward."""
+    forwards, backwards = ([_each(getattr(one, name)) for one in costs] for name in ("forward", "backward"))
+    columns = [[median(times) for times in zip(*rows, strict=True)] for rows in (forwards, backwards)]
+    return replace(costs[-1], forward=columns[0], backward=columns[1])
+
+
+def _each(cost: Any) -> list[float]:
+    return list(cost) if isinstance(cost, Sequence) else [cost]

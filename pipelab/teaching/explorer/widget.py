@@ -1,0 +1,339 @@
+"""``explore``: turn a schedule's numbers and see what follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelab.errors import ConfigurationError
+from pipelab.teaching.explorer.curves import AGAINST, Curves
+from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
+from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
+from pipelab.teaching.explorer.nearest import Problem, timelines_of
+from pipelab.teaching.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
+from pipelab.teaching.running_widget import RunningWidget
+from pipelab.timeline import Timeline
+from pipelab.view import words
+from pipelab.view.picture import Picture
+from pipelab.view.prediction import plot_prediction
+from pipelab.view.rows import extent
+from pipelab.view.schedules import plot_schedules
+from pipelab.view.timeline import plot_timeline
+from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.scene import detail, scene
+
+__all__ = ["Explorer", "explore"]
+
+_CHUNK = 0.03  # seconds of curve between two answers
+
+
+class Explorer(RunningWidget):
+    """What :func:`explore` returns. ``settings`` is its state, ``timelines`` what it shows.
+
+    ``set(m=8)`` turns something from Python; ``run()`` is the button *Run it*; ``measured`` is what came of it.
+    """
+
+    def __init__(self, settings: Settings, free: Iterable[str], *, full: bool, figure: str, against: str) -> None:
+        self.settings, self._free, self._full = settings, tuple(free), full
+        self._possible = settings  # the last ones of which there is a picture
+        self._figure, self._against = figure, against
+        self._curves = Curves()
+        self._said = ""
+        self._edition = 0
+        self.measured: Measured | None = None
+        self.timelines, self.problem = timelines_of(settings)
+        if not self.timelines:
+            assert self.problem is not None
+            offers = " or ".join(offer.label for offer in self.problem.offers)
+            raise ConfigurationError(f"{self.problem.sentence} Nearest that works: {offers or 'none'}")
+        super().__init__("explorer", self._view())
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.settings})"
+
+    # ---- from Python -----------------------------------------------------------------------------------------------
+
+    def set(self, **values: Any) -> Explorer:
+        """Turn something: by the name of a control or its symbol. Values out of range become the nearest in it."""
+        self._turn(values)
+        return self
+
+    @property
+    def timeline(self) -> Timeline:
+        """The schedule's predicted timeline."""
+        return self.timelines[0]
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of the schedule, formula beside simulation."""
+        return figures(self._shown, self.timeline)
+
+    def run(self, *, wait: bool = True) -> Measured | None:
+        """Run the shown schedule on the 48-layer model; what *Run it* does. ``wait``: until it is over."""
+        self._start()
+        if wait:
+            self._wait()
+        return self.measured
+
+    def save(self, kind: str = "picture") -> Path:
+        """Write what is shown beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (opens in Perfetto).
+
+        Nothing is overwritten. Returns the file's path.
+        """
+        timeline = self.timeline if self.measured is None else self.measured.measured
+        s = self._shown
+        stem = f"{s.schedule}-p{s.devices}-m{s.microbatches}" + (f"-v{s.v}" if s.v > 1 else "")
+        if kind == "picture":
+            return self.picture().save(unused(f"{stem}.png"))
+        if kind not in ("csv", "trace"):
+            raise ConfigurationError(f"'{kind}' cannot be saved; there are picture, csv and trace")
+        path = unused(f"{stem}.csv" if kind == "csv" else f"{stem}-trace.json")
+        path.write_text(timeline.schedule.to_csv() if kind == "csv" else timeline.to_chrome_trace(), encoding="utf-8")
+        return path
+
+    def picture(self) -> Picture:
+        """What it shows now, as a static picture."""
+        if self.measured is not None:
+            return plot_prediction(self.measured.predicted, self.measured.measured)
+        if len(self.timelines) > 1:
+            return plot_schedules(self.timelines, memory=True)
+        return plot_timeline(self.timeline)
+
+    # ---- from the browser ------------------------------------------------------------------------------------------
+
+    def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
+        return self._run_commands() | {
+            "set": self._ask_set,
+            "detail": self._ask_detail,
+            "curve": self._ask_curve,
+        }
+
+    def _ask_set(self, message: dict[str, Any]) -> None:
+        given = message.get("values")
+        values = given if isinstance(given, dict) else {}
+        allowed = {*self._free, *(("compare",) if self._full else ())}
+        self._turn({name: value for name, value in values.items() if name in allowed})
+
+    def _ask_detail(self, message: dict[str, Any]) -> None:
+        """What is needed once someone points at the picture: sent when the controls rest, so that turning is quick."""
+        self.send({"detail": [detail(timeline) for timeline in self.timelines], "edition": self._edition})
+
+    def _ask_curve(self, message: dict[str, Any]) -> None:
+        """The next points of the curve; or another curve."""
+        figure, against = str(message.get("figure", self._figure)), str(message.get("against", self._against))
+        self._curves.curve(self._shown, figure, against)  # raises for what there is not
+        self._figure, self._against = figure, against
+        for settings in self._both():
+            curve = self._curves.curve(settings, figure, against)
+            self._curves.work(settings, curve, _CHUNK)
+        self.send({"curve": self._curve_view()})
+
+    # ---- what happens ----------------------------------------------------------------------------------------------
+
+    @property
+    def _shown(self) -> Settings:
+        """The settings of the timelines that are shown: the last possible ones."""
+        return self._possible
+
+    def _both(self) -> list[Settings]:
+        other = self._shown.other()
+        return [self._shown] if other is None else [self._shown, other]
+
+    def _turn(self, values: dict[str, Any]) -> None:
+        with self._lock:  # a run that ends meanwhile waits, and is not shown any more
+            settings, self._said = normalised(self.settings, values)
+            if settings != self.settings:
+                self.measured = None
+                self._leave_run("The settings changed, so the run was stopped.")
+            self.settings = settings
+            found, self.problem = timelines_of(settings)
+            if found:
+                self.timelines, self._possible = found, settings
+            self.show(self._view())
+
+    def _start(self) -> None:
+        with self._lock:
+            if self.problem is not None and not self.problem.possible:
+                raise ConfigurationError("these settings cannot be run: " + self.problem.sentence)
+            settings = self._shown
+            require_runnable(settings)
+            self._begin(partial(measure, settings), PIECES, self._finish)
+            if self.measured is not None:
+                self.measured = None
+                self.show(self._view())
+
+    def _finish(self, found: Measured) -> str:
+        self.measured = found
+        self.show(self._view())
+        return found.sentence
+
+    # ---- what the browser draws ------------------------------------------------------------------------------------
+
+    def _view(self) -> dict[str, Any]:
+        self._edition += 1
+        settings = self._shown
+        limits = None if settings.limit is None else [settings.limit * 1e6] * settings.devices
+        return {
+            "edition": self._edition,
+            "full": self._full,
+            "controls": [self._control(control(name)) for name in self._names()],
+            "fixed": self._fixed(),
+            "said": self._said,
+            "problem": None if self.problem is None else _problem(self.problem),
+            "scenes": [
+                scene(t, limits=limits, whole=False, title=f"{_title(one)}: {words.size_words(t.schedule)}")
+                for one, t in zip(self._both(), self.timelines, strict=True)
+            ],
+            "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
+            "titles": [_title(one) for one in self._both()],
+            "curve": self._curve_view(),
+            "measured": None if self.measured is None else self._measured(self.measured),
+        }
+
+    def _names(self) -> list[str]:
+        """The controls that are shown now: chunks and warm-up belong to one schedule each."""
+        used = {self.settings.schedule, self.settings.compare}
+        hidden = set()
+        if self._full:
+            hidden |= {"chunks"} if "interleaved" not in used else set()
+            hidden |= {"warmup"} if self.settings.schedule != "1f1b" else set()
+            hidden |= {"batch"} if self.settings.hold != "batch" else set()
+        return [name for name in CONTROLS if name in self._free and name not in hidden]
+
+    def _control(self, one: Control) -> dict[str, Any]:
+        told = asdict(one) | {"value": getattr(self.settings, one.name)}
+        if one.kind == "choice":
+            told["choices"] = [list(pair) for pair in choices(one.name)]
+        return told
+
+    def _fixed(self) -> str:
+        """In words, what a preset does not let turn, where it matters."""
+        if self._full:
+            return ""
+        s, usual = self.settings, Settings()
+        told = {
+            "devices": f"p = {s.devices}",
+            "microbatches": f"m = {s.microbatches}",
+            "chunks": f"v = {s.v}" if s.v > 1 else "",
+            "warmup": f"warm-up {s.warmup:+d}" if s.warmup else "",
+            "forward": f"tF = {s.forward:.3g}",
+            "backward": f"tB = {s.backward:.3g}",
+            "overhead": f"α = {s.overhead:.3g}" if s.overhead else "",
+            "latency": f"latency {s.latency:.3g}" if s.latency else "",
+            "hold": f"batch of {s.batch} sequences" if s.hold != usual.hold else "micro-batch of 16 sequences",
+            "limit": f"memory limit {s.limit:g} MB" if s.limit is not None else "",
+            "recompute": "with recomputation" if s.recompute else "",
+        }
+        parts = [said for name, said in told.items() if said and name not in self._free]
+        return f"Fixed here: {', '.join(parts)}." if parts else ""
+
+    def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
+        return [asdict(figure) for figure in figures(settings, timeline)]
+
+    def _measured(self, found: Measured) -> dict[str, Any]:
+        pair = [found.predicted, found.measured]
+        longest = max(map(extent, pair))
+        title = f"{_title(self._shown)}: {words.size_words(found.measured.schedule)}"
+        return {
+            "scenes": [scene(timeline, title=title, longest=longest) for timeline in pair],
+            "names": ["predicted", "measured"],
+            "sentence": found.sentence,
+            "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
+            "peaks": [peak / 1e6 for peak in found.peak_activation_bytes],
+        }
+
+    def _curve_view(self) -> dict[str, Any]:
+        choice_of = [name for name in AGAINST if name in self._names()] or [self._against]
+        figure, against = self._figure, self._against if self._against in choice_of else choice_of[0]
+        lines = []
+        done = True
+        for settings, timeline in zip(self._both(), self.timelines, strict=True):
+            curve = self._curves.curve(settings, figure, against)
+            done = done and curve.done
+            points = [[x, curve.values[x]] for x in curve.places if curve.values.get(x) is not None]
+            now = _value_now(figure, settings, timeline)
+            here = [getattr(settings, against), now]
+            lines.append({"name": _title(settings), "points": points, "now": here, "over": sorted(curve.over)})
+        label, unit, _ = FIGURES[figure]
+        return {
+            "figure": figure,
+            "against": against,
+            "label": f"{label}{f', {unit}' if unit else ''}",
+            "across": CONTROLS[against].label,
+            "figures": [[name, entry[0]] for name, entry in FIGURES.items()],
+            "againsts": [[name, CONTROLS[name].label] for name in choice_of],
+            "lines": lines,
+            "done": done,
+        }
+
+
+def _value_now(figure: str, settings: Settings, timeline: Timeline) -> float | None:
+    value = FIGURES[figure][2](settings, timeline)
+    return value if math.isfinite(value) else None
+
+
+def _title(settings: Settings) -> str:
+    title = settings.recipe.title + (" with recomputation" if settings.recompute else "")
+    if settings.schedule == "1f1b" and settings.warmup:
+        depths = (max(settings.devices - 1 - r + settings.warmup, 0) for r in range(settings.devices))
+        title += f" with w = {', '.join(str(min(w, settings.microbatches)) for w in depths)}"
+    return title
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "sentence": problem.sentence,
+        "possible": problem.possible,
+        "offers": [{"label": offer.label, "values": dict(offer.values)} for offer in problem.offers],
+    }
+
+
+def explore(
+    schedule: str | None = None,
+    *,
+    free: Iterable[str] | None = None,
+    curve: str = "bubble",
+    against: str | None = None,
+    **settings: Any,
+) -> Explorer:
+    """Turn a schedule's numbers and see what follows, in a notebook.
+
+    ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: only what ``free`` names can be
+    turned (one or two things, by name or symbol: m, p, v, w, tF, tB, alpha, L, B, limit, schedule, hold, recompute,
+    compare). Everything else stays as the keywords say: ``devices``, ``microbatches``, ``chunks``, ``forward``,
+    ``backward``, ``overhead``, ``latency``, ``hold`` ("micro-batch" or "batch"), ``batch``, ``limit`` (MB),
+    ``warmup``, ``recompute``, ``compare``; symbols will do. ``curve`` is the figure that is drawn ("makespan",
+    "bubble", "rate", "held", "memory", "messages"), ``against`` the number it is drawn against (default: the first
+    free one).
+
+    *Run it* runs the shown schedule on the 48-layer model and lays what was measured over what was predicted. Without
+    a browser it is the static picture of its first state. Raises ConfigurationError for settings that do not exist or
+    cannot be, with the nearest that can.
+
+    >>> explore("gpipe", free=["m"], compare="1f1b", curve="held")
+    """
+    values = require_names(settings)
+    if schedule is not None:
+        values["schedule"] = schedule
+    state, said = normalised(Settings(), values)
+    if said:
+        raise ConfigurationError(said)
+    names = list(CONTROLS) if free is None else [control(name).name for name in _listed(free)]
+    if curve not in FIGURES:
+        raise ConfigurationError(f"curve is one of {', '.join(FIGURES)}, not '{curve}'")
+    numeric = [name for name in names if name in AGAINST]
+    if against is None:
+        axis = "microbatches" if free is None or not numeric else numeric[0]
+    else:
+        axis = control(against).name
+        if axis not in AGAINST:
+            raise ConfigurationError(f"against is one of {', '.join(AGAINST)}, not '{against}'")
+    return Explorer(replace(state), names, full=free is None, figure=curve, against=axis)
+
+
+def _listed(free: Iterable[str]) -> list[str]:
+    return [free] if isinstance(free, str) else list(free)

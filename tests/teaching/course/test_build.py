@@ -1,0 +1,162 @@
+"""The builder and the learner's folder, on small sources."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+
+from pipelab.commands.course import build_course
+from pipelab.errors import ConfigurationError
+from pipelab.teaching.course.build import stub
+from pipelab.teaching.course.source import course_folder, read_lesson
+from pipelab.teaching.course.work import fill_work
+
+HEAD = """\
+# ---
+# jupyter:
+#   pipelab:
+#     number: 0
+#     title: Small
+#     minutes: 10
+#     builds_on: []
+#     goals: [one, two, three]
+# ---
+"""
+LESSON = (
+    HEAD
+    + """
+# %% [markdown]
+# Words.
+
+# %%
+import random
+random.random()
+
+# %% [markdown] page="exercises"
+# Exercises.
+
+# %% role="setup"
+from pipelab.teaching.grading import NotWritten, check
+
+# %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
+# Do it.
+
+# %% role="answer" exercise="utilisation"
+def utilisation(rows: list[list[str]]) -> float:
+    ### BEGIN SOLUTION
+    cells = [cell for row in rows for cell in row]
+    return sum(cell != "." for cell in cells) / len(cells)
+    ### END SOLUTION
+
+# %% [markdown] role="hint" exercise="utilisation"
+# One.
+
+# %% [markdown] role="hint" exercise="utilisation"
+# Two.
+
+# %% [markdown] role="hint" exercise="utilisation"
+# Three.
+"""
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "00_small.py").write_text(LESSON)
+    return tmp_path
+
+
+def build(root, **options):
+    said = []
+    changed = build_course(root / "course", say=said.append, **options)
+    return [f"{path.parent.name}/{path.name}" for path in changed], said
+
+
+def test_building_again_without_a_change_changes_nothing(root):
+    changed, _ = build(root)
+    assert changed == ["notebooks/00_small.ipynb", "exercises/00_small.ipynb", "solutions/00_small.ipynb"]
+    before = {path: path.read_bytes() for path in root.rglob("*.ipynb")}
+    assert build(root) == ([], ["nothing to build: every page stands as its source says"])
+    assert {path: path.read_bytes() for path in root.rglob("*.ipynb")} == before
+    source = root / "course" / "00_small.py"
+    source.write_text(LESSON.replace("Words.", "Other words."))
+    assert len(build(root)[0]) == 3
+    shown = nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs
+    source.write_text(LESSON.replace("Words.", "Other words.").replace("# One.", "# Another hint."))
+    build(root)  # the source's digest is another: outputs of an older one are stale, whatever it was that changed
+    assert nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs != shown
+
+
+def test_the_three_pages_of_a_source(root):
+    build(root)
+    pages = {f: nbformat.read(root / f / "00_small.ipynb", 4) for f in ("notebooks", "exercises", "solutions")}
+    assert pages["notebooks"].cells[0].source.startswith("# 0 · Small")
+    exercises = "\n".join(cell.source for cell in pages["exercises"].cells)
+    assert '# YOUR CODE HERE\n    raise NotWritten("utilisation")' in exercises
+    assert "len(cells)" not in exercises
+    assert "<summary>Hint 3: nearly the code</summary>" in exercises
+    assert "*Easy · 5 minutes · 2 points: one micro-batch 1, any table 1*" in exercises
+    solutions = pages["solutions"].cells
+    assert 'check("utilisation", utilisation)' in [cell.source for cell in solutions]
+    assert any("Visible checks passed" in str(cell.get("outputs")) for cell in solutions)
+
+
+def test_a_stub_keeps_what_is_around_the_solution():
+    text = "def f(x):\n    y = 1\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION\n\n\nz = 3"
+    assert stub(text, "f") == 'def f(x):\n    y = 1\n    # YOUR CODE HERE\n    raise NotWritten("f")\n\n\nz = 3'
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("#     minutes: 10\n", "", "its header gives no minutes"),
+        ('role="setup"', 'role="set-up"', "role='set-up'"),
+        (
+            "# Two.\n",
+            '# Two.\n\n# %% [markdown] role="hint" exercise="utilisation"\n# More.\n',
+            "4 cells with role 'hint'",
+        ),
+        (' difficulty="easy"', "", "needs difficulty= one of easy, medium, hard"),
+        ('page="exercises"', 'page="extra"', "pages lesson and exercises"),
+    ],
+)
+def test_a_slip_in_a_source_is_told(root, old, new, says):
+    path = root / "course" / "00_small.py"
+    path.write_text(LESSON.replace(old, new, 1))
+    with pytest.raises(ConfigurationError, match=says):
+        read_lesson(path)
+
+
+def test_without_sources_it_says_where_they_come_from(tmp_path):
+    with pytest.raises(ConfigurationError, match="install from a clone"):
+        course_folder(tmp_path)
+
+
+def test_work_is_filled_once_and_never_overwritten(root):
+    build(root)
+    work = root / "work"
+    added, outdated = fill_work(root, work)
+    assert sorted(str(path.relative_to(work)) for path in added) == [
+        "exercises/00_small_exercises.ipynb",
+        "guesses.json",
+        "notebooks/00_small.ipynb",
+    ]
+    lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
+    assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
+    assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
+    mine = work / "exercises" / "00_small_exercises.ipynb"
+    text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
+    mine.write_text(text)
+    (work / "guesses.json").write_text('[{"name": "a"}]')
+    (root / "course" / "00_small.py").write_text(LESSON.replace("Words.", "Other words."))
+    build(root)
+    added, outdated = fill_work(root, work)
+    assert added == []
+    assert sorted(path.parent.name for path in outdated) == ["exercises", "notebooks"]
+    assert mine.read_text() == text
+    assert json.loads((work / "guesses.json").read_text()) == [{"name": "a"}]
+    mine.write_text("not a notebook any more")
+    assert fill_work(root, work)[0] == []

@@ -1,0 +1,57 @@
+"""Pages that repeat what the course's sources say are held against them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelab.teaching.course.source import read_course
+from pipelab.teaching.exercises import exercise
+from pipelab.teaching.grading.outputs import COLUMNS, TOTALS
+
+ROOT = Path(__file__).parents[3]
+LESSONS = read_course(ROOT / "course")
+
+
+def timing():
+    """The timing sheet, as the sources give it."""
+    for lesson in LESSONS:
+        first = f"{lesson.number} {lesson.title} | {lesson.minutes}"
+        for name in lesson.exercises:
+            (lead,) = lesson.cells_of(name, "lead")
+            made = exercise(name)
+            facts = f"{lead.options['difficulty']} | {lead.options['minutes']} | {made.points}"
+            yield f"| {first} | {made.title} | `{name}` | {facts} |"
+            first = " | "
+        minutes = sum(lesson.cells_of(name, "lead")[0].options["minutes"] for name in lesson.exercises)
+        points = sum(exercise(name).points for name in lesson.exercises)
+        yield f"| | | *together* | | | {minutes} | {points} |"
+
+
+def test_the_timing_sheet_is_the_sources():
+    text = (ROOT / "docs" / "instructors.md").read_text()
+    sheet = text[text.index("<!-- timing") : text.index("<!-- end -->")].splitlines()[3:]
+    assert [line.split() for line in sheet] == [line.split() for line in timing()], "\n" + "\n".join(timing())
+
+
+def test_the_columns_that_are_promised_are_written():
+    text = (ROOT / "docs" / "instructors.md").read_text()
+    rows = {match[1]: match[2] for match in re.finditer(r"^\| `--(csv|totals) FILE` \| (.*) \|$", text, re.MULTILINE)}
+    assert tuple(re.findall(r"`(\w+)`", rows["csv"])) == COLUMNS
+    assert tuple(re.findall(r"`(\w+)`", rows["totals"])) == TOTALS
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/instructors.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_readme_lists_every_lesson():
+    text = (ROOT / "README.md").read_text()
+    for lesson in LESSONS:
+        assert f"[{lesson.title}](notebooks/{lesson.name}.ipynb)" in text
+        assert f"(exercises/{lesson.name}.ipynb)" in text

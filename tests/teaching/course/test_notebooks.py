@@ -1,0 +1,79 @@
+"""Gates that need kernels: the grader on solutions and exercises, and plain nbval without our grader."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell
+
+from pipelab.teaching.course.source import read_course
+from pipelab.teaching.exercises import exercise
+from pipelab.teaching.grading.grader import grade
+from tests.teaching.course.wrong import wrong_answers
+from tests.teaching.grading.notebooks import page, role, save
+
+ROOT = Path(__file__).parents[3]
+LESSONS = [lesson for lesson in read_course(ROOT / "course") if lesson.exercises]
+
+
+def test_solutions_score_in_full_and_untouched_exercises_nothing():
+    faulthandler.cancel_dump_traceback_later()  # long on a busy machine; each exercise has a time limit of its own
+    report = grade([ROOT / "solutions", ROOT / "exercises"], progress=False)
+    assert not report.warnings
+    for notebook in report.notebooks:
+        got = {e.exercise: (e.points, e.message) for e in notebook.exercises}
+        assert notebook.possible == sum(exercise(name).points for name in got)
+        if notebook.path.parent.name == "solutions":
+            assert notebook.points == notebook.possible > 0, got
+        else:
+            assert notebook.points == 0, got
+            assert {message for _, message in got.values()} == {"not attempted yet"}
+    assert len(report.notebooks) == 2 * len(LESSONS)
+
+
+def nbval(path, tmp_path):
+    """(source's first line, passed) of each cell, by plain nbval."""
+    out = tmp_path / "junit.xml"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"),
+            *("--nbval-cell-timeout=120", f"--junitxml={out}", str(path)),
+        ],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        check=False,
+    )
+    return [(case.get("name"), not len(case)) for case in ET.parse(out).iter("testcase")]
+
+
+def test_under_plain_nbval_every_check_of_the_untouched_exercises_fails(tmp_path):
+    found = nbval(ROOT / "exercises", tmp_path)
+    pages = [page(lesson.name) for lesson in LESSONS]
+    codes = [cell for notebook in pages for cell in notebook.cells if cell.cell_type == "code"]
+    checks = [cell for notebook in pages for cell in role(notebook, "check")]
+    assert [passed for _, passed in found] == [cell not in checks for cell in codes]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_under_plain_nbval_every_check_of_wrong_answers_fails(lesson, tmp_path):
+    """Each exercise's first two wrong answers, each followed by its check; nbval sees no cell but those fail."""
+    notebook = page(lesson.name)
+    first = [cell for cell in notebook.cells if cell.cell_type == "code" and cell in role(notebook, "setup")]
+    cells, expected = list(first), [True] * len(first)
+    for name in lesson.exercises:
+        (check,) = role(notebook, "check", name)
+        stubs = [cell.source for cell in role(notebook, "answer", name)]
+        tries = ["\n\n".join(stubs), *[w.text for w in wrong_answers() if w.exercise == name][:2]]
+        for text in tries:
+            cells += [new_code_cell(text), new_code_cell(check.source)]
+            expected += [True, False]
+    notebook.cells = cells
+    found = nbval(save(notebook, tmp_path / "wrong.ipynb"), tmp_path)
+    assert [passed for _, passed in found] == expected, found

@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipelab import PipelabError
+from pipelab.teaching.explorer import Settings, figures
+from pipelab.teaching.explorer.figures import FIGURES, over_limit, value_of
+
+from .states import anything, even
+
+
+def by_name(settings):
+    return {figure.name: figure for figure in figures(settings, settings.timeline())}
+
+
+def off(figure):
+    """Whether formula and simulation differ."""
+    return figure.expected is not None and figure.expected != pytest.approx(figure.simulated, rel=1e-6, abs=1e-6)
+
+
+# ---- formula and simulation ------------------------------------------------------------------------------------------
+
+
+@given(even())
+def test_the_formulas_say_what_the_simulation_finds_where_they_are_meant_to(settings):
+    found = by_name(settings)
+    for name in ("makespan", "bubble", "held", "messages"):
+        assert found[name].formula
+        assert found[name].expected == pytest.approx(found[name].simulated, rel=1e-9, abs=1e-9)
+        assert found[name].note == ""
+
+
+@given(anything(max_p=6, max_m=24, compare="", limit=None))
+def test_where_a_formula_does_not_say_what_was_found_a_note_says_why(settings):
+    try:
+        found = figures(settings, settings.timeline())
+    except PipelabError:
+        assume(False)
+    for figure in found:
+        assert bool(figure.note) == off(figure)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "note"),
+    [
+        (Settings(latency=0.5), {"makespan", "bubble"}, "the formula is for messages that take no time"),
+        (
+            Settings(microbatches=12, hold="batch", batch=64),
+            {"makespan", "bubble", "held"},
+            "the formula is for micro-batches of one size",
+        ),
+        (Settings(microbatches=8, warmup=2), {"held"}, "the formula is for a warm-up of p - 1 - r"),
+        (
+            Settings(microbatches=8, warmup=-1, latency=1),
+            {"makespan", "bubble", "held"},
+            "the formula is for a warm-up of p - 1 - r",
+        ),
+    ],
+    ids=["latency", "uneven", "deeper", "shallower and latency"],
+)
+def test_what_a_formula_is_not_for(settings, names, note):
+    noted = {figure.name: figure.note for figure in by_name(settings).values() if figure.note}
+    assert noted.keys() == names
+    assert all(said.startswith(note) for said in noted.values())
+
+
+def test_two_reasons_are_told_together():
+    [note] = {f.note for f in by_name(Settings(warmup=-1, microbatches=8, latency=1)).values() if f.name == "makespan"}
+    assert note == "the formula is for a warm-up of p - 1 - r and for messages that take no time"
+
+
+# ---- the figures -----------------------------------------------------------------------------------------------------
+
+
+def test_the_worked_example():
+    found = by_name(Settings(microbatches=8))
+    assert found["makespan"].simulated == 22
+    assert found["bubble"].simulated == pytest.approx(100 * 3 / 11)
+    assert found["rate"].simulated == pytest.approx(128 / 22)
+    assert found["held"].simulated == 64
+    assert found["messages"].simulated == 48
+    assert (found["bubble"].unit, found["bubble"].formula) == ("%", "(p - 1) / (m + p - 1)")
+
+
+@pytest.mark.parametrize(
+    ("name", "makespan", "bubble", "messages"),
+    [("naive", 32, 3 / 4, 6), ("gpipe", 14, 3 / 7, 24), ("1f1b", 14, 3 / 7, 24), ("interleaved", 11, 3 / 11, 56)],
+)
+def test_at_p_4_m_4_the_formulas_give_the_figures_of_the_course(name, makespan, bubble, messages):
+    expected = {name: figure.expected for name, figure in by_name(Settings(schedule=name)).items()}
+    assert expected["makespan"] == pytest.approx(makespan)
+    assert expected["bubble"] == pytest.approx(100 * bubble)
+    assert expected["messages"] == messages
+
+
+def test_recomputation_has_a_formula_of_its_own():
+    plain, again = (by_name(Settings(schedule="gpipe", recompute=recompute)) for recompute in (False, True))
+    assert again["bubble"].formula != plain["bubble"].formula
+    assert again["bubble"].expected < plain["bubble"].expected
+    assert again["memory"].simulated < plain["memory"].simulated / 2
+
+
+def test_where_there_is_no_formula_nothing_is_expected():
+    found = by_name(Settings())
+    assert {name for name, figure in found.items() if figure.expected is None} == {"rate", "memory"}
+    assert [figure.name for figure in found.values()] == list(FIGURES)
+
+
+@given(even(max_p=4, max_m=8), st.sampled_from(sorted(FIGURES)))
+def test_one_figure_alone_is_the_same_as_among_all(settings, name):
+    assert value_of(name, settings, settings.timeline()) == by_name(settings)[name].simulated
+
+
+def test_at_a_fixed_batch_gpipe_needs_the_same_memory_whatever_m_and_1f1b_less_and_less():
+    def needs(name):
+        states = [Settings(schedule=name, hold="batch", batch=64, microbatches=m) for m in (4, 8, 16)]
+        return [value_of("memory", settings, settings.timeline()) for settings in states]
+
+    assert needs("gpipe") == pytest.approx([needs("gpipe")[0]] * 3, rel=0.1)
+    one, two, three = needs("1f1b")
+    assert two < 0.6 * one
+    assert three < 0.6 * two
+
+
+# ---- the memory limit ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_limit_everything_fits():
+    assert over_limit(Settings(), Settings().timeline()) == ""
+
+
+def test_the_fullest_device_is_named_with_what_it_would_hold_and_what_is_allowed():
+    settings = Settings(microbatches=8, limit=60)
+    said = over_limit(settings, settings.timeline())
+    peaks = settings.timeline().peak_bytes
+    assert peaks[1] > 60e6 > peaks[2]
+    assert said == (
+        f"Out of memory under 1F1B: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, 60.0 MB are allowed; "
+        "1 other device is over too."
+    )
+    assert "2 other devices are over too" in over_limit(replace(settings, limit=30), settings.timeline())
+
+
+@given(even(max_p=4, max_m=8), st.sampled_from([5.0, 20.0, 40.0, 80.0]))
+def test_a_limit_is_told_just_where_it_is_crossed(settings, limit):
+    timeline = settings.timeline()
+    crossed = max(timeline.peak_bytes) > limit * 1e6
+    assert bool(over_limit(replace(settings, limit=limit), timeline)) == crossed

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+
+from pipelab import ConfigurationError, compare
+from pipelab.teaching.explorer import Settings
+from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
+
+
+def measured(settings):
+    told = []
+    return measure(settings, told.append), told
+
+
+@pytest.mark.slow
+def test_the_48_layer_model_trains_and_is_laid_over_its_prediction():
+    found, told = measured(Settings(devices=2, microbatches=4))
+    assert found.predicted.schedule == found.measured.schedule
+    assert (found.predicted.unit, found.measured.unit, found.measured.clock) == ("s", "s", "device")
+    assert compare(found.predicted, found.measured).same_order
+    assert found.gradient_error < 1e-3
+    assert found.losses[-1] < found.losses[0]
+    assert len(found.peak_activation_bytes) == 2
+    assert found.peak_activation_bytes[0] > found.peak_activation_bytes[1] > 1e6
+    assert len(told) == PIECES
+    assert told[0] == "building the model"
+    assert told[-1] == f"step {len(found.losses)} of {len(found.losses)}"
+    assert "Its gradients equal those of the model in one piece" in found.sentence
+    assert " → ".join(f"{loss:.3f}" for loss in found.losses) in found.sentence
+
+
+@pytest.mark.slow
+def test_a_latency_in_units_is_felt_in_units_of_the_measured_forward():
+    """Each message is on its way for as long as two forwards of a micro-batch take, predicted and measured alike."""
+    settings = Settings(devices=2, microbatches=2, schedule="gpipe", latency=2)
+    found, _ = measured(settings)
+    plain = settings.timeline()
+    forward = sum(s.duration for s in found.predicted.spans if s.slot.op == "F") / 4
+    for timeline in (found.predicted, found.measured):
+        assert all(m.arrived - m.sent > forward for m in timeline.messages)
+        assert timeline.bubble_fraction == pytest.approx(plain.bubble_fraction, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            Settings(devices=16, schedule="interleaved", chunks=4, microbatches=16),
+            r"p \* v = 64 stages, but .* 48",
+        ),
+        (Settings(microbatches=17), r"17 micro-batches of 16 are 272 sequences a step.* take m of at most 16"),
+        (Settings(hold="batch", batch=300), "300 sequences a step"),
+    ],
+)
+def test_what_the_model_or_a_laptop_cannot_do_is_refused_before_anything_starts(settings, says):
+    told = []
+    with pytest.raises(ConfigurationError, match=says):
+        measure(settings, told.append)
+    assert told == []
+
+
+@pytest.mark.parametrize("settings", [Settings(microbatches=16), Settings(hold="batch", batch=64, microbatches=64)])
+def test_what_can_be_run_is_not_refused(settings):
+    assert require_runnable(settings) is None
+    assert require_runnable(replace(settings, devices=16)) is None
+
+
+def test_what_came_of_a_run_in_a_sentence():
+    timeline = Settings().timeline()
+    found = Measured(timeline, timeline, (4.25, 4.0), 3e-6, (1, 1, 1, 1))
+    assert found.sentence == (
+        "Ran: the 48-layer model trained for 2 steps, loss 4.250 → 4.000. Its gradients equal those of the model in "
+        "one piece: largest error 3e-06 in float32."
+    )
