@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["Sections", "Stage", "call_layer", "cut_layers", "cut_model", "sections_of"]
+__all__ = ["NamedStage", "Sections", "Stage", "call_layer", "cut_layers", "cut_model", "sections_of"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,23 @@ def cut_layers(layers: int, stages: int, cuts: Sequence[int] | None = None) -> t
     return tuple(range(a, b) for a, b in pairwise(bounds))
 
 
-class Stage(nn.Module):
+class NamedStage(nn.Module):
+    """A stage that was made from a model: its tensors have names there."""
+
+    def unsplit_name(self, name: str) -> str:
+        """The name in the unsplit model of what this stage calls ``name``: a tensor or a submodule."""
+        raise NotImplementedError
+
+    def named_unsplit_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name in the unsplit model, parameter), each parameter once."""
+        yield from ((self.unsplit_name(name), parameter) for name, parameter in self.named_parameters())
+
+    def unsplit_state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name in the unsplit model, tensor) of all parameters and persistent buffers."""
+        yield from ((self.unsplit_name(name), tensor) for name, tensor in self.state_dict(keep_vars=True).items())
+
+
+class Stage(NamedStage):
     """A contiguous run of a model's submodules. Parameters keep the names that they have in the unsplit model."""
 
     def __init__(self, parts: Sequence[tuple[str, nn.Module]]) -> None:
@@ -87,20 +103,10 @@ class Stage(nn.Module):
             x = call_layer(part, x)
         return x
 
-    def named_unsplit_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name in the unsplit model, parameter), each parameter once."""
-        seen: set[int] = set()
-        for name, part in zip(self.names, self.parts, strict=True):
-            for inner, parameter in part.named_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{name}.{inner}", parameter
-
-    def unsplit_state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name in the unsplit model, tensor) of all parameters and persistent buffers."""
-        for name, part in zip(self.names, self.parts, strict=True):
-            for inner, tensor in part.state_dict(keep_vars=True).items():
-                yield f"{name}.{inner}", tensor
+    def unsplit_name(self, name: str) -> str:
+        """``parts.2.weight`` is the weight of the third of ``names``."""
+        _, number, *rest = name.split(".", 2)
+        return ".".join([self.names[int(number)], *rest])
 
 
 def call_layer(layer: nn.Module, x: Any) -> Any:

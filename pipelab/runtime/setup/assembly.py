@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.models.cut import Stage, cut_model
+from pipelab.models.cut import NamedStage, cut_model
 from pipelab.schedules.schedule import Schedule
 
 __all__ = [
@@ -50,7 +50,7 @@ def make_stages(
 
 def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
-    if isinstance(stage, Stage):
+    if isinstance(stage, NamedStage):
         yield from stage.named_unsplit_parameters()
     else:
         yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
@@ -58,7 +58,7 @@ def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Paramet
 
 def named_state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and persistent buffers under the same names."""
-    if isinstance(stage, Stage):
+    if isinstance(stage, NamedStage):
         yield from stage.unsplit_state()
     else:
         yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
@@ -93,10 +93,7 @@ def warn_of_batch_statistics(stages: Mapping[int, nn.Module], microbatches: int)
 
 def _unsplit(stage: nn.Module, name: str) -> str:
     """A submodule's name in the unsplit model."""
-    if isinstance(stage, Stage) and name.startswith("parts."):
-        number, _, rest = name.removeprefix("parts.").partition(".")
-        return f"{stage.names[int(number)]}.{rest}" if rest else stage.names[int(number)]
-    return name
+    return stage.unsplit_name(name) if name and isinstance(stage, NamedStage) else name
 
 
 def _draws(module: nn.Module) -> bool:
