@@ -325,7 +325,7 @@ def test_a_schedulers_that_watches_the_loss_gets_it_and_frozen_models_can_be_cli
     )
     for _ in range(3):
         pipeline.step(*data())
-    assert all(o.param_groups[0]["lr"] < 1 for o in pipeline._engine._optimizers.values())
+    assert all(o.param_groups[0]["lr"] < 1 for o in pipeline._engine._stepper.updates.optimizers.values())
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(ConfigurationError, match="all are frozen"):

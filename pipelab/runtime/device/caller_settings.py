@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["Ambient"]
+__all__ = ["CallerSettings"]
 
 T = TypeVar("T")
 
 
-class Ambient:
+class CallerSettings:
     """A snapshot of the calling thread, taken when it is made."""
 
     def __init__(self, devices: Sequence[torch.device]) -> None:

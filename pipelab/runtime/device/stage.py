@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
-from pipelab.runtime.device.caller_settings import Ambient
+from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload, describe, flatten
 from pipelab.schedules.action import Action
@@ -66,7 +66,7 @@ class StageRunner:
         index: int,
         module: nn.Module,
         meter: MemoryMeter,
-        ambient: Ambient,
+        caller: CallerSettings,
         *,
         loss: Callable[[Any, Any], Tensor] | None,
         recomputed: Container[int],
@@ -75,7 +75,7 @@ class StageRunner:
         first_sequences: Sequence[int],
         keep_outputs: bool = False,
     ) -> None:
-        self.index, self.module, self.meter, self.ambient = index, module, meter, ambient
+        self.index, self.module, self.meter, self.caller = index, module, meter, caller
         self.loss, self.recomputed, self.training = loss, recomputed, training
         self.key, self.first_sequences, self.keep_outputs = key, first_sequences, keep_outputs
         self.parameters = [p for p in module.parameters() if p.requires_grad]
@@ -145,7 +145,7 @@ class StageRunner:
     ) -> tuple[tuple[Tensor, ...], bool]:
         """The stage's forward, and on the last stage the loss."""
         key = dropout_key(*self.key, self.first_sequences[i])
-        with torch.set_grad_enabled(build_graph), self.ambient.autocast(), key, self._hooks(build_graph):
+        with torch.set_grad_enabled(build_graph), self.caller.autocast(), key, self._hooks(build_graph):
             arguments = kept.arguments(keep=i in self.recomputed and buffers is None)
             if buffers:
                 # The module runs on copies of its buffers, so that running statistics are not updated twice.

@@ -263,7 +263,7 @@ class _Rank:
             self._running = engine
             if self._unwanted == self._number:  # it was heard before this began
                 engine.interrupt()
-            with _ambient(given):
+            with _caller_settings(given):
                 value = getattr(engine, what)(inputs, targets, *more)
         finally:
             self._running = None
@@ -347,7 +347,7 @@ def _set_flags(engine: Engine, parameters: Sequence[nn.Parameter], flags: tuple[
 
 
 @contextmanager
-def _ambient(given: Given) -> Iterator[None]:
+def _caller_settings(given: Given) -> Iterator[None]:
     """The caller's autocast, default dtype and default device."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(given.dtype)

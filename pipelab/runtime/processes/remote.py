@@ -29,7 +29,7 @@ from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.setup.assembly import make_stages
-from pipelab.runtime.setup.by_name import Named
+from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import batch_size, make_inputs
@@ -41,7 +41,7 @@ __all__ = ["RemoteEngine"]
 _keys = itertools.count()
 
 
-class RemoteEngine(Named):
+class RemoteEngine(TensorsByName):
     """Speaks for the engines of all ranks."""
 
     rank = 0

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["Named"]
+__all__ = ["TensorsByName"]
 
 
-class Named:
+class TensorsByName:
     """What an engine can tell of the parameters and buffers that it holds."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -24,7 +24,7 @@ class Replicas:
     def __init__(
         self, schedule: Schedule, stages: Mapping[int, nn.Module], places: Sequence[torch.device], peers: Peers
     ) -> None:
-        self._placement, self._stages, self._places, self._peers = schedule.placement, stages, places, peers
+        self.placement, self.stages, self.places, self.peers = schedule.placement, stages, tuple(places), peers
         self._twice = {s for s, homes in enumerate(schedule.placement) if len(homes) > 1}
         self.modules: dict[tuple[int, int], nn.Module] = {}
         for s, stage in stages.items():
@@ -45,11 +45,11 @@ class Replicas:
                     parameter.grad = None
         if not self._twice:
             return
-        firsts = {s: _tensors(self.modules[self._placement[s][0], s]) for s in self._twice if self._leads(s)}
-        whole = {s: tensors for part in self._peers.exchange(firsts) for s, tensors in part.items()}
+        firsts = {s: _tensors(self.modules[self.placement[s][0], s]) for s in self._twice if self._leads(s)}
+        whole = {s: tensors for part in self.peers.exchange(firsts) for s, tensors in part.items()}
         with torch.no_grad():
             for (r, s), module in self.modules.items():
-                if s in whole and r != self._placement[s][0]:
+                if s in whole and r != self.placement[s][0]:
                     for copied, original in zip(_tensors(module), whole[s], strict=True):
                         copied.copy_(original)
 
@@ -58,11 +58,11 @@ class Replicas:
         if not self._twice:
             return
         mine = {k: [p.grad for p in module.parameters()] for k, module in self.modules.items() if k[1] in self._twice}
-        everyones = {key: grads for part in self._peers.exchange(mine) for key, grads in part.items()}
+        everyones = {key: grads for part in self.peers.exchange(mine) for key, grads in part.items()}
         for (_, s), module in self.modules.items():
             if s not in self._twice:
                 continue
-            owners = [everyones[r, s] for r in self._placement[s]]
+            owners = [everyones[r, s] for r in self.placement[s]]
             for parameter, *given in zip(module.parameters(), *owners, strict=True):
                 grads = [grad.to(parameter.device) for grad in given if grad is not None]
                 parameter.grad = torch.stack(grads).sum(0) if grads else None
@@ -71,17 +71,17 @@ class Replicas:
         """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
         if limit is None:
             return None
-        norms = dict(sorted((s, norm) for part in self._peers.agree(self._norms) for s, norm in part.items()))
+        norms = dict(sorted((s, norm) for part in self.peers.agree(self._norms) for s, norm in part.items()))
         if not norms:
             return 0.0
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
         for (r, _), module in self.modules.items():
-            torch.nn.utils.clip_grads_with_norm_(module.parameters(), limit, total.to(self._places[r]))
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), limit, total.to(self.places[r]))
         return float(total)
 
     def _norms(self) -> dict[int, Tensor]:
         norms = {}
-        for s, stage in self._stages.items():
+        for s, stage in self.stages.items():
             grads = [p.grad for p in stage.parameters() if p.grad is not None]
             if grads and self._leads(s):
                 norms[s] = torch.nn.utils.get_total_norm(grads).cpu()
@@ -89,7 +89,7 @@ class Replicas:
 
     def _leads(self, s: int) -> bool:
         """Whether the first home of stage s is here: it speaks for the stage."""
-        return self._placement[s][0] in self._peers.own
+        return self.placement[s][0] in self.peers.own
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

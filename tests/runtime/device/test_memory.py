@@ -36,7 +36,9 @@ def peaks(model, name, m, batch, *, chunks=None, recompute=False):
     pipeline = Pipeline(model, schedule, loss=next_byte_loss, device="cpu")
     report = pipeline.step(*text_batch(batch=batch))
     gc.collect()
-    assert [memory.held for memory in pipeline._engine._memory.values()] == [0] * P, "a step leaves nothing behind"
+    assert [memory.held for memory in pipeline._engine._stepper.memory.values()] == [0] * P, (
+        "a step leaves nothing behind"
+    )
     return report.peak_activation_bytes
 
 

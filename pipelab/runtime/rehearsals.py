@@ -1,0 +1,94 @@
+"""Steps that change nothing: what one micro-batch costs, and the proof that gradients are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from pipelab.errors import whole_number
+from pipelab.runtime.device.stop import Stop
+from pipelab.runtime.measuring.microbatch_costs import Survey, survey_of
+from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
+from pipelab.runtime.measuring.proof import prove_gradients
+from pipelab.runtime.setup.assembly import named_parameters
+from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.microbatches import make_inputs
+from pipelab.runtime.setup.replicas import Replicas
+from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.step import Stepper, common, device_meter
+from pipelab.runtime.update import Updates
+from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.costs import Costs
+
+__all__ = ["Rehearsals"]
+
+
+class Rehearsals:
+    """Steps of a pipeline without its update; gradients and buffers are as before afterwards."""
+
+    def __init__(self, settings: Settings, replicas: Replicas, updates: Updates, fit: FitCheck, stop: Stop) -> None:
+        self._settings, self._replicas, self._updates, self._fit, self._stop = settings, replicas, updates, fit, stop
+        self._stages, self._peers = replicas.stages, replicas.peers
+
+    def profile(self, inputs: Any, targets: Any, repeats: int, number: int) -> Costs:
+        """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
+        repeats = whole_number("repeats", "", repeats)
+        with self._rehearsal(one_pass(self._settings.schedule)) as alone:
+            lengths = self._peers.agree(partial(alone.length, inputs, targets))
+            length = common("the number of sequences", lengths, skip_none=True)
+            size = max(1, round(length / sum(self._settings.schedule.weights)))
+            first = partial(first_sequences, count=size)
+            for _ in range(repeats + 1):
+                report = alone.run(first(inputs), first(targets), training=True, number=number)
+            mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
+            return costs_of(report, next(x for x in self._peers.exchange(mine) if x is not None))
+
+    def survey(self, inputs: Any, targets: Any, updates: bool, number: int) -> Survey:
+        """What one micro-batch costs, of a table of one micro-batch: one pass. ``updates``: also what an update would.
+
+        No weight changes.
+        """
+        with self._rehearsal(self._settings.schedule) as alone:
+            report = alone.run(inputs, targets, training=True, number=number)
+            if not updates:
+                return survey_of(report, ())
+            found = [pair for part in self._peers.agree(self._updates.rehearse) for pair in part.items()]
+            return survey_of(report, [pair for _, pair in sorted(found)])
+
+    def verify(self, inputs: Any, targets: Any, number: int) -> float:
+        """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
+        schedule = self._settings.schedule
+        with self._rehearsal(schedule) as alone:
+            alone.run(inputs, targets, training=True, number=number)
+            named = [pair for s, stage in self._stages.items() for pair in named_parameters(s, stage)]
+            found = {name: _gradient(p).clone() for name, p in named if p.requires_grad}
+            last = schedule.stages - 1
+            given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
+            return prove_gradients(
+                found, self._stages, given, self._settings, self._peers, self._replicas.places, step=number
+            )
+
+    @contextmanager
+    def _rehearsal(self, schedule: Schedule) -> Iterator[Stepper]:
+        settings = replace(self._settings, schedule=schedule, clip_norm=None, clock="device")
+        replicas = self._replicas
+        meter = partial(device_meter, clock="device", replicas=replicas)
+        nothing = Updates(replicas, meter, {}, [])
+        grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
+        buffers = [(buffer, buffer.clone()) for stage in self._stages.values() for buffer in stage.buffers()]
+        try:
+            yield Stepper(settings, replicas, nothing, self._fit, self._stop)
+        finally:
+            for parameter, grad in grads:
+                parameter.grad = grad
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad

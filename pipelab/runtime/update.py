@@ -1,0 +1,90 @@
+"""The update at the flush: each stage's optimizer on its device, all devices at once; and what devices then hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pipelab.memory import Resident
+from pipelab.runtime.device.caller_settings import CallerSettings
+from pipelab.runtime.device.clocks import SlotMeter
+from pipelab.runtime.device.threads import Outcome, run_threads
+from pipelab.runtime.measuring.model_states import Planner, read_resident, rehearse_update
+from pipelab.runtime.setup.optimizers import Optimizers, step_schedulers
+from pipelab.runtime.setup.replicas import Replicas
+
+__all__ = ["Updates"]
+
+
+class Updates:
+    """Steps ``optimizers``, by (device, stage), and then ``schedulers``; with neither it only tells what is held.
+
+    ``meter(r)`` makes what times device r.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        meter: Callable[[int], SlotMeter],
+        optimizers: Optimizers,
+        schedulers: Sequence[Any],
+    ) -> None:
+        self._replicas, self._meter = replicas, meter
+        self._places, self._own = replicas.places, replicas.peers.own
+        self.optimizers, self.schedulers = optimizers, schedulers
+        self._planner = Planner()
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether all devices of this process are CPU cores."""
+        return all(self._places[r].type == "cpu" for r in self._own)
+
+    def step(self, loss: float | None) -> tuple[dict[int, tuple[float, Resident]], float]:
+        """Returns what that cost and what is held after it, by device, and CPU time."""
+        if not self.optimizers:
+            return {}, 0.0
+
+        def work(r: int) -> float:
+            meter = self._meter(r)
+            for (device, _), made in self.optimizers.items():
+                if device == r:
+                    meter.begin()
+                    try:
+                        made.step()
+                    finally:
+                        meter.end()
+            return float(sum(reading.cost for reading in meter.readings()))
+
+        outcomes = self._on_devices(work)
+        step_schedulers(self.schedulers, loss)
+        own = self._own
+        costs = {r: (o.result, self.resident(r)) for r, o in zip(own, outcomes, strict=True)}
+        return costs, sum(o.cpu for o in outcomes)
+
+    def resident(self, r: int, *, planned: bool = False) -> Resident:
+        """What device r holds besides activations; ``planned``: with what a training step will add."""
+        modules = [module for (device, _), module in self._replicas.modules.items() if device == r]
+        optimizers = [made for (device, _), made in self.optimizers.items() if device == r]
+        return self._planner.plan(modules, optimizers) if planned else read_resident(modules, optimizers)
+
+    def rehearse(self) -> dict[int, tuple[Resident, float]]:
+        """What each stage here will hold in training, and seconds of an update of a copy of it."""
+
+        def work(r: int) -> dict[int, float]:
+            made = {s: optimizer for (device, s), optimizer in self.optimizers.items() if device == r}
+            return {s: rehearse_update(optimizer, self._meter(r)) for s, optimizer in made.items()}
+
+        costs = {s: cost for outcome in self._on_devices(work) for s, cost in outcome.result.items()}
+        found = {}
+        for key, module in self._replicas.modules.items():
+            made = [self.optimizers[key]] if key in self.optimizers else []
+            found[key[1]] = (self._planner.plan([module], made), costs.get(key[1], 0.0))
+        return found
+
+    def _on_devices(self, work: Callable[[int], Any]) -> list[Outcome]:
+        """``work(r)`` for each device here, as an update runs: in the device's own thread, on one core."""
+        own = self._own
+        caller = CallerSettings([self._places[r] for r in own])
+        runs = [partial(caller.run, partial(work, r), self._places[r]) for r in own]
+        return run_threads(runs, lambda: None, one_core_each=self.on_cpu)
