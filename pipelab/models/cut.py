@@ -33,10 +33,12 @@ def sections_of(model: nn.Module) -> Sections:
     if callable(describe):
         sections = describe()
         return sections if isinstance(sections, Sections) else Sections(*map(tuple, sections))
-    if isinstance(model, nn.Sequential):
+    chain = isinstance(model, nn.Sequential)
+    if chain and type(model).forward is nn.Sequential.forward and "forward" not in vars(model):
         return Sections((), tuple(model._modules), ())
+    own = ", an nn.Sequential with a forward of its own" if chain else ""
     raise ConfigurationError(
-        f"cannot see the layers of {type(model).__name__}: make it an nn.Sequential, give it a method "
+        f"cannot see the layers of {type(model).__name__}{own}: make it an nn.Sequential, give it a method "
         "pipeline_sections() that returns the names of its submodules (first, layers, last), or pass a function "
         "build_stage(s) in place of the model"
     )

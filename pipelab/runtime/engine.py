@@ -22,17 +22,13 @@ from pipelab.runtime.measuring.microbatch_costs import Survey
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import (
-    named_parameters,
-    named_state,
-    refuse_redrawn_masks,
-    warn_of_batch_statistics,
-)
-from pipelab.runtime.setup.by_name import TensorsByName
+from pipelab.runtime.setup.assembly import Parts, refuse_redrawn_masks, warn_of_batch_statistics, with_loss
+from pipelab.runtime.setup.by_name import TensorsByName, named_parameters, named_state
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.optimizers import make_optimizers
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.setup.ties import resolve_ties
 from pipelab.runtime.step import Stepper, device_meter
 from pipelab.runtime.update import Updates
 from pipelab.simulation.costs import Costs
@@ -50,25 +46,30 @@ class Engine(TensorsByName):
     rank = property(lambda self: self.peers.own[0], doc="The first device that this process drives.")
 
     def __init__(
-        self, settings: Settings, stages: Mapping[int, nn.Module], places: Sequence[torch.device], peers: Peers
+        self,
+        settings: Settings,
+        parts: Parts,
+        places: Sequence[torch.device],
+        peers: Peers,
+        identity: Callable[[nn.Parameter], object] = lambda parameter: None,
     ) -> None:
         self.settings, self.places, self.peers = settings, tuple(places), peers
         self.step_number = 0
         if any(self.places[r].type == "cpu" for r in peers.own):
             keep_freed_memory()
-        self._stages = dict(sorted(stages.items()))
+        parts = with_loss(parts, settings)
+        self._stages = dict(sorted(parts.stages.items()))
         if "R" in settings.schedule.ops:
             refuse_redrawn_masks(self._stages)
         warn_of_batch_statistics(self._stages, settings.schedule.microbatches)
-        self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers)
+        ties = resolve_ties(self._stages, (*parts.tied, *settings.tied), peers, identity)
+        self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
         meter = partial(device_meter, clock=settings.clock, replicas=replicas)
         self._running, self._stop = threading.Lock(), Stop()
-        fit, updates = (
-            FitCheck(self._stages, settings.loss),
-            Updates(replicas, meter, *make_optimizers(settings, replicas.modules)),
-        )
+        fit = FitCheck(self._stages, settings.loss)
+        updates = Updates(replicas, meter, *make_optimizers(settings, replicas))
         self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
-        self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop)
+        self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole)
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
@@ -100,19 +101,44 @@ class Engine(TensorsByName):
             return self._rehearsals.survey(inputs, targets, updates, self.step_number)
 
     def verify(self, inputs: Any, targets: Any) -> float:
-        """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
+        """max |g - g*| / max |g*| of a step on this batch, against the model in one piece on the whole of it."""
         with self._working():
             return self._rehearsals.verify(inputs, targets, self.step_number)
+
+    def rehearse(self, inputs: Any, targets: Any) -> dict[str, Tensor] | None:
+        """All gradients of a step on this batch, by name, where device 0 is; None elsewhere. Nothing changes."""
+        with self._working():
+            return self._rehearsals.gradients(inputs, targets, self.step_number)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage: those that live here."""
         for s, stage in self._stages.items():
-            yield from named_parameters(s, stage)
+            yield from self._replicas.owned(s, stage)
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the unsplit model, tensor) of parameters and persistent buffers that live here."""
+        known = self.aliases()
         for s, stage in self._stages.items():
-            yield from named_state(s, stage)
+            yield from ((name, tensor) for name, tensor in named_state(s, stage) if name not in known)
+
+    def aliases(self) -> dict[str, str]:
+        """Other names of tied parameters, as far as they are held here, and the one that each is known under."""
+        found = {}
+        for s, stage in self._stages.items():
+            names = {id(p): name for name, p in named_parameters(s, stage)}
+            lent = {its: tie.home[1] for tie in self._replicas.ties for holder, its in tie.borrowers if holder == s}
+            for name, tensor in named_state(s, stage):
+                first = names.get(id(tensor), name)
+                known = lent.get(first, first)
+                if known != name:
+                    found[name] = known
+        return found
+
+    @property
+    def borrowed(self) -> set[int]:
+        """Ids of the parameters here that have their home in another stage."""
+        named = ((s, name, p) for s, stage in self._stages.items() for name, p in named_parameters(s, stage))
+        return {id(p) for s, name, p in named if (s, name) in self._replicas.borrowed}
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""
@@ -131,7 +157,7 @@ class Engine(TensorsByName):
 
     def all_names(self) -> set[str]:
         """The names of the whole model's state, wherever it is."""
-        own = sorted(name for name, _ in self.named_state())
+        own = sorted([*self.aliases(), *(name for name, _ in self.named_state())])
         return {name for names in self.peers.exchange(own) for name in names}
 
     def together(self, work: Callable[[], None]) -> None:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from pipelab.runtime.device.channels import StepWire, Wire
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Alone", "Peers"]
+__all__ = ["Alone", "Move", "Peers"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Move:
+    """A tensor on its way between two devices: sent at the source, filled in at the destination."""
+
+    source: int
+    destination: int
+    tensor: Tensor
 
 
 class Peers(Protocol):
@@ -37,6 +48,13 @@ class Peers(Protocol):
 
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value in process 0; None in the others. For what is large."""
+        ...
+
+    def hand_over(self, moves: Sequence[Move], routes: Sequence[tuple[int, int]]) -> None:
+        """Make ``moves``, those that this process has an end of; ``routes`` are all (source, destination) of them.
+
+        Between two devices they are made in the order given.
+        """
         ...
 
     def open_wire(
@@ -94,6 +112,9 @@ class Alone:
     def gather(self, value: T) -> list[T] | None:
         """There is no one else."""
         return [value]
+
+    def hand_over(self, moves: Sequence[Move], routes: Sequence[tuple[int, int]]) -> None:
+        """There is no one else: nothing moves."""
 
     def open_wire(
         self,

@@ -46,6 +46,8 @@ class Pipeline:
     ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top.
     ``memory_limit``: bytes allowed on each device (or a list, one entry a device; text such as ``"150MB"`` will do) for
     weights, gradients, optimizer state and activations; a step that would cross it stops with OutOfMemoryError.
+    ``tied``: groups of names that are one parameter, for stages that ``build_stage`` makes in different processes;
+    of a model, ties are seen.
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
 
     Raises ConfigurationError or ScheduleError before anything starts.
@@ -74,6 +76,7 @@ class Pipeline:
         memory_limit: Limits = None,
         outstanding: int | None = None,
         window: int = 9,
+        tied: Sequence[Sequence[str]] = (),
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -92,14 +95,15 @@ class Pipeline:
             memory_limit=memory_limit,
             outstanding=outstanding,
             window=window,
+            tied=tied,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":
             if group is not None:
                 raise ConfigurationError("group= is for launch='processes'; threads need none")
             places = choose_devices(device, schedule.devices)
-            stages = make_stages(model, schedule, cuts, range(schedule.stages))
-            self._engine: Any = Engine(settings, stages, places, Alone(schedule.devices))
+            parts = make_stages(model, schedule, cuts, range(schedule.stages))
+            self._engine: Any = Engine(settings, parts, places, Alone(schedule.devices))
         else:
             from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
 

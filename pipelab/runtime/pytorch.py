@@ -23,7 +23,8 @@ from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
 from pipelab.runtime.device.payload import describe, flatten
 from pipelab.runtime.device.stage import Task
-from pipelab.runtime.setup.assembly import make_stages, named_parameters, warn_of_batch_statistics
+from pipelab.runtime.setup.assembly import make_stages, warn_of_batch_statistics
+from pipelab.runtime.setup.by_name import named_parameters
 from pipelab.runtime.setup.devices import DeviceChoice
 from pipelab.runtime.setup.microbatches import LossTerms, batch_size, default_terms, make_tasks, reduction_of
 from pipelab.runtime.setup.settings import Settings
@@ -70,7 +71,13 @@ def pytorch_runtime(
     peers = join(schedule.devices, device, group)
     try:
         require_agreement(peers, settings, model, cuts)
-        stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, schedule.stages_on(peers.rank)))
+        parts = peers.agree_own(lambda: make_stages(model, schedule, cuts, schedule.stages_on(peers.rank)))
+        stages = parts.stages
+        if parts.tied:
+            raise ConfigurationError(
+                f"PyTorch's runtime trains each stage by itself, and {' = '.join(parts.tied[0])} is one parameter of "
+                "several stages; untie it, or use Pipeline, which trains it as one"
+            )
         _refuse_shared_gpus(peers.places, peers.backend)
         _refuse_lost_weights(schedule, [s for learning in peers.exchange(_learning(stages)) for s in learning])
         warn_of_batch_statistics(stages, schedule.microbatches)

@@ -8,14 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelab.errors import whole_number
 from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import Survey, survey_of
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
-from pipelab.runtime.setup.assembly import named_parameters
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import make_inputs
 from pipelab.runtime.setup.replicas import Replicas
@@ -31,8 +30,17 @@ __all__ = ["Rehearsals"]
 class Rehearsals:
     """Steps of a pipeline without its update; gradients and buffers are as before afterwards."""
 
-    def __init__(self, settings: Settings, replicas: Replicas, updates: Updates, fit: FitCheck, stop: Stop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        replicas: Replicas,
+        updates: Updates,
+        fit: FitCheck,
+        stop: Stop,
+        whole: nn.Module | None,
+    ) -> None:
         self._settings, self._replicas, self._updates, self._fit, self._stop = settings, replicas, updates, fit, stop
+        self._whole = whole
         self._stages, self._peers = replicas.stages, replicas.peers
 
     def profile(self, inputs: Any, targets: Any, repeats: int, number: int) -> Costs:
@@ -61,17 +69,30 @@ class Rehearsals:
             return survey_of(report, [pair for _, pair in sorted(found)])
 
     def verify(self, inputs: Any, targets: Any, number: int) -> float:
-        """max |g - g*| / max |g*| of a step on this batch, against the stages in one piece on the whole of it."""
-        schedule = self._settings.schedule
-        with self._rehearsal(schedule) as alone:
+        """max |g - g*| / max |g*| of a step on this batch, against the caller's own model on the whole of it.
+
+        Where there is no such model, because stages were built one by one: against the stages in a row.
+        """
+        with self._rehearsal(self._settings.schedule) as alone:
             alone.run(inputs, targets, training=True, number=number)
-            named = [pair for s, stage in self._stages.items() for pair in named_parameters(s, stage)]
-            found = {name: _gradient(p).clone() for name, p in named if p.requires_grad}
-            last = schedule.stages - 1
-            given = (inputs if 0 in self._stages else None, targets if last in self._stages else None)
-            return prove_gradients(
-                found, self._stages, given, self._settings, self._peers, self._replicas.places, step=number
-            )
+            given = (inputs if 0 in self._stages else None, targets if self._is_last else None)
+            return prove_gradients(self._found(), self._replicas, self._whole, given, self._settings, step=number)
+
+    def gradients(self, inputs: Any, targets: Any, number: int) -> dict[str, Tensor] | None:
+        """All gradients of a step on this batch, by name, where device 0 is; None elsewhere."""
+        with self._rehearsal(self._settings.schedule) as alone:
+            alone.run(inputs, targets, training=True, number=number)
+            parts = self._peers.gather(self._found())
+        return None if parts is None else {name: grad.cpu() for part in parts for name, grad in part.items()}
+
+    def _found(self) -> dict[str, Tensor]:
+        """This process's gradients."""
+        named = [pair for s, stage in self._stages.items() for pair in self._replicas.owned(s, stage)]
+        return {name: _gradient(p).clone() for name, p in named if p.requires_grad}
+
+    @property
+    def _is_last(self) -> bool:
+        return self._settings.schedule.stages - 1 in self._stages
 
     @contextmanager
     def _rehearsal(self, schedule: Schedule) -> Iterator[Stepper]:
@@ -80,14 +101,15 @@ class Rehearsals:
         meter = partial(device_meter, clock="device", replicas=replicas)
         nothing = Updates(replicas, meter, {}, [])
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
-        buffers = [(buffer, buffer.clone()) for stage in self._stages.values() for buffer in stage.buffers()]
+        holders = [module for stage in self._stages.values() for module in stage.modules()]
+        buffers = [(m, name, b, b.clone()) for m in holders for name, b in m._buffers.items() if b is not None]
         try:
             yield Stepper(settings, replicas, nothing, self._fit, self._stop)
         finally:
             for parameter, grad in grads:
                 parameter.grad = grad
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for module, name, buffer, before in buffers:  # a forward may have put another tensor in its place
+                module._buffers[name] = buffer.copy_(before)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

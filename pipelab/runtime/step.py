@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.memory import Resident
@@ -29,6 +29,7 @@ from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.device.threads import run_threads
 from pipelab.runtime.device.worker import DeviceLog, Plan, Worker, plan_devices
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
+from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -139,6 +140,7 @@ class Stepper:
                 raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
         elif targets is not None and loss is None:
             raise ConfigurationError("evaluate with targets needs loss=... in the Pipeline")
+        self._replicas.require_unchanged()
         self._require_room(cut.training)
         batch = self.length(inputs, targets)
         if batch is not None:
@@ -240,24 +242,29 @@ class Stepper:
             planned = math.isfinite(allowed)
             resident = self.updates.resident(r, planned=cut.training) if planned else Resident()
             self.memory[r].reset(self._replicas.tensors_on(r), allowed - resident.total)
+            modules = {s: self._replicas.modules[r, s] for s in schedule.stages_on(r)}
             runners = {
                 s: StageRunner(
                     s,
-                    self._replicas.modules[r, s],
+                    module,
                     self.memory[r],
                     caller,
-                    loss=self.settings.loss if s == last and cut.tasks is not None else None,
+                    loss=self._loss_of(module) if s == last and cut.tasks is not None else None,
                     recomputed={i for stage, i in schedule.recomputed if stage == s},
                     training=cut.training,
                     key=(self.settings.seed, cut.number),
                     first_sequences=starts,
                     keep_outputs=not cut.training and s == last,
                 )
-                for s in schedule.stages_on(r)
+                for s, module in modules.items()
             }
             batch = (cut.payloads, cut.tasks)
             meter = device_meter(r, self.settings.clock, self._replicas)
             yield Worker(r, plans[r], runners, wire, meter, self.memory[r], self.places[r], *batch, resident, allowed)
+
+    def _loss_of(self, module: nn.Module) -> Callable[[Any, Any], Tensor] | None:
+        """The loss; one that has parameters lives in the last stage's module."""
+        return module.loss if isinstance(module, StageWithLoss) else self.settings.loss
 
     def _tell(self, workers: Sequence[Worker], schedule: Schedule, cpu: float) -> _Part:
         """What this process has to tell of a step that went through. Waits for the device's work to be done."""

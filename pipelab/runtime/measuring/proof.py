@@ -1,18 +1,19 @@
-"""The proof: a step's gradients against those of all stages in one piece on the whole batch."""
+"""The proof: a step's gradients against those of the caller's own model, in one piece, on the whole batch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.measuring.reference import Chain, chain_gradients, gradient_error
-from pipelab.runtime.peers import Peers
-from pipelab.runtime.setup.assembly import named_parameters
+from pipelab.runtime.measuring.reference import Chain, Reference, gradient_error, reference_of, unsplit_gradients
+from pipelab.runtime.setup.assembly import StageWithLoss
+from pipelab.runtime.setup.by_name import named_parameters, named_state
+from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["prove_gradients"]
@@ -20,45 +21,109 @@ __all__ = ["prove_gradients"]
 
 def prove_gradients(
     found: Mapping[str, Tensor],
-    stages: Mapping[int, nn.Module],
+    replicas: Replicas,
+    whole: nn.Module | None,
     given: tuple[Any, Any],
     settings: Settings,
-    peers: Peers,
-    places: Sequence[torch.device],
     *,
     step: int,
 ) -> float:
     """max |g - g*| / max |g*| over the whole model.
 
-    ``found``, ``stages`` and ``given`` (inputs, targets) are what this process has of them; with several processes
-    copies of all meet in the one that drives device 0, which computes g* there.
+    ``found`` and ``given`` (inputs, targets) are what this process has of them. g* is that of ``whole``, the caller's
+    model; without one, of the stages in a row. With several processes all meet in the one that drives device 0: its
+    copy of the model gets everyone's weights.
     """
-    whole = len(peers.own) == settings.schedule.devices
-    sent: dict[int, nn.Module] = dict(stages) if whole else {}
-    peers.agree(lambda: None if whole else sent.update(_copies(stages)))
-    parts = peers.gather((sent, found, given))
-    place = places[settings.schedule.placement[0][0]] if whole else torch.device("cpu")
+    assert settings.loss is not None
+    here = len(replicas.peers.own) == settings.schedule.devices
+    sent: dict[int, Any] = dict(replicas.stages) if here else {}
+    tell = _tensors if whole is not None else _copies
+    replicas.peers.agree(lambda: None if here else sent.update(tell(replicas.stages)))
+    parts = replicas.peers.gather((sent, found, given))
+    place = replicas.places[settings.schedule.placement[0][0]] if here else torch.device("cpu")
+    one_place = all(other == place for other in replicas.places)
 
     def compare() -> float:
         if parts is None:
             return 0.0
-        chained = dict(sorted(pair for stages, _, _ in parts for pair in stages.items()))
+        told = dict(sorted(pair for sent, _, _ in parts for pair in sent.items()))
         grads = {name: grad for _, found, _ in parts for name, grad in found.items()}
         x, y = (next((one[k] for _, _, one in parts if one[k] is not None), None) for k in (0, 1))
-        named = {n: p for s, stage in chained.items() for n, p in named_parameters(s, stage) if p.requires_grad}
-        assert settings.loss is not None
-        chain = Chain(list(chained.values()), place)
-        true = chain_gradients(chain, settings.loss, x, y, named, seed=settings.seed, step=step)
+        loss: Any = settings.loss
+        options = {"seed": settings.seed, "step": step}
+        if whole is None:
+            true = _of_chain(told, replicas, place, loss, (x, y), options)
+        elif here and one_place:
+            true = unsplit_gradients(whole, loss, x, y, **options)
+        else:
+            model, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            if not here:
+                _fill(model, own_loss, told)
+            moved = _moved((x, y), place)
+            true = unsplit_gradients(model.to(place), own_loss or loss, *moved, **options)
         return gradient_error(grads, true.gradients)
 
-    return peers.agree(compare)[0]
+    return replicas.peers.agree(compare)[0]
+
+
+def _of_chain(
+    stages: Mapping[int, nn.Module],
+    replicas: Replicas,
+    place: torch.device,
+    loss: Callable[[Any, Any], Tensor],
+    given: tuple[Any, Any],
+    options: Mapping[str, int],
+) -> Reference:
+    """Gradients of the stages in a row, with what is tied made one again."""
+    if replicas.ties:  # not the caller's own
+        stages = _copy(dict(stages))
+    kept = {(s, name): p for s, stage in stages.items() for name, p in named_parameters(s, stage)}
+    for tie in replicas.ties:
+        for holder in tie.borrowers:
+            _replace(stages[holder[0]], kept[holder], kept[tie.home])
+    named = {name: p for (s, name), p in kept.items() if (s, name) not in replicas.borrowed and p.requires_grad}
+    last = stages[max(stages)]
+    own_loss = last.loss if isinstance(last, StageWithLoss) else loss
+    return reference_of(Chain(list(stages.values()), place), own_loss, *given, named, **options)
+
+
+def _replace(stage: nn.Module, parameter: nn.Parameter, other: nn.Parameter) -> None:
+    for module in stage.modules():
+        for name, own in module._parameters.items():
+            if own is parameter:
+                module._parameters[name] = other
+
+
+def _tensors(stages: Mapping[int, nn.Module]) -> dict[int, dict[str, Tensor]]:
+    return {s: {name: t.detach().cpu() for name, t in named_state(s, stage)} for s, stage in stages.items()}
+
+
+def _fill(model: nn.Module, loss: nn.Module | None, told: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Weights and buffers into a copy of the model, by name."""
+    state = {name: tensor for tensors in told.values() for name, tensor in tensors.items()}
+    own = dict(model.state_dict(keep_vars=True))
+    own |= {f"loss.{name}": t for name, t in loss.state_dict(keep_vars=True).items()} if loss is not None else {}
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if name in state:
+                tensor.copy_(state[name])
+
+
+def _moved(given: tuple[Any, Any], place: torch.device) -> tuple[Any, ...]:
+    return tuple(
+        value.to(place) if isinstance(value, Tensor) else tuple(tensor.to(place) for tensor in value) for value in given
+    )
 
 
 def _copies(stages: Mapping[int, nn.Module]) -> dict[int, nn.Module]:
+    return {s: stage.cpu() for s, stage in _copy(dict(stages)).items()}
+
+
+def _copy(value: Any) -> Any:
     try:
-        return {s: copy.deepcopy(stage).cpu() for s, stage in stages.items()}
+        return copy.deepcopy(value)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"verify takes a copy of each stage, and one cannot be copied ({str(error).splitlines()[0]}): does a layer "
+            f"verify takes a copy here, and one cannot be made ({str(error).splitlines()[0]}): does a layer "
             "keep its output? Keep output.detach(), or use launch='threads'"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
 
-__all__ = ["Reference", "gradient_error", "unsplit_gradients"]
+__all__ = ["Chain", "Reference", "gradient_error", "reference_of", "unsplit_gradients"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ def unsplit_gradients(
 ) -> Reference:
     """Run ``model`` in one piece on the whole batch. Its ``.grad`` fields are left as they were.
 
-    ``seed`` and ``step`` key the dropout, as in a Pipeline with that seed at its step number ``step``.
+    A loss that has parameters gives their gradients, too, as ``loss.NAME``. ``seed`` and ``step`` key the dropout, as
+    in a Pipeline with that seed at its step number ``step``.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return chain_gradients(model, loss, inputs, targets, named, seed=seed, step=step)
+    if isinstance(loss, nn.Module):
+        named |= {f"loss.{name}": p for name, p in loss.named_parameters() if p.requires_grad}
+    return reference_of(partial(call_layer, model), loss, inputs, targets, named, seed=seed, step=step)
 
 
 class Chain:
@@ -50,7 +54,7 @@ class Chain:
         return x
 
 
-def chain_gradients(
+def reference_of(
     model: Callable[[Any], Any],
     loss: Callable[[Any, Any], Tensor],
     inputs: Any,
@@ -81,9 +85,10 @@ def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tens
         odd = sorted(set(gradients) ^ set(reference))
         raise ConfigurationError(f"gradients of different parameters cannot be compared: {', '.join(odd[:4])}")
     worst = largest = 0.0
-    for name, true in reference.items():
-        if not true.numel():
+    for name, truth in reference.items():
+        if not truth.numel():
             continue
-        worst = max(worst, float((gradients[name].to(true.device, true.dtype) - true).abs().max()))
+        found, true = (grad if grad.layout == torch.strided else grad.to_dense() for grad in (gradients[name], truth))
+        worst = max(worst, float((found.to(true.device, true.dtype) - true).abs().max()))
         largest = max(largest, float(true.abs().max()))
     return worst / largest if largest else worst

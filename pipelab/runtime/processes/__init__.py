@@ -41,8 +41,8 @@ def open_engine(
     try:
         require_agreement(peers, settings, model, cuts)
         here = schedule.stages_on(peers.rank)
-        stages = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
-        return peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))
+        parts = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
+        return peers.agree_own(lambda: Engine(settings, parts, peers.places, peers))
     except BaseException:
         peers.close()
         raise

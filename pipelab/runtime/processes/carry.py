@@ -12,12 +12,14 @@ from typing import Any
 
 import cloudpickle
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["pack", "unpack"]
+__all__ = ["identity", "pack", "unpack"]
 
 _DEPTH = 12
+_identities = WeakTensorKeyDictionary()
 
 
 def pack(value: Any, name: str, stand_in: Callable[[Any], Any] | None = None) -> bytes:
@@ -45,8 +47,31 @@ def unpack(data: bytes, restore: Callable[[Any], Any] | None = None) -> Any:
 class _Pickler(cloudpickle.Pickler):
     stand_in: Callable[[Any], Any] | None = None
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._numbers: dict[int, int] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """A parameter arrives with a number, the same in every process: see :func:`identity`."""
+        if isinstance(obj, nn.Parameter):
+            number = self._numbers.setdefault(id(obj), len(self._numbers))
+            return _numbered, (number, *obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)[:2])
+        return super().reducer_override(obj)
+
     def persistent_id(self, obj: Any) -> Any:
         return None if self.stand_in is None else self.stand_in(obj)
+
+
+def _numbered(number: int, make: Callable[..., nn.Parameter], given: tuple[Any, ...]) -> nn.Parameter:
+    parameter = make(*given)
+    _identities[parameter] = number
+    return parameter
+
+
+def identity(parameter: nn.Parameter) -> int | None:
+    """Which of the caller's parameters this was, if it came with a function: the same number in each process."""
+    number: int | None = _identities.get(parameter)
+    return number
 
 
 class _Unpickler(pickle.Unpickler):

@@ -13,7 +13,7 @@ import platform
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,10 +27,11 @@ from torch import Tensor
 
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError
 from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.peers import Move
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, LostError, is_known_to_all, known_to_all
 from pipelab.runtime.processes.lines import FOREVER, Lines
-from pipelab.runtime.processes.wire import GroupWire
+from pipelab.runtime.processes.wire import GroupWire, as_bytes
 from pipelab.schedules.wire import Channel, Route
 
 __all__ = ["CONNECT", "ROLL_CALL", "Group", "host_id", "roll_call"]
@@ -170,6 +171,28 @@ class Group:
             found.append(pickle.loads(data.numpy().tobytes()))
         return found
 
+    def hand_over(self, moves: Sequence[Move], routes: Sequence[tuple[int, int]]) -> None:
+        """Each route has a line of its own, as messages have: sends wait for no one, receives come in their order."""
+        channels = [Channel("tied", source, destination) for source, destination in routes if source != destination]
+        if not channels:
+            return
+        lines = self._connected(channels)
+        waits = []
+        try:
+            with _lost():
+                for move in moves:
+                    line = lines[Channel("tied", move.source, move.destination)]
+                    if move.source == self.rank:
+                        line.send([as_bytes(move.tensor, lines.place)])
+                    else:
+                        room = torch.empty(move.tensor.shape, dtype=move.tensor.dtype, device=lines.place)
+                        waits.append((move.tensor, room, line, line.post([room.view(-1).view(torch.uint8)])))
+                for tensor, room, line, works in waits:
+                    line.wait(works)
+                    tensor.copy_(room)
+        except (KeyError, AttributeError):  # another thread has hung up
+            raise LostError("a process of this pipeline is gone: the lines were dropped") from None
+
     # ---- the wire ------------------------------------------------------------------------------------------------
 
     def open_wire(
@@ -187,15 +210,20 @@ class Group:
         del outstanding  # refused before
         if len(set(self.hosts)) > 1 and (latency or bandwidth < float("inf")):
             raise ConfigurationError("a link is modelled between processes of one host only; leave latency= out")
+        lines = self._connected(messages)
+        return GroupWire(lines, messages, places[self.rank], sizes, signature, latency, bandwidth)
+
+    def _connected(self, channels: Iterable[Channel]) -> Lines:
+        """Lines on which all of ``channels`` are connected; asked for by all ranks alike."""
         if self._lines.cut:  # an error has ended the last step
             self._lines = self._new_lines(self._lines.generation + 1)
-        if not self._lines.knows(messages):
+        if not self._lines.knows(channels):
             try:
-                self.agree(lambda: self._lines.connect(messages))
+                self.agree(lambda: self._lines.connect(channels))
             except BaseException:
                 self._lines.hang_up()
                 raise
-        return GroupWire(self._lines, messages, places[self.rank], sizes, signature, latency, bandwidth)
+        return self._lines
 
     def _new_lines(self, generation: int) -> Lines:
         store = dist.PrefixStore(f"lines{generation}", self._store)

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of
-from pipelab.runtime.processes.carry import unpack
+from pipelab.runtime.processes.carry import identity, unpack
 from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import join
 from pipelab.runtime.processes.link import Link
-from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["Given", "Skeleton", "Table", "Task", "main", "tensors_of"]
@@ -48,6 +48,10 @@ class Table:
     """(name in the unsplit model, place in the block)."""
     state: tuple[tuple[str, int], ...]
     """The same of all that a checkpoint holds."""
+    borrowed: tuple[bool, ...]
+    """Which parameters have their home in another stage."""
+    aliases: tuple[tuple[str, str], ...]
+    """Other names of tied parameters, and the one that each is known under."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Task:
     skeletons: tuple[Skeleton, ...] | None = None
     specs: tuple[Spec, ...] = ()
     build: bytes | None = None
+    tied: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,10 +234,10 @@ class _Rank:
             here = settings.schedule.stages_on(peers.rank)
             block = Block(task.specs, files[0]) if files else None
             try:
-                stages = peers.agree_own(lambda: _stages(task, settings, here, block))
+                parts = peers.agree_own(lambda: _parts(task, settings, here, block))
                 if block is None:
-                    block = Block.holding([tensor for stage in stages.values() for tensor in tensors_of(stage)])
-                engine = peers.agree_own(lambda: Engine(settings, stages, peers.places, peers))
+                    block = Block.holding([tensor for stage in parts.stages.values() for tensor in tensors_of(stage)])
+                engine = peers.agree_own(lambda: Engine(settings, parts, peers.places, peers, identity))
             except BaseException:
                 peers.close()
                 raise
@@ -284,12 +289,12 @@ class _Rank:
         return None, None
 
 
-def _stages(task: Task, settings: Settings, here: Sequence[int], block: Block | None) -> dict[int, nn.Module]:
+def _parts(task: Task, settings: Settings, here: Sequence[int], block: Block | None) -> Parts:
     if task.skeletons is None:
         assert task.build is not None
         return make_stages(unpack(task.build), settings.schedule, None, here)
     assert block is not None
-    return {skeleton.stage: _fleshed(skeleton, block) for skeleton in task.skeletons}
+    return Parts({skeleton.stage: _fleshed(skeleton, block) for skeleton in task.skeletons}, task.tied)
 
 
 def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
@@ -328,6 +333,8 @@ def _table(engine: Engine) -> Table:
         requires_grad=tuple(tensor.requires_grad for tensor in own),
         parameters=tuple((name, places[id(p)]) for name, p in engine.named_parameters()),
         state=tuple((name, places[id(t)]) for name, t in engine.named_state() if id(t) in places),
+        borrowed=tuple(id(tensor) in engine.borrowed for tensor in own),
+        aliases=tuple(engine.aliases().items()),
     )
 
 

@@ -14,7 +14,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,17 +22,20 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.device.payload import describe, flatten
 from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.reference import gradient_error, unsplit_gradients
 from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.assembly import make_stages, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import batch_size, make_inputs
+from pipelab.runtime.setup.replicas import require_same
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.setup.ties import refuse_overlaps
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
@@ -55,15 +57,19 @@ class RemoteEngine(TensorsByName):
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
         self._modules: dict[int, int] = {}
-        here = range(self.schedule.stages)
         self._stages: dict[int, nn.Module] | None = None
-        if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
-            self._stages = make_stages(model, self.schedule, cuts, here)
-            self._fit: FitCheck | None = FitCheck(self._stages, settings.loss)
-        else:
-            if cuts is not None:
-                make_stages(model, self.schedule, cuts, ())
-            self._fit = None
+        self._fit: FitCheck | None = None
+        built = not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type)
+        self._parts = make_stages(model, self.schedule, cuts, () if built else range(self.schedule.stages))
+        if not built:
+            self._parts = with_loss(self._parts, settings)
+            self._stages = self._parts.stages
+            self._fit = FitCheck(self._stages, settings.loss)
+        elif isinstance(settings.loss, nn.Module) and next(settings.loss.parameters(), None) is not None:
+            raise ConfigurationError(
+                "the loss has parameters, and stages that are built in other processes would train a copy of them: "
+                "build them into the last stage, or pass the model itself"
+            )
         self._shares: list[_Share] = []
         tasks, blocks = self._tasks(model)
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -99,8 +105,21 @@ class RemoteEngine(TensorsByName):
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """The gradient error of a step on this batch."""
-        error: float = self._call("verify", inputs, targets)
-        return error
+        whole = self._parts.whole
+        if whole is None:
+            error: float = self._call("verify", inputs, targets)
+            return error
+        found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
+        assert self.settings.loss is not None
+        buffers = [(buffer, buffer.clone()) for buffer in whole.buffers()]
+        try:
+            true = unsplit_gradients(
+                whole, self.settings.loss, inputs, targets, seed=self.settings.seed, step=self.step_number
+            )
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return gradient_error(found, true.gradients)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage."""
@@ -109,6 +128,10 @@ class RemoteEngine(TensorsByName):
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the unsplit model, tensor) of parameters and persistent buffers."""
         yield from self._named(lambda table: table.state)
+
+    def aliases(self) -> dict[str, str]:
+        """Other names of tied parameters, and the one that each is known under."""
+        return {name: known for share in self._shares for name, known in share.table.aliases}
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This process has them all."""
@@ -140,8 +163,8 @@ class RemoteEngine(TensorsByName):
         if self._stages is None:
             build = pack(model, "build_stage")
             return [Task(settings, places, seed, path, build=build) for _ in self.places], [None for _ in self.places]
+        refuse_overlaps(self._stages, within=True)
         for s, stage in self._stages.items():
-            _refuse_overlaps(s, stage)
             for r in self.schedule.placement[s]:
                 self._modules[r] = self._modules.get(r, 0) + sum(1 for _ in stage.modules())
         tasks: list[Task] = []
@@ -155,7 +178,7 @@ class RemoteEngine(TensorsByName):
                 raise
             block = Block.holding(own)
             blocks.append(block)
-            tasks.append(Task(settings, places, seed, path, skeletons, block.specs))
+            tasks.append(Task(settings, places, seed, path, skeletons, block.specs, tied=self._parts.tied))
         return tasks, blocks
 
     def _start(
@@ -175,7 +198,8 @@ class RemoteEngine(TensorsByName):
             grad_specs, grad_files = grads[r]
             grad_block = Block(grad_specs, grad_files[0])
             own = self._tensors_on(r) if self._stages is not None else _as_parameters(table, block.tensors)
-            leads = [self.schedule.placement[s][0] == r for s in table.stages]
+            homes = zip(table.stages, table.borrowed, strict=True)
+            leads = [self.schedule.placement[s][0] == r and not borrowed for s, borrowed in homes]
             self._shares.append(_Share(table, block, grad_block, own, leads))
         return told
 
@@ -202,8 +226,19 @@ class RemoteEngine(TensorsByName):
         if self._fit is not None:
             first = None if targets is None else _first(targets, sizes[0])
             self._fit.check(make_inputs(inputs, sizes)[0], first)
+        if self._stages is not None:
+            self._take_up()
         given = [self._given(r) for r in range(self.schedule.devices)]
         return shielded(lambda unwanted: self._exchange(what, inputs, targets, more, given, unwanted))
+
+    def _take_up(self) -> None:
+        """The caller's tensors as they are now: buffers may be others than before, parameters may not."""
+        for r, share in enumerate(self._shares):
+            now = self._tensors_on(r)
+            named = {name: now[place] for name, place in share.table.parameters}
+            if len(now) == len(share.tensors):
+                require_same({name: share.tensors[place] for name, place in share.table.parameters}, named)
+                share.tensors = now
 
     def _exchange(
         self, what: str, inputs: Any, targets: Any, more: Any, given: list[Given], unwanted: threading.Event
@@ -288,7 +323,7 @@ class _Share:
     grads: Block
     tensors: list[Tensor]
     leads: list[bool]
-    """Whether this is the first home of a tensor's stage: what it holds counts."""
+    """Whether a tensor counts here: in the first home of its stage, and not borrowed from another."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -350,24 +385,6 @@ def _skeleton(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:
 def _first(targets: Any, size: int) -> Any:
     tensors, lone = flatten(targets, "targets")
     return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
-
-
-def _refuse_overlaps(s: int, stage: nn.Module) -> None:
-    """Raise ConfigurationError if two of a stage's tensors share memory: in another process they would be two."""
-    named = [(name, t) for name, t in (*stage.named_parameters(), *stage.named_buffers()) if t.numel()]
-    spans = sorted((t.data_ptr(), t.data_ptr() + _extent(t), name) for name, t in named if t.layout == torch.strided)
-    for (_, end, one), (start, _, other) in pairwise(spans):
-        if start < end:
-            raise ConfigurationError(
-                f"'{other}' and '{one}' of stage {s} share memory, and in another process they would not; make one a "
-                "copy (.clone()), or use launch='threads'"
-            )
-
-
-def _extent(tensor: Tensor) -> int:
-    """Bytes from the first to the last element."""
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (reach + 1) * tensor.element_size()
 
 
 def _forget(pool: Pool, key: int) -> None:

@@ -25,7 +25,7 @@ from pipelab.runtime.device.payload import Payload, describe
 from pipelab.runtime.processes.lines import FOREVER, Lines
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["GroupWire"]
+__all__ = ["GroupWire", "as_bytes"]
 
 _AT_ONCE = 1e-4
 """A receive that takes no longer (seconds) has found its message there."""
@@ -111,14 +111,14 @@ class GroupWire:
                 f"sent {known} for one of the same size: between processes shapes may depend on sizes only; use "
                 "launch='threads'"
             )
-        copies = [_bytes(tensor, self._lines.place) for tensor in payload.tensors if tensor.numel()]
+        copies = [as_bytes(tensor, self._lines.place) for tensor in payload.tensors if tensor.numel()]
         if not copies:  # there is nothing in it, and it is waited for all the same
             copies = [torch.zeros(1, dtype=torch.uint8, device=self._lines.place)]
         sent = time.perf_counter()
         if self._modelled:
             self._free_at[channel] = max(sent, self._free_at[channel]) + payload.size / self._bandwidth
             stamp = torch.tensor([self._free_at[channel] + self._latency], dtype=torch.float64, device="cpu")
-            copies.append(_bytes(stamp, self._lines.place))
+            copies.append(as_bytes(stamp, self._lines.place))
         try:
             self._lines[channel].send(copies)
         except (RuntimeError, KeyError, AttributeError) as error:
@@ -236,7 +236,7 @@ class GroupWire:
         return Aborted(self._stopped)
 
 
-def _bytes(tensor: Tensor, place: torch.device) -> Tensor:
+def as_bytes(tensor: Tensor, place: torch.device) -> Tensor:
     """A contiguous copy, seen as bytes: backends need not know its dtype."""
     copied = torch.empty(tensor.shape, dtype=tensor.dtype, device=place)
     copied.copy_(tensor.detach())

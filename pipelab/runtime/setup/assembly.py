@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.models.cut import NamedStage, cut_model
+from pipelab.models.cut import NamedStage, call_layer, cut_model
+from pipelab.runtime.setup.by_name import named_parameters
+from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.setup.ties import find_ties
 from pipelab.schedules.schedule import Schedule
 
 __all__ = [
+    "Parts",
+    "StageWithLoss",
     "make_stages",
-    "named_parameters",
-    "named_state",
+    "refuse_hooks_that_would_not_run",
     "refuse_redrawn_masks",
-    "refuse_shared_parameters",
     "warn_of_batch_statistics",
+    "with_loss",
 ]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model was made into: the stages that live here, which names are one parameter, and the model itself."""
+
+    stages: dict[int, nn.Module]
+    tied: tuple[tuple[str, ...], ...] = ()
+    whole: nn.Module | None = None
 
 
 def make_stages(
     model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None, here: Iterable[int]
-) -> dict[int, nn.Module]:
+) -> Parts:
     """The modules of the stages that live ``here``, cut from a model or built by ``build_stage(s)``.
 
     Raises ConfigurationError.
@@ -32,8 +47,8 @@ def make_stages(
         raise ConfigurationError(f"model is the class {model.__name__}; pass an instance, {model.__name__}(...)")
     if isinstance(model, nn.Module):
         cut: dict[int, nn.Module] = dict(enumerate(cut_model(model, schedule.stages, cuts)))
-        refuse_shared_parameters(cut)
-        return {s: cut[s] for s in here}
+        refuse_hooks_that_would_not_run(model, cut.values())
+        return Parts({s: cut[s] for s in here}, find_ties(cut, [name for name, _ in model.named_parameters()]), model)
     if not callable(model):
         raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
     if cuts is not None:
@@ -44,37 +59,62 @@ def make_stages(
         if not isinstance(stage, nn.Module):
             raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
         stages[s] = stage
-    refuse_shared_parameters(stages)
-    return stages
+    return Parts(stages, find_ties(stages))
 
 
-def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
-    if isinstance(stage, NamedStage):
-        yield from stage.named_unsplit_parameters()
-    else:
-        yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
+class StageWithLoss(NamedStage):
+    """The last stage and a loss that has parameters: they are trained with the stage, as ``loss.NAME``."""
+
+    def __init__(self, s: int, stage: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.s, self.stage, self.loss = s, stage, loss
+
+    def forward(self, x: Any) -> Any:
+        """The stage's output."""
+        return call_layer(self.stage, x)
+
+    def unsplit_name(self, name: str) -> str:
+        """The stage's own names as they are without the loss."""
+        whose, _, rest = name.partition(".")
+        if whose == "loss":
+            return name
+        return self.stage.unsplit_name(rest) if isinstance(self.stage, NamedStage) else f"stages.{self.s}.{rest}"
 
 
-def named_state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers under the same names."""
-    if isinstance(stage, NamedStage):
-        yield from stage.unsplit_state()
-    else:
-        yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
+def with_loss(parts: Parts, settings: Settings) -> Parts:
+    """``parts`` with the loss's parameters in the last stage, if it has some and the stage lives here."""
+    loss, last = settings.loss, settings.schedule.stages - 1
+    stage = parts.stages.get(last)
+    if stage is None or isinstance(stage, StageWithLoss) or not isinstance(loss, nn.Module):
+        return parts
+    if next(loss.parameters(), None) is None:
+        return parts
+    made = StageWithLoss(last, stage, loss)
+    of_model = {} if parts.whole is None else {id(p): name for name, p in parts.whole.named_parameters()}
+    shared = [of_model[id(p)] for p in loss.parameters() if id(p) in of_model]
+    if shared:
+        raise ConfigurationError(
+            f"the loss holds '{shared[0]}', a parameter of the model; return what it computes with that from the model"
+        )
+    clash = {name for name, _ in named_parameters(last, stage)} & {
+        f"loss.{name}" for name, _ in loss.named_parameters()
+    }
+    if clash:
+        raise ConfigurationError(f"'{min(clash)}' is a parameter of the model and of the loss; rename one")
+    return replace(parts, stages={**parts.stages, last: made})
 
 
-def refuse_shared_parameters(stages: Mapping[int, nn.Module]) -> None:
-    """Raise ConfigurationError if a parameter lives in two stages: each would step it by its own part."""
-    owner: dict[int, tuple[int, str]] = {}
-    for s, stage in stages.items():
-        for name, parameter in named_parameters(s, stage):
-            other, known = owner.setdefault(id(parameter), (s, name))
-            if other != s:
-                raise ConfigurationError(
-                    f"parameter '{known}' of stage {other} is also '{name}' of stage {s}: a shared parameter cannot "
-                    "live in two stages; untie it, or cut the model so that one stage holds both"
-                )
+def refuse_hooks_that_would_not_run(model: nn.Module, stages: Iterable[nn.Module]) -> None:
+    """Raise ConfigurationError for hooks on the model, or on what holds its layers: their forward is never called."""
+    run = {id(module) for stage in stages for module in stage.modules()}
+    for name, module in model.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if id(module) not in run and any(hooks) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+            where = f"'{name}'" if name else f"the whole {type(module).__name__}"
+            raise ConfigurationError(
+                f"{where} has a hook, and a pipeline runs its layers without calling it: the hook would not run; put "
+                "it on a layer"
+            )
 
 
 def warn_of_batch_statistics(stages: Mapping[int, nn.Module], microbatches: int) -> None:

@@ -8,8 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.cut import NamedStage
 
-__all__ = ["TensorsByName"]
+__all__ = ["TensorsByName", "named_parameters", "named_state"]
+
+
+def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A cut model's parameters keep their names; those of a module from build_stage(s) stand under ``stages.s``."""
+    if isinstance(stage, NamedStage):
+        yield from stage.named_unsplit_parameters()
+    else:
+        yield from ((f"stages.{s}.{name}", parameter) for name, parameter in stage.named_parameters())
+
+
+def named_state(s: int, stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers under the same names; one that has two names in the stage comes twice."""
+    if isinstance(stage, NamedStage):
+        yield from stage.unsplit_state()
+    else:
+        yield from ((f"stages.{s}.{name}", tensor) for name, tensor in stage.state_dict(keep_vars=True).items())
 
 
 class TensorsByName:
@@ -35,10 +52,20 @@ class TensorsByName:
         """Parameters and buffers by name."""
         return {name: tensor.detach() for name, tensor in self.named_state()}
 
+    def aliases(self) -> Mapping[str, str]:
+        """Other names of tied parameters, and the one that each is known under."""
+        raise NotImplementedError
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
-        own = dict(self.named_state())
+        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere.
+
+        A tied parameter is known by its first name; a state may hold it under its others, too.
+        """
+        own, aliases = dict(self.named_state()), self.aliases()
         known = self.all_names()
+        state = {aliases[name]: tensor for name, tensor in state.items() if name in aliases} | {
+            name: tensor for name, tensor in state.items() if name not in aliases
+        }
 
         def check() -> None:
             odd = sorted((set(state) - known) | (set(own) - set(state)))

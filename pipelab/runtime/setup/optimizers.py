@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.setup.assembly import named_parameters
+from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 
 __all__ = ["make_optimizers", "step_schedulers"]
@@ -17,13 +17,13 @@ __all__ = ["make_optimizers", "step_schedulers"]
 Optimizers = dict[tuple[int, int], torch.optim.Optimizer]
 
 
-def make_optimizers(settings: Settings, replicas: Mapping[tuple[int, int], nn.Module]) -> tuple[Optimizers, list[Any]]:
+def make_optimizers(settings: Settings, replicas: Replicas) -> tuple[Optimizers, list[Any]]:
     """(optimizers by (device, stage), learning-rate schedulers). Raises ConfigurationError for what cannot work."""
     if settings.optimizer is None:
         return {}, []
     optimizers: Optimizers = {}
-    for (r, s), module in replicas.items():
-        named = [(name, p) for name, p in named_parameters(s, module) if p.requires_grad]
+    for (r, s), module in replicas.modules.items():
+        named = [(name, p) for name, p in replicas.owned(s, module) if p.requires_grad]
         if named:
             optimizers[r, s] = _require_optimizer(settings.optimizer(named), named)
     if settings.lr_scheduler is None:

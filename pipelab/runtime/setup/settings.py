@@ -47,6 +47,7 @@ class Settings:
     memory_limit: Limits = None
     outstanding: int | None = None
     window: int = 9
+    tied: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):

@@ -592,7 +592,10 @@ def test_tensors_that_share_memory_are_refused():
     """The copy of a weight in a buffer stayed as it was and was written over what had been trained."""
     model = mlp()
     model[4].register_buffer("alias", model[4][0].weight.detach())
-    with pytest.raises(ConfigurationError, match="of stage 1 share memory, and in another process they would not"):
+    with pytest.raises(
+        ConfigurationError,
+        match="of stage 1 share memory without being one parameter, and in another process they would not",
+    ):
         opened(model)
 
 
