@@ -66,7 +66,8 @@ def _mix(x: Tensor) -> Tensor:
 class KeyedDropout(nn.Module):
     """Dropout with keyed masks. ``layer`` must differ between the dropouts of a model.
 
-    Outside :func:`dropout_key` it draws like ``nn.Dropout``. The first dimension of its input is the batch.
+    Outside :func:`dropout_key` it draws like ``nn.Dropout``. The first dimension of its input is the batch. Raises
+    ConfigurationError where a backward runs it again and the key of its forward cannot be known there.
     """
 
     def __init__(self, p: float, layer: int) -> None:
@@ -74,12 +75,21 @@ class KeyedDropout(nn.Module):
         if not 0 <= p < 1:
             raise ConfigurationError(f"dropout must be at least 0 and below 1, got {p!r}; try 0.1")
         self.p, self.layer = float(p), layer
+        self._was_keyed = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero elements with probability p and scale the rest by 1 / (1 - p), in training mode."""
         if not self.training or self.p == 0:
             return x
         key = _current.get()
+        again = torch._C._current_graph_task_id() != -1  # a backward runs parts of the forward again
+        if key is None and again and self._was_keyed:
+            raise ConfigurationError(
+                "KeyedDropout is run again in a backward where its key does not reach it (torch.utils.checkpoint on a "
+                "GPU, or a backward outside dropout_key()): it would drop others than before; recompute with a "
+                "schedule that has R, or call backward() inside dropout_key()"
+            )
+        self._was_keyed = self._was_keyed if again else key is not None
         if key is None:
             return nn.functional.dropout(x, self.p, training=True)
         with torch.no_grad():

@@ -25,7 +25,8 @@ from pipelab.runtime.report import StepReport
 from pipelab.runtime.setup.assembly import Parts, refuse_redrawn_masks, warn_of_batch_statistics, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName, named_parameters, named_state
 from pipelab.runtime.setup.fit import FitCheck
-from pipelab.runtime.setup.optimizers import make_optimizers
+from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu, renamed, require_names
+from pipelab.runtime.setup.optimizers import make_optimizers, require_optimizer
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import resolve_ties
@@ -140,11 +141,39 @@ class Engine(TensorsByName):
         named = ((s, name, p) for s, stage in self._stages.items() for name, p in named_parameters(s, stage))
         return {id(p) for s, name, p in named if (s, name) in self._replicas.borrowed}
 
-    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def optimizer_state(self) -> OptimizerState:
+        """What the optimizers here remember, by name."""
+        require_optimizer(self.settings)
+        state = self._stepper.updates.state()
+        if self.settings.grad_scaler is not None:
+            state["grad_scaler"] = self.settings.grad_scaler.state_dict()
+        return state
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the whole model. Raises ConfigurationError everywhere if it does not fit anywhere."""
+        require_optimizer(self.settings)
+        updates, scaler = self._stepper.updates, self.settings.grad_scaler
+        with self._working():
+            names = {name for part in self.peers.exchange(sorted(updates.names())) for name in part}
+            aliases = {a: b for part in self.peers.exchange(self.aliases()) for a, b in part.items()}
+
+            def load() -> None:
+                require_names(state, names, aliases)
+                updates.load_state(renamed(state, aliases))
+
+            self.peers.agree(load)
+        if scaler is not None and "grad_scaler" in state:
+            scaler.load_state_dict(state["grad_scaler"])
+
+    def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""
         with self._working():
-            parts = self.peers.gather({name: tensor.detach().cpu() for name, tensor in tensors.items()})
-        return None if parts is None else {name: tensor for part in parts for name, tensor in part.items()}
+            parts = self.peers.gather(on_cpu(tensors))
+        if parts is None:
+            return None
+        if "param_groups" in tensors:
+            return merge(parts)
+        return {name: tensor for part in parts for name, tensor in part.items()}
 
     def stages(self) -> list[tuple[int, nn.Module]]:
         """(stage, module) of those that live here."""

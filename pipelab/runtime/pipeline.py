@@ -37,6 +37,8 @@ class Pipeline:
     ``loss.ignore_index``).
     ``optimizer``: makes an optimizer from a stage's list of (name, parameter); ``lr_scheduler`` one from that
     optimizer; both act once a step, at the flush. ``clip_norm`` limits the gradient's norm over all stages.
+    ``grad_scaler`` scales the loss, for fp16: a gradient that is not finite, on any stage, skips the update of all
+    (``report.skipped``).
     ``launch``: ``"threads"``, one thread per device inside this process; or ``"processes"``, one process per device,
     started here, or by torchrun: then each of them makes the Pipeline (``group``: whose ranks are its devices; default:
     all), builds the stages that live there, and needs inputs only on the rank of stage 0 and targets only on that of
@@ -77,6 +79,7 @@ class Pipeline:
         outstanding: int | None = None,
         window: int = 9,
         tied: Sequence[Sequence[str]] = (),
+        grad_scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -96,6 +99,7 @@ class Pipeline:
             outstanding=outstanding,
             window=window,
             tied=tied,
+            grad_scaler=grad_scaler,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":
@@ -208,10 +212,28 @@ class Pipeline:
         """
         self._engine.load_state_dict(state)
 
-    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def optimizer_state(self) -> dict[str, Any]:
+        """What the optimizers remember, by the unsplit model's names; with it the schedulers' and the scaler's state.
+
+        ``{"state": {name: {...}}, "param_groups": [{"params": [names], "lr": ...}]}``, the form of
+        ``torch.distributed.checkpoint.state_dict``, whatever stages the model is cut into. Raises ConfigurationError if
+        there is no optimizer. Under torchrun: of the stages on this rank.
+        """
+        return self._engine.optimizer_state()
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``optimizer_state`` gave, here or in another launch, cut into these or other stages.
+
+        Raises ConfigurationError, and changes nothing, if names do not match. Under torchrun each rank takes its own
+        from the whole model's state, and all ranks call it.
+        """
+        self._engine.load_optimizer_state(state)
+
+    def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Copies of all ranks' tensors, by name, on the CPU of rank 0; None on the others. All ranks call it.
 
-        Under torchrun each rank has the stages that live there: ``gather(pipeline.state_dict())`` is the whole model's.
+        Under torchrun each rank has the stages that live there: ``gather(pipeline.state_dict())`` is the whole model's,
+        and ``gather(pipeline.optimizer_state())`` all that its optimizers remember.
         """
         return self._engine.gather(tensors)
 

@@ -96,10 +96,10 @@ class Rehearsals:
 
     @contextmanager
     def _rehearsal(self, schedule: Schedule) -> Iterator[Stepper]:
-        settings = replace(self._settings, schedule=schedule, clip_norm=None, clock="device")
+        settings = replace(self._settings, schedule=schedule, clip_norm=None, clock="device", grad_scaler=None)
         replicas = self._replicas
         meter = partial(device_meter, clock="device", replicas=replicas)
-        nothing = Updates(replicas, meter, {}, [])
+        nothing = Updates(replicas, meter, {}, {})
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
         holders = [module for stage in self._stages.values() for module in stage.modules()]
         buffers = [(m, name, b, b.clone()) for m in holders for name, b in m._buffers.items() if b is not None]

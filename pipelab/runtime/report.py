@@ -52,6 +52,8 @@ class StepReport:
     """What the CUDA allocator's own peak was above what it held before the step, one entry a device; None where it
     cannot be told: on a CPU, or on a GPU that several devices of one process share."""
     gradient_norm: float | None = None
+    skipped: bool = False
+    """Whether the update was left out, because a gradient was not finite (see ``grad_scaler``)."""
     outputs: Any = field(default=None, repr=False)
 
     def __repr__(self) -> str:

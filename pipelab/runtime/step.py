@@ -31,6 +31,7 @@ from pipelab.runtime.device.worker import DeviceLog, Plan, Worker, plan_devices
 from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.loss_scale import advance, scale_of, unscale
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
@@ -87,6 +88,8 @@ class _Walked:
     logs: dict[int, DeviceLog] = field(init=False)
     cpu: float = field(init=False)
     loss: float | None = field(init=False)
+    norm: float | None = None
+    skipped: bool = False
 
     def __post_init__(self) -> None:
         self.logs = {r: log for part in self.parts for r, log in part.logs.items()}
@@ -107,6 +110,8 @@ class Stepper:
         self._reduction = "mean" if loss is None else reduction_of(loss)
         self.memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in self.peers.own}
         self._allocators: dict[int, AllocatorPeak] = {}
+        self._looked: set[tuple[int, int]] = set()
+        """The stages whose graph was looked through for parameters that are not theirs."""
         self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
         self._histories: dict[Any, CostHistory] = {}
 
@@ -115,8 +120,9 @@ class Stepper:
         cut = self._look_and_cut(inputs, targets, training, number)
         self._replicas.prepare(training)
         walked = self._walk(cut)
-        norm = self._update(walked) if training else None
-        return self._report(cut, walked, norm)
+        if training:
+            self._update(walked)
+        return self._report(cut, walked)
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
 
@@ -140,7 +146,7 @@ class Stepper:
                 raise ConfigurationError("a training step needs loss=... in the Pipeline and targets")
         elif targets is not None and loss is None:
             raise ConfigurationError("evaluate with targets needs loss=... in the Pipeline")
-        self._replicas.require_unchanged()
+        self._replicas.take_up(optimized=self.settings.optimizer is not None)
         self._require_room(cut.training)
         batch = self.length(inputs, targets)
         if batch is not None:
@@ -225,6 +231,8 @@ class Stepper:
         finally:
             self._stop.forget()
             wire.close()
+        if cut.training:
+            self._looked |= {(worker.device, s) for worker in workers for s in worker.runners}
         return _Walked(workers, parts)
 
     def _has_own_allocator(self, r: int) -> bool:
@@ -237,6 +245,7 @@ class Stepper:
         schedule = cut.schedule
         starts = [sum(cut.sizes[:i]) for i in range(len(cut.sizes))]
         last = schedule.stages - 1
+        takes_no_turns = len(self.peers.own) > 1 and self.settings.clock != "device"
         for r in self.peers.own:
             allowed = self.settings.limits[r]
             planned = math.isfinite(allowed)
@@ -255,6 +264,9 @@ class Stepper:
                     key=(self.settings.seed, cut.number),
                     first_sequences=starts,
                     keep_outputs=not cut.training and s == last,
+                    scale=scale_of(self.settings.grad_scaler) if cut.training else 1.0,
+                    looks=(r, s) not in self._looked,
+                    shares_generator=takes_no_turns and self.places[r].type == "cpu",
                 )
                 for s, module in modules.items()
             }
@@ -283,17 +295,23 @@ class Stepper:
 
     # ---- update, and report --------------------------------------------------------------------------------------
 
-    def _update(self, walked: _Walked) -> float | None:
-        """Every stage's update, at the flush; returns the gradient's norm where it was asked for."""
+    def _update(self, walked: _Walked) -> None:
+        """Every stage's update, at the flush."""
         self._replicas.reduce()
-        norm = self._replicas.clip(self.settings.clip_norm)
+        scaler = self.settings.grad_scaler
+        if scaler is not None and scaler.is_enabled():
+            owned = [p for (_, s), module in self._replicas.modules.items() for _, p in self._replicas.owned(s, module)]
+            walked.skipped = not all(self.peers.agree(lambda: unscale(owned, scale_of(scaler))))
+            advance(scaler, finite=not walked.skipped)
+        walked.norm = self._replicas.clip(self.settings.clip_norm)
+        if walked.skipped:
+            return
         for found, seconds in self.peers.agree(partial(self.updates.step, walked.loss)):
             walked.cpu += seconds
             for r, (cost, resident) in found.items():
                 walked.logs[r].update_cost, walked.logs[r].resident = cost, resident
-        return norm
 
-    def _report(self, cut: _Cut, walked: _Walked, norm: float | None) -> StepReport:
+    def _report(self, cut: _Cut, walked: _Walked) -> StepReport:
         schedule, batch = cut.schedule, sum(cut.sizes)
         offsets, slack = self.peers.clock_offsets()
         of_process = [offsets[k] for k, part in enumerate(walked.parts) for _ in part.logs]
@@ -317,7 +335,8 @@ class Stepper:
             worker_cpu_seconds=walked.cpu if on_cpu else math.nan,
             peak_activation_bytes=tuple(log.peak for log in merged),
             peak_allocated_bytes=tuple(log.allocated for log in merged),
-            gradient_norm=norm,
+            gradient_norm=walked.norm,
+            skipped=walked.skipped,
             outputs=None if cut.training else self._outputs(walked.workers, schedule),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,9 @@ from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.threads import Outcome, run_threads
 from pipelab.runtime.measuring.model_states import Planner, read_resident, rehearse_update
-from pipelab.runtime.setup.optimizers import Optimizers, step_schedulers
+from pipelab.runtime.setup import optimizer_state
+from pipelab.runtime.setup.optimizer_state import OptimizerState
+from pipelab.runtime.setup.optimizers import Optimizers, Schedulers, step_schedulers
 from pipelab.runtime.setup.replicas import Replicas
 
 __all__ = ["Updates"]
@@ -28,7 +30,7 @@ class Updates:
         replicas: Replicas,
         meter: Callable[[int], SlotMeter],
         optimizers: Optimizers,
-        schedulers: Sequence[Any],
+        schedulers: Schedulers,
     ) -> None:
         self._replicas, self._meter = replicas, meter
         self._places, self._own = replicas.places, replicas.peers.own
@@ -57,7 +59,7 @@ class Updates:
             return float(sum(reading.cost for reading in meter.readings()))
 
         outcomes = self._on_devices(work)
-        step_schedulers(self.schedulers, loss)
+        step_schedulers(self.schedulers.values(), loss)
         own = self._own
         costs = {r: (o.result, self.resident(r)) for r, o in zip(own, outcomes, strict=True)}
         return costs, sum(o.cpu for o in outcomes)
@@ -81,6 +83,41 @@ class Updates:
             made = [self.optimizers[key]] if key in self.optimizers else []
             found[key[1]] = (self._planner.plan([module], made), costs.get(key[1], 0.0))
         return found
+
+    # ---- what optimizers remember --------------------------------------------------------------------------------
+
+    def state(self) -> OptimizerState:
+        """Of the stages here, by the unsplit model's names. Of a stage that lives twice, the first home's."""
+        parts = []
+        for key, made in self._leading().items():
+            part = optimizer_state.read(made, self._names(key))
+            if key in self.schedulers:
+                part["lr_scheduler"] = {key[1]: self.schedulers[key].state_dict()}
+            parts.append(part)
+        return optimizer_state.merge(parts)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, which may hold more than the stages here. Raises ConfigurationError."""
+        for key, made in self.optimizers.items():
+            optimizer_state.load_into(made, self._names(key), state)
+        for key, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(optimizer_state.scheduler_state(state, key[1]))
+
+    def names(self) -> set[str]:
+        """The parameters that optimizers here step."""
+        return {
+            self._names(key)[id(p)]
+            for key, made in self.optimizers.items()
+            for group in made.param_groups
+            for p in group["params"]
+        }
+
+    def _names(self, key: tuple[int, int]) -> dict[int, str]:
+        return {id(p): name for name, p in self._replicas.owned(key[1], self._replicas.modules[key])}
+
+    def _leading(self) -> Optimizers:
+        """One optimizer for each stage here."""
+        return {(r, s): made for (r, s), made in self.optimizers.items() if self._replicas.placement[s][0] == r}
 
     def _on_devices(self, work: Callable[[int], Any]) -> list[Outcome]:
         """``work(r)`` for each device here, as an update runs: in the device's own thread, on one core."""

@@ -6,8 +6,8 @@ the output itself goes with the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from pipelab.models.dropout import dropout_key
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload, describe, flatten
+from pipelab.runtime.device.redraws import NoRedraw
+from pipelab.runtime.device.strangers import refuse_strangers
 from pipelab.schedules.action import Action
 
 __all__ = ["StageRunner", "Task"]
@@ -59,7 +61,11 @@ class _Kept:
 
 
 class StageRunner:
-    """Runs the ops of one stage. ``loss`` is set on the last stage only; ``recomputed`` are micro-batches with an R."""
+    """Runs the ops of one stage. ``loss`` is set on the last stage only; ``recomputed`` are micro-batches with an R.
+
+    ``scale`` is what the loss is multiplied with for the backward. ``looks``: its first graph is looked through for
+    parameters that are not its own. ``shares_generator``: other devices draw from the same random generator meanwhile.
+    """
 
     def __init__(
         self,
@@ -74,11 +80,16 @@ class StageRunner:
         key: tuple[int, int],
         first_sequences: Sequence[int],
         keep_outputs: bool = False,
+        scale: float = 1.0,
+        looks: bool = False,
+        shares_generator: bool = False,
     ) -> None:
         self.index, self.module, self.meter, self.caller = index, module, meter, caller
         self.loss, self.recomputed, self.training = loss, recomputed, training
-        self.key, self.first_sequences, self.keep_outputs = key, first_sequences, keep_outputs
+        self.key, self.first_sequences, self.keep_outputs, self.scale = key, first_sequences, keep_outputs, scale
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self._looks = looks
+        self._backward_may_not_draw = NoRedraw(f"the backward of stage {index}") if shares_generator else None
         self.losses: dict[int, Tensor] = {}
         self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         self._kept: dict[int, _Kept] = {}
@@ -110,14 +121,16 @@ class StageRunner:
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         kept = self._kept[i]
         kept.held = self.meter.hold(x for x in kept.inputs if not x.requires_grad)
-        self._run(i, kept, self._tasks.get(i), build_graph=True, buffers=buffers)
+        with NoRedraw(f"recomputing stage {self.index} (R)"):
+            self._run(i, kept, self._tasks.get(i), build_graph=True, buffers=buffers)
 
     def backward(self, i: int, gradient: Payload | None) -> Payload:
         """B: gradients of weights and input at once; returns the message to the stage before."""
         kept = self._kept.pop(i)
         edges, grads = self._seeds(kept, gradient)
         if edges:
-            torch.autograd.backward(edges, grads)
+            with self._redrawing(i):
+                torch.autograd.backward(edges, grads)
         return self._gradients(i, kept, [x.grad for x in kept.inputs if x.requires_grad], "B")
 
     def backward_input(self, i: int, gradient: Payload | None) -> Payload:
@@ -127,7 +140,8 @@ class StageRunner:
         takers = [x for x in kept.inputs if x.requires_grad]
         found: Sequence[Tensor | None] = [None] * len(takers)
         if edges and takers:
-            found = torch.autograd.grad(edges, takers, grads, retain_graph=True, allow_unused=True)
+            with self._redrawing(i):
+                found = torch.autograd.grad(edges, takers, grads, retain_graph=True, allow_unused=True)
         # W walks the same graph from the same seeds: it computes some of the chain a second time.
         kept.seeds = (edges, grads)
         kept.held += self.meter.hold(grads)
@@ -138,7 +152,8 @@ class StageRunner:
         kept = self._kept.pop(i)
         edges, grads = kept.seeds if kept.seeds is not None else self._seeds(kept, gradient)
         if edges and self.parameters:
-            torch.autograd.backward(edges, grads, inputs=self.parameters)
+            with self._redrawing(i):
+                torch.autograd.backward(edges, grads, inputs=self.parameters)
 
     def _run(
         self, i: int, kept: _Kept, task: Task | None, *, build_graph: bool, buffers: dict[str, Tensor] | None
@@ -162,13 +177,22 @@ class StageRunner:
                     loss = torch.stack([output.sum() * 0 for output in outputs if output.is_floating_point()]).sum()
                 if buffers is None:
                     self.losses[i] = loss.detach() * task.factor
-                result = (loss * task.factor,)
+                result = (loss * (task.factor * self.scale),)
                 kept.one = torch.ones_like(loss)
                 if build_graph and not loss.requires_grad:
                     raise ConfigurationError("the loss does not depend on any parameter: was it detached on the way?")
         if build_graph:
             kept.edges = tuple(get_gradient_edge(t) if t.requires_grad else None for t in result)
+            if self._looks:
+                self._looks = False
+                refuse_strangers(self.index, [edge.node for edge in kept.edges if edge is not None], self.parameters)
         return outputs, single
+
+    @contextmanager
+    def _redrawing(self, i: int) -> Iterator[None]:
+        """A backward may run parts of the forward again (torch.utils.checkpoint): with the same masks, or not."""
+        with dropout_key(*self.key, self.first_sequences[i]), self._backward_may_not_draw or nullcontext():
+            yield
 
     @property
     def kept(self) -> set[int]:

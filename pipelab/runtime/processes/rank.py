@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of
+from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import identity, unpack
 from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
@@ -84,6 +84,7 @@ class Given:
     """What a call brings along: the caller's settings of the moment, and where inputs and targets are."""
 
     number: int
+    scaler: dict[str, Any] | None
     autocast: tuple[tuple[str, torch.dtype], ...]
     dtype: torch.dtype
     device: torch.device | None
@@ -264,6 +265,8 @@ class _Rank:
             raise
         try:
             engine.step_number = given.number
+            if given.scaler is not None and engine.settings.grad_scaler is not None:
+                engine.settings.grad_scaler.load_state_dict(given.scaler)
             engine.resume()
             self._running = engine
             if self._unwanted == self._number:  # it was heard before this began
@@ -280,6 +283,19 @@ class _Rank:
             return (value, grads, None), None
         data, specs, block = pack_with_tensors(outputs, "the outputs")
         return (value, grads, (data, specs)), block
+
+    def optimizer_state(self, key: int, files: list[int]) -> tuple[Any, Block]:
+        """What this rank's optimizers remember."""
+        data, specs, block = pack_with_tensors(self._open[key].engine.optimizer_state(), "the optimizer's state")
+        return (data, specs), block
+
+    def load_optimizer_state(
+        self, argument: tuple[int, bytes, tuple[Spec, ...]], files: list[int]
+    ) -> tuple[None, None]:
+        """Go on from a state of the whole model."""
+        key, data, specs = argument
+        self._open[key].engine.load_optimizer_state(unpack_with_tensors(data, specs, files[0]))
+        return None, None
 
     def close(self, key: int, files: list[int]) -> tuple[None, None]:
         """Let go of a pipeline."""

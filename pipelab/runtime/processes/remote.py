@@ -13,27 +13,31 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.runtime.device.payload import describe, flatten
+from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import Survey
 from pipelab.runtime.measuring.reference import gradient_error, unsplit_gradients
-from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
+from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
+from pipelab.runtime.processes.share import Share, as_parameters
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.setup.assembly import make_stages, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.loss_scale import advance
 from pipelab.runtime.setup.microbatches import batch_size, make_inputs
-from pipelab.runtime.setup.replicas import require_same
+from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
+from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
 from pipelab.simulation.costs import Costs
@@ -70,7 +74,7 @@ class RemoteEngine(TensorsByName):
                 "the loss has parameters, and stages that are built in other processes would train a copy of them: "
                 "build them into the last stage, or pass the model itself"
             )
-        self._shares: list[_Share] = []
+        self._shares: list[Share] = []
         tasks, blocks = self._tasks(model)
         self._finalizer: weakref.finalize[Any, Any] | None = None
         try:
@@ -86,6 +90,9 @@ class RemoteEngine(TensorsByName):
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
         report: StepReport = self._call("step", inputs, targets)
+        scaler = self.settings.grad_scaler
+        if scaler is not None and scaler.is_enabled():  # as each rank has done with its own
+            advance(scaler, finite=not report.skipped)
         return report
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
@@ -133,9 +140,25 @@ class RemoteEngine(TensorsByName):
         """Other names of tied parameters, and the one that each is known under."""
         return {name: known for share in self._shares for name, known in share.table.aliases}
 
-    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def optimizer_state(self) -> OptimizerState:
+        """What the optimizers of all ranks remember, by name."""
+        require_optimizer(self.settings)
+        replies = self._at_once("optimizer_state", [self._key] * self.schedule.devices)
+        return merge(unpack_with_tensors(data, specs, files[0]) for (data, specs), files in replies)
+
+    def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the whole model. Raises ConfigurationError, and changes nothing, if it does not fit."""
+        require_optimizer(self.settings)
+        data, specs, block = pack_with_tensors(on_cpu(state), "the optimizer's state")
+        arguments = [(self._key, data, specs)] * self.schedule.devices
+        self._at_once("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
+        if self.settings.grad_scaler is not None and "grad_scaler" in state:
+            self.settings.grad_scaler.load_state_dict(state["grad_scaler"])
+
+    def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """This process has them all."""
-        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        found: dict[str, Any] = on_cpu(tensors)
+        return found
 
     def _named(self, pick: Callable[[Table], tuple[tuple[str, int], ...]]) -> Iterator[tuple[str, Tensor]]:
         """By name, stage by stage. Of a stage that lives twice the first home counts."""
@@ -197,10 +220,10 @@ class RemoteEngine(TensorsByName):
             block = blocks[r] or Block(specs, given[0])
             grad_specs, grad_files = grads[r]
             grad_block = Block(grad_specs, grad_files[0])
-            own = self._tensors_on(r) if self._stages is not None else _as_parameters(table, block.tensors)
+            own = self._tensors_on(r) if self._stages is not None else as_parameters(table, block.tensors)
             homes = zip(table.stages, table.borrowed, strict=True)
             leads = [self.schedule.placement[s][0] == r and not borrowed for s, borrowed in homes]
-            self._shares.append(_Share(table, block, grad_block, own, leads))
+            self._shares.append(Share(table, block, grad_block, own, leads))
         return told
 
     def _tensors_on(self, r: int) -> list[Tensor]:
@@ -210,15 +233,25 @@ class RemoteEngine(TensorsByName):
 
     # ---- one call ------------------------------------------------------------------------------------------------
 
-    def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
+    @contextmanager
+    def _working(self) -> Iterator[None]:
         if not self._running.acquire(blocking=False):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
             if self._finalizer is None or not self._finalizer.alive:
                 raise PipelabError("this Pipeline is closed; make a new one")
-            return self._call_alone(what, inputs, targets, more)
+            yield
         finally:
             self._running.release()
+
+    def _at_once(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
+        """A command that needs no batch, on all ranks."""
+        with self._working():
+            return shielded(lambda unwanted: self._pool.call(name, arguments, files, unwanted))
+
+    def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
+        with self._working():
+            return self._call_alone(what, inputs, targets, more)
 
     def _call_alone(self, what: str, inputs: Any, targets: Any, more: tuple[Any, ...]) -> Any:
         length = batch_size(inputs, targets)
@@ -232,13 +265,9 @@ class RemoteEngine(TensorsByName):
         return shielded(lambda unwanted: self._exchange(what, inputs, targets, more, given, unwanted))
 
     def _take_up(self) -> None:
-        """The caller's tensors as they are now: buffers may be others than before, parameters may not."""
+        """The caller's tensors as they are now."""
         for r, share in enumerate(self._shares):
-            now = self._tensors_on(r)
-            named = {name: now[place] for name, place in share.table.parameters}
-            if len(now) == len(share.tensors):
-                require_same({name: share.tensors[place] for name, place in share.table.parameters}, named)
-                share.tensors = now
+            share.take_up(self._tensors_on(r), optimized=self.settings.optimizer is not None)
 
     def _exchange(
         self, what: str, inputs: Any, targets: Any, more: Any, given: list[Given], unwanted: threading.Event
@@ -278,6 +307,7 @@ class RemoteEngine(TensorsByName):
         on = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind)]
         return Given(
             number=self.step_number,
+            scaler=None if self.settings.grad_scaler is None else self.settings.grad_scaler.state_dict(),
             autocast=tuple(on),
             dtype=torch.get_default_dtype(),
             device=mode if mode != torch.device("cpu") else None,
@@ -312,59 +342,6 @@ class RemoteEngine(TensorsByName):
             block = Block(specs_of(given))
         block.fill(given)
         return (block.specs, len(x), lone, len(y), lone_target), block
-
-
-@dataclass
-class _Share:
-    """What is shared with one rank: its stages' tensors, here and in the block, and room for gradients."""
-
-    table: Table
-    block: Block
-    grads: Block
-    tensors: list[Tensor]
-    leads: list[bool]
-    """Whether a tensor counts here: in the first home of its stage, and not borrowed from another."""
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters among the tensors."""
-        return [t for t, is_one in zip(self.tensors, self.table.parameter, strict=True) if is_one]  # type: ignore[misc]
-
-    def fill(self) -> None:
-        """The caller's tensors into the block."""
-        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
-            if own.shape != shared.shape or own.dtype != shared.dtype:
-                raise ConfigurationError(
-                    f"the model has changed since this Pipeline was made: {describe([shared])} is now "
-                    f"{describe([own])}; make a new Pipeline"
-                )
-        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
-            if own.data_ptr() != shared.data_ptr():
-                shared.copy_(own.detach())
-
-    def take_back(self, grads: Sequence[Any] | None, *, parameters: bool) -> None:
-        """Buffers that have changed and, after a step, new weights and gradients into the caller's tensors."""
-        with torch.no_grad():
-            for own, shared, is_one, leads in zip(
-                self.tensors, self.block.tensors, self.table.parameter, self.leads, strict=True
-            ):
-                if own.data_ptr() == shared.data_ptr() or not leads:
-                    continue
-                if parameters if is_one else not torch.equal(own.cpu(), shared):
-                    own.copy_(shared)
-            if grads is None:
-                return
-            leading = [leads for leads, is_one in zip(self.leads, self.table.parameter, strict=True) if is_one]
-            for parameter, grad, shared, leads in zip(self.parameters, grads, self.grads.tensors, leading, strict=True):
-                if leads:
-                    found = shared.clone() if grad is True else grad
-                    parameter.grad = None if found is None else found.to(parameter.device)
-
-
-def _as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:
-    """Parameters and buffers in the block itself, for stages that only a rank has."""
-    told = zip(shared, table.parameter, table.requires_grad, strict=True)
-    return [nn.Parameter(tensor, takes) if is_one else tensor for tensor, is_one, takes in told]
 
 
 def _skeleton(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:

@@ -71,6 +71,8 @@ def check_fit(
 
     ``inputs`` and ``targets`` are one micro-batch.
     """
+    if any(module._forward_hooks or module._forward_pre_hooks for stage in stages for module in stage.modules()):
+        return  # hooks look at real runs, and may change what a layer takes: the run itself will tell
     if not _is_little(stages, inputs):
         try:
             _walk(stages, loss, inputs, targets, meta=True)
@@ -79,28 +81,45 @@ def check_fit(
             raise
         except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
             pass
+    misfit = _try(stages, loss, inputs, targets, graph=False)
+    if misfit is not None and not _raised_by_model(misfit.error):
+        misfit = _try(stages, loss, inputs, targets, graph=True)  # a layer may differentiate in its forward
+    if misfit is not None and not _raised_by_model(misfit.error):
+        raise ConfigurationError(_sentence(misfit, len(stages))) from misfit.error
+
+
+def _try(
+    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, inputs: Any, targets: Any, *, graph: bool
+) -> _Misfit | None:
     try:
-        _walk(stages, loss, inputs, targets, meta=False)
+        _walk(stages, loss, inputs, targets, meta=False, graph=graph)
     except ConfigurationError:
         raise
     except _Misfit as misfit:
-        if _raised_by_model(misfit.error):
-            return
-        raise ConfigurationError(_sentence(misfit, len(stages))) from misfit.error
+        return misfit
     except Exception:  # noqa: BLE001 (a copy could not be made, say: the run itself will tell)
-        return
+        pass
+    return None
 
 
 def _walk(
-    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, x: Any, targets: Any, *, meta: bool
+    stages: Sequence[nn.Module],
+    loss: Callable[[Any, Any], Tensor] | None,
+    x: Any,
+    targets: Any,
+    *,
+    meta: bool,
+    graph: bool = False,
 ) -> None:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.set_grad_enabled(graph), torch.random.fork_rng(devices=[]):
         if not meta:  # a stage may work in place
             x, targets = (_map(value, Tensor.clone) for value in (x, targets))
         for s, stage in enumerate(stages):
             copied = _copy(stage, meta=meta)
             x = _map(x, lambda t, m=copied: t.to("meta" if meta else _home(m, t)))  # type: ignore[misc]
             took = flatten(x, "inputs")[0]
+            if graph and s:
+                x = _map(x, lambda t: t.detach().requires_grad_(t.is_floating_point()))
             try:
                 x = call_layer(copied, x)
             except Exception as error:
@@ -132,11 +151,7 @@ def _copy(module: Any, *, meta: bool) -> Any:
             memo[id(tensor)] = nn.Parameter(stand_in, tensor.requires_grad) if is_parameter else stand_in
         elif isinstance(tensor, nn.Parameter):
             memo[id(tensor)] = tensor  # read, never written: shared
-    copied = copy.deepcopy(module, memo)
-    for inner in copied.modules():  # hooks look at real runs
-        inner._forward_hooks.clear()
-        inner._forward_pre_hooks.clear()
-    return copied
+    return copy.deepcopy(module, memo)
 
 
 def _home(module: nn.Module, default: Tensor) -> torch.device:

@@ -59,11 +59,13 @@ def make_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: 
     tensors = tuple(tensor.detach() for tensor in tensors)
     parts = list(zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True))
     pieces = [part[0] if single else tuple(part) for part in parts]
+    if reduction == "sum":
+        return [Task(piece, 1.0) for piece in pieces]
     counts = [float(terms(piece)) for piece in pieces]
     total = sum(counts)
-    if reduction == "mean" and not total > 0:
+    if not total > 0:
         raise ConfigurationError("the targets of this batch hold no loss terms (every target is ignored)")
-    factors = [count / total if reduction == "mean" else 1.0 for count in counts]
+    factors = [count / total for count in counts]
     return [Task(piece, factor) for piece, factor in zip(pieces, factors, strict=True)]
 
 
@@ -86,15 +88,23 @@ def default_terms(loss: Any) -> LossTerms:
     """Counts what ``loss`` averages over: the elements of the targets.
 
     Those equal to its ``ignore_index`` do not count; class weights (``weight``) do; ``reduction="batchmean"`` averages
-    over sequences. A plain function may ignore targets in its own way: negative class numbers are refused there.
+    over sequences. What cannot be known is asked for: a plain function may ignore targets in its own way, so negative
+    class numbers are refused there, and so are targets of several tensors, one of which may be a mask.
     """
     ignored, weight = _setting(loss, "ignore_index", None), _setting(loss, "weight", None)
     by_sequence = _setting(loss, "reduction", "mean") == "batchmean"
 
     def count(targets: Any) -> float:
-        first: Tensor = flatten(targets, "targets")[0][0]
+        tensors = flatten(targets, "targets")[0]
+        first: Tensor = tensors[0]
         if by_sequence:
             return float(len(first))
+        if len(tensors) > 1:
+            raise ConfigurationError(
+                f"targets are a tuple of {len(tensors)} tensors, and which of them says over how many terms the loss "
+                "takes its mean cannot be seen; pass loss_terms=, a function that counts them, such as "
+                "lambda targets: targets[1].sum() for (labels, mask), or lambda targets: targets[0].numel()"
+            )
         if first.is_floating_point() or first.is_complex():
             return float(first.numel())
         if ignored is None and bool((first < 0).any()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,26 +12,33 @@ from pipelab.errors import ConfigurationError
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 
-__all__ = ["make_optimizers", "step_schedulers"]
+__all__ = ["make_optimizers", "require_optimizer", "step_schedulers"]
 
 Optimizers = dict[tuple[int, int], torch.optim.Optimizer]
+Schedulers = dict[tuple[int, int], Any]
 
 
-def make_optimizers(settings: Settings, replicas: Replicas) -> tuple[Optimizers, list[Any]]:
-    """(optimizers by (device, stage), learning-rate schedulers). Raises ConfigurationError for what cannot work."""
+def make_optimizers(settings: Settings, replicas: Replicas) -> tuple[Optimizers, Schedulers]:
+    """Optimizers and learning-rate schedulers, by (device, stage). Raises ConfigurationError for what cannot work."""
     if settings.optimizer is None:
-        return {}, []
+        return {}, {}
     optimizers: Optimizers = {}
     for (r, s), module in replicas.modules.items():
         named = [(name, p) for name, p in replicas.owned(s, module) if p.requires_grad]
         if named:
             optimizers[r, s] = _require_optimizer(settings.optimizer(named), named)
     if settings.lr_scheduler is None:
-        return optimizers, []
-    return optimizers, [settings.lr_scheduler(made) for made in optimizers.values()]
+        return optimizers, {}
+    return optimizers, {key: settings.lr_scheduler(made) for key, made in optimizers.items()}
 
 
-def step_schedulers(schedulers: Sequence[Any], loss: float | None) -> None:
+def require_optimizer(settings: Settings) -> None:
+    """Raise ConfigurationError if there is none."""
+    if settings.optimizer is None:
+        raise ConfigurationError("this Pipeline has no optimizer; make it with optimizer=...")
+
+
+def step_schedulers(schedulers: Iterable[Any], loss: float | None) -> None:
     """After the update; ReduceLROnPlateau watches the loss."""
     for scheduler in schedulers:
         watches_loss = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)

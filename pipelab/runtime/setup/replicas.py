@@ -71,10 +71,17 @@ class Replicas:
         """(name, parameter) of stage s's ``module``, without what it borrows."""
         return ((name, p) for name, p in named_parameters(s, module) if (s, name) not in self.borrowed)
 
-    def require_unchanged(self) -> None:
-        """Raise ConfigurationError if a parameter was exchanged for another: the optimizer holds the first."""
+    def take_up(self, *, optimized: bool) -> None:
+        """The caller's parameters as they are now.
+
+        Raises ConfigurationError if one was exchanged for another and the first is held elsewhere: by an optimizer, a
+        second home or a tie.
+        """
         for s, stage in self.stages.items():
-            require_same(self._made[s], dict(named_parameters(s, stage)))
+            now = dict(named_parameters(s, stage))
+            if optimized or self._twice or self.ties:
+                require_same(self._made[s], now)
+            self._made[s] = now
 
     def tensors_on(self, r: int) -> list[Tensor]:
         """Parameters and buffers of device r."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.quantities import Limits, parse_limits
+from pipelab.runtime.setup.loss_scale import require_scaler
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
@@ -48,6 +49,7 @@ class Settings:
     outstanding: int | None = None
     window: int = 9
     tied: Sequence[Sequence[str]] = ()
+    grad_scaler: torch.amp.GradScaler | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -80,6 +82,7 @@ class Settings:
             raise ConfigurationError(
                 f"clip_norm must be positive, got {self.clip_norm!r}; leave it out for no clipping"
             )
+        require_scaler(self.grad_scaler, optimizer=self.optimizer is not None)
         if self.lr_scheduler is not None and self.optimizer is None:
             raise ConfigurationError("lr_scheduler needs an optimizer")
         Costs(latency=self.latency, bandwidth=self.bandwidth)  # checks both

@@ -1,0 +1,79 @@
+"""What the caller of a pipeline in processes shares with one rank, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError
+from pipelab.runtime.device.payload import describe
+from pipelab.runtime.processes.block import Block
+from pipelab.runtime.processes.rank import Table
+from pipelab.runtime.setup.replicas import require_same
+
+__all__ = ["Share", "as_parameters"]
+
+
+@dataclass
+class Share:
+    """What is shared with one rank: its stages' tensors, here and in the block, and room for gradients."""
+
+    table: Table
+    block: Block
+    grads: Block
+    tensors: list[Tensor]
+    leads: list[bool]
+    """Whether a tensor counts here: in the first home of its stage, and not borrowed from another."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters among the tensors."""
+        return [t for t, is_one in zip(self.tensors, self.table.parameter, strict=True) if is_one]  # type: ignore[misc]
+
+    def take_up(self, now: list[Tensor], *, optimized: bool) -> None:
+        """The caller's tensors as they are now: buffers may be others than before, parameters if none is optimized."""
+        if len(now) == len(self.tensors):
+            if optimized:
+                places = self.table.parameters
+                require_same({name: self.tensors[k] for name, k in places}, {name: now[k] for name, k in places})
+            self.tensors = now
+
+    def fill(self) -> None:
+        """The caller's tensors into the block."""
+        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
+            if own.shape != shared.shape or own.dtype != shared.dtype:
+                raise ConfigurationError(
+                    f"the model has changed since this Pipeline was made: {describe([shared])} is now "
+                    f"{describe([own])}; make a new Pipeline"
+                )
+        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
+            if own.data_ptr() != shared.data_ptr():
+                shared.copy_(own.detach())
+
+    def take_back(self, grads: Sequence[Any] | None, *, parameters: bool) -> None:
+        """Buffers that have changed and, after a step, new weights and gradients into the caller's tensors."""
+        with torch.no_grad():
+            for own, shared, is_one, leads in zip(
+                self.tensors, self.block.tensors, self.table.parameter, self.leads, strict=True
+            ):
+                if own.data_ptr() == shared.data_ptr() or not leads:
+                    continue
+                if parameters if is_one else not torch.equal(own.cpu(), shared):
+                    own.copy_(shared)
+            if grads is None:
+                return
+            leading = [leads for leads, is_one in zip(self.leads, self.table.parameter, strict=True) if is_one]
+            for parameter, grad, shared, leads in zip(self.parameters, grads, self.grads.tensors, leading, strict=True):
+                if leads:
+                    found = shared.clone() if grad is True else grad
+                    parameter.grad = None if found is None else found.to(parameter.device)
+
+
+def as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters and buffers in the block itself, for stages that only a rank has."""
+    told = zip(shared, table.parameter, table.requires_grad, strict=True)
+    return [nn.Parameter(tensor, takes) if is_one else tensor for tensor, is_one, takes in told]
