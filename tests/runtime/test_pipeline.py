@@ -241,9 +241,22 @@ def test_inputs_and_targets_may_be_tuples():
     torch.manual_seed(0)
     model = nn.Sequential(Add(), nn.Tanh(), nn.Linear(6, 3)).double()
     x, y = data()
-    check_step(
-        model, one_f_one_b(3, 5), loss=lambda out, t: mse(out, t[0] + t[1]), inputs=(x, x * 2), targets=(y, y * 0.1)
-    )
+    given = {"loss": lambda out, t: mse(out, t[0] + t[1]), "inputs": (x, x * 2), "targets": (y, y * 0.1)}
+    check_step(model, one_f_one_b(3, 5), loss_terms=lambda targets: targets[0].numel(), **given)
+    refused("targets are a tuple of 2 tensors.*pass loss_terms=", model=model, schedule=one_f_one_b(3, 5), **given)
+
+
+def test_a_mask_among_the_targets_counts_what_it_lets_through():
+    """Counting all elements instead weighed micro-batches as if none were masked: a silent other gradient."""
+
+    def masked(out, given):
+        y, mask = given
+        return (((out - y) ** 2).mean(-1) * mask).sum() / mask.sum()
+
+    x, y = data()
+    mask = (torch.arange(len(x)) % 3 > 0).double()
+    counted = {"loss_terms": lambda given: given[1].sum()}
+    check_step(mlp(4), one_f_one_b(2, 5), loss=masked, inputs=x, targets=(y, mask), **counted)
 
 
 def test_stages_come_from_build_stage_too():
@@ -550,20 +563,6 @@ def test_more_gpus_than_there_are():
     refused("was asked for", device=["cuda:97", "cpu", "cpu", "cpu"])
     refused("4 devices, but 2 torch devices", device=["cpu", "cpu"])
     refused("not a torch device", device="gpu0")
-
-
-def test_a_parameter_shared_by_two_stages():
-    model = mlp(4)
-    model[3][0].weight = nn.Parameter(torch.randn(3, 6, dtype=torch.float64))
-    model[2][0].weight = model[1][0].weight
-    refused(r"parameter '1.0.weight' of stage 1 is also '2.0.weight' of stage 2", model=model)
-    # One stage may hold both.
-    check_step(model, one_f_one_b(2, 4), cuts=[3])
-
-
-def test_the_same_layer_twice_is_a_shared_parameter_too():
-    layer = nn.Linear(5, 5)
-    refused("shared parameter", model=nn.Sequential(layer, layer).double(), schedule=one_f_one_b(2))
 
 
 def test_settings_that_do_not_exist():

@@ -52,8 +52,7 @@ def _is_little(stages: Sequence[nn.Module], inputs: Any) -> bool:
     parameters = [p for stage in stages for p in stage.parameters()]
     if any(tensor.device.type != "cpu" for tensor in (*tensors, *parameters)):
         return False
-    known = [p for p in parameters if not is_lazy(p)]
-    return sum(t.numel() for t in tensors) * sum(p.numel() for p in known) <= _LITTLE
+    return sum(t.numel() for t in tensors) * sum(p.numel() for p in parameters) <= _LITTLE
 
 
 class _Misfit(Exception):
@@ -71,6 +70,14 @@ def check_fit(
 
     ``inputs`` and ``targets`` are one micro-batch.
     """
+    for s, stage in enumerate(stages):
+        lazy = [name for name, parameter in stage.named_parameters() if is_lazy(parameter)]
+        if lazy:
+            given = describe(flatten(inputs, "inputs")[0])
+            raise ConfigurationError(
+                f"stage {s} cannot take the inputs {given} yet: '{lazy[0]}' is an uninitialized parameter; run the "
+                "model once on a batch before a Pipeline is made of it"
+            )
     if any(module._forward_hooks or module._forward_pre_hooks for stage in stages for module in stage.modules()):
         return  # hooks look at real runs, and may change what a layer takes: the run itself will tell
     if not _is_little(stages, inputs):
