@@ -10,8 +10,6 @@ from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import close, read_number
 
-LESSON = "00_start_here"
-
 
 def grid(name: str, p: int, m: int) -> list[list[str]]:
     """A schedule's timetable under tF = tB = 1: one row per device, one cell per slot, ``"."`` where it idles."""
@@ -86,16 +84,14 @@ def reference(name: str, p: int, m: int) -> float:
     return simulate(build_schedule(name, devices=p, microbatches=m), Costs(forward=1, backward=1)).utilisation
 
 
-EXERCISES = (
-    Exercise(
-        name="utilisation",
-        lesson=LESSON,
-        title="How busy are the devices?",
-        answers=("utilisation",),
-        parts={"one micro-batch": 1, "any table": 1},
-        visible=_cases(),
-        drawn=_drawn,
-        ask=_ask,
-        judge=_judge,
-    ),
+EXERCISE = Exercise(
+    name="utilisation",
+    lesson="00_start_here",
+    title="How busy are the devices?",
+    answers=("utilisation",),
+    parts={"one micro-batch": 1, "any table": 1},
+    visible=_cases(),
+    drawn=_drawn,
+    ask=_ask,
+    judge=_judge,
 )
