@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_01.cut_graph import EXERCISES
+from pipelab.teaching.exercises.lesson_01 import cut_graph, must_fit, naive_table
 
-__all__ = ["EXERCISES"]
+EXERCISES = (must_fit.EXERCISE, cut_graph.EXERCISE, naive_table.EXERCISE)
