@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_02.accumulate import EXERCISES, least, serial_table
+from pipelab.teaching.exercises.lesson_02 import accumulate, bubbles, gpipe, serial
 
-__all__ = ["EXERCISES", "least", "serial_table"]
+EXERCISES = (serial.EXERCISE, gpipe.EXERCISE, bubbles.EXERCISE, accumulate.EXERCISE)
