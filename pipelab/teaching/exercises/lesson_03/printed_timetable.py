@@ -14,7 +14,6 @@ from pipelab.schedules.reserved import reserve_also, reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import kind_of, read_whole
 
-LESSON = "03_one_f_one_b"
 FAULTS = ("too-early", "missing", "no-input")
 Rows = list[list[str]]
 Triple = tuple[int, int | str, str]  # device, time slot (or the text of what is missing), code
@@ -241,16 +240,14 @@ def _overlooked(
     )
 
 
-EXERCISES = (
-    Exercise(
-        name="printed_timetable",
-        lesson=LESSON,
-        title="The published timetable",
-        answers=("faults",),
-        parts={"too-early": 2, "missing": 1, "no-input": 1},
-        visible=_visible_faults(),
-        drawn=_drawn_faults,
-        ask=_ask_faults,
-        judge=_judge_faults,
-    ),
+EXERCISE = Exercise(
+    name="printed_timetable",
+    lesson="03_one_f_one_b",
+    title="The published timetable",
+    answers=("faults",),
+    parts={"too-early": 2, "missing": 1, "no-input": 1},
+    visible=_visible_faults(),
+    drawn=_drawn_faults,
+    ask=_ask_faults,
+    judge=_judge_faults,
 )

@@ -10,8 +10,6 @@ from pipelab.schedules.reserved import reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import kind_of, read_whole
 
-LESSON = "03_one_f_one_b"
-
 
 def _bubble(p: int, m: int) -> float:
     return (p - 1) / (m + p - 1)
@@ -141,31 +139,29 @@ def _wrong_m(case: Case, name: str, m: int, right: str, right_m: int) -> Finding
     return Finding(f"{start}That keeps to both limits, but so does m = {right_m}, and the least is asked for.")
 
 
-EXERCISES = (
-    Exercise(
-        name="what_fits",
-        lesson=LESSON,
-        title="What fits?",
-        answers=("choose",),
-        parts={"the schedule": 1, "m": 2},
-        visible=_choices(
-            [
-                (8, 2, MB, 8 * MB, 0.6),
-                (12, 8, MB, 12 * MB, 0.6),
-                (3, 2, MB, 3 * MB, 0.25),
-                (12, 3, MB, 12 * MB, 0.33),
-                (8, 2, MB, 8 * MB, 0.3),
-                (8, 2, MB, 5 * MB, 0.6),
-                (64, 4, 3 * MB, 192 * MB, 0.3),
-                (64, 4, 3 * MB, 100 * MB, 0.45),
-                (64, 4, 3 * MB, 100 * MB, 0.1),
-                (64, 4, 3 * MB, 10 * MB, 0.3),
-                (64, 4, 3 * MB, 192 * MB, 0.02),
-                (60, 3, 2 * MB, 70 * MB, 0.2),
-            ]
-        ),
-        drawn=_drawn_choices,
-        ask=_ask_choice,
-        judge=_judge_choice,
+EXERCISE = Exercise(
+    name="what_fits",
+    lesson="03_one_f_one_b",
+    title="What fits?",
+    answers=("choose",),
+    parts={"the schedule": 1, "m": 2},
+    visible=_choices(
+        [
+            (8, 2, MB, 8 * MB, 0.6),
+            (12, 8, MB, 12 * MB, 0.6),
+            (3, 2, MB, 3 * MB, 0.25),
+            (12, 3, MB, 12 * MB, 0.33),
+            (8, 2, MB, 8 * MB, 0.3),
+            (8, 2, MB, 5 * MB, 0.6),
+            (64, 4, 3 * MB, 192 * MB, 0.3),
+            (64, 4, 3 * MB, 100 * MB, 0.45),
+            (64, 4, 3 * MB, 100 * MB, 0.1),
+            (64, 4, 3 * MB, 10 * MB, 0.3),
+            (64, 4, 3 * MB, 192 * MB, 0.02),
+            (60, 3, 2 * MB, 70 * MB, 0.2),
+        ]
     ),
+    drawn=_drawn_choices,
+    ask=_ask_choice,
+    judge=_judge_choice,
 )
