@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_04.interleaved_warmup import (
-    EXERCISES,
-    LESSON,
-    beside,
-    depths_of,
-    held,
-    right_table,
-    size_words,
-    sized,
-    sizes_of,
-    with_depths,
-)
+from pipelab.teaching.exercises.lesson_04 import break_even, interleaved, interleaved_warmup, placement
+from pipelab.teaching.exercises.lesson_04.depths import with_depths
 
-__all__ = [
-    "EXERCISES",
-    "LESSON",
-    "beside",
-    "depths_of",
-    "held",
-    "right_table",
-    "size_words",
-    "sized",
-    "sizes_of",
-    "with_depths",
-]
+__all__ = ["EXERCISES", "with_depths"]
+
+EXERCISES = (placement.EXERCISE, interleaved_warmup.EXERCISE, break_even.EXERCISE, interleaved.EXERCISE)

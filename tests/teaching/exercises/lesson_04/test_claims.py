@@ -1,22 +1,13 @@
-"""What the checks of lesson 4 accept, that their truth is the simulator's, and the lesson's claims."""
+"""The lesson's claims, by the simulator."""
 
 from itertools import pairwise, product
 
-import numpy as np
 import pytest
 
-from pipelab.errors import PipelabError
-from pipelab.schedules import Action, Schedule, build_schedule, check_schedule
-from pipelab.schedules.reserved import reserve
+from pipelab.schedules import Schedule, build_schedule, check_schedule
 from pipelab.simulation import Costs, simulate
-from pipelab.teaching.exercises import exercise
-from pipelab.teaching.exercises.lesson_04 import depths_of, with_depths
-from pipelab.teaching.exercises.lesson_04_latency import latency_where_equal
-from pipelab.teaching.grading.check import try_parts
-
-
-def open_parts(name, seed=3, **answers):
-    return {part for part, finding in try_parts(exercise(name), answers, seed).items() if finding is not None}
+from pipelab.teaching.exercises.lesson_04.break_even import latency_where_equal
+from pipelab.teaching.exercises.lesson_04.depths import depths_of, with_depths
 
 
 def interleaved(p, m, v):
@@ -24,9 +15,6 @@ def interleaved(p, m, v):
 
 
 SIZES = [(2, 2, 2), (2, 6, 3), (3, 3, 2), (3, 6, 1), (4, 4, 2), (4, 8, 2), (4, 12, 4), (5, 10, 3)]
-
-
-# ---- the lesson's claims --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("p", "m", "v"), SIZES)
@@ -131,96 +119,3 @@ def test_break_even_is_met_once():
             costs = Costs(forward=1, backward=backward, latency=at * k / 8)
             lead = simulate(first, costs).makespan - simulate(second, costs).makespan
             assert lead > 1e-9 if k < 8 else lead < 1e-3
-
-
-# ---- right answers in other forms -----------------------------------------------------------------------------------
-
-
-def test_placement_in_other_forms():
-    def on(r, layers, p, v):
-        return np.arange(layers).reshape(v, p, -1)[:, r]  # chunk by chunk
-
-    assert not open_parts("placement", device_of=lambda s, p, v: np.int64(s % p), layers_on=on)
-    assert not open_parts("placement", device_of=lambda s, p, v: float(s % p), layers_on=lambda *a: set(on(*a).flat))
-    assert not open_parts("placement", device_of=lambda s, p, v: s % p, layers_on=lambda *a: list(on(*a)))
-
-
-def test_one_less_than_all_forwards_is_the_same_warmup():
-    def warmup(r, p, m, v):
-        return min(2 * (p - 1 - r) + (v - 1) * p, m * v - 1)
-
-    assert not open_parts("interleaved_warmup", interleaved_warmup=warmup)
-
-
-def listed(p, m, v):
-    """The table by other means: Actions, from a generator, forwards numbered by division."""
-    for r in range(p):
-        w, row, done = min(2 * (p - 1 - r) + (v - 1) * p, m * v - 1), [], {"F": 0, "B": 0}
-        while done["B"] < m * v:
-            op = "F" if done["F"] < m * v and done["F"] - done["B"] <= w else "B"
-            group, within = divmod(done[op], p * v)
-            chunk, i = divmod(within, p)
-            row.append(Action((chunk if op == "F" else v - 1 - chunk) * p + r, op, group * p + i))
-            done[op] += 1
-        yield row
-
-
-def greedy(p, m, v):
-    """Another table that does as well: half of the warm-up."""
-    depths = [(p - 1 - r) + (v - 1) * p for r in range(p)]
-    size, order = m * v, [(c, g + i) for g in range(0, m, p) for c in range(v) for i in range(p)]
-    rows = []
-    for r in range(p):
-        w = min(depths[r], size)
-        forwards = [f"{c * p + r}F{i}" for c, i in order]
-        backwards = [f"{(v - 1 - c) * p + r}B{i}" for c, i in order]
-        pairs = [action for pair in zip(forwards[w:], backwards, strict=False) for action in pair]
-        rows.append(forwards[:w] + pairs + backwards[size - w :])
-    return rows
-
-
-def arrays(p, m, v):
-    return [np.array(row) for row in greedy(p, m, v)]
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        listed,
-        pytest.param(lambda *a: Schedule.from_rows(listed(*a)), marks=pytest.mark.slow, id="schedule"),
-        pytest.param(greedy, marks=pytest.mark.slow),  # arrays are the same table
-        arrays,
-    ],
-)
-def test_tables_in_other_forms_and_others_that_do_as_well(form):
-    assert not open_parts("interleaved", interleaved=form)
-
-
-def test_break_even_by_regula_falsi_and_as_a_numpy_number():
-    def break_even(plain, two, forward, backward):
-        def lead(latency):
-            costs = Costs(forward=forward, backward=backward, latency=latency)
-            return simulate(plain, costs).makespan - simulate(two, costs).makespan
-
-        return np.float64(latency_by_steps(lead, forward + backward))
-
-    def latency_by_steps(lead, step):
-        at = 0.0
-        for _ in range(8):  # each round a tenth of the step
-            while lead(at + step) > 0:
-                at += step
-            step /= 10
-        return at
-
-    assert not open_parts("break_even", break_even=break_even)
-
-
-def test_references_refuse_while_a_learners_function_runs():
-    with reserve("this exercise"):
-        for fetch in (
-            lambda: with_depths([1, 0], 2, 1),
-            lambda: depths_of(2, 2, 2),
-            lambda: latency_where_equal(None, None, 1, 1),
-        ):
-            with pytest.raises(PipelabError, match="does not answer here"):
-                fetch()

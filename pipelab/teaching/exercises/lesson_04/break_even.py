@@ -13,7 +13,7 @@ from pipelab.schedules.reserved import reserved
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import read_number
-from pipelab.teaching.exercises.lesson_04 import LESSON, size_words
+from pipelab.teaching.exercises.lesson_04.beside_interleaved import size_words
 
 _NEAR = 0.01  # an answer within 1 % is right
 _CLOSE = 0.05  # from here on an answer is a search that ended too soon
@@ -202,28 +202,26 @@ def _curves(case: Case, given: float) -> view.Picture:
     )
 
 
-EXERCISES = (
-    Exercise(
-        name="break_even",
-        lesson=LESSON,
-        title="When does interleaving stop paying?",
-        answers=("break_even",),
-        parts={"tF = tB": 1, "other costs": 1},
-        visible=_cases(
-            [
-                (2, 1, 2, 1, 1),
-                (2, 2, 2, 1, 1),
-                (4, 1, 2, 1, 1),
-                (4, 2, 2, 1, 1),
-                (3, 2, 3, 40, 40),
-                (3, 1, 2, 3, 2),  # tF is not 1 and tB not twice that: mistakes differ at once
-                (2, 2, 2, 1, 2),
-                (4, 1, 2, 1, 2),
-                (4, 2, 2, 0.01, 0.02),
-            ]
-        ),
-        drawn=_drawn,
-        ask=_ask,
-        judge=_judge,
+EXERCISE = Exercise(
+    name="break_even",
+    lesson="04_interleaved",
+    title="When does interleaving stop paying?",
+    answers=("break_even",),
+    parts={"tF = tB": 1, "other costs": 1},
+    visible=_cases(
+        [
+            (2, 1, 2, 1, 1),
+            (2, 2, 2, 1, 1),
+            (4, 1, 2, 1, 1),
+            (4, 2, 2, 1, 1),
+            (3, 2, 3, 40, 40),
+            (3, 1, 2, 3, 2),  # tF is not 1 and tB not twice that: mistakes differ at once
+            (2, 2, 2, 1, 2),
+            (4, 1, 2, 1, 2),
+            (4, 2, 2, 0.01, 0.02),
+        ]
     ),
+    drawn=_drawn,
+    ask=_ask,
+    judge=_judge,
 )

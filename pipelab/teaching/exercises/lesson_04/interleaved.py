@@ -12,7 +12,8 @@ from pipelab.schedules import Action, Schedule, actions_of
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import read_table, trained, unsound
-from pipelab.teaching.exercises.lesson_04 import LESSON, beside, depths_of, held, right_table, sized, sizes_of
+from pipelab.teaching.exercises.lesson_04.beside_interleaved import beside, held, right_table, sized, sizes_of
+from pipelab.teaching.exercises.lesson_04.depths import depths_of
 
 _SIZES = [(2, 1, 2), (2, 2, 2), (3, 1, 2), (3, 2, 2), (4, 1, 2), (4, 2, 2), (3, 2, 3), (4, 2, 1)]
 # All forwards first is another table than a warm-up that is too deep only where m > p: there the two are told apart.
@@ -250,16 +251,14 @@ def _all(parts: Sequence[str]) -> list[Case]:
     return [case for part in parts for case in sized(part, _HELD if part == "in flight" else _SIZES)]
 
 
-EXERCISES = (
-    Exercise(
-        name="interleaved",
-        lesson=LESSON,
-        title="Write interleaved 1F1B",
-        answers=("interleaved",),
-        parts={"sound": 1, "time": 2, "in flight": 1, "gradients": 1},
-        visible=[*_all(_PARTS), *sized("gradients", [(4, 2, 2)])],
-        drawn=_drawn,
-        ask=_ask,
-        judge=_judge,
-    ),
+EXERCISE = Exercise(
+    name="interleaved",
+    lesson="04_interleaved",
+    title="Write interleaved 1F1B",
+    answers=("interleaved",),
+    parts={"sound": 1, "time": 2, "in flight": 1, "gradients": 1},
+    visible=[*_all(_PARTS), *sized("gradients", [(4, 2, 2)])],
+    drawn=_drawn,
+    ask=_ask,
+    judge=_judge,
 )
