@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_05.best_m import EXERCISES, LESSON, NEAR, _least_squares, best_of, makespan
+from pipelab.teaching.exercises.lesson_05 import best_m, defend, reading, slices, straight_line
 
-__all__ = ["EXERCISES", "LESSON", "NEAR", "_least_squares", "best_of", "makespan"]
+EXERCISES = (straight_line.EXERCISE, best_m.EXERCISE, reading.EXERCISE, slices.EXERCISE, defend.EXERCISE)

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import close, numbers, read_whole
-from pipelab.teaching.exercises.lesson_05 import LESSON
 
 
 def _slices(part: str, sizes: Sequence[tuple[int, int]]) -> list[Case]:
@@ -88,19 +87,17 @@ def _some(values: Sequence[int]) -> str:
     return shown + (", ..." if len(values) > 14 else "")
 
 
-EXERCISES = (
-    Exercise(
-        name="slices",
-        lesson=LESSON,
-        title="Uneven slices",
-        answers=("sizes", "loss_weights"),
-        parts={"sizes": 1, "weights": 1},
-        visible=[
-            *_slices("sizes", [(6, 3), (8, 3), (5, 5), (11, 4), (64, 12), (64, 20)]),
-            *_slices("weights", [(6, 3), (8, 3), (11, 4), (64, 12), (64, 20)]),
-        ],
-        drawn=_drawn_slices,
-        ask=_ask_slices,
-        judge=_judge_slices,
-    ),
+EXERCISE = Exercise(
+    name="slices",
+    lesson="05_choosing_m",
+    title="Uneven slices",
+    answers=("sizes", "loss_weights"),
+    parts={"sizes": 1, "weights": 1},
+    visible=[
+        *_slices("sizes", [(6, 3), (8, 3), (5, 5), (11, 4), (64, 12), (64, 20)]),
+        *_slices("weights", [(6, 3), (8, 3), (11, 4), (64, 12), (64, 20)]),
+    ],
+    drawn=_drawn_slices,
+    ask=_ask_slices,
+    judge=_judge_slices,
 )

@@ -8,8 +8,8 @@ from typing import Any
 from pipelab.schedules.reserved import reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import as_lists, kind_of, read_whole
-from pipelab.teaching.exercises.lesson_05 import LESSON, NEAR
-from pipelab.teaching.exercises.lesson_05_frozen import COUNTS, FAMILIES, LATENCIES, forecasts
+from pipelab.teaching.exercises.lesson_05.best_m import NEAR
+from pipelab.teaching.exercises.lesson_05.forecasts import COUNTS, FAMILIES, LATENCIES, forecasts
 
 LIMITS = (120, 42)
 REASONS = ("memory", "messages", "recompute", "bubble", "granularity")
@@ -166,15 +166,13 @@ def _why_not(row: Row, best: Row, limit: float, word: str, right: str) -> str:
     return f"That is part of it, {behind[word]:.0f} ms. It loses more, {behind[right]:.0f} ms, elsewhere."
 
 
-EXERCISES = (
-    Exercise(
-        name="defend",
-        lesson=LESSON,
-        title="Defend it",
-        answers=("defend",),
-        parts={"free messages": 2, "slow messages": 2, "reasons": 2},
-        visible=[*_cases("free messages", (0,)), *_cases("slow messages", (10,)), *_cases("reasons", LATENCIES)],
-        ask=_ask,
-        judge=_judge,
-    ),
+EXERCISE = Exercise(
+    name="defend",
+    lesson="05_choosing_m",
+    title="Defend it",
+    answers=("defend",),
+    parts={"free messages": 2, "slow messages": 2, "reasons": 2},
+    visible=[*_cases("free messages", (0,)), *_cases("slow messages", (10,)), *_cases("reasons", LATENCIES)],
+    ask=_ask,
+    judge=_judge,
 )

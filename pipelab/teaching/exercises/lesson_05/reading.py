@@ -10,8 +10,8 @@ from typing import Any
 from pipelab.schedules.reserved import reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import as_lists, kind_of, read_whole
-from pipelab.teaching.exercises.lesson_05 import LESSON, NEAR
-from pipelab.teaching.exercises.lesson_05_frozen import BATCH, forecasts, simulated
+from pipelab.teaching.exercises.lesson_05.best_m import NEAR
+from pipelab.teaching.exercises.lesson_05.forecasts import BATCH, forecasts, simulated
 
 REASONS = ("memory", "bubble", "granularity")
 Row = Mapping[str, float]
@@ -211,24 +211,22 @@ def _more(value: float) -> str:
     return "longer" if value > 0 else "less"
 
 
-EXERCISES = (
-    Exercise(
-        name="reading",
-        lesson=LESSON,
-        title="Reading a sweep",
-        answers=("read_sweep",),
-        parts={"batch fixed": 2, "batch varies": 1},
-        visible=[
-            _case("1f1b", _frozen((2, 8, 64)), 150),
-            _case("1f1b", _frozen((1, 2, 4, 8, 16, 32, 64)), 150),
-            _case("1f1b", _frozen((2, 4, 8, 12, 16, 20, 32, 64)), 40),
-            _case("1f1b", _SLOW_ARITHMETIC, 150),
-            _case("gpipe", _GPIPE_OF_FOUR, 45),
-            _case("1f1b", _1F1B_OF_FOUR, 45),
-            _case("1f1b", _BOTH_VARY, 65),
-        ],
-        drawn=_drawn,
-        ask=_ask,
-        judge=_judge,
-    ),
+EXERCISE = Exercise(
+    name="reading",
+    lesson="05_choosing_m",
+    title="Reading a sweep",
+    answers=("read_sweep",),
+    parts={"batch fixed": 2, "batch varies": 1},
+    visible=[
+        _case("1f1b", _frozen((2, 8, 64)), 150),
+        _case("1f1b", _frozen((1, 2, 4, 8, 16, 32, 64)), 150),
+        _case("1f1b", _frozen((2, 4, 8, 12, 16, 20, 32, 64)), 40),
+        _case("1f1b", _SLOW_ARITHMETIC, 150),
+        _case("gpipe", _GPIPE_OF_FOUR, 45),
+        _case("1f1b", _1F1B_OF_FOUR, 45),
+        _case("1f1b", _BOTH_VARY, 65),
+    ],
+    drawn=_drawn,
+    ask=_ask,
+    judge=_judge,
 )
