@@ -1,4 +1,4 @@
-from tests.teaching.course.wrong import Wrong
+from tests.teaching.exercises.wrong import Wrong
 
 # What a part needs besides the answer that is wrong: the other functions of the exercise, right.
 ROWS = """

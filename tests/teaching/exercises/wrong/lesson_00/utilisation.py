@@ -1,4 +1,4 @@
-from tests.teaching.course.wrong import Wrong
+from tests.teaching.exercises.wrong import Wrong
 
 WRONG = [
     Wrong(

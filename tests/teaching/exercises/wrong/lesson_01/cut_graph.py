@@ -1,4 +1,4 @@
-from tests.teaching.course.wrong import Wrong
+from tests.teaching.exercises.wrong import Wrong
 
 UP = "ceil(gib_per_device(parameters, 1, moments) / gib)"
 

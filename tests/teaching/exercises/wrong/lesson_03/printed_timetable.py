@@ -1,4 +1,4 @@
-from tests.teaching.course.wrong import Wrong
+from tests.teaching.exercises.wrong import Wrong
 
 _WARMUP = """
 def warmup(device, devices, microbatches):

@@ -1,4 +1,4 @@
-"""Plausible wrong answers, one module per lesson: each has to be refused, with the message meant for it."""
+"""Plausible wrong answers, one folder per lesson: each has to be refused, with the message meant for it."""
 
 from __future__ import annotations
 
@@ -23,5 +23,6 @@ class Wrong:
 
 
 def wrong_answers() -> list[Wrong]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [wrong for name in names for wrong in importlib.import_module(f"{__name__}.{name}").WRONG]
+    found = pkgutil.walk_packages(__path__, f"{__name__}.")
+    names = sorted(module.name for module in found if not module.ispkg)
+    return [wrong for name in names for wrong in importlib.import_module(name).WRONG]
