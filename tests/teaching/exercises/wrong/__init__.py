@@ -1,4 +1,4 @@
-"""Plausible wrong answers, one folder per lesson: each has to be refused, with the message meant for it."""
+"""Plausible wrong answers, one file per exercise: each has to be refused, with the message meant for it."""
 
 from __future__ import annotations
 
