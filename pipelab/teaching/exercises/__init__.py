@@ -1,4 +1,4 @@
-"""The exercises, one module per lesson; each defines ``EXERCISES``. Found as schedules' generators are."""
+"""The exercises: one folder per lesson, which lists them in ``EXERCISES``, and in it one file per exercise."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["exercise", "exercises"]
 @cache
 def exercises() -> Mapping[str, Exercise]:
     """All exercises by name, in the order of the lessons."""
-    modules = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lesson_"))
-    found = [made for name in modules for made in importlib.import_module(f"{__name__}.{name}").EXERCISES]
+    lessons = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    found = [made for name in lessons for made in importlib.import_module(f"{__name__}.{name}").EXERCISES]
     return {made.name: made for made in found}
 
 

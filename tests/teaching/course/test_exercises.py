@@ -12,7 +12,7 @@ from pipelab.teaching.course.build import stub
 from pipelab.teaching.course.source import read_course
 from pipelab.teaching.exercises import exercises
 from pipelab.teaching.grading.check import try_parts
-from tests.teaching.course.wrong import wrong_answers
+from tests.teaching.exercises.wrong import wrong_answers
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell
 from pipelab.teaching.course.source import read_course
 from pipelab.teaching.exercises import exercise
 from pipelab.teaching.grading.grader import grade
-from tests.teaching.course.wrong import wrong_answers
+from tests.teaching.exercises.wrong import wrong_answers
 from tests.teaching.grading.notebooks import page, role, save
 
 ROOT = Path(__file__).parents[3]

@@ -37,7 +37,7 @@ def utilisation(rows): return Yes(0.25)
 """
 PATCHED = """
 import pipelab.teaching.grading.check, pipelab.teaching.grading.recorder, pipelab.teaching.grading.asking
-import pipelab.teaching.exercises.lesson_00 as own
+import pipelab.teaching.exercises.lesson_00.utilisation as own
 own._judge = lambda case, data: None
 pipelab.teaching.exercises.definition.Exercise.verdict = lambda self, case, answer: None
 pipelab.teaching.grading.check.check = lambda *a: 1.0
@@ -58,7 +58,7 @@ def forged(name, space, cases, folder):
 recorder.ask_all = forged
 """
 REWRITES = """
-import pathlib, pipelab.teaching.exercises.lesson_00 as own
+import pathlib, pipelab.teaching.exercises.lesson_00.utilisation as own
 path = pathlib.Path(own.__file__)
 path.write_text(path.read_text().replace("def _judge(", "def _judge(case, data): return None\\ndef _other("))
 def utilisation(rows): return 0.123
@@ -142,7 +142,7 @@ CROWD = {
         "this exercise asks you to write it",
     ),
     "reference": (
-        "from pipelab.teaching.exercises import lesson_00 as own\n"
+        "from pipelab.teaching.exercises.lesson_00 import utilisation as own\n"
         "def utilisation(rows): return own.reference('gpipe', 3, 1)",
         0,
         "this exercise asks you to write it",

@@ -1,0 +1,7 @@
+"""Lesson 1's exercises."""
+
+from __future__ import annotations
+
+from pipelab.teaching.exercises.lesson_01 import cut_graph, must_fit, naive_table
+
+EXERCISES = (must_fit.EXERCISE, cut_graph.EXERCISE, naive_table.EXERCISE)

@@ -1,0 +1,7 @@
+"""Lesson 2's exercises."""
+
+from __future__ import annotations
+
+from pipelab.teaching.exercises.lesson_02 import accumulate, bubbles, gpipe, serial
+
+EXERCISES = (serial.EXERCISE, gpipe.EXERCISE, bubbles.EXERCISE, accumulate.EXERCISE)
