@@ -132,7 +132,7 @@ def refuse_overlaps(stages: Mapping[int, nn.Module], *, within: bool = False) ->
     spans = sorted(
         (tensor.data_ptr(), tensor.data_ptr() + _extent(tensor), name, s, id(tensor))
         for s, stage in stages.items()
-        for name, tensor in (*stage.named_parameters(), *(stage.named_buffers() if within else ()))
+        for name, tensor in (*named_parameters(s, stage), *(stage.named_buffers() if within else ()))
         if not is_lazy(tensor) and tensor.numel() and tensor.device.type != "meta" and _is_dense(tensor)
     )
     for (_, end, one, s, own), (start, _, other, t, its) in pairwise(spans):
