@@ -1,4 +1,4 @@
-"""``pipelab doctor``: what this machine has, and what the course will do on it."""
+"""What this machine has, and what the course will do on it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from importlib import metadata
 import torch
 import torch.distributed as dist
 
-from pipelab import __version__
 from pipelab.runtime.device.allocator import keep_freed_memory
+from pipelab.version import __version__
 
 __all__ = ["examine"]
 
