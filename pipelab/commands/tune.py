@@ -216,11 +216,12 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
                 f"--batch {options.batch}: {options.model} returns a batch of {length}; give at most that"
             )
         return model, first_sequences(inputs, options.batch), first_sequences(targets, options.batch), loss
-    from pipelab.models import TransformerLM, next_byte_loss, text_batch
+    from pipelab.models import next_byte_loss
+    from pipelab.teaching.experiment import Setting
 
-    sizes = (options.layers, options.width, options.heads, options.tokens, 0.0, options.seed)
-    batch = text_batch(0, 64 if options.batch is None else options.batch, options.tokens, options.seed)
-    return TransformerLM(*sizes), *batch, next_byte_loss
+    sizes = {name: getattr(options, name) for name in ("layers", "width", "heads", "tokens", "seed")}
+    setting = Setting(batch=64 if options.batch is None else options.batch, **sizes)
+    return setting.model(), *setting.data(), next_byte_loss
 
 
 def _function(where: str) -> Callable[[], Any]:
