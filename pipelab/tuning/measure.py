@@ -153,7 +153,7 @@ def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey] = ()) ->
         kept=line(kept, lambda stage: stage.kept),
         kept_input=line(recomputed, lambda stage: stage.kept) if recomputed else None,
         sent=line(kept, lambda stage: stage.sent),
-        resident=kept[-1].residents[s],
+        model_states=kept[-1].residents[s],
         update=kept[-1].updates[s],
     )
 

@@ -253,9 +253,9 @@ def _measure(
                     failed[candidate] = str(error)
     measured = {}
     for candidate, row in rows.items():
-        resident = [held.resident for held in found[candidate].memory]
+        states = [held.model_states for held in found[candidate].memory]
         peaks = [max(column) for column in zip(*(run.peaks for run in row), strict=True)]
-        memory = tuple(DeviceMemory(*pair) for pair in zip(resident, peaks, strict=False))
+        memory = tuple(DeviceMemory(*pair) for pair in zip(states, peaks, strict=False))
         allocated = row[-1].allocated if row else ()
         times = tuple(run.makespan for run in row)
         measured[candidate] = Measurement(times, memory, failed.get(candidate), allocated)
@@ -273,5 +273,5 @@ def _room(found: Tuning, candidate: Candidate, limits: Sequence[float]) -> list[
     """The limits of a run without an optimizer: less the state that one would hold."""
     if all(map(math.isinf, limits)):
         return None
-    held = [memory.resident.optimizer for memory in found[candidate].memory]
+    held = [memory.model_states.optimizer for memory in found[candidate].memory]
     return [min(limit, 1e18) - state for limit, state in zip(limits, held, strict=True)]
