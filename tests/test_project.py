@@ -87,7 +87,7 @@ def test_public_names_exist():
         "pipelab.teaching.explorer.widget",
     ],
 )
-def test_what_stands_above_the_torch_line_imports_without_torch(module):
+def test_what_draws_teaches_and_answers_loads_torch_only_when_something_runs(module):
     code = f"import sys, {module}\nif {module!r} == 'pipelab.view': from pipelab.view import *\n"
     told = subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=ROOT, check=False)
     assert told.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,25 @@ from pipelab.teaching.course.execute import executed, kept
 from pipelab.teaching.course.source import Lesson, course_folder, read_course
 from pipelab.teaching.course.work import fill_work
 
-__all__ = ["build_course", "fill"]
+__all__ = ["add_arguments", "build_course", "fill", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("what", choices=["build", "work"], help="build: all pages; work: what a learner works on")
+    parser.add_argument("--course", type=Path, metavar="DIR", help="the sources (default: course/ of the repository)")
+    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="default work")
+    parser.add_argument("--again", action="store_true", help="build: execute pages whose source is unchanged, too")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="build: only these lessons, such as 02")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build or fill."""
+    if options.what == "build":
+        build_course(options.course, again=options.again, only=options.only)
+    else:
+        fill(options.work, options.course)
+    return 0
 
 
 def build_course(

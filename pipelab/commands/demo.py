@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from pipelab.schedules import build_schedule
 from pipelab.teaching.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.view import plot_schedules
 
-__all__ = ["demo"]
+__all__ = ["add_arguments", "demo", "run"]
 
 CASES = (
     ("naive", 1, False),
@@ -23,6 +24,18 @@ CASES = (
     ("1f1b", 1, False),
     ("interleaved", 2, False),
 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
+    parser.add_argument("--training-steps", type=int, default=20, metavar="N", help="default 20")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show all."""
+    demo(options.plot, training_steps=options.training_steps)
+    return 0
 
 
 def demo(picture: Path, *, training_steps: int = 20, setting: Setting | None = None) -> None:

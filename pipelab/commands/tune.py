@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelab.commands.arguments import add_device, add_link, add_sizes, require_places
 from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.quantities import parse_bytes
 from pipelab.tuning import CostProfile, shortlist
@@ -105,25 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--clock", choices=["device", "wall"], help="default: wall where each device has its own GPU, else device"
     )
-    how.add_argument(
-        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what there is"
-    )
+    add_device(how)
     how.add_argument("--profile", type=Path, metavar="FILE", help="a saved cost profile, in place of taking one")
     how.add_argument("--save-profile", type=Path, metavar="FILE", help="keep the profile for later, or for elsewhere")
-    link = parser.add_argument_group("a modelled link, on top of what is measured")
-    link.add_argument("--latency", type=float, default=0.0, metavar="T", help="of each message in seconds (default 0)")
-    link.add_argument(
-        "--bandwidth", type=float, default=float("inf"), metavar="X", help="bytes per second (default: no limit)"
-    )
-    model = parser.add_argument_group("the built-in model")
-    for name, default, text in (
-        ("layers", 48, "transformer layers"),
-        ("width", 64, "width of a layer"),
-        ("heads", 4, "attention heads"),
-        ("tokens", 32, "tokens in a sequence"),
-        ("seed", 0, "of weights and text"),
-    ):
-        model.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default {default})")
+    add_link(parser.add_argument_group("a modelled link, on top of what is measured"), "seconds")
+    add_sizes(parser.add_argument_group("the built-in model"), ("seed", 0, "of weights and text"))
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write everything as JSON; - for standard output")
     out.add_argument(
@@ -140,11 +127,7 @@ def run(options: argparse.Namespace) -> int:
             "tune starts its devices itself; run it without torchrun (--launch processes has one process per device). "
             "For several nodes: --save-profile on one, then --profile with their --latency and --bandwidth"
         )
-    for path in (options.plot, options.save_profile, None if options.json in (None, "-") else Path(options.json)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigurationError(f"{path}: there is no folder {path.parent}")
-    if options.plot is not None and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigurationError(f"pictures are saved as .png, .svg or .pdf, not as '{options.plot.suffix}'")
+    require_places(options, options.save_profile)
     if options.batch is not None:
         whole_number("--batch", "", options.batch)
     if options.memory_limit is not None:
@@ -233,11 +216,12 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
                 f"--batch {options.batch}: {options.model} returns a batch of {length}; give at most that"
             )
         return model, first_sequences(inputs, options.batch), first_sequences(targets, options.batch), loss
-    from pipelab.models import TransformerLM, next_byte_loss, text_batch
+    from pipelab.models import next_byte_loss
+    from pipelab.teaching.experiment import Setting
 
-    sizes = (options.layers, options.width, options.heads, options.tokens, 0.0, options.seed)
-    batch = text_batch(0, 64 if options.batch is None else options.batch, options.tokens, options.seed)
-    return TransformerLM(*sizes), *batch, next_byte_loss
+    sizes = {name: getattr(options, name) for name in ("layers", "width", "heads", "tokens", "seed")}
+    setting = Setting(batch=64 if options.batch is None else options.batch, **sizes)
+    return setting.model(), *setting.data(), next_byte_loss
 
 
 def _function(where: str) -> Callable[[], Any]:

@@ -40,7 +40,7 @@ _HOMES = {
         "tune",
         "why_blocked",
     ],
-    "pipelab.commands.doctor": ["examine"],
+    "pipelab.teaching.machine": ["examine"],
     "pipelab.models": ["TransformerLM", "cut_layers", "cut_model", "next_byte_loss", "text_batch"],
     "pipelab.runtime": ["gradient_error", "unsplit_gradients"],
     "pipelab.schedules.warmups": ["with_warmups"],

@@ -44,15 +44,21 @@ class Setting:
     verify: bool = True
     memory_limit: str | None = None
 
+    @property
+    def _sizes(self) -> tuple[Any, ...]:
+        return (self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
+
     def model(self) -> TransformerLM:
         """The unsplit model."""
-        model = TransformerLM(self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
-        return model.to(DTYPES[self.dtype])
+        return TransformerLM(*self._sizes).to(DTYPES[self.dtype])
 
     def stage(self, stages: int, s: int) -> nn.Module:
         """Stage ``s`` of the same model, alone."""
-        sizes = (self.layers, self.width, self.heads, self.tokens, self.dropout, self.seed)
-        return transformer_stage(s, stages, *sizes).to(DTYPES[self.dtype])
+        return transformer_stage(s, stages, *self._sizes).to(DTYPES[self.dtype])
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        """The batch: inputs and targets."""
+        return text_batch(0, self.batch, self.tokens, self.seed)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
 
     As ``rank`` of a group: the unsplit model is built on rank 0 alone, for that; each rank builds its own stages.
     """
-    inputs, targets = text_batch(0, setting.batch, setting.tokens, setting.seed)
+    inputs, targets = setting.data()
     model, reference = None, None
     if not rank and (setting.verify or rank is None):
         model = setting.model()

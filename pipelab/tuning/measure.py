@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -26,10 +26,9 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.tuning.candidates import Candidate
 from pipelab.tuning.lines import Line, fit_line
 from pipelab.tuning.profile import CostProfile, StageProfile
+from pipelab.tuning.workload import Model, Workload
 
 __all__ = ["Run", "Runner", "default_sizes", "profile_costs"]
-
-Model = nn.Module | Callable[[int], nn.Module]
 
 
 def default_sizes(batch: int) -> tuple[int, ...]:
@@ -80,8 +79,7 @@ def profile_costs(
             f"sizes must be two or more different numbers of sequences from 1 to {length}, got {tuple(sizes)}; try "
             f"{default_sizes(max(length, 2))}"
         )
-    settings: dict[str, Any] = {"loss": loss, "launch": launch, "device": device, "loss_terms": loss_terms}
-    settings["seed"] = seed
+    work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
     chunks = sorted({whole_number("chunks", "v", v) for v in chunks})
     stages: dict[int, tuple[StageProfile, ...]] = {}
     messages: list[tuple[float, float]] = []
@@ -94,9 +92,9 @@ def profile_costs(
             found: list[list[Survey]] = []
             tables = [(plain, optimizer), (plain.with_recompute(), None)]
             for table, factory in tables[: 1 + recompute]:
-                with Pipeline(model, table, optimizer=factory, **settings) as pipeline:
+                with work.pipeline(table, optimizer=factory) as pipeline:
                     places |= set(map(str, pipeline.torch_devices))
-                    found.append(_passes(pipeline, inputs, targets, sizes, repeats, bar))
+                    found.append(_passes(pipeline, work, sizes, repeats, bar))
             stages[devices * v] = tuple(_stage(s, *found) for s in range(devices * v))
             messages += [message for survey in found[0] for message in survey.messages]
     tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
@@ -116,14 +114,13 @@ def _empty(devices: int, chunks: int) -> Schedule:
     return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
 
 
-def _passes(
-    pipeline: Pipeline, inputs: Any, targets: Any, sizes: Sequence[int], repeats: int, bar: Any
-) -> list[Survey]:
+def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: int, bar: Any) -> list[Survey]:
     """Each size in turn, again and again, forth and back; the first round warms up and finds out which sizes run."""
 
     def once(size: int, *, updates: bool = False) -> Survey:
         bar.update()
-        return pipeline.survey(first_sequences(inputs, size), first_sequences(targets, size), updates=updates)
+        batch = first_sequences(work.inputs, size), first_sequences(work.targets, size)
+        return pipeline.survey(*batch, updates=updates)
 
     good, problems = [], []
     for size in sizes:
@@ -156,7 +153,7 @@ def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey] = ()) ->
         kept=line(kept, lambda stage: stage.kept),
         kept_input=line(recomputed, lambda stage: stage.kept) if recomputed else None,
         sent=line(kept, lambda stage: stage.sent),
-        resident=kept[-1].residents[s],
+        model_states=kept[-1].residents[s],
         update=kept[-1].updates[s],
     )
 
@@ -193,16 +190,9 @@ class Run:
 class Runner:
     """Runs candidates on one model and batch, without updates."""
 
-    model: Model
-    inputs: Any
-    targets: Any
-    loss: Callable[[Any, Any], Tensor]
+    work: Workload
     devices: int
-    launch: str
     clock: str
-    device: DeviceChoice
-    loss_terms: LossTerms | None
-    seed: int
     latency: float
     bandwidth: float
 
@@ -211,9 +201,9 @@ class Runner:
         good, bad = [], {}
         for v in sorted({whole_number("chunks", "v", v) for v in chunks}):
             try:
-                if v > 1 and not isinstance(self.model, nn.Module):
+                if v > 1 and not isinstance(self.work.model, nn.Module):
                     raise ConfigurationError("build_stage(s) builds one number of stages; pass the model for others")
-                make_stages(self.model, _empty(self.devices, v), None, ())
+                make_stages(self.work.model, _empty(self.devices, v), None, ())
                 good.append(v)
             except ConfigurationError as error:
                 if v == 1:
@@ -225,22 +215,16 @@ class Runner:
         """Why the model cannot be recomputed; None if it can."""
         try:
             table = one_pass(_empty(self.devices, 1)).with_recompute()
-            Pipeline(self.model, table, loss=self.loss, device=self.device).close()
+            replace(self.work, launch="threads").pipeline(table).close()
         except ConfigurationError as error:
             return str(error)
         return None
 
     def run(self, candidate: Candidate, limits: Sequence[float] | None, steps: int, done: Callable[[], Any]) -> Run:
         """The medians of ``steps`` steps, after one that warms up."""
-        with Pipeline(
-            self.model,
+        with self.work.pipeline(
             candidate.build(self.devices),
-            loss=self.loss,
-            launch=self.launch,
             clock=self.clock,
-            device=self.device,
-            loss_terms=self.loss_terms,
-            seed=self.seed,
             latency=self.latency,
             bandwidth=self.bandwidth,
             memory_limit=limits,
@@ -248,7 +232,7 @@ class Runner:
         ) as pipeline:
             spans = []
             for _ in range(steps + 1):
-                report = pipeline.step(self.inputs, self.targets)
+                report = pipeline.step(self.work.inputs, self.work.targets)
                 spans.append(report.timeline.makespan if self.clock == "wall" else 0.0)
                 done()
         makespan = median(spans[1:]) if self.clock == "wall" else report.timeline.makespan
@@ -257,11 +241,11 @@ class Runner:
     @contextmanager
     def gradients_kept(self) -> Iterator[None]:
         """Gradients and buffers are afterwards as they were before."""
-        if not isinstance(self.model, nn.Module):
+        if not isinstance(self.work.model, nn.Module):
             yield
             return
-        grads = [(parameter, parameter.grad) for parameter in self.model.parameters()]
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        grads = [(parameter, parameter.grad) for parameter in self.work.model.parameters()]
+        buffers = [(buffer, buffer.clone()) for buffer in self.work.model.buffers()]
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.memory import DeviceMemory, Resident
+from pipelab.memory import DeviceMemory, ModelStates
 from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
@@ -44,9 +44,14 @@ class StageProfile:
     """Bytes kept from F to R where it is recomputed."""
     sent: Line
     """Bytes of the message to the next stage; the gradient that comes back weighs the same."""
-    resident: Resident
+    model_states: ModelStates
     update: float
     """Seconds of the optimizer's update."""
+
+    @property
+    def resident(self) -> ModelStates:
+        """``model_states``, as the page of lesson 5 calls them until it is built anew."""
+        return self.model_states
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,17 +96,17 @@ class CostProfile:
         """When each slot of ``schedule`` would run, and what is held; ``link`` as for :meth:`costs`."""
         return simulate(schedule, self.costs(batch, **link), batch=batch)
 
-    def resident(self, schedule: Schedule) -> tuple[Resident, ...]:
+    def model_states(self, schedule: Schedule) -> tuple[ModelStates, ...]:
         """Weights, gradients and optimizer state of each device."""
         stages = self.cut(schedule.stages)
         return tuple(
-            sum((stages[s].resident for s in schedule.stages_on(r)), Resident()) for r in range(schedule.devices)
+            sum((stages[s].model_states for s in schedule.stages_on(r)), ModelStates()) for r in range(schedule.devices)
         )
 
     def memory(self, timeline: Timeline) -> tuple[DeviceMemory, ...]:
         """Bytes of each device in a step that was predicted with this profile."""
-        held = zip(self.resident(timeline.schedule), timeline.peak_bytes, strict=True)
-        return tuple(DeviceMemory(resident, round(peak)) for resident, peak in held)
+        held = zip(self.model_states(timeline.schedule), timeline.peak_bytes, strict=True)
+        return tuple(DeviceMemory(states, round(peak)) for states, peak in held)
 
     def update_seconds(self, schedule: Schedule) -> float:
         """What the slowest device's optimizer takes at the flush."""
@@ -285,8 +290,9 @@ def _stage(told: Mapping[str, Any]) -> StageProfile:
     found: dict[str, Any] = {name: _line(told[name]) for name in lines}
     for name in ("bare_forward", "recompute", "kept_input"):
         found[name] = None if told[name] is None else _line(told[name])
-    sizes = {name: int(size) for name, size in told["resident"].items()}
+    states = told["model_states"] if "model_states" in told else told["resident"]  # as it was called in older files
+    sizes = {name: int(size) for name, size in states.items()}
     update = float(told["update"])
     if min(sizes.values()) < 0 or not 0 <= update < 1e30:
         raise ValueError(f"{sizes}, update {update}")
-    return StageProfile(**found, resident=Resident(**sizes), update=update)
+    return StageProfile(**found, model_states=ModelStates(**sizes), update=update)

@@ -200,7 +200,7 @@ class Tuning:
                 f"the line is off by up to {line.error:.0%}: the machine was busy while it was profiled, or time is "
                 "not alpha + beta * b here. Trust what was measured, not what was predicted"
             )
-        if not any(held.resident.optimizer for held in best.memory):
+        if not any(held.model_states.optimizer for held in best.memory):
             found.append("no optimizer's state is counted: none was given, or it has none")
         if len(self.tied) > 1:
             names = "; ".join(map(str, self.tied))
@@ -332,9 +332,9 @@ class Tuning:
                 "bubble_fraction": f.bubble_fraction,
                 "peak_bytes": [held.total for held in f.memory],
                 "activation_bytes": [held.activations for held in f.memory],
-                "weight_bytes": [held.resident.weights for held in f.memory],
-                "gradient_bytes": [held.resident.gradients for held in f.memory],
-                "optimizer_bytes": [held.resident.optimizer for held in f.memory],
+                "weight_bytes": [held.model_states.weights for held in f.memory],
+                "gradient_bytes": [held.model_states.gradients for held in f.memory],
+                "optimizer_bytes": [held.model_states.optimizer for held in f.memory],
                 "update_seconds": f.update,
             },
             "fits": f.excess is None,

@@ -161,6 +161,7 @@ def tune(
     from pipelab.runtime.setup.devices import choose_devices
     from pipelab.runtime.setup.microbatches import batch_size
     from pipelab.tuning.measure import Runner, profile_costs
+    from pipelab.tuning.workload import Workload
 
     for name, count in (("rounds", rounds), ("steps", steps)):
         whole_number(name, "", count)
@@ -181,7 +182,8 @@ def tune(
     places = choose_devices(device, devices)
     if clock is None:
         clock = "wall" if len(set(places)) == devices and places[0].type == "cuda" else "device"
-    runner = Runner(model, inputs, targets, loss, devices, launch, clock, device, loss_terms, seed, latency, bandwidth)
+    work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
+    runner = Runner(work, devices, clock, latency, bandwidth)
     cut, uncut = runner.cuts([1, *chunks])
     lost += [_no_cut(v, devices, reason) for v, reason in uncut.items()]
     chunks = tuple(v for v in chunks if v in cut)
@@ -191,10 +193,8 @@ def tune(
         recompute = tuple(again for again in recompute if not again)
     schedules, recompute = _left(schedules, chunks, recompute, lost)
     if profile is None:
-        settings: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "launch": launch, "device": device}
-        settings |= {"loss_terms": loss_terms, "seed": seed, "repeats": 3, "progress": progress}
-        settings |= {"sizes": sizes, "recompute": True in recompute}
-        profile = profile_costs(model, inputs, targets, devices=devices, chunks=cut, **settings)
+        passes: dict[str, Any] = {"sizes": sizes, "recompute": True in recompute, "repeats": 3, "progress": progress}
+        profile = profile_costs(**vars(work), devices=devices, chunks=cut, optimizer=optimizer, **passes)
     if on_profile is not None:
         on_profile(profile)
     found = shortlist(
@@ -253,9 +253,9 @@ def _measure(
                     failed[candidate] = str(error)
     measured = {}
     for candidate, row in rows.items():
-        resident = [held.resident for held in found[candidate].memory]
+        states = [held.model_states for held in found[candidate].memory]
         peaks = [max(column) for column in zip(*(run.peaks for run in row), strict=True)]
-        memory = tuple(DeviceMemory(*pair) for pair in zip(resident, peaks, strict=False))
+        memory = tuple(DeviceMemory(*pair) for pair in zip(states, peaks, strict=False))
         allocated = row[-1].allocated if row else ()
         times = tuple(run.makespan for run in row)
         measured[candidate] = Measurement(times, memory, failed.get(candidate), allocated)
@@ -273,5 +273,5 @@ def _room(found: Tuning, candidate: Candidate, limits: Sequence[float]) -> list[
     """The limits of a run without an optimizer: less the state that one would hold."""
     if all(map(math.isinf, limits)):
         return None
-    held = [memory.resident.optimizer for memory in found[candidate].memory]
+    held = [memory.model_states.optimizer for memory in found[candidate].memory]
     return [min(limit, 1e18) - state for limit, state in zip(limits, held, strict=True)]

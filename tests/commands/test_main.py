@@ -120,6 +120,16 @@ def test_without_a_command_the_help_is_shown(capsys):
     assert "examples:" in capsys.readouterr().out
 
 
+def test_a_command_loads_only_itself():
+    code = "import sys; from pipelab.__main__ import main; main(['schedule', '1f1b']); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if name.startswith("pipelab.commands.")} == {
+        "pipelab.commands.arguments",
+        "pipelab.commands.schedule",
+    }
+    assert not {"torch", "numpy", "pipelab.tuning", "pipelab.teaching"} & set(loaded)
+
+
 def test_doctor_tells_what_there_is(capsys):
     assert run("doctor") == 0
     out = capsys.readouterr().out

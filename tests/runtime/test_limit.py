@@ -104,8 +104,8 @@ def test_1f1b_and_recomputation_run_where_gpipe_does_not(needs):
 
 def test_the_state_that_adam_will_add_counts_from_the_first_step_on():
     """Else the first step would fit, and the second would not."""
-    resident = max(held.resident.total for held in pipeline(optimizer=adam).step(*BATCH).memory)
-    weights = max(held.resident.weights for held in pipeline().step(*BATCH).memory)
+    resident = max(held.model_states.total for held in pipeline(optimizer=adam).step(*BATCH).memory)
+    weights = max(held.model_states.weights for held in pipeline().step(*BATCH).memory)
     assert resident > 3.9 * weights
     with pytest.raises(ConfigurationError, match=r"before the first activation .*optimizer state"):
         pipeline(limit=resident - 1, optimizer=adam).step(*BATCH)
@@ -124,10 +124,10 @@ def test_an_optimizer_is_rehearsed_without_being_touched():
     report = made.step(*data())
     assert len(seen) == 4, "the factory is called once a stage, whatever is tried beforehand"
     found = sum(t.nbytes for o in seen for s in o.state.values() for t in s.values())
-    assert sum(held.resident.optimizer for held in report.memory) == found
+    assert sum(held.model_states.optimizer for held in report.memory) == found
     weights = sum(p.nbytes for p in model.parameters())
-    assert sum(held.resident.weights for held in report.memory) == weights
-    assert sum(held.resident.gradients for held in report.memory) == weights
+    assert sum(held.model_states.weights for held in report.memory) == weights
+    assert sum(held.model_states.gradients for held in report.memory) == weights
 
 
 def test_a_message_that_waits_counts_too():

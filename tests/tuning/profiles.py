@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.tuning import CostProfile, Line, StageProfile
 
 MB = 1_000_000
@@ -10,7 +10,7 @@ MB = 1_000_000
 
 def stage(share: float = 1.0, alpha: float = 0.002, beta: float = 0.0005, last: bool = False) -> StageProfile:
     """A backward takes twice a forward; a full share keeps 1 MB of activations per sequence and 4 MB besides."""
-    resident = Resident(round(MB * share), round(MB * share), round(2 * MB * share))
+    states = ModelStates(round(MB * share), round(MB * share), round(2 * MB * share))
     return StageProfile(
         forward=Line(alpha * share, beta * share),
         backward=Line(2 * alpha * share, 2 * beta * share),
@@ -19,7 +19,7 @@ def stage(share: float = 1.0, alpha: float = 0.002, beta: float = 0.0005, last: 
         kept=Line(0.0, MB * share),
         kept_input=Line(0.0, 0.01 * MB),
         sent=Line(0.0, 0.0 if last else 0.01 * MB),
-        resident=resident,
+        model_states=states,
         update=0.001 * share,
     )
 

@@ -42,7 +42,7 @@ def test_bytes_are_predicted_for_any_schedule_and_m(made, name, m, recompute):
     predicted = made.memory(made.predict(schedule, 16))
     report = Pipeline(small(), schedule, loss=next_byte_loss, optimizer=adam).step(*BATCH)
     for held, real in zip(predicted, report.memory, strict=True):
-        assert held.resident == real.resident
+        assert held.model_states == real.model_states
         assert held.activations == pytest.approx(real.activations, rel=0.05)
 
 
@@ -82,7 +82,7 @@ def test_between_processes_the_bytes_are_the_same(made):
         progress=False,
     )
     for here, there in zip(made.stages[4], with_processes.stages[4], strict=True):
-        assert here.resident == there.resident
+        assert here.model_states == there.model_states
         assert here.kept.beta == pytest.approx(there.kept.beta, rel=0.01)
     assert with_processes.link.points and with_processes.link(1e4) > 0
     assert with_processes.about["launch"] == "processes"

@@ -52,11 +52,11 @@ def test_memory_is_what_is_in_flight_and_what_stays(name, m, recompute, sequence
     made = profile()
     timeline = made.predict(build_schedule(name, 4, m, recompute=recompute), 64)
     held = made.memory(timeline)[0]
-    assert held.resident.total == 4 * MB
+    assert held.model_states.total == 4 * MB
     inputs = 0.01 * MB * (64 - sequences if recompute else 0)
     gradient = 0.01 * MB * 64 / m  # it is there while the backward runs
     assert held.activations == pytest.approx(sequences * MB + inputs + gradient, abs=2)
-    assert held.total == held.resident.total + held.activations
+    assert held.total == held.model_states.total + held.activations
 
 
 def test_a_link_is_modelled_on_top_or_measured():
@@ -106,6 +106,14 @@ def test_a_cut_that_was_not_profiled_is_refused_with_what_there_is():
         profile().predict(build_schedule("interleaved", 4, 4, 3), 64)
 
 
+def test_a_file_that_calls_model_states_resident_is_read(tmp_path):
+    """As they were called before: profiles are kept for months."""
+    path = tmp_path / "older.json"
+    profile().save(path)
+    path.write_text(path.read_text().replace('"model_states"', '"resident"'))
+    assert CostProfile.load(path).stages == profile().stages
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -122,7 +130,7 @@ def test_a_cut_that_was_not_profiled_is_refused_with_what_there_is():
         lambda told: told.update(about=None),
         lambda told: told["stages"]["4"][0].update(update=float("nan")),
         lambda told: told["stages"]["4"][0].update(update=-1),
-        lambda told: told["stages"]["4"][0]["resident"].update(weights=-1),
+        lambda told: told["stages"]["4"][0]["model_states"].update(weights=-1),
         lambda told: told["stages"]["4"][0]["forward"].update(beta=1e308),
     ],
 )

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.checker import Violation
+from pipelab.teaching.board.grid import Grid
 from pipelab.teaching.board.words import columns, held
-
-if TYPE_CHECKING:
-    from pipelab.teaching.board.board import Board
 
 __all__ = ["BOARD_CODES", "over_limit", "violations", "why_not"]
 
@@ -29,27 +26,27 @@ BOARD_CODES = {
 class _Move:
     """``action`` on ``device`` from column ``time`` on."""
 
-    board: Board
+    grid: Grid
     device: int
     time: int
     action: Action
 
     @property
     def end(self) -> int:
-        return self.time + self.board.rules.duration(self.action)
+        return self.time + self.grid.rules.duration(self.action)
 
     def refuse(self, code: str, blocker: Action | None, sentence: str) -> Violation:
         return Violation(code, self.device, self.time, self.action, blocker, sentence)
 
 
-def why_not(board: Board, device: int, time: int, action: Action) -> Violation | None:
+def why_not(grid: Grid, device: int, time: int, action: Action) -> Violation | None:
     """The most helpful reason why ``action`` may not stand at ``time`` of ``device``, or None if it may."""
-    move = _Move(board, device, time, action)
+    move = _Move(grid, device, time, action)
     return next((found for reason in _REASONS if (found := reason(move)) is not None), None)
 
 
 def _unknown(move: _Move) -> Violation | None:
-    rules = move.board.rules
+    rules = move.grid.rules
     problem = rules.unknown(move.action)
     if problem is None and not 0 <= move.device < rules.devices:
         problem = f"there is no device {move.device}, there are devices 0..{rules.devices - 1}"
@@ -57,7 +54,7 @@ def _unknown(move: _Move) -> Violation | None:
 
 
 def _misplaced(move: _Move) -> Violation | None:
-    home = move.board.rules.home(move.action.stage)
+    home = move.grid.rules.home(move.action.stage)
     if move.device == home:
         return None
     sentence = (
@@ -67,7 +64,7 @@ def _misplaced(move: _Move) -> Violation | None:
 
 
 def _already(move: _Move) -> Violation | None:
-    start = move.board.starts.get(move.action)
+    start = move.grid.starts.get(move.action)
     if start is None:
         return None
     sentence = f"{move.action} already stands on device {move.device} at t = {start}; take it away there first"
@@ -75,7 +72,7 @@ def _already(move: _Move) -> Violation | None:
 
 
 def _off_board(move: _Move) -> Violation | None:
-    last = move.board.rules.columns
+    last = move.grid.rules.columns
     if move.time < 0:
         return move.refuse("off-board", None, f"{move.action} at t = {move.time}: time begins at t = 0")
     if move.end > last:
@@ -88,13 +85,13 @@ def _off_board(move: _Move) -> Violation | None:
 
 
 def _occupied(move: _Move) -> Violation | None:
-    other = move.board.overlapping(move.device, move.time, move.end)
+    other = move.grid.overlapping(move.device, move.time, move.end)
     if other is None:
         return None
-    start = move.board.starts[other]
+    start = move.grid.starts[other]
     if start < move.time:
         sentence = (
-            f"device {move.device} is busy with {other} from t = {start} on and is free at t = {move.board.end(other)}"
+            f"device {move.device} is busy with {other} from t = {start} on and is free at t = {move.grid.end(other)}"
         )
     elif start == move.time:
         sentence = f"{other} stands at t = {start} on device {move.device}"
@@ -104,25 +101,25 @@ def _occupied(move: _Move) -> Violation | None:
 
 
 def _inputs(move: _Move) -> Violation | None:
-    board, action = move.board, move.action
-    needed = board.rules.inputs(action)
+    grid, action = move.grid, move.action
+    needed = grid.rules.inputs(action)
     for source in needed:
-        if source not in board.starts:
-            home = board.rules.home(source.stage)
+        if source not in grid.starts:
+            home = grid.rules.home(source.stage)
             owner = "this device" if home == move.device else f"device {home}"
             return move.refuse("no-input", source, f"{action} needs {source}, which is not placed yet ({owner})")
-    late = max(needed, key=board.end, default=None)
-    if late is None or board.end(late) <= move.time:
+    late = max(needed, key=grid.end, default=None)
+    if late is None or grid.end(late) <= move.time:
         return None
-    home = board.rules.home(late.stage)
+    home = grid.rules.home(late.stage)
     who, code = ("this device", "order") if home == move.device else (f"device {home}", "too-early")
-    return move.refuse(code, late, f"{action} needs {late}, which {who} finishes only at t = {board.end(late)}")
+    return move.refuse(code, late, f"{action} needs {late}, which {who} finishes only at t = {grid.end(late)}")
 
 
 def _leaned_on(move: _Move) -> Violation | None:
     """What stands already and needs this action begins too early: only on a board that was loaded."""
-    for user in move.board.rules.users(move.action):
-        start = move.board.starts.get(user)
+    for user in move.grid.rules.users(move.action):
+        start = move.grid.starts.get(user)
         if start is not None and start < move.end:
             sentence = (
                 f"{move.action} would end at t = {move.end}, but {user} needs it and starts at t = {start} already"
@@ -132,13 +129,13 @@ def _leaned_on(move: _Move) -> Violation | None:
 
 
 def _memory(move: _Move) -> Violation | None:
-    board, rules = move.board, move.board.rules
+    grid, rules = move.grid, move.grid.rules
     capacity = rules.capacities[move.device]
     if move.action.op != "F" or rules.microbatches * rules.chunks <= capacity:
         return None
     backward = Action(move.action.stage, "B", move.action.microbatch)
-    until = board.end(backward) if backward in board.starts else rules.columns  # no backward: held for ever
-    steps = board.holding(move.device)
+    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held for ever
+    steps = grid.holding(move.device)
     now = next((count for t, count in reversed(steps) if t <= move.time), 0)
     later = ((t, count) for t, count in steps if move.time < t < until)
     over = next(((t, count) for t, count in ((move.time, now), *later) if count + 1 > capacity), None)
@@ -149,7 +146,7 @@ def _memory(move: _Move) -> Violation | None:
     so_many = held((count + 1) / rules.chunks)
     when, first = f"at t = {t}", "first"
     if t > move.time:  # what stands there already was placed before this one
-        when, first = f"at t = {t}, where {board.at(move.device, t)} begins", "before that"
+        when, first = f"at t = {t}, where {grid.at(move.device, t)} begins", "before that"
     sentence = f"device {move.device} would hold {so_many} {when}, its limit is {limit:g}: run a backward {first}"
     return move.refuse("memory", None, sentence)
 
@@ -169,31 +166,31 @@ _REASONS: tuple[Callable[[_Move], Violation | None], ...] = (
 # ---- a board as it stands --------------------------------------------------------------------------------------------
 
 
-def violations(board: Board) -> Iterator[Violation]:
-    """Everything that is wrong with what stands on ``board``."""
-    for action, start in board.starts.items():
-        device = board.rules.home(action.stage)
-        for source in board.rules.inputs(action):
+def violations(grid: Grid) -> Iterator[Violation]:
+    """Everything that is wrong with what stands on ``grid``."""
+    for action, start in grid.starts.items():
+        device = grid.rules.home(action.stage)
+        for source in grid.rules.inputs(action):
             begins = f"device {device} starts {action} at t = {start}, but"
-            home = board.rules.home(source.stage)
-            if source not in board.starts:
+            home = grid.rules.home(source.stage)
+            if source not in grid.starts:
                 sentence = f"{begins} {source}, which it needs, is not placed"
                 yield Violation("no-input", device, start, action, source, sentence)
-            elif board.end(source) > start:
+            elif grid.end(source) > start:
                 who, code = ("it", "order") if home == device else (f"device {home}", "too-early")
-                sentence = f"{begins} {who} finishes {source} only at t = {board.end(source)}"
+                sentence = f"{begins} {who} finishes {source} only at t = {grid.end(source)}"
                 yield Violation(code, device, start, action, source, sentence)
-    yield from over_limit(board)
+    yield from over_limit(grid)
 
 
-def over_limit(board: Board) -> Iterator[Violation]:
+def over_limit(grid: Grid) -> Iterator[Violation]:
     """Each forward that begins while its device holds as much as it may."""
-    for device, capacity in enumerate(board.rules.capacities):
-        for t, count in board.holding(device):
-            action = board.at(device, t)
-            if count > capacity and action is not None and action.op == "F" and board.starts[action] == t:
-                so_many = held(count / board.rules.chunks)
-                limit = board.rules.limits[device]
+    for device, capacity in enumerate(grid.rules.capacities):
+        for t, count in grid.holding(device):
+            action = grid.at(device, t)
+            if count > capacity and action is not None and action.op == "F" and grid.starts[action] == t:
+                so_many = held(count / grid.rules.chunks)
+                limit = grid.rules.limits[device]
                 sentence = (
                     f"device {device} holds {so_many} from t = {t} on, where {action} begins; its limit is {limit:g}"
                 )

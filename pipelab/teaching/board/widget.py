@@ -15,6 +15,7 @@ from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
 from pipelab.teaching.board.board import Board, IllegalMove
+from pipelab.teaching.board.drawings import FOLDER, drawing_name, keep_drawing, kept_drawing
 from pipelab.teaching.board.history import History
 from pipelab.teaching.board.puzzles import PUZZLES, Puzzle, puzzle
 from pipelab.teaching.board.rules import Limit, Rules
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DrawingBoard", "draw_schedule", "puzzles"]
 
-FOLDER = "drawings"
 LAYERS = 48  # of the model that a drawn schedule trains
 _STEPS = 2
 _ROOM = 3  # empty columns behind what stands on the board
@@ -52,7 +52,9 @@ class DrawingBoard(RunningWidget):
         self._solved: set[str] = set()
         self.trial: Trial | None = None
         if now is not None:
-            self._solved = {one.name for one in PUZZLES if one.verdict(_kept(f"puzzle-{one.name}", one.rules)[0]).done}
+            self._solved = {
+                one.name for one in PUZZLES if one.verdict(kept_drawing(f"puzzle-{one.name}", one.rules)[0]).done
+            }
         super().__init__("board", self._view())
 
     def __repr__(self) -> str:
@@ -179,7 +181,7 @@ class DrawingBoard(RunningWidget):
         self.puzzle, self._name = now, f"puzzle-{now.name}"
         self.trial = None
         self._leave_run("Another puzzle is on the board, so the run was stopped.")
-        board, self._said = _kept(f"puzzle-{now.name}", now.rules)
+        board, self._said = _kept(now)
         self._history = History(board)
         self.show(self._view())
 
@@ -201,10 +203,8 @@ class DrawingBoard(RunningWidget):
 
     def _keep(self) -> None:
         """A learner's grid outlives the kernel: it is written down after each move made in the browser."""
-        path = Path.cwd() / FOLDER / f"{self._name}.csv"
         try:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(self.board.to_csv(), encoding="utf-8")
+            keep_drawing(self.board, self._name)
         except OSError as error:
             self._said = f"{self._said} (It could not be kept in {FOLDER}/: {error.strerror}.)"
             self.show(self._view())
@@ -301,6 +301,10 @@ def _train(schedule: Schedule, rules: Rules, progress: Callable[[str], None]) ->
     return try_schedule(schedule, steps=_STEPS, costs=costs, progress=progress)
 
 
+def _kept(one: Puzzle) -> tuple[Board, str]:
+    return kept_drawing(f"puzzle-{one.name}", one.rules)
+
+
 def _sentence(text: str) -> str:
     text = text[0].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
@@ -332,35 +336,6 @@ def _drawn(board: Board, action: Action, start: int, wrong: Mapping[Action | Non
     return [str(action), device, start, duration, colour, palette.text_colour(colour), why]
 
 
-def _kept(name: str, rules: Rules) -> tuple[Board, str]:
-    """The grid that was kept under ``name``, or an empty one; and a sentence if there was one that does not fit here.
-
-    What cannot be read is put aside, not thrown away.
-    """
-    path = Path.cwd() / FOLDER / f"{name}.csv"
-    try:
-        return Board.from_csv(path.read_text(encoding="utf-8"), rules), ""
-    except (FileNotFoundError, NotADirectoryError):
-        return Board.empty(rules), ""
-    except (PipelabError, OSError, ValueError):
-        kept = f"What was kept in {FOLDER}/{path.name} is no grid of these rules"
-        try:
-            aside = path.replace(unused(f"{name}.unreadable", path.parent))
-        except OSError:
-            return Board.empty(rules), f"{kept}, so this board is empty."
-        return Board.empty(rules), f"{kept}: it was put aside as {aside.name}, and this board is empty."
-
-
-def _stem(rules: Rules) -> str:
-    """The name of a drawing's file: boards with other rules do not share one."""
-    parts = ["drawing", f"p{rules.devices}", f"m{rules.microbatches}"]
-    parts += [f"v{rules.chunks}"] if rules.chunks > 1 else []
-    parts += [f"f{rules.forward}", f"b{rules.backward}"] if (rules.forward, rules.backward) != (1, 1) else []
-    limits = ["any" if limit == math.inf else f"{limit:g}" for limit in rules.limits]
-    limits = limits[:1] if len(set(limits)) == 1 else limits
-    return "-".join(parts + (["limit", *limits] if limits != ["any"] else []))
-
-
 def draw_schedule(
     devices: int = 4,
     microbatches: int = 4,
@@ -389,10 +364,10 @@ def draw_schedule(
         )
     if not isinstance(name, str):
         raise ConfigurationError(f"name is text, got {name!r}; try name='mine'")
-    stem = name or _stem(rules)
+    stem = name or drawing_name(rules)
     if any(part in stem for part in "/\\") or stem.startswith("."):
         raise ConfigurationError(f"name is a file's name without a folder, got {name!r}")
-    board, said = _kept(stem, rules) if csv is None else (Board.from_csv(csv, rules), "")
+    board, said = kept_drawing(stem, rules) if csv is None else (Board.from_csv(csv, rules), "")
     return DrawingBoard(board, name=stem, said=said)
 
 
@@ -405,5 +380,5 @@ def puzzles(start: str = "first-steps") -> DrawingBoard:
     >>> puzzles("1f1b")
     """
     now = puzzle(start)
-    board, said = _kept(f"puzzle-{now.name}", now.rules)
+    board, said = _kept(now)
     return DrawingBoard(board, now=now, name=f"puzzle-{now.name}", said=said)

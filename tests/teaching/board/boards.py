@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from pipelab.schedules import Action
+from pipelab.schedules import Action, build_schedule
 from pipelab.teaching.board import Board, Rules
 
 
@@ -17,6 +17,14 @@ def place_all(rules, *moves):
         token, time = move.split("@")
         board = board.place(rules.home(act(token).stage), int(time), act(token))
     return board
+
+
+def tokens(actions):
+    return [str(action) for action in actions]
+
+
+def laid_out(name, p, m, v=1, **more):
+    return Board.from_schedule(build_schedule(name, p, m, v), Rules(p, m, v, **more))
 
 
 def loaded(rules, *moves):

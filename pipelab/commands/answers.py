@@ -1,0 +1,37 @@
+"""What commands say of a timeline: figures for people or as JSON, a picture, a trace."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelab.schedules import Schedule
+from pipelab.timeline import Timeline
+
+__all__ = ["headline", "write"]
+
+
+def headline(schedule: Schedule, m: int) -> str:
+    """ "1f1b: p = 4, m = 4"."""
+    chunks = f", v = {schedule.chunks}" if schedule.chunks > 1 else ""
+    return f"{schedule.name}: p = {schedule.devices}, m = {m}{chunks}"
+
+
+def write(options: argparse.Namespace, figures: dict[str, Any], lines: Sequence[str], timeline: Timeline) -> None:
+    """Text for people unless standard output is for JSON; then pictures and traces."""
+    text = json.dumps(figures, indent=2, allow_nan=False)
+    if options.json == "-":
+        print(text)
+    else:
+        print("\n".join(lines))
+        if options.json:
+            Path(options.json).write_text(text + "\n")
+    if options.plot is not None:
+        from pipelab.view import plot_timeline
+
+        plot_timeline(timeline).save(options.plot)
+    if options.trace is not None:
+        options.trace.write_text(timeline.to_chrome_trace())

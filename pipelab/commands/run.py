@@ -1,0 +1,130 @@
+"""``pipelab run``: really runs the model through a schedule, and measures."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+from pipelab.commands.answers import headline, write
+from pipelab.commands.arguments import (
+    add_device,
+    add_link,
+    add_outputs,
+    add_schedule,
+    add_sizes,
+    pick_schedule,
+    require_places,
+)
+from pipelab.errors import ConfigurationError
+from pipelab.quantities import format_bytes
+from pipelab.timeline import compare
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command: each field of an experiment's ``Setting`` is one."""
+    add_schedule(parser)
+    parser.add_argument(
+        "--launch",
+        choices=["threads", "processes"],
+        help="one thread per device (default), or one process per device; under torchrun each is one already",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=["device", "wall", "unit"],
+        default="device",
+        help="device: measured costs as if each stage had its own device (default); wall: what happened; "
+        "unit: tF = tB = 1, the textbook",
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--dtype", choices=["float32", "float64"], default="float32", help="float64 to compare gradients"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=11,
+        metavar="N",
+        help="steps to measure; the median of all but the first counts (default 11)",
+    )
+    parser.add_argument(
+        "--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB: stop where it is crossed"
+    )
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="leave out the unsplit model, which one process runs to compare gradients with",
+    )
+    model = parser.add_argument_group("model and batch (default: the course's worked example)")
+    add_sizes(model, ("batch", 64, "sequences in the batch"), ("seed", 0, "of weights, text and dropout"))
+    model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="dropout probability (default 0)")
+    add_link(parser.add_argument_group("a modelled link, on top of what is measured"), "seconds")
+    add_outputs(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict, run, compare and show."""
+    from pipelab.models import cut_layers
+    from pipelab.runtime.setup.devices import choose_devices
+    from pipelab.teaching.experiment import Setting, prepare, run_experiment
+
+    rank = _rank_in_group(options)
+    if options.steps < 1:
+        raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 11")
+    setting = Setting(**{field.name: getattr(options, field.name) for field in fields(Setting)})
+    schedule, m = pick_schedule(options)
+    # What cannot work is said before the model is built.
+    if schedule.forward_only:
+        raise ConfigurationError(f"schedule '{schedule.name}' has no backward, so there is no gradient to check")
+    require_places(options, options.trace)
+    schedule.microbatch_sizes(setting.batch)
+    cut_layers(setting.layers, schedule.stages)
+    if rank is None:
+        choose_devices(setting.device, schedule.devices)
+    else:
+        from pipelab.runtime.processes.join import enter_world, require_size, world
+
+        require_size(schedule.devices, (world() or (0, 1))[1])
+        enter_world()  # before rank 0 begins to compute what the others do not wait for
+    experiment = run_experiment(prepare(setting, schedule, rank), schedule, m)
+    if rank:
+        return 0  # rank 0 speaks for all
+    result, report = experiment.to_json(), experiment.report
+    proof = (
+        ""
+        if experiment.max_gradient_error is None
+        else (f", largest gradient error against the unsplit model {experiment.max_gradient_error:.1e}")
+    )
+    comparison = compare(experiment.predicted, experiment.measured)
+    lines = [
+        headline(schedule, m) + f", {setting.layers} layers, batch {setting.batch}, {setting.dtype}",
+        f"clock: {experiment.measured.clock_name}",
+        "",
+        comparison.table(),
+        "",
+        f"loss {report.loss:.6f}{proof}",
+        "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
+    ]
+    write(options, result, lines, experiment.measured)
+    return 0
+
+
+def _rank_in_group(options: argparse.Namespace) -> int | None:
+    """This process's rank if torchrun started it: then there is a process per device, and p is their number."""
+    from pipelab.runtime.processes.join import world
+
+    found = world()
+    if found is None:
+        options.launch = options.launch or "threads"
+        return None
+    rank, size = found
+    if options.launch == "threads" and size > 1:
+        raise ConfigurationError(
+            f"--launch threads runs all devices in one process, and torchrun has started {size}; leave --launch out"
+        )
+    options.launch = "processes"
+    if options.devices is None and not options.schedule.endswith(".csv"):
+        options.devices = size
+    return rank
