@@ -66,13 +66,13 @@ class StageError(PipelabError, RuntimeError):
 class OutOfMemoryError(StageError, MemoryError):
     """A step would cross the memory limit of a device; it has stopped, nothing stays held. All figures in bytes.
 
-    ``needed``: what the action would have brought the device to; ``allowed``: its limit; ``resident``: the part of
+    ``needed``: what the action would have brought the device to; ``allowed``: its limit; ``model_states``: the part of
     ``needed`` that is weights, gradients and optimizer state, the rest being activations.
     """
 
     needed: int
     allowed: int
-    resident: int
+    model_states: int
 
 
 def whole_number(name: str, symbol: str, value: object) -> int:

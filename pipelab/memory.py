@@ -48,7 +48,3 @@ class DeviceMemory:
 
     def __str__(self) -> str:
         return f"{self.model_states}, activations {format_bytes(self.activations)}"
-
-
-Resident = ModelStates
-"""Its name before the runtime says it anew; no one else does."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipelab.errors import PipelabError
 from pipelab.runtime.device.allocator import keep_freed_memory
 from pipelab.runtime.device.stop import Stop
-from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepReport
@@ -96,10 +96,10 @@ class Engine(TensorsByName):
         with self._working():
             return self._rehearsals.profile(inputs, targets, repeats, self.step_number)
 
-    def survey(self, inputs: Any, targets: Any, updates: bool) -> Survey:
+    def measure_microbatch(self, inputs: Any, targets: Any, updates: bool) -> MicrobatchCosts:
         """What one micro-batch costs, of a table of one micro-batch. ``updates``: also what an update would."""
         with self._working():
-            return self._rehearsals.survey(inputs, targets, updates, self.step_number)
+            return self._rehearsals.measure_microbatch(inputs, targets, updates, self.step_number)
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the model in one piece on the whole of it."""

@@ -64,13 +64,12 @@ class Peers(Protocol):
         sizes: Sequence[int],
         *,
         signature: Any = None,
-        outstanding: int | None = None,
-        latency: float = 0.0,
-        bandwidth: float = float("inf"),
+        **link: Any,
     ) -> StepWire:
         """A wire for one step and its messages; ``sizes`` are those of the micro-batches.
 
-        ``signature`` is what shapes may depend on besides. Raises PipelabError if a connection cannot be made.
+        ``signature`` is what shapes may depend on besides; ``link`` is what ``Wire`` is told of it.
+        Raises PipelabError if a connection cannot be made.
         """
         ...
 
@@ -123,12 +122,10 @@ class Alone:
         sizes: Sequence[int],
         *,
         signature: Any = None,
-        outstanding: int | None = None,
-        latency: float = 0.0,
-        bandwidth: float = float("inf"),
+        **link: Any,
     ) -> Wire:
         """Queues in this process's memory."""
-        return Wire(messages, places, outstanding=outstanding, latency=latency, bandwidth=bandwidth)
+        return Wire(messages, places, **link)
 
     def clock_offsets(self) -> tuple[list[float], float]:
         """One clock."""

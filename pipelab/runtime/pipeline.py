@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.quantities import Limits
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
 from pipelab.runtime.setup.assembly import make_stages
@@ -175,14 +175,16 @@ class Pipeline:
         """
         return self._engine.profile(inputs, targets, repeats)
 
-    def survey(self, inputs: Any, targets: Any, *, updates: bool = False) -> Survey:
+    def measure_microbatch(self, inputs: Any, targets: Any, *, updates: bool = False) -> MicrobatchCosts:
         """What one micro-batch costs, for a schedule that has but one: what a cost profile is made of.
 
         Runs it through all stages and back; ``updates`` also times an update of a copy. No weight changes.
         """
         if self.schedule.microbatches != 1:
-            raise ConfigurationError(f"survey is for one micro-batch, the schedule has {self.schedule.microbatches}")
-        return self._engine.survey(inputs, targets, updates)
+            raise ConfigurationError(
+                f"measure_microbatch is for one micro-batch, the schedule has {self.schedule.microbatches}"
+            )
+        return self._engine.measure_microbatch(inputs, targets, updates)
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """The proof: run the schedule on this batch, and the stages in one piece on the whole of it, and compare.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import whole_number
 from pipelab.runtime.device.stop import Stop
-from pipelab.runtime.measuring.microbatch_costs import Survey, survey_of
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
 from pipelab.runtime.setup.fit import FitCheck
@@ -56,7 +56,7 @@ class Rehearsals:
             mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
             return costs_of(report, next(x for x in self._peers.exchange(mine) if x is not None))
 
-    def survey(self, inputs: Any, targets: Any, updates: bool, number: int) -> Survey:
+    def measure_microbatch(self, inputs: Any, targets: Any, updates: bool, number: int) -> MicrobatchCosts:
         """What one micro-batch costs, of a table of one micro-batch: one pass. ``updates``: also what an update would.
 
         No weight changes.
@@ -64,9 +64,9 @@ class Rehearsals:
         with self._rehearsal(self._settings.schedule) as alone:
             report = alone.run(inputs, targets, training=True, number=number)
             if not updates:
-                return survey_of(report, ())
+                return microbatch_costs(report, ())
             found = [pair for part in self._peers.agree(self._updates.rehearse) for pair in part.items()]
-            return survey_of(report, [pair for _, pair in sorted(found)])
+            return microbatch_costs(report, [pair for _, pair in sorted(found)])
 
     def verify(self, inputs: Any, targets: Any, number: int) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the caller's own model on the whole of it.

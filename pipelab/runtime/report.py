@@ -68,7 +68,7 @@ class StepReport:
     @property
     def memory(self) -> tuple[DeviceMemory, ...]:
         """Bytes per device: weights, gradients, optimizer state (after the step), activations at their peak."""
-        return tuple(DeviceMemory(log.resident, log.peak) for log in self.logs)
+        return tuple(DeviceMemory(log.model_states, log.peak) for log in self.logs)
 
     @property
     def update_seconds(self) -> tuple[float, ...]:

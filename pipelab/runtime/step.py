@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.channels import StepWire
@@ -183,12 +183,12 @@ class Stepper:
             allowed = self.settings.limits[r]
             if not math.isfinite(allowed):
                 continue
-            resident = self.updates.resident(r, planned=training)
-            if resident.total >= allowed:
+            model_states = self.updates.model_states(r, planned=training)
+            if model_states.total >= allowed:
                 raise ConfigurationError(
                     f"memory_limit allows {format_bytes(allowed)} on device {r}, which holds "
-                    f"{format_bytes(resident.total)} before the first activation ({resident}); allow more, or use "
-                    "more devices"
+                    f"{format_bytes(model_states.total)} before the first activation ({model_states}); allow more, or "
+                    "use more devices"
                 )
 
     # ---- walk ----------------------------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ class Stepper:
         for r in self.peers.own:
             allowed = self.settings.limits[r]
             planned = math.isfinite(allowed)
-            resident = self.updates.resident(r, planned=cut.training) if planned else Resident()
-            self.memory[r].reset(self._replicas.tensors_on(r), allowed - resident.total)
+            model_states = self.updates.model_states(r, planned=cut.training) if planned else ModelStates()
+            self.memory[r].reset(self._replicas.tensors_on(r), allowed - model_states.total)
             modules = {s: self._replicas.modules[r, s] for s in schedule.stages_on(r)}
             runners = {
                 s: StageRunner(
@@ -272,7 +272,9 @@ class Stepper:
             }
             batch = (cut.payloads, cut.tasks)
             meter = device_meter(r, self.settings.clock, self._replicas)
-            yield Worker(r, plans[r], runners, wire, meter, self.memory[r], self.places[r], *batch, resident, allowed)
+            yield Worker(
+                r, plans[r], runners, wire, meter, self.memory[r], self.places[r], *batch, model_states, allowed
+            )
 
     def _loss_of(self, module: nn.Module) -> Callable[[Any, Any], Tensor] | None:
         """The loss; one that has parameters lives in the last stage's module."""
@@ -284,7 +286,7 @@ class Stepper:
         for worker in workers:
             worker.log.readings = worker.meter.readings()
             worker.log.peak = self.memory[worker.device].peak
-            worker.log.resident = self.updates.resident(worker.device)
+            worker.log.model_states = self.updates.model_states(worker.device)
             allocator = self._allocators.get(worker.device)
             worker.log.allocated = None if allocator is None else allocator.read()
             logs[worker.device] = worker.log
@@ -308,8 +310,8 @@ class Stepper:
             return
         for found, seconds in self.peers.agree(partial(self.updates.step, walked.loss)):
             walked.cpu += seconds
-            for r, (cost, resident) in found.items():
-                walked.logs[r].update_cost, walked.logs[r].resident = cost, resident
+            for r, (cost, model_states) in found.items():
+                walked.logs[r].update_cost, walked.logs[r].model_states = cost, model_states
 
     def _report(self, cut: _Cut, walked: _Walked) -> StepReport:
         schedule, batch = cut.schedule, sum(cut.sizes)

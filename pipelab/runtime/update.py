@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.threads import Outcome, run_threads
-from pipelab.runtime.measuring.model_states import Planner, read_resident, rehearse_update
+from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
 from pipelab.runtime.setup import optimizer_state
 from pipelab.runtime.setup.optimizer_state import OptimizerState
 from pipelab.runtime.setup.optimizers import Optimizers, Schedulers, step_schedulers
@@ -42,7 +42,7 @@ class Updates:
         """Whether all devices of this process are CPU cores."""
         return all(self._places[r].type == "cpu" for r in self._own)
 
-    def step(self, loss: float | None) -> tuple[dict[int, tuple[float, Resident]], float]:
+    def step(self, loss: float | None) -> tuple[dict[int, tuple[float, ModelStates]], float]:
         """Returns what that cost and what is held after it, by device, and CPU time."""
         if not self.optimizers:
             return {}, 0.0
@@ -61,16 +61,16 @@ class Updates:
         outcomes = self._on_devices(work)
         step_schedulers(self.schedulers.values(), loss)
         own = self._own
-        costs = {r: (o.result, self.resident(r)) for r, o in zip(own, outcomes, strict=True)}
+        costs = {r: (o.result, self.model_states(r)) for r, o in zip(own, outcomes, strict=True)}
         return costs, sum(o.cpu for o in outcomes)
 
-    def resident(self, r: int, *, planned: bool = False) -> Resident:
+    def model_states(self, r: int, *, planned: bool = False) -> ModelStates:
         """What device r holds besides activations; ``planned``: with what a training step will add."""
         modules = [module for (device, _), module in self._replicas.modules.items() if device == r]
         optimizers = [made for (device, _), made in self.optimizers.items() if device == r]
-        return self._planner.plan(modules, optimizers) if planned else read_resident(modules, optimizers)
+        return self._planner.plan(modules, optimizers) if planned else read_model_states(modules, optimizers)
 
-    def rehearse(self) -> dict[int, tuple[Resident, float]]:
+    def rehearse(self) -> dict[int, tuple[ModelStates, float]]:
         """What each stage here will hold in training, and seconds of an update of a copy of it."""
 
         def work(r: int) -> dict[int, float]:

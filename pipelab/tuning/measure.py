@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, StageError, whole_number
-from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.profile import first_sequences, one_pass
 from pipelab.runtime.pipeline import Pipeline
 from pipelab.runtime.setup.assembly import make_stages
@@ -89,14 +89,14 @@ def profile_costs(
     with bar:
         for v in chunks:
             plain = one_pass(_empty(devices, v))
-            found: list[list[Survey]] = []
+            found: list[list[MicrobatchCosts]] = []
             tables = [(plain, optimizer), (plain.with_recompute(), None)]
             for table, factory in tables[: 1 + recompute]:
                 with work.pipeline(table, optimizer=factory) as pipeline:
                     places |= set(map(str, pipeline.torch_devices))
                     found.append(_passes(pipeline, work, sizes, repeats, bar))
             stages[devices * v] = tuple(_stage(s, *found) for s in range(devices * v))
-            messages += [message for survey in found[0] for message in survey.messages]
+            messages += [message for costs in found[0] for message in costs.messages]
     tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
     whole_numbers = not (tensors.is_floating_point() or tensors.is_complex())
     tokens = int(tensors.shape[1]) if whole_numbers and tensors.dim() == 2 else None
@@ -114,13 +114,13 @@ def _empty(devices: int, chunks: int) -> Schedule:
     return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
 
 
-def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: int, bar: Any) -> list[Survey]:
+def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: int, bar: Any) -> list[MicrobatchCosts]:
     """Each size in turn, again and again, forth and back; the first round warms up and finds out which sizes run."""
 
-    def once(size: int, *, updates: bool = False) -> Survey:
+    def once(size: int, *, updates: bool = False) -> MicrobatchCosts:
         bar.update()
         batch = first_sequences(work.inputs, size), first_sequences(work.targets, size)
-        return pipeline.survey(*batch, updates=updates)
+        return pipeline.measure_microbatch(*batch, updates=updates)
 
     good, problems = [], []
     for size in sizes:
@@ -132,17 +132,17 @@ def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: i
     if len(good) < 2:
         said = f"the model cannot be profiled on this device: {problems[0]}"
         raise ConfigurationError(said) from problems[0]
-    surveys = []
+    passes: list[MicrobatchCosts] = []
     for number in range(repeats):
-        surveys += [once(size) for size in (good if number % 2 else reversed(good))]
-    return [*surveys[:-1], once(surveys[-1].sequences, updates=True)]
+        passes += [once(size) for size in (good if number % 2 else reversed(good))]
+    return [*passes[:-1], once(passes[-1].sequences, updates=True)]
 
 
-def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey] = ()) -> StageProfile:
-    def line(surveys: Sequence[Survey], read: Callable[[Any], float]) -> Line:
+def _stage(s: int, kept: Sequence[MicrobatchCosts], recomputed: Sequence[MicrobatchCosts] = ()) -> StageProfile:
+    def line(measured: Sequence[MicrobatchCosts], read: Callable[[Any], float]) -> Line:
         by_size: dict[int, list[float]] = {}
-        for survey in surveys:
-            by_size.setdefault(survey.sequences, []).append(read(survey.stages[s]))
+        for costs in measured:
+            by_size.setdefault(costs.sequences, []).append(read(costs.stages[s]))
         return fit_line((size, median(values)) for size, values in sorted(by_size.items()))
 
     return StageProfile(
@@ -153,7 +153,7 @@ def _stage(s: int, kept: Sequence[Survey], recomputed: Sequence[Survey] = ()) ->
         kept=line(kept, lambda stage: stage.kept),
         kept_input=line(recomputed, lambda stage: stage.kept) if recomputed else None,
         sent=line(kept, lambda stage: stage.sent),
-        model_states=kept[-1].residents[s],
+        model_states=kept[-1].model_states[s],
         update=kept[-1].updates[s],
     )
 

@@ -53,7 +53,7 @@ def test_the_error_says_where_what_and_what_to_do(needs):
     with pytest.raises(OutOfMemoryError, match=r"device 0 in 0F\d: .* needed, .* allowed\. It holds weights") as caught:
         pipeline(limit=[0.6 * needs[0], *needs[1:]], optimizer=adam).step(*BATCH)
     assert isinstance(caught.value, MemoryError) and isinstance(caught.value, StageError)
-    assert caught.value.resident < caught.value.allowed
+    assert caught.value.model_states < caught.value.allowed
     assert "recomputation" in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.device, again.needed, again.action) == (0, caught.value.needed, caught.value.action)
@@ -104,12 +104,12 @@ def test_1f1b_and_recomputation_run_where_gpipe_does_not(needs):
 
 def test_the_state_that_adam_will_add_counts_from_the_first_step_on():
     """Else the first step would fit, and the second would not."""
-    resident = max(held.model_states.total for held in pipeline(optimizer=adam).step(*BATCH).memory)
+    model_states = max(held.model_states.total for held in pipeline(optimizer=adam).step(*BATCH).memory)
     weights = max(held.model_states.weights for held in pipeline().step(*BATCH).memory)
-    assert resident > 3.9 * weights
+    assert model_states > 3.9 * weights
     with pytest.raises(ConfigurationError, match=r"before the first activation .*optimizer state"):
-        pipeline(limit=resident - 1, optimizer=adam).step(*BATCH)
-    assert pipeline("1f1b", 32, 8 * resident, optimizer=adam).step(*BATCH).loss > 0
+        pipeline(limit=model_states - 1, optimizer=adam).step(*BATCH)
+    assert pipeline("1f1b", 32, 8 * model_states, optimizer=adam).step(*BATCH).loss > 0
 
 
 def test_an_optimizer_is_rehearsed_without_being_touched():

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pipelab.errors import OutOfMemoryError, PipelabError, StageError
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.channels import Aborted, WireEnd
 from pipelab.runtime.device.clocks import Reading, SlotMeter
@@ -95,7 +95,7 @@ class DeviceLog:
     update_cost: float = 0.0
     peak: int = 0
     """Most bytes of activations held."""
-    resident: Resident = field(default_factory=Resident)
+    model_states: ModelStates = field(default_factory=ModelStates)
     """What the device holds besides, after the step."""
     allocated: int | None = None
     """What the CUDA allocator's own peak adds to what it held before; None on a CPU, or a GPU shared in one process."""
@@ -115,13 +115,13 @@ class Worker:
         torch_device: torch.device,
         inputs: Sequence[Payload] | None,
         tasks: Sequence[Task] | None,
-        resident: Resident | None = None,
+        model_states: ModelStates | None = None,
         allowed: float = math.inf,
     ) -> None:
         self.device, self.plan, self.runners, self.wire = device, plan, runners, wire
         self.meter, self.memory, self.torch_device = meter, memory, torch_device
         self.inputs, self.tasks = inputs, tasks
-        self.resident, self.allowed = resident or Resident(), allowed
+        self.model_states, self.allowed = model_states or ModelStates(), allowed
         self.log = DeviceLog()
         self._mail: dict[Action, Payload] = {}
         self._mail_held: dict[Action, Any] = {}
@@ -186,7 +186,7 @@ class Worker:
 
     def _out_of_memory(self, held: int, action: Action, what: str = "") -> OutOfMemoryError:
         """The error, to be raised outside of the handler: the wall's own traceback would keep the tensors alive."""
-        needed, allowed = self.resident.total + held, int(self.allowed)
+        needed, allowed = self.model_states.total + held, int(self.allowed)
         others = [runner.kept for runner in self.runners.values()]
         flight = len(set().union(*others) - {action.microbatch})
         sizes = format_bytes(needed), format_bytes(allowed)
@@ -194,13 +194,13 @@ class Worker:
             sizes = f"{needed:,} B", f"{allowed:,} B"
         error = OutOfMemoryError(
             f"out of memory on device {self.device} in {what}{action}: {sizes[0]} needed, {sizes[1]} allowed. It holds "
-            f"{self.resident}, and activations of {flight} other micro-batch(es): with this one "
+            f"{self.model_states}, and activations of {flight} other micro-batch(es): with this one "
             f"{format_bytes(held)} so far{self._allocator()}. Less is held with fewer micro-batches in flight "
             "(1f1b), smaller ones, or recomputation"
         )
         error.device, error.stage, error.action = self.device, action.stage, str(action)
         error.microbatch, error.needed, error.allowed = action.microbatch, needed, allowed
-        error.resident = self.resident.total
+        error.model_states = self.model_states.total
         return error
 
     def _allocator(self) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.runtime.report import StepReport
 from pipelab.schedules.action import Action
 
-__all__ = ["StageSurvey", "Survey", "survey_of"]
+__all__ = ["MicrobatchCosts", "StageCosts", "microbatch_costs"]
 
 
 @dataclass(frozen=True)
-class StageSurvey:
+class StageCosts:
     """One stage, one micro-batch."""
 
     seconds: dict[str, float]
@@ -25,21 +25,21 @@ class StageSurvey:
 
 
 @dataclass(frozen=True)
-class Survey:
+class MicrobatchCosts:
     """A micro-batch of ``sequences``."""
 
     sequences: int
-    stages: tuple[StageSurvey, ...]
+    stages: tuple[StageCosts, ...]
     messages: tuple[tuple[float, float], ...]
     """(bytes, seconds from the sending to its being used) of each message: its receiver was waiting for it."""
-    residents: tuple[Resident, ...] = ()
+    model_states: tuple[ModelStates, ...] = ()
     """What each stage holds with the gradients and the optimizer state that training adds; only if it was asked for."""
     updates: tuple[float, ...] = ()
     """Seconds of each stage's update; only if it was asked for."""
 
 
-def survey_of(report: StepReport, updates: Sequence[tuple[Resident, float]]) -> Survey:
-    """Read a survey off a step of one micro-batch."""
+def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, float]]) -> MicrobatchCosts:
+    """Read them off a step of one micro-batch."""
     schedule = report.schedule
     seconds: list[dict[str, float]] = [{} for _ in range(schedule.stages)]
     kept, sent = ([0.0] * schedule.stages for _ in range(2))
@@ -57,6 +57,6 @@ def survey_of(report: StepReport, updates: Sequence[tuple[Resident, float]]) -> 
             messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
             if d.channel.kind == "activation":
                 sent[d.route.producer.stage] = float(d.size)
-    stages = tuple(StageSurvey(*stage) for stage in zip(seconds, kept, sent, strict=True))
-    residents, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
-    return Survey(report.batch, stages, tuple(messages), residents, times)
+    stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, strict=True))
+    model_states, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
+    return MicrobatchCosts(report.batch, stages, tuple(messages), model_states, times)

@@ -9,21 +9,21 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from pipelab.memory import Resident
+from pipelab.memory import ModelStates
 from pipelab.runtime.device.clocks import SlotMeter
 
-__all__ = ["Planner", "read_resident", "rehearse_update"]
+__all__ = ["Planner", "read_model_states", "rehearse_update"]
 
 Optimizers = Iterable[torch.optim.Optimizer]
 
 
-def read_resident(modules: Iterable[nn.Module], optimizers: Optimizers) -> Resident:
+def read_model_states(modules: Iterable[nn.Module], optimizers: Optimizers) -> ModelStates:
     """What these stages hold now."""
     modules = list(modules)
     parameters = [p for module in modules for p in module.parameters()]
     weights = _bytes([*parameters, *(b for module in modules for b in module.buffers())])
     gradients = _bytes(p.grad for p in parameters if p.grad is not None)
-    return Resident(weights, gradients, sum(map(_state_bytes, optimizers)))
+    return ModelStates(weights, gradients, sum(map(_state_bytes, optimizers)))
 
 
 class Planner:
@@ -32,7 +32,7 @@ class Planner:
     def __init__(self) -> None:
         self._states: dict[int, int] = {}
 
-    def plan(self, modules: Iterable[nn.Module], optimizers: Optimizers) -> Resident:
+    def plan(self, modules: Iterable[nn.Module], optimizers: Optimizers) -> ModelStates:
         """An optimizer without state is rehearsed, once."""
         modules, optimizers = list(modules), list(optimizers)
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -41,7 +41,7 @@ class Planner:
             if not made.state and id(made) not in self._states:
                 self._states[id(made)] = _planned_state(made)
             state += _state_bytes(made) if made.state else self._states[id(made)]
-        return Resident(read_resident(modules, ()).weights, _bytes(parameters), state)
+        return ModelStates(read_model_states(modules, ()).weights, _bytes(parameters), state)
 
 
 def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter, times: int = 5) -> float:

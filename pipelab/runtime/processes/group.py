@@ -202,12 +202,11 @@ class Group:
         sizes: Sequence[int],
         *,
         signature: Any = None,
-        outstanding: int | None = None,
         latency: float = 0.0,
         bandwidth: float = float("inf"),
+        **_: Any,
     ) -> GroupWire:
         """A wire for one step. The first with new channels connects them, on all ranks."""
-        del outstanding  # refused before
         if len(set(self.hosts)) > 1 and (latency or bandwidth < float("inf")):
             raise ConfigurationError("a link is modelled between processes of one host only; leave latency= out")
         lines = self._connected(messages)

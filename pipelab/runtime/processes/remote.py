@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.device.payload import flatten
-from pipelab.runtime.measuring.microbatch_costs import Survey
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.reference import gradient_error, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
@@ -105,9 +105,9 @@ class RemoteEngine(TensorsByName):
         costs: Costs = self._call("profile", inputs, targets, repeats)
         return costs
 
-    def survey(self, inputs: Any, targets: Any, updates: bool) -> Survey:
+    def measure_microbatch(self, inputs: Any, targets: Any, updates: bool) -> MicrobatchCosts:
         """What one micro-batch costs, of a table of one micro-batch."""
-        found: Survey = self._call("survey", inputs, targets, updates)
+        found: MicrobatchCosts = self._call("measure_microbatch", inputs, targets, updates)
         return found
 
     def verify(self, inputs: Any, targets: Any) -> float:
