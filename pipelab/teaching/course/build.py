@@ -22,6 +22,7 @@ from pipelab.teaching.exercises.definition import Exercise
 __all__ = ["FOLDERS", "check_source", "exercises_page", "lesson_page", "stub", "write_notebook"]
 
 FOLDERS = {"lesson": "notebooks", "exercises": "exercises", "solutions": "solutions"}
+FRONT_END = ("tags", "jupyter")  # what a source says to JupyterLab, not to us
 HINTS = ("a nudge", "the approach", "nearly the code")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION\n?", re.MULTILINE | re.DOTALL)
@@ -197,9 +198,9 @@ def _plain(lesson: Lesson, kind: str, cell: Cell) -> NotebookNode:
     made = (_markdown if cell.kind == "markdown" else _code)(lesson, seed, cell.text.strip())
     if cell.role:
         made.metadata["pipelab"] = {"role": cell.role}
-    tags = (cell.options or {}).get("tags")
-    if tags:
-        made.metadata["tags"] = list(tags)
+    for key in FRONT_END:
+        if key in (cell.options or {}):
+            made.metadata[key] = (cell.options or {})[key]
     return made
 
 

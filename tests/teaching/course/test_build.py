@@ -9,7 +9,7 @@ import pytest
 
 from pipelab.commands.course import build_course
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.build import stub
+from pipelab.teaching.course.build import lesson_page, stub
 from pipelab.teaching.course.source import course_folder, read_lesson
 from pipelab.teaching.course.work import fill_work
 
@@ -38,7 +38,7 @@ random.random()
 # Exercises.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
 # Do it.
@@ -102,6 +102,14 @@ def test_the_three_pages_of_a_source(root):
     solutions = pages["solutions"].cells
     assert 'check("utilisation", utilisation)' in [cell.source for cell in solutions]
     assert any("Visible checks passed" in str(cell.get("outputs")) for cell in solutions)
+
+
+def test_what_a_source_says_to_jupyterlab_stands_on_the_page(root):
+    path = root / "course" / "00_small.py"
+    path.write_text(LESSON.replace("# %%\nimport", '# %% jupyter={"source_hidden": true} tags=["a"]\nimport'))
+    lesson = read_lesson(path)
+    metadata = lesson_page(lesson, [lesson]).cells[2].metadata
+    assert metadata == {"jupyter": {"source_hidden": True}, "tags": ["a"]}
 
 
 def test_a_stub_keeps_what_is_around_the_solution():
