@@ -14,14 +14,15 @@ from typing import Any
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.schedules import Schedule, TimeTable, build_schedule, check_schedule, recipes
 from pipelab.simulation import Costs, simulate
-from pipelab.timeline import Timeline, compare
+from pipelab.timeline import Timeline
 
 EXAMPLES = """
 examples:
   pipelab schedule 1f1b -p 4 -m 8               print the timetable, one row per device
   pipelab simulate gpipe -p 4 -m 8 --backward 2 --why
                                                 predict: makespan, bubble, what is in flight, why devices idle
-  pipelab run 1f1b -p 4 -m 4 --plot run.png     really run the 48-layer model, prove its gradients, draw what happened
+  pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, prove its gradients, draw what was predicted
+                                                and what happened
   pipelab run mine.csv                          run a schedule of your own, one CSV row of actions per device
   pipelab check mine.csv                        say everything that is wrong with it
   pipelab tune --memory-limit 60MB              which schedule and m are fastest within it: predicted, then measured
@@ -274,6 +275,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelab.models import cut_layers
     from pipelab.runtime.setup.devices import choose_devices
     from pipelab.teaching.experiment import Setting, prepare, run_experiment
+    from pipelab.teaching.explorer.measure import remark
 
     rank = _rank_in_group(options)
     if options.steps < 1:
@@ -322,17 +324,20 @@ def _run(options: argparse.Namespace) -> int:
         if experiment.max_gradient_error is None
         else (f", largest gradient error against the unsplit model {experiment.max_gradient_error:.1e}")
     )
-    comparison = compare(experiment.predicted, experiment.measured)
+    costs = "unit costs" if options.clock == "unit" else "what one micro-batch cost alone"
+    apart = remark(experiment.difference)
     lines = [
         _headline(schedule, m) + f", {setting.layers} layers, batch {setting.batch}, {setting.dtype}",
         f"clock: {experiment.measured.clock_name}",
+        f"prediction: from {costs}",
         "",
-        comparison.table(),
+        experiment.difference.table(),
+        *([apart] if apart else []),
         "",
         f"loss {report.loss:.6f}{proof}",
         "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
-    _write(options, result, lines, experiment.measured)
+    _write(options, result, lines, experiment.measured, experiment.predicted)
     return 0
 
 
@@ -400,8 +405,17 @@ def _figures(timeline: Timeline) -> list[str]:
     return [*lines, f"messages            {timeline.message_count}"]
 
 
-def _write(options: argparse.Namespace, figures: dict[str, Any], lines: Sequence[str], timeline: Timeline) -> None:
-    """Text for people unless standard output is for JSON; then pictures and traces."""
+def _write(
+    options: argparse.Namespace,
+    figures: dict[str, Any],
+    lines: Sequence[str],
+    timeline: Timeline,
+    predicted: Timeline | None = None,
+) -> None:
+    """Text for people unless standard output is for JSON; then pictures and traces.
+
+    The picture shows the timeline, with the ``predicted`` one above it where there is one.
+    """
     text = json.dumps(figures, indent=2, allow_nan=False)
     if options.json == "-":
         print(text)
@@ -410,9 +424,10 @@ def _write(options: argparse.Namespace, figures: dict[str, Any], lines: Sequence
         if options.json:
             Path(options.json).write_text(text + "\n")
     if options.plot is not None:
-        from pipelab.view import plot_timeline
+        from pipelab.view import plot_prediction, plot_timeline
 
-        plot_timeline(timeline).save(options.plot)
+        picture = plot_timeline(timeline) if predicted is None else plot_prediction(predicted, timeline)
+        picture.save(options.plot)
     if options.trace is not None:
         options.trace.write_text(timeline.to_chrome_trace())
 

@@ -16,7 +16,7 @@ from pipelab.models import TransformerLM, next_byte_loss, text_batch, transforme
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
 from pipelab.schedules import Schedule
 from pipelab.simulation import Costs, simulate
-from pipelab.timeline import Timeline
+from pipelab.timeline import Comparison, Timeline, compare
 
 __all__ = ["Experiment", "Setting", "prepare", "run_experiment"]
 
@@ -87,8 +87,13 @@ class Experiment:
         """The timeline that was read from the clock."""
         return self.report.timeline
 
+    @property
+    def difference(self) -> Comparison:
+        """The measured timeline laid over the predicted one."""
+        return compare(self.predicted, self.measured)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for ``--json``."""
+        """Plain data for ``--json``. ``difference``: measured less predicted, the makespan as a part of it."""
         schedule = self.measured.schedule
         measured = self.measured.figures() | {"peak_activation_bytes": list(self.report.peak_activation_bytes)}
         if any(self.report.peak_allocated_bytes):
@@ -111,6 +116,11 @@ class Experiment:
             "predicted": self.predicted.figures()
             | {"costs": {"forward": self.costs.forward, "backward": self.costs.backward}},
             "measured": measured,
+            "difference": {
+                "makespan": self.difference.makespan_ratio - 1,
+                "bubble_fraction": self.difference.bubble_difference,
+                "same_order": self.difference.same_order,
+            },
         }
         plain: dict[str, Any] = _plain(result)
         return plain
