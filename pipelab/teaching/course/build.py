@@ -19,7 +19,16 @@ from pipelab.teaching.course.source import Cell, Lesson
 from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Exercise
 
-__all__ = ["FOLDERS", "check_source", "exercises_page", "lesson_page", "stub", "write_notebook"]
+__all__ = [
+    "FOLDERS",
+    "KERNEL",
+    "check_source",
+    "exercise_minutes",
+    "exercises_page",
+    "lesson_page",
+    "stub",
+    "write_notebook",
+]
 
 FOLDERS = {"lesson": "notebooks", "exercises": "exercises", "solutions": "solutions"}
 FRONT_END = ("tags", "jupyter")  # what a source says to JupyterLab, not to us
@@ -36,6 +45,11 @@ def stub(answer: str, name: str) -> str:
         return f'{match[1]}# YOUR CODE HERE\n{match[1]}raise NotWritten("{around[-1]}")\n'
 
     return _SOLUTION.sub(emptied, answer + "\n").rstrip("\n")
+
+
+def exercise_minutes(lesson: Lesson) -> int:
+    """Minutes of all its exercises, as their leads announce them."""
+    return sum(int((cell.options or {}).get("minutes", 0)) for cell in lesson.cells if cell.role == "lead")
 
 
 def check_source(exercise: Exercise) -> str:
@@ -116,7 +130,7 @@ def _lesson_foot(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
 
 
 def _exercises_head(lesson: Lesson, solved: bool) -> str:
-    minutes = sum(int((cell.options or {}).get("minutes", 0)) for cell in lesson.cells if cell.role == "lead")
+    minutes = exercise_minutes(lesson)
     points = sum(find_exercise(name).points for name in lesson.exercises)
     back = f"[Lesson {lesson.number}](../notebooks/{lesson.name}.ipynb)"
     if solved:

@@ -155,6 +155,7 @@ def test_work_is_filled_once_and_never_overwritten(root):
     lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
     assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
     assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
+    assert lesson.cells[0].source.endswith("[All lessons, and your points so far](../index.ipynb)")
     mine = work / "exercises" / "00_small_exercises.ipynb"
     text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
     mine.write_text(text)
