@@ -16,10 +16,10 @@ NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 $(sh
 
 help:
 	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"
-	@echo "make grade      your points so far, and what to read next"
+	@echo "make grade      your points so far, and what to read next; also on work/index.ipynb"
 	@echo "make test       environment, then all tests"
 	@echo "make test-browser  the course in a real JupyterLab: needs a Chromium; screenshots in out/screenshots"
-	@echo "make demo       the worked example through all schedules, about a minute"
+	@echo "make demo       the worked example through all schedules: about a minute, and a bar says how much is left"
 	@echo "make test-full  tests, the long ones too"
 	@echo "make course     build notebooks/, exercises/, solutions/ from course/"
 	@echo "make bench      benchmarks: ratios, measured side by side"
@@ -35,14 +35,17 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --editable '.[lab,test]'
 	@touch $@
 
+# The first time lesson 0, later the index with lessons and points: it is looked up before work/ is filled.
+PAGE = $(if $(wildcard work/notebooks),index.ipynb,notebooks/00_start_here.ipynb)
+
 lab: $(READY)
 	@$(BIN)/pipelab course work
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=work $(ARGS) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=work $(ARGS) --LabApp.default_url=/lab/tree/$(PAGE)
 
 # Points that are missing are no error of make's.
 grade: $(READY)
 	@test -d work/exercises || $(BIN)/pipelab course work
-	@$(BIN)/pipelab grade work $(ARGS) || test $$? -eq 1
+	@$(BIN)/pipelab grade work --index work $(ARGS) || test $$? -eq 1
 
 course: $(READY)
 	$(BIN)/pipelab course build $(ARGS)

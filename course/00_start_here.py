@@ -12,6 +12,8 @@
 # ---
 
 # %% [markdown]
+# ## How do you train a model that is too large for one device?
+#
 # A model that is too large for one device is cut into pieces. Each piece, a run of neighbouring layers, is a **stage**,
 # and lives on a **device** of its own. A batch of text is cut too, into **micro-batches**, so that several devices can
 # work at once, each on another micro-batch. That is a **pipeline**.
@@ -19,13 +21,11 @@
 # The example of this course, from here to the end: 48 transformer layers on p = 4 devices, 12 on each, and a batch of
 # 64 sequences as m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to tell each next
 # byte. The layers are narrow, so that a laptop runs a step in about a second; the text, the gradients and the timing
-# are real. Run each cell with Shift + Enter. The first one shows a sequence, cut off as it is.
+# are real. Run each cell with Shift + Enter. The first one brings in every name that this lesson uses, and shows a
+# sequence, cut off as it is.
 
 # %% role="setup"
-from pipelab import Pipeline, TimelineView, build_schedule, puzzles, try_schedule
-from pipelab.commands.doctor import examine
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.teaching import *
 
 inputs, targets = text_batch(batch=64)  # 64 sequences of real text: Python's own language reference
 print(bytes(inputs[0].tolist()).decode())
@@ -161,7 +161,7 @@ ledger()
 # This first exercise is short: it shows how grading works.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
 # A timetable is a list of rows, one per device. A row is a list of cells, one per time slot: the text of an action, or

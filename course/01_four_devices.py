@@ -13,28 +13,18 @@
 # ---
 
 # %% [markdown]
-# Lesson 0 ran a model on four devices. This lesson begins one step earlier: why cut a model at all? Then it cuts by
-# hand what lesson 0 cut for you: the layers, the messages, the autograd graph. It ends with the simplest pipeline
-# there is, the **naive** one. It solves the memory problem, and wastes three quarters of the machines.
+# ## Why cut a model at all?
+#
+# Lesson 0 ran a model on four devices. This lesson begins one step earlier, with that question. Then it cuts by hand
+# what lesson 0 cut for you: the layers, the messages, the autograd graph. It ends with the simplest pipeline there is,
+# the **naive** one. It solves the memory problem, and wastes three quarters of the machines.
 
 # %% role="setup"
-import copy
-import os
-from queue import Empty, Queue
-from threading import Thread
-from time import perf_counter
-
 import torch
-from IPython.display import display
-
-from pipelab import Pipeline, TimelineView, build_schedule, compare, plot_schedules, simulate, try_schedule
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.models import TransformerLM, cut_layers, cut_model, next_byte_loss, text_batch
-from pipelab.runtime import gradient_error
+from pipelab.teaching import *
 
 torch.set_num_threads(1)  # one core for each device, in the cells by hand as in pipelab's pipelines
 inputs, targets = text_batch(batch=64)
-GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
 
 # %% [markdown]
 # ## What must fit
@@ -59,6 +49,9 @@ GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
 
 
 # %%
+import copy
+
+
 def size(tensors):
     return sum(tensor.nbytes for tensor in tensors)
 
@@ -111,6 +104,7 @@ print(f"GPT-3: {gpt3:,} parameters by the same formula, with embedding, position
 predict("01-gpt3", "How many devices of 80 GiB does GPT-3's training state fill, at the least?", unit="devices")
 
 # %%
+GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
 state = 16 * gpt3
 print(f"{state:,} bytes = {state / 1e9:,.0f} GB = {state / GiB:,.0f} GiB")
 reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: part of a device is a whole one
@@ -207,6 +201,9 @@ for device, (layers, stage) in enumerate(zip(cut_layers(48, 4), stages, strict=T
 # first. (In 64-bit numbers, so that later only the last digits of rounding can differ.)
 
 # %%
+from queue import Empty, Queue
+from threading import Thread
+
 exact = TransformerLM(layers=48).double()
 first, second = cut_model(exact, 2)  # layers 0-23 and 24-47
 queue = Queue()
@@ -317,6 +314,9 @@ reveal("01-cut", prediction=0, measurement=without)
 
 
 # %%
+from time import perf_counter
+
+
 def run_by_hand(stages, rows, inputs, targets, patience=60.0):
     """One thread per device walks its row. Returns (start, end, device, action) of each action, and complaints."""
     last = len(stages) - 1
@@ -434,6 +434,8 @@ print(f"{units['naive'] / units['lesson 0']:.2f} times as fast")
 predict("01-wall", "And by the wall clock here: how many times as fast as naive is lesson 0's table?", unit="times")
 
 # %%
+import os
+
 reports = {}
 for name, table in tables.items():
     pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="wall")
@@ -563,7 +565,7 @@ ledger()
 # %% role="setup"
 from math import ceil
 
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=12
 # How many devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master

@@ -13,47 +13,22 @@
 # ---
 
 # %% [markdown]
+# ## Can four devices work at the same time?
+#
 # Lesson 1 ended with a **naive** pipeline: four devices, one of them at work at a time. The whole batch of 64 sequences
 # goes down the devices as one piece and comes back up as one piece. While device 0 has it, nobody else has anything to
 # do.
 #
 # So cut the batch. 64 sequences become m = 4 **micro-batches** of 16. One micro-batch through one device's 12 layers is
 # one unit of time here, forward or backward. In these units the naive run, whose single piece is four times as large,
-# takes 8 steps of 4 units: 32.
+# takes 8 steps of 4 units: 32. Here it is, as the simulator predicts it.
 
 # %% role="setup"
-import threading
+from pipelab.teaching import *
 
-from IPython.display import display
-
-from pipelab import (
-    Costs,
-    Pipeline,
-    Schedule,
-    break_schedule,
-    build_schedule,
-    explore,
-    plot_schedules,
-    simulate,
-    try_schedule,
-)
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.runtime import gradient_error, unsplit_gradients
-from pipelab.view.curves import plot_curves
-
-inputs, targets = text_batch(batch=64)
-model = TransformerLM(layers=48)
-
-
-def run(schedule, clock="unit", batch=64, steps=1, costs=None):
-    """Really run a schedule on the first sequences of the batch; the report of the last step."""
-    with Pipeline(model, schedule, loss=next_byte_loss, clock=clock, costs=costs) as pipeline:
-        return [pipeline.step(inputs[:batch], targets[:batch]) for _ in range(steps)][-1]
-
-
-naive = run(build_schedule("naive", devices=4, microbatches=4))
-print(naive.timeline)
+model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
+uncut = build_schedule("naive", devices=4, microbatches=4)
+plot_timeline(simulate(uncut, batch=64))
 
 # %% [markdown]
 # ## First attempt: one micro-batch after the other
@@ -74,8 +49,15 @@ serial = Schedule.from_csv(
 )
 predict("02-serial", "How many units does the serial run take? (The naive run takes 32.)", unit="units")
 
+
 # %%
-one_by_one = run(serial)
+def run(schedule, clock="unit", batch=64, steps=1, costs=None):
+    """Really run a schedule on the first sequences of the batch; the report of the last step."""
+    with Pipeline(model, schedule, loss=next_byte_loss, clock=clock, costs=costs) as pipeline:
+        return [pipeline.step(inputs[:batch], targets[:batch]) for _ in range(steps)][-1]
+
+
+naive, one_by_one = run(uncut), run(serial)
 display(plot_schedules([naive.timeline, one_by_one.timeline], ["Naive: one piece of 64", "Serial: 4 pieces of 16"]))
 reveal("02-serial", prediction=4 * 4 * (1 + 1), measurement=one_by_one.timeline.makespan)
 
@@ -404,6 +386,9 @@ try_schedule(early)
 
 
 # %%
+import threading
+
+
 def careless(table):
     rows = [line.split(",") for line in table.split()]
     done = {action: threading.Event() for row in rows for action in row}
@@ -488,7 +473,7 @@ break_schedule("gpipe", devices=4, microbatches=4)
 # Four exercises: the serial run, GPipe, its bubble, and exact accumulation.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="serial" difficulty="easy" minutes=8
 # Micro-batches one after the other, without overlap: micro-batch 0 through all devices forward and back, then

@@ -13,52 +13,29 @@
 # ---
 
 # %% [markdown]
+# ## Does a device have to hold the whole batch?
+#
 # GPipe brought the worked example from 32 slots to 14. Its price is memory: a device runs all m forwards before its
-# first backward, so at some moment it holds the activations of the whole batch. Does it have to? This lesson changes
-# nothing but the order in which each device runs the same actions.
+# first backward, so at some moment it holds the activations of the whole batch. This lesson changes nothing but the
+# order in which each device runs the same actions. Below is GPipe with p = 4 and m = 8, as the simulator predicts it.
+# The strip under each row is what the device holds.
 
 # %% role="setup"
-import time
-from threading import Thread
+from pipelab.teaching import *
 
-from IPython.display import display
-
-from pipelab import (
-    Action,
-    Costs,
-    Pipeline,
-    Schedule,
-    ScheduleError,
-    TimeTable,
-    break_schedule,
-    build_schedule,
-    check_schedule,
-    explore,
-    plot_schedules,
-    plot_table,
-    plot_timeline,
-    puzzles,
-    simulate,
-    try_schedule,
-    why_blocked,
-)
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.teaching.exercises.lesson_03 import with_warmups
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.view.curves import plot_curves
-
-model = TransformerLM(layers=48)
-inputs, targets = text_batch(batch=64)
+model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
+gpipe = build_schedule("gpipe", devices=4, microbatches=8)
+plot_timeline(simulate(gpipe, batch=64))
 
 # %% [markdown]
 # ## A backward that could have run
 #
-# Take GPipe with p = 4 and m = 8 at t = 4. The first micro-batch has just come out of the last device. What could
+# Look at this table at t = 4. The first micro-batch has just come out of the last device. What could
 # device 3 run now? `why_blocked` knows what each action needs: it returns the reason why an action cannot start, or
 # `None`.
 
 # %%
-gpipe, t = build_schedule("gpipe", devices=4, microbatches=8), 4
+t = 4
 spans = simulate(gpipe).spans
 finished = {span.slot: span.device for span in spans if span.end <= t}
 for action in (Action(3, "F", 1), Action(3, "B", 0), Action(2, "B", 0)):
@@ -380,6 +357,10 @@ try_schedule(ring)
 
 
 # %%
+import time
+from threading import Thread
+
+
 def run_anyway(schedule, patience=1.0):
     """A thread for each device: it waits for what an action needs, runs it, goes on to the next."""
     finished, said = {}, []
@@ -490,7 +471,7 @@ ledger()
 # the same number.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="warmup" difficulty="easy" minutes=5
 # Under 1F1B a device runs w forwards first. Then come pairs, each the next forward and the oldest backward, until

@@ -13,35 +13,31 @@
 # ---
 
 # %% [markdown]
+# ## Into how many micro-batches should you cut a batch?
+#
 # So far m was given. Lesson 2 said that more micro-batches make the bubble smaller, lesson 3 that under 1F1B they also
 # save memory. You have seen in lesson 4 that each action has a fixed cost too. In this lesson you measure that cost,
 # weigh it against the bubble, and choose m for the worked example: 48 layers, p = 4, a batch of B = 64 sequences.
 
 # %% role="setup"
 import math
+from pipelab.teaching import *
+
+model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
+predict("05-finer", "1F1B, p = 4, batch 64. The step with m = 64, in per cent of that with m = 16?", unit="%")
+
+# %% [markdown]
+# ## A claim on trial: "the larger m, the better"
+#
+# Lesson 2 has a formula for this. One micro-batch is B/m sequences, so $t_F + t_B$ is proportional to 1/m, and
+#
+# $$\text{makespan} = (m + p - 1)(t_F + t_B) \;\propto\; \frac{m + p - 1}{m} = 1 + \frac{p - 1}{m}.$$
+#
+# From m = 16 to m = 64 that falls from 1 + 3/16 to 1 + 3/64. The runs below use 1F1B. With equal stages and equal
+# micro-batches GPipe has the same makespan. `measure` runs them; it stands in a folded cell, which opens with a click.
+
+# %% jupyter={"source_hidden": true}
 from contextlib import ExitStack
-
-import numpy as np
-from IPython.display import display
-
-from pipelab import (
-    CostProfile,
-    OutOfMemoryError,
-    Pipeline,
-    Schedule,
-    build_schedule,
-    check_schedule,
-    explore,
-    plot_tuning,
-    profile_costs,
-    shortlist,
-)
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.view.curves import plot_curves
-
-model = TransformerLM(layers=48)
-inputs, targets = text_batch(batch=64)
 
 
 def measure(ms, batch=lambda m: (inputs, targets)):
@@ -63,17 +59,6 @@ def measure(ms, batch=lambda m: (inputs, targets)):
 
 
 measure([2], batch=lambda m: text_batch(batch=8))  # what runs first also pays for starting up
-predict("05-finer", "1F1B, p = 4, batch 64. The step with m = 64, in per cent of that with m = 16?", unit="%")
-
-# %% [markdown]
-# ## A claim on trial: "the larger m, the better"
-#
-# Lesson 2 has a formula for this. One micro-batch is B/m sequences, so $t_F + t_B$ is proportional to 1/m, and
-#
-# $$\text{makespan} = (m + p - 1)(t_F + t_B) \;\propto\; \frac{m + p - 1}{m} = 1 + \frac{p - 1}{m}.$$
-#
-# From m = 16 to m = 64 that falls from 1 + 3/16 to 1 + 3/64. The runs below use 1F1B. With equal stages and equal
-# micro-batches GPipe has the same makespan.
 
 # %%
 two = measure([16, 64])
@@ -197,6 +182,8 @@ shown = {"Predicted: (m + p - 1)(α + βB/m)": [1000 * T(m) for m in ms], "Measu
 note = "Measured: device clock, 1F1B. Predicted: from the line alone. Batch fixed at 64 sequences, p = 4."
 axes = {"across": "micro-batches m", "up": "makespan of a step, milliseconds"}
 display(plot_curves(ms, shown, **axes, title="The measured curve over the predicted one", note=note, log=True))
+import numpy as np
+
 # The bottom as measured: fit the three kinds of terms that T(m) has to all eight runs.
 runs = np.array([[1, m, 1 / m] for m in ms]) / np.array([[seconds[m]] for m in ms])
 constant, rising, falling = np.linalg.lstsq(runs, np.ones(len(ms)), rcond=None)[0]
@@ -655,8 +642,7 @@ explore()
 # and frozen.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
-from pipelab.teaching.exercises.lesson_05_frozen import forecasts
+from pipelab.teaching import NotWritten, check, forecasts
 
 # %% [markdown] role="lead" exercise="straight_line" difficulty="easy" minutes=8
 # A batch was cut into m equal micro-batches, for several m, and one micro-batch was timed: forward and backward on one

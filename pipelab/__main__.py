@@ -29,7 +29,8 @@ examples:
   pipelab schedule 1f1b -p 4 -m 8               print the timetable, one row per device
   pipelab simulate gpipe -p 4 -m 8 --backward 2 --why
                                                 predict: makespan, bubble, what is in flight, why devices idle
-  pipelab run 1f1b -p 4 -m 4 --plot run.png     really run the 48-layer model, prove its gradients, draw what happened
+  pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, prove its gradients, draw what was predicted
+                                                and what happened
   pipelab run mine.csv                          run a schedule of your own, one CSV row of actions per device
   pipelab check mine.csv                        say everything that is wrong with it
   pipelab tune --memory-limit 60MB              which schedule and m are fastest within it: predicted, then measured

@@ -20,8 +20,17 @@ def headline(schedule: Schedule, m: int) -> str:
     return f"{schedule.name}: p = {schedule.devices}, m = {m}{chunks}"
 
 
-def write(options: argparse.Namespace, figures: dict[str, Any], lines: Sequence[str], timeline: Timeline) -> None:
-    """Text for people unless standard output is for JSON; then pictures and traces."""
+def write(
+    options: argparse.Namespace,
+    figures: dict[str, Any],
+    lines: Sequence[str],
+    timeline: Timeline,
+    predicted: Timeline | None = None,
+) -> None:
+    """Text for people unless standard output is for JSON; then pictures and traces.
+
+    The picture shows the timeline, with the ``predicted`` one above it where there is one.
+    """
     text = json.dumps(figures, indent=2, allow_nan=False)
     if options.json == "-":
         print(text)
@@ -30,8 +39,9 @@ def write(options: argparse.Namespace, figures: dict[str, Any], lines: Sequence[
         if options.json:
             Path(options.json).write_text(text + "\n")
     if options.plot is not None:
-        from pipelab.view import plot_timeline
+        from pipelab.view import plot_prediction, plot_timeline
 
-        plot_timeline(timeline).save(options.plot)
+        picture = plot_timeline(timeline) if predicted is None else plot_prediction(predicted, timeline)
+        picture.save(options.plot)
     if options.trace is not None:
         options.trace.write_text(timeline.to_chrome_trace())

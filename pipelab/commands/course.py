@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from pipelab.teaching.course.build import FOLDERS, exercises_page, lesson_page, write_notebook
 from pipelab.teaching.course.execute import executed, kept
+from pipelab.teaching.course.index import write_index
 from pipelab.teaching.course.source import Lesson, course_folder, read_course
-from pipelab.teaching.course.work import fill_work
+from pipelab.teaching.course.work import INDEX, fill_work
 
-__all__ = ["add_arguments", "build_course", "fill", "run"]
+__all__ = ["add_arguments", "build_course", "fill", "index", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,11 +69,25 @@ def _build(lesson: Lesson, lessons: Sequence[Lesson], page: str, path: Path, aga
 
 
 def fill(work: Path, folder: Path | None = None, *, say: Callable[[str], None] = print) -> None:
-    """Copy into ``work`` what is not there yet."""
-    added, outdated = fill_work(course_folder(folder).parent, work)
+    """Copy into ``work`` what is not there yet, and write its index."""
+    sources = course_folder(folder)
+    added, outdated = fill_work(sources.parent, work)
+    index(work, folder, say=say)
     if added:
         say(f"{work}: {len(added)} new file(s); what was there stays as it is")
     else:
         say(f"{work}: nothing new")
     for path in outdated:
         say(f"{path}: the course has a newer version; yours stays. To have the new one, rename yours and do this again")
+
+
+def index(
+    work: Path,
+    folder: Path | None = None,
+    graded: Mapping[str, float] | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write the index of ``work``, with the points of exercises that have just been graded."""
+    if not write_index(work, read_course(folder), graded):
+        say(f"{work / INDEX}: this is no index of the course, so it stays; rename it to have one")

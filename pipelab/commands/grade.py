@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one row per part of each exercise")
     parser.add_argument("--totals", type=Path, metavar="FILE", help="CSV with one row per learner, for a gradebook")
     parser.add_argument("--feedback", type=Path, metavar="DIR", help="one HTML page per learner")
+    parser.add_argument("--index", type=Path, metavar="DIR", help="write the points on the index page of a work folder")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, for a CI service")
     parser.add_argument(
         "--roster", type=Path, metavar="FILE", help="CSV with columns learner, name: who is in the class"
@@ -51,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         import nbval  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(f"grading needs {error.name}: pip install 'pipelab[lab]'") from None
+    from pipelab.commands.course import index
     from pipelab.teaching.grading.grader import grade
     from pipelab.teaching.grading.outputs import as_csv, as_junit, as_text, as_totals, clean, write_feedback
     from pipelab.teaching.grading.roster import (
@@ -71,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigurationError(f"{path}: there is no folder {path.parent}")
         if path.is_dir():
             raise ConfigurationError(f"{path} is a folder; give the name of a file to write")
+    if options.index is not None and not options.index.is_dir():
+        raise ConfigurationError(f"{options.index} is no folder; give the work folder, such as work")
     if options.feedback is not None and options.feedback.exists() and not options.feedback.is_dir():
         raise ConfigurationError(f"{options.feedback} is a file; give a folder for the pages")
     names = {} if options.roster is None else read_roster(options.roster)
@@ -95,12 +100,17 @@ def run(options: argparse.Namespace) -> int:
         (options.totals, lambda: as_totals(report, names)),
         (options.junit, lambda: as_junit(report)),
     ]
+    out: Any = sys.stderr if options.json == "-" else sys.stdout
     for path, text in writers:
         if path is not None:
             path.write_text(text(), encoding="utf-8")
     if options.feedback is not None:
         write_feedback(report, options.feedback, names)
-    out: Any = sys.stderr if options.json == "-" else sys.stdout
+    if options.index is not None:
+        best: dict[str, float] = {}  # of an exercise that several notebooks have
+        for e in (e for notebook in report.notebooks for e in notebook.exercises):
+            best[e.exercise] = max(e.points, best.get(e.exercise, 0))
+        index(options.index, options.course, best, say=partial(print, file=out))
     print(as_text(report, names), end="", file=out)
     for learner in strangers:
         near = difflib.get_close_matches(learner.casefold(), {name.casefold() for name in names}, n=1)

@@ -17,7 +17,6 @@ from pipelab.commands.arguments import (
 )
 from pipelab.errors import ConfigurationError
 from pipelab.quantities import format_bytes
-from pipelab.timeline import compare
 
 __all__ = ["add_arguments", "run"]
 
@@ -69,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from pipelab.models import cut_layers
     from pipelab.runtime.setup.devices import choose_devices
     from pipelab.teaching.experiment import Setting, prepare, run_experiment
+    from pipelab.teaching.explorer.measure import remark
 
     rank = _rank_in_group(options)
     if options.steps < 1:
@@ -97,17 +97,20 @@ def run(options: argparse.Namespace) -> int:
         if experiment.max_gradient_error is None
         else (f", largest gradient error against the unsplit model {experiment.max_gradient_error:.1e}")
     )
-    comparison = compare(experiment.predicted, experiment.measured)
+    costs = "unit costs" if options.clock == "unit" else "what one micro-batch cost alone"
+    apart = remark(experiment.difference)
     lines = [
         headline(schedule, m) + f", {setting.layers} layers, batch {setting.batch}, {setting.dtype}",
         f"clock: {experiment.measured.clock_name}",
+        f"prediction: from {costs}",
         "",
-        comparison.table(),
+        experiment.difference.table(),
+        *([apart] if apart else []),
         "",
         f"loss {report.loss:.6f}{proof}",
         "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
-    write(options, result, lines, experiment.measured)
+    write(options, result, lines, experiment.measured, experiment.predicted)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,9 +16,9 @@ from pipelab.models import TransformerLM, next_byte_loss, text_batch, transforme
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
 from pipelab.schedules import Schedule
 from pipelab.simulation import Costs, simulate
-from pipelab.timeline import Timeline
+from pipelab.timeline import Comparison, Timeline, compare
 
-__all__ = ["Experiment", "Setting", "prepare", "run_experiment"]
+__all__ = ["Experiment", "Prepared", "Setting", "prepare", "run_experiment"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -93,8 +93,13 @@ class Experiment:
         """The timeline that was read from the clock."""
         return self.report.timeline
 
+    @property
+    def difference(self) -> Comparison:
+        """The measured timeline laid over the predicted one."""
+        return compare(self.predicted, self.measured)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for ``--json``."""
+        """Plain data for ``--json``. ``difference``: measured less predicted, the makespan as a part of it."""
         schedule = self.measured.schedule
         measured = self.measured.figures() | {"peak_activation_bytes": list(self.report.peak_activation_bytes)}
         if any(self.report.peak_allocated_bytes):
@@ -117,6 +122,11 @@ class Experiment:
             "predicted": self.predicted.figures()
             | {"costs": {"forward": self.costs.forward, "backward": self.costs.backward}},
             "measured": measured,
+            "difference": {
+                "makespan": self.difference.makespan_ratio - 1,
+                "bubble_fraction": self.difference.bubble_difference,
+                "same_order": self.difference.same_order,
+            },
         }
         plain: dict[str, Any] = _plain(result)
         return plain
@@ -139,9 +149,16 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
     return Prepared(setting, partial(setting.stage, schedule.stages), inputs, targets, reference)
 
 
-def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *, progress: bool = True) -> Experiment:
-    """Predict from a profile of one micro-batch, then run ``steps`` steps and measure."""
+def run_experiment(
+    prepared: Prepared, schedule: Schedule, microbatches: int, *, told: Callable[[str], None] | None = None
+) -> Experiment:
+    """Predict from a profile of one micro-batch, then run ``steps`` steps and measure.
+
+    ``told`` is called with the name of each piece before it begins: the profile, then each step. Without it rank 0
+    shows a bar.
+    """
     setting = prepared.setting
+    told = told or _silent
     with Pipeline(
         prepared.model,
         schedule,
@@ -155,9 +172,11 @@ def run_experiment(prepared: Prepared, schedule: Schedule, microbatches: int, *,
         window=max(setting.steps, 1),
         memory_limit=setting.memory_limit,
     ) as pipeline:
+        told("what one micro-batch costs")
         costs = _prediction_costs(pipeline, prepared)
         predicted = simulate(schedule, costs, batch=setting.batch)
-        for number in _steps(setting.steps, schedule.name, progress and pipeline.rank == 0):
+        for number in _steps(setting.steps, schedule.name, told is _silent and pipeline.rank == 0):
+            told(f"step {number + 1} of {setting.steps}")
             report = pipeline.step(prepared.inputs, prepared.targets)
             if number == 0:  # the reference ran with the dropout of step 0
                 found = pipeline.gather(pipeline.gradients()) if setting.verify else None
@@ -194,6 +213,10 @@ def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:
         bandwidth=setting.bandwidth,
         unit="s",
     )
+
+
+def _silent(piece: str) -> None:
+    """Tells nobody."""
 
 
 def _steps(count: int, name: str, progress: bool) -> Iterator[int]:

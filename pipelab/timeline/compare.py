@@ -54,21 +54,26 @@ class Comparison:
         return {op: median(values) for op, values in sorted(ratios.items())}
 
     def table(self) -> str:
-        """The two side by side, as text."""
-        rows: list[tuple[str, str, str]] = [
-            ("", self.first.clock, self.second.clock),
-            (
-                "makespan",
-                f"{self.first.makespan:.4g} {self.first.unit}",
-                f"{self.second.makespan:.4g} {self.second.unit}",
-            ),
-            ("bubble fraction", f"{self.first.bubble_fraction:.1%}", f"{self.second.bubble_fraction:.1%}"),
-            ("utilisation", f"{self.first.utilisation:.1%}", f"{self.second.utilisation:.1%}"),
-            ("peak micro-batches", _row(self.first.peak_microbatches), _row(self.second.peak_microbatches)),
-            ("messages", str(self.first.message_count), str(self.second.message_count)),
+        """The two side by side, and how far the second is from the first, as text.
+
+        A makespan differs by a part of the first one's, in per cent. What is a fraction already differs by percentage
+        points. In different units, makespans cannot be told apart.
+        """
+        a, b = self.first, self.second
+        longer = f"{self.makespan_ratio - 1:+z.1%}" if a.unit == b.unit else ""
+        more = 100 * self.bubble_difference
+        rows: list[tuple[str, ...]] = [
+            ("", a.clock, b.clock, "difference"),
+            ("makespan", f"{a.makespan:.4g} {a.unit}", f"{b.makespan:.4g} {b.unit}", longer),
+            ("bubble fraction", f"{a.bubble_fraction:.1%}", f"{b.bubble_fraction:.1%}", f"{more:+z.1f} points"),
+            ("utilisation", f"{a.utilisation:.1%}", f"{b.utilisation:.1%}", f"{-more:+z.1f} points"),
+            ("peak micro-batches", _row(a.peak_microbatches), _row(b.peak_microbatches), ""),
+            ("messages", str(a.message_count), str(b.message_count), ""),
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join(f"{label:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for label, a, b in rows)
+        label, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        aligned = [[f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True)] for row in rows]
+        lines = [f"{row[0]:<{label}}  {'  '.join(cells)}" for row, cells in zip(rows, aligned, strict=True)]
+        return "\n".join(line.rstrip() for line in lines)
 
 
 def compare(first: Timeline, second: Timeline) -> Comparison:

@@ -64,6 +64,7 @@ def test_all_points_are_status_0_and_json_is_all_there_is_on_standard_output(sub
         (["{}", "--csv", "{}/none/x.csv"], "there is no folder"),
         (["{}", "--feedback", "{}/roster.csv"], "is a file; give a folder"),
         (["{}", "--course", "{}"], "holds no lessons"),
+        (["{}", "--index", "{}/none"], "is no folder; give the work folder"),
         (["{}", "--roster", "{}/override.csv", "--override", "{}/roster.csv"], "has no column"),
     ],
 )
@@ -76,6 +77,29 @@ def test_what_cannot_be_graded_at_all_is_status_2(tmp_path, capsys):
     (tmp_path / "a.ipynb").write_text("no")
     assert main(["grade", str(tmp_path / "a.ipynb")]) == 2
     assert "not a notebook" in capsys.readouterr().out
+
+
+def test_make_grade_brings_the_index_up_to_date(tmp_path, capsys):
+    work = tmp_path / "work"
+    assert main(["course", "work", "--work", str(work)]) == 0
+    before = (work / "index.ipynb").read_text()
+    assert "Nothing has been graded yet" in before
+    mine = save(answered(RIGHT), work / "exercises" / "00_start_here_exercises.ipynb")
+    only = tmp_path / "only"  # of six lessons one, to be quick
+    save(answered(RIGHT), only / "exercises" / "00_start_here_exercises.ipynb")
+    text = mine.read_text()
+    assert main(["grade", str(only), "--index", str(work), "--jobs", "1"]) == 0
+    after = (work / "index.ipynb").read_text()
+    assert "2 of 2 | **all**" in after
+    assert "**Next:** [lesson 1 " in after
+    assert mine.read_text() == text
+    assert main(["course", "work", "--work", str(work)]) == 0
+    assert (work / "index.ipynb").read_text() == after, "what was graded is remembered"
+    capsys.readouterr()
+    (work / "index.ipynb").write_text("mine")
+    assert main(["grade", str(only), "--index", str(work), "--jobs", "1"]) == 0
+    assert "this is no index of the course, so it stays" in capsys.readouterr().out
+    assert (work / "index.ipynb").read_text() == "mine"
 
 
 def test_work_is_filled_and_says_so(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -54,6 +55,39 @@ def test_plots_are_saved(tmp_path):
         path = tmp_path / f"run.{suffix}"
         assert run("simulate", "1f1b", "--plot", str(path)) == 0
         assert path.stat().st_size > 1000
+
+
+SMALL = ["run", "1f1b", "-p", "2", "-m", "2", "--layers", "2", "--width", "8", "--heads", "2", "--batch", "4"]
+
+
+def test_run_says_how_far_the_measurement_is_from_the_prediction(capsys, tmp_path):
+    path = tmp_path / "both.svg"
+    assert run(*SMALL, "--steps", "2", "--plot", str(path)) == 0
+    out = capsys.readouterr().out
+    assert "prediction: from what one micro-batch cost alone" in out
+    (head,) = [line.split() for line in out.splitlines() if "difference" in line]
+    assert head == ["predicted", "device", "difference"]
+    assert re.search(r"makespan .* [+-][\d.]+%\n", out)
+    assert re.search(r"bubble fraction .* [+-][\d.]+ points\n", out)
+    assert 'id="which"' in path.read_text(), "the measured timeline alone"
+
+
+def test_run_writes_the_difference_as_json(capsys):
+    assert run(*SMALL, "--steps", "2", "--json", "-") == 0
+    out = json.loads(capsys.readouterr().out)
+    before, after = out["predicted"], out["measured"]
+    assert out["difference"] == {
+        "makespan": pytest.approx(after["makespan"] / before["makespan"] - 1),
+        "bubble_fraction": pytest.approx(after["bubble_fraction"] - before["bubble_fraction"]),
+        "same_order": True,
+    }
+
+
+def test_under_the_unit_clock_nothing_differs(capsys):
+    assert run(*SMALL, "--steps", "1", "--clock", "unit") == 0
+    out = capsys.readouterr().out
+    assert "prediction: from unit costs" in out
+    assert out.count("+0.0") == 3
 
 
 def test_a_csv_file_is_a_schedule(capsys, tmp_path):

@@ -19,9 +19,19 @@ from pipelab.teaching.course.source import Cell, Lesson
 from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Exercise
 
-__all__ = ["FOLDERS", "check_source", "exercises_page", "lesson_page", "stub", "write_notebook"]
+__all__ = [
+    "FOLDERS",
+    "KERNEL",
+    "check_source",
+    "exercise_minutes",
+    "exercises_page",
+    "lesson_page",
+    "stub",
+    "write_notebook",
+]
 
 FOLDERS = {"lesson": "notebooks", "exercises": "exercises", "solutions": "solutions"}
+FRONT_END = ("tags", "jupyter")  # what a source says to JupyterLab, not to us
 HINTS = ("a nudge", "the approach", "nearly the code")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION\n?", re.MULTILINE | re.DOTALL)
@@ -35,6 +45,11 @@ def stub(answer: str, name: str) -> str:
         return f'{match[1]}# YOUR CODE HERE\n{match[1]}raise NotWritten("{around[-1]}")\n'
 
     return _SOLUTION.sub(emptied, answer + "\n").rstrip("\n")
+
+
+def exercise_minutes(lesson: Lesson) -> int:
+    """Minutes of all its exercises, as their leads announce them."""
+    return sum(int((cell.options or {}).get("minutes", 0)) for cell in lesson.cells if cell.role == "lead")
 
 
 def check_source(exercise: Exercise) -> str:
@@ -115,7 +130,7 @@ def _lesson_foot(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
 
 
 def _exercises_head(lesson: Lesson, solved: bool) -> str:
-    minutes = sum(int((cell.options or {}).get("minutes", 0)) for cell in lesson.cells if cell.role == "lead")
+    minutes = exercise_minutes(lesson)
     points = sum(find_exercise(name).points for name in lesson.exercises)
     back = f"[Lesson {lesson.number}](../notebooks/{lesson.name}.ipynb)"
     if solved:
@@ -197,9 +212,9 @@ def _plain(lesson: Lesson, kind: str, cell: Cell) -> NotebookNode:
     made = (_markdown if cell.kind == "markdown" else _code)(lesson, seed, cell.text.strip())
     if cell.role:
         made.metadata["pipelab"] = {"role": cell.role}
-    tags = (cell.options or {}).get("tags")
-    if tags:
-        made.metadata["tags"] = list(tags)
+    for key in FRONT_END:
+        if key in (cell.options or {}):
+            made.metadata[key] = (cell.options or {})[key]
     return made
 
 

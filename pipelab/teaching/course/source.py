@@ -4,7 +4,7 @@ Its header gives the notebook's metadata under ``jupyter: pipelab:`` (``number``
 ``goals``). A cell's header may give ``role`` and ``exercise``; ``page="exercises"`` begins the second page. Roles:
 
 ========  ==============================================================================================
-setup     imports and data that the cells below use; one at the top of each page
+setup     imports and data that the cells below use; one at the top of each page, at most five lines, or folded
 lead      an exercise's goal in words, with ``difficulty`` and ``minutes``
 answer    its stub and solution, parted by ``### BEGIN SOLUTION`` and ``### END SOLUTION`` (nbgrader's marks)
 hint      three of them: a nudge, the approach, nearly the code
@@ -12,6 +12,7 @@ solution  what is said about the answer in the solutions alone
 further   beyond the core path
 ========  ==============================================================================================
 
+``tags`` and ``jupyter`` go to the page as they are: ``jupyter={"source_hidden": true}`` folds a cell of plumbing.
 Check cells are not written by hand: an exercise's definition in ``pipelab/teaching/exercises`` says what they call.
 """
 
@@ -44,7 +45,7 @@ class Cell:
     role: str = ""
     exercise: str = ""
     options: Mapping[str, Any] | None = None
-    """What else its header says: ``difficulty``, ``minutes``, ``tags``."""
+    """What else its header says: ``difficulty``, ``minutes``, ``tags``, ``jupyter``."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import nbformat
 
 from pipelab.teaching.course.build import FOLDERS, write_notebook
 
-__all__ = ["LEDGER", "SUFFIX", "fill_work"]
+__all__ = ["INDEX", "LEDGER", "SUFFIX", "fill_work"]
 
+INDEX = "index.ipynb"
 LEDGER = "guesses.json"
 SUFFIX = "_exercises"
 _LINK = re.compile(r"\(\.\./exercises/(\w+)\.ipynb")
@@ -39,6 +40,7 @@ def fill_work(root: Path, work: Path) -> tuple[list[Path], list[Path]]:
                     cell.outputs, cell.execution_count = [], None
                 else:
                     cell.source = _LINK.sub(rf"(../exercises/\1{SUFFIX}.ipynb", cell.source)
+            notebook.cells[0].source += f"\n\n[All lessons, and your points so far](../{INDEX})"
             write_notebook(notebook, target)
             added.append(target)
     ledger = work / LEDGER

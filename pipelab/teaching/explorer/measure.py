@@ -10,14 +10,14 @@ from typing import Any
 from pipelab.errors import ConfigurationError
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.explorer.settings import LAYERS, UNIT_SEQUENCES, Settings
-from pipelab.timeline import Timeline
+from pipelab.timeline import Comparison, Timeline, compare
 
-__all__ = ["PIECES", "Measured", "measure", "require_runnable"]
+__all__ = ["PIECES", "Measured", "measure", "remark", "require_runnable"]
 
 STEPS = 4
 CLOSE = 1e-4  # float32: the true error is around 1e-7, a wrong gradient is off by far more
 PIECES = STEPS + 3
-FAR = 0.15
+FAR = 0.15  # of the prediction: what is further off is remarked upon
 MOST_SEQUENCES = 256
 
 
@@ -37,20 +37,11 @@ class Measured:
     def sentence(self) -> str:
         """What came of it."""
         losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
+        told = f" {apart}" if (apart := remark(compare(self.predicted, self.measured))) else ""
         return (
             f"Ran: the {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its gradients "
             f"{'equal' if self.gradient_error < CLOSE else 'are NOT'} those of the model in one piece: largest error "
-            f"{self.gradient_error:.0e} in float32.{self._over}{self._apart}"
-        )
-
-    @property
-    def _apart(self) -> str:
-        apart = abs(self.measured.makespan / self.predicted.makespan - 1)
-        if apart < FAR:
-            return ""
-        return (
-            f" Prediction and measurement are {apart:.0%} apart: the prediction knows what one micro-batch cost alone, "
-            "and the machine does other things too. Run it again to see how far that scatters."
+            f"{self.gradient_error:.0e} in float32.{self._over}{told}"
         )
 
     @property
@@ -61,6 +52,17 @@ class Measured:
         return (
             f" It ran without the limit: the fullest device held {fullest:.1f} MB where {self.limit:g} MB are allowed."
         )
+
+
+def remark(both: Comparison) -> str:
+    """A sentence where prediction and measurement are far apart, "" where they are not."""
+    apart = abs(both.makespan_ratio - 1)
+    if not apart >= FAR:
+        return ""
+    return (
+        f"Prediction and measurement are {apart:.0%} apart: the prediction knows what one micro-batch cost alone, "
+        "and the machine does other things too. Run it again to see how far that scatters."
+    )
 
 
 def require_runnable(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelab.commands.course import build_course
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.build import stub
+from pipelab.teaching.course.build import lesson_page, stub
 from pipelab.teaching.course.source import course_folder, read_lesson
 from pipelab.teaching.course.work import fill_work
 
@@ -38,7 +38,7 @@ random.random()
 # Exercises.
 
 # %% role="setup"
-from pipelab.teaching.grading import NotWritten, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
 # Do it.
@@ -104,6 +104,14 @@ def test_the_three_pages_of_a_source(root):
     assert any("Visible checks passed" in str(cell.get("outputs")) for cell in solutions)
 
 
+def test_what_a_source_says_to_jupyterlab_stands_on_the_page(root):
+    path = root / "course" / "00_small.py"
+    path.write_text(LESSON.replace("# %%\nimport", '# %% jupyter={"source_hidden": true} tags=["a"]\nimport'))
+    lesson = read_lesson(path)
+    metadata = lesson_page(lesson, [lesson]).cells[2].metadata
+    assert metadata == {"jupyter": {"source_hidden": True}, "tags": ["a"]}
+
+
 def test_a_stub_keeps_what_is_around_the_solution():
     text = "def f(x):\n    y = 1\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION\n\n\nz = 3"
     assert stub(text, "f") == 'def f(x):\n    y = 1\n    # YOUR CODE HERE\n    raise NotWritten("f")\n\n\nz = 3'
@@ -147,6 +155,7 @@ def test_work_is_filled_once_and_never_overwritten(root):
     lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
     assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
     assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
+    assert lesson.cells[0].source.endswith("[All lessons, and your points so far](../index.ipynb)")
     mine = work / "exercises" / "00_small_exercises.ipynb"
     text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
     mine.write_text(text)

@@ -110,6 +110,45 @@ def test_a_lesson_keeps_its_measure(lesson):
 
 
 @each_lesson
+def test_a_lesson_begins_with_a_question_or_a_picture_and_not_with_plumbing(lesson):
+    """Above the setup cell stand words, or a cell that shows a picture; the words ask, or a picture follows them."""
+    cells = lesson.page("lesson")
+    setup = next(number for number, cell in enumerate(cells) if cell.role == "setup")
+    assert cells[0].kind == "markdown"
+    assert all(cell.kind == "markdown" or "plot_" in cell.text for cell in cells[:setup])
+    assert "?" in cells[0].text or "plot_" in cells[1].text
+
+
+@each_lesson
+def test_a_setup_cell_is_short_or_folded(lesson):
+    setups = [cell for cell in lesson.cells if cell.role == "setup"]
+    assert [cell.page for cell in setups] == ["lesson", "exercises"]
+    for cell in setups:
+        assert len(cell.text.strip().splitlines()) <= 5 or _folded(cell), cell.text
+
+
+def _folded(cell):
+    return (cell.options or {}).get("jupyter", {}).get("source_hidden", False)
+
+
+@each_lesson
+@pytest.mark.parametrize("page", FOLDERS)
+def test_a_folded_cell_is_folded_on_the_page(lesson, page):
+    folded = {cell.text.strip() for cell in lesson.cells if _folded(cell)}
+    for cell in codes(built(lesson, page)):
+        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == (cell.source in folded)
+
+
+@each_lesson
+@pytest.mark.parametrize("page", FOLDERS)
+def test_a_page_comes_in_by_two_doors_only(lesson, page):
+    """In cells and in the text: pipelab, and pipelab.teaching."""
+    for cell in built(lesson, page).cells:
+        for name in re.findall(r"\b(?:from|import) (pipelab[\w.]*)", cell.source):
+            assert name in ("pipelab", "pipelab.teaching"), cell.source
+
+
+@each_lesson
 def test_a_lesson_puts_a_claim_on_trial_and_breaks_something(lesson):
     heads = [line.lower() for line in words(lesson).splitlines() if line.startswith("#")]
     assert any("on trial" in head for head in heads)

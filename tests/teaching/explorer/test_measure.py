@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipelab import ConfigurationError, compare
+from pipelab import ConfigurationError, Costs, build_schedule, compare, simulate
 from pipelab.teaching.explorer import Settings
-from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
+from pipelab.teaching.explorer.measure import PIECES, Measured, measure, remark, require_runnable
 
 
 def measured(settings):
@@ -27,6 +27,15 @@ def test_the_48_layer_model_trains_and_is_laid_over_its_prediction():
     assert told[-1] == f"step {len(found.losses)} of {len(found.losses)}"
     assert "Its gradients equal those of the model in one piece" in found.sentence
     assert " → ".join(f"{loss:.3f}" for loss in found.losses) in found.sentence
+
+
+@pytest.mark.parametrize("forward, says", [(1.1, ""), (1.4, "are 40% apart"), (0.6, "are 40% apart")])
+def test_it_is_remarked_where_prediction_and_measurement_are_far_apart(forward, says):
+    schedule = build_schedule("gpipe", 4, 4)
+    slower = simulate(schedule, Costs(forward=forward, backward=forward))
+    found = remark(compare(simulate(schedule), slower))
+    assert says in found
+    assert bool(says) == bool(found)
 
 
 @pytest.mark.slow

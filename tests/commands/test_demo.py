@@ -1,0 +1,39 @@
+"""The demo on a small model: what it says before, while and after it runs."""
+
+from __future__ import annotations
+
+import re
+
+from pipelab.commands.demo import CASES, STEPS, demo
+from pipelab.teaching.experiment import Setting
+
+SMALL = Setting(layers=8, width=8, heads=2, tokens=8, batch=8, dtype="float64", steps=2)
+
+
+def test_it_says_how_long_it_will_take_then_each_piece_and_how_much_is_left(capsys, tmp_path):
+    picture = tmp_path / "out" / "demo.png"
+    demo(picture, training_steps=2, setting=SMALL)
+    out, err = capsys.readouterr()
+    head, rest = out.split("\n\n", 1)
+    assert "5 runs of 2 steps" in head
+    assert "about a minute" in head
+    table = rest.splitlines()[:7]
+    assert [line.split()[0] for line in table if line[:1].isalnum()] == ["schedule", *(name for name, *_ in CASES)]
+    assert re.search(r"2 steps through 1F1B: loss .* differs by at most \d\.\de-1\d in any step\n$", rest)
+    assert picture.stat().st_size > 1000
+    for piece in ("naive: what one micro-batch costs", "the picture"):
+        assert piece in err
+    assert re.search(r"\d% \|.*\| \d\d:\d\d gone, about (\d\d:\d\d|\?) left", err)
+
+
+def test_the_bar_ends_when_the_work_does(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tqdm.std.tqdm.refresh", lambda bar, *_, **__: seen.append((bar.n, bar.total, bar.desc)))
+    seen = []
+    demo(tmp_path / "demo.png", training_steps=1, setting=SMALL)
+    done, pieces, last = seen[-1]
+    assert done == pieces - 1  # the last piece is at work when it is named
+    assert last == "training step 1 of 1, in one piece"
+
+
+def test_the_median_is_of_several_steps():
+    assert STEPS - 1 >= 3
