@@ -15,6 +15,7 @@ from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
+from pipelab.runtime.measuring.reference import buffers_kept
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import make_inputs
 from pipelab.runtime.setup.replicas import Replicas
@@ -101,15 +102,12 @@ class Rehearsals:
         meter = partial(device_meter, clock="device", replicas=replicas)
         nothing = Updates(replicas, meter, {}, {})
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
-        holders = [module for stage in self._stages.values() for module in stage.modules()]
-        buffers = [(m, name, b, b.clone()) for m in holders for name, b in m._buffers.items() if b is not None]
-        try:
-            yield Stepper(settings, replicas, nothing, self._fit, self._stop)
-        finally:
-            for parameter, grad in grads:
-                parameter.grad = grad
-            for module, name, buffer, before in buffers:  # a forward may have put another tensor in its place
-                module._buffers[name] = buffer.copy_(before)
+        with buffers_kept(self._stages.values()):
+            try:
+                yield Stepper(settings, replicas, nothing, self._fit, self._stop)
+            finally:
+                for parameter, grad in grads:
+                    parameter.grad = grad
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
 
-__all__ = ["Chain", "Reference", "gradient_error", "reference_of", "unsplit_gradients"]
+__all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "reference_of", "unsplit_gradients"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ def unsplit_gradients(
     if isinstance(loss, nn.Module):
         named |= {f"loss.{name}": p for name, p in loss.named_parameters() if p.requires_grad}
     return reference_of(partial(call_layer, model), loss, inputs, targets, named, seed=seed, step=step)
+
+
+@contextmanager
+def buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Afterwards the buffers of ``modules``, and of all in them, are the tensors they were, with the values they had."""
+    holders = [inner for module in modules for inner in module.modules()]
+    kept = [(m, name, b, b.clone()) for m in holders for name, b in m._buffers.items() if b is not None]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, before in kept:  # a forward may have put another tensor in its place
+                module._buffers[name] = buffer.copy_(before)
 
 
 class Chain:

@@ -12,6 +12,7 @@ from pipelab.runtime.engine import Engine
 from pipelab.runtime.setup.assembly import make_stages
 from pipelab.runtime.setup.devices import DeviceChoice
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.setup.ties import refuse_ties_out_of_sight
 
 if TYPE_CHECKING:
     from pipelab.runtime.processes.remote import RemoteEngine
@@ -42,6 +43,8 @@ def open_engine(
         require_agreement(peers, settings, model, cuts)
         here = schedule.stages_on(peers.rank)
         parts = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
+        if parts.whole is None:
+            peers.agree_own(lambda: refuse_ties_out_of_sight(parts.stages, settings.tied))
         return peers.agree_own(lambda: Engine(settings, parts, peers.places, peers))
     except BaseException:
         peers.close()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
-from pipelab.runtime.measuring.reference import gradient_error, unsplit_gradients
+from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
@@ -118,14 +118,10 @@ class RemoteEngine(TensorsByName):
             return error
         found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
         assert self.settings.loss is not None
-        buffers = [(buffer, buffer.clone()) for buffer in whole.buffers()]
-        try:
+        with buffers_kept([whole]):
             true = unsplit_gradients(
                 whole, self.settings.loss, inputs, targets, seed=self.settings.seed, step=self.step_number
             )
-        finally:
-            for buffer, before in buffers:
-                buffer.copy_(before)
         return gradient_error(found, true.gradients)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -61,7 +61,7 @@ def renamed(state: Mapping[str, Any], aliases: Mapping[str, str]) -> OptimizerSt
 def on_cpu(value: Any) -> Any:
     """A copy whose tensors are on the CPU."""
     if isinstance(value, Tensor):
-        return value.detach().cpu()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {key: on_cpu(inner) for key, inner in value.items()}
     return [on_cpu(inner) for inner in value] if type(value) in (list, tuple) else value

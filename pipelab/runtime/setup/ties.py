@@ -8,6 +8,7 @@ to the home's.
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,15 @@ from pipelab.errors import ConfigurationError
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.setup.by_name import named_parameters
 
-__all__ = ["Holder", "Tie", "find_ties", "refuse_overlaps", "resolve_ties", "with_own_leaves"]
+__all__ = [
+    "Holder",
+    "Tie",
+    "find_ties",
+    "refuse_overlaps",
+    "refuse_ties_out_of_sight",
+    "resolve_ties",
+    "with_own_leaves",
+]
 
 Holder = tuple[int, str]
 """(stage, name in the unsplit model)."""
@@ -99,6 +108,26 @@ def resolve_ties(
                     f"'{tie.home[1]}' and '{name}' are tied, but differ: {looks[tie.home[1]]} and {looks[name]}"
                 )
     return tuple(tie for tie in ties if len(tie.holders) > 1)
+
+
+def refuse_ties_out_of_sight(stages: Mapping[int, nn.Module], told: Iterable[Sequence[str]]) -> None:
+    """Raise ConfigurationError if a module that is in none of these stages holds a parameter of theirs.
+
+    For stages that each rank builds for itself: the other holder may be a stage of another rank, which this one cannot
+    see. ``told`` are the names that are known to be tied.
+    """
+    known = {name for group in told for name in group}
+    own = {id(p): name for s, stage in stages.items() for name, p in named_parameters(s, stage) if name not in known}
+    inside = {id(module) for stage in stages.values() for module in stage.modules()}
+    for module in gc.get_objects():
+        if issubclass(type(module), nn.Module) and id(module) not in inside:
+            name = next((own[id(p)] for p in vars(module).get("_parameters", {}).values() if id(p) in own), None)
+            if name is not None:
+                raise ConfigurationError(
+                    f"'{name}' is held by a {type(module).__name__} outside its stage, too: if that is in another "
+                    "stage, say so, tied=[(name, its name there)], and the two are trained as one; if it is in none, "
+                    "let go of it, or build stages from modules of their own"
+                )
 
 
 def with_own_leaves(module: nn.Module, leaves: Mapping[int, nn.Parameter]) -> nn.Module:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from pipelab import build_schedule
@@ -19,6 +20,7 @@ from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes import lines as lines_module
+from tests.runtime.setup import test_ties as ties
 from tests.runtime.small import data, mlp, mse, tuple_net
 
 RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -248,6 +250,41 @@ def frozen():
         losses = [pipeline.step(*data(8)).loss for _ in range(3)]
     with Pipeline(twin, schedule, loss=mse, optimizer=adam, device="cpu") as threads:
         return losses == [threads.step(*data(8)).loss for _ in range(3)]
+
+
+def tied():
+    """An embedding that is also the head: two ranks hold it, one steps it, and what is saved is the whole model's."""
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=6)
+    x, y = ties.batch()
+    found = {}
+    with Pipeline(
+        ties.LM(), schedule, loss=ties.loss, optimizer=ties.adam, clip_norm=0.3, launch="processes", device="cpu"
+    ) as pipeline:
+        given = (x if RANK == 0 else None, y if RANK == SIZE - 1 else None)
+        found["verify"] = pipeline.verify(*given)
+        found["steps"] = [(report.loss, report.gradient_norm) for report in (pipeline.step(*given) for _ in range(3))]
+        found["after"] = pipeline.verify(*given)
+        weights, kept = pipeline.gather(pipeline.state_dict()), pipeline.gather(pipeline.optimizer_state())
+        everyones = [weights, kept]
+        dist.broadcast_object_list(everyones)
+        fourth = pipeline.step(*given).loss
+        pipeline.load_state_dict(everyones[0])
+        pipeline.load_optimizer_state(everyones[1])
+        found["again"] = pipeline.step(*given).loss == fourth
+        found["fifth"] = pipeline.step(*given).loss
+        found["odd"] = said(lambda: pipeline.load_optimizer_state({"state": {}, "param_groups": []}))
+    found["weights"], found["states"] = sorted(everyones[0]), sorted(everyones[1]["state"])
+    model = ties.LM()
+    pieces = [
+        nn.Sequential(model.embed),
+        *map(nn.Sequential, model.layers[:2]),
+        nn.Sequential(*model.layers[2:], model.head),
+    ]
+    told = {"loss": ties.loss, "launch": "processes", "device": "cpu"}
+    found["unseen"] = said(lambda: Pipeline(lambda s: pieces[s], schedule, **told))
+    with Pipeline(lambda s: pieces[s], schedule, tied=[("stages.0.0.weight", "stages.3.2.weight")], **told) as pipeline:
+        found["said"] = pipeline.verify(x, y)
+    return found
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.setup import test_ties as ties
+
 ROOT = Path(__file__).parents[3]
 RANKS = Path(__file__).with_name("ranks.py")
 
@@ -66,6 +68,7 @@ def four(tmp_path_factory):
         "local_stages",
         "failures",
         "frozen",
+        "tied",
         "mesh",
         "disagreements",
         "watched",
@@ -96,6 +99,21 @@ def test_layers_are_built_only_where_they_live(four):
         assert any(name.startswith("embed.") for name in found["names"]) == (rank == 0)
         assert found["loaded"], "each rank takes its own from the whole model's state"
         assert "the state does not match this model: head.norm.bias" in found["refused"]
+
+
+def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four):
+    for rank, told in enumerate(four):
+        found = told["tied"]
+        assert found["verify"] < 1e-13 and found["after"] < 1e-13, "the copy of the model gets the weights of all ranks"
+        assert ties.same(found["steps"], ties.trained(ties.LM()))
+        assert found["again"], "weights and what the optimizers remember, gathered and loaded, go on as before"
+        assert found["fifth"] == four[0]["tied"]["fifth"]
+        assert "the state has no 'embed.weight'" in found["odd"]
+        assert found["states"] == sorted(name for name, _ in ties.LM().named_parameters())
+        assert found["weights"] == found["states"]
+        if rank in (0, 3):
+            assert "is held by a" in found["unseen"] and "say so, tied=[(name, its name there)]" in found["unseen"]
+        assert found["said"] < 1e-13
 
 
 def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four):
