@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = _command(commands, "demo", _demo, "the worked example through all schedules, then some training")
     show.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
-    show.add_argument("--training-steps", type=int, default=8, metavar="N", help="default 8")
+    show.add_argument("--training-steps", type=int, default=6, metavar="N", help="default 6")
 
     _add_grade(commands)
     course = _command(commands, "course", _course, "build the course's notebooks from their sources, or fill work/")
