@@ -28,7 +28,7 @@ from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
 uncut = build_schedule("naive", devices=4, microbatches=4)
-plot_timeline(simulate(uncut, batch=64))
+plot_timeline(simulate(uncut), memory=False, phases=False)
 
 # %% [markdown]
 # ## First attempt: one micro-batch after the other

@@ -25,7 +25,7 @@ from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
 gpipe = build_schedule("gpipe", devices=4, microbatches=8)
-plot_timeline(simulate(gpipe, batch=64))
+plot_timeline(simulate(gpipe, batch=64), phases=False)
 
 # %% [markdown]
 # ## A backward that could have run

@@ -25,7 +25,7 @@ from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
 plain = build_schedule("1f1b", devices=4, microbatches=4)
-plot_timeline(simulate(plain, batch=64))
+plot_timeline(simulate(plain), memory=False, phases=False)
 
 # %% [markdown]
 # ## Cut finer

@@ -58,7 +58,7 @@ def measure(ms, batch=lambda m: (inputs, targets)):
     return {m: found[m] for m in ms}
 
 
-measure([2], batch=lambda m: text_batch(batch=8))  # what runs first also pays for starting up
+_ = measure([2], batch=lambda m: text_batch(batch=8))  # what runs first also pays for starting up
 
 # %%
 two = measure([16, 64])

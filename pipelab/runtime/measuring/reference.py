@@ -42,7 +42,7 @@ def unsplit_gradients(
 
 @contextmanager
 def buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Afterwards the buffers of ``modules``, and of all in them, are the tensors they were, with the values they had."""
+    """Afterwards the buffers of ``modules`` and of all in them are the tensors they were, with their values."""
     holders = [inner for module in modules for inner in module.modules()]
     kept = [(m, name, b, b.clone()) for m in holders for name, b in m._buffers.items() if b is not None]
     try:

@@ -53,7 +53,7 @@ class Residual(nn.Sequential):
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_sequential_with_a_forward_of_its_own_is_no_chain(launch):
-    with pytest.raises(ConfigurationError, match="cannot see the layers of Residual, an nn.Sequential with a forward"):
+    with pytest.raises(ConfigurationError, match=r"cannot see the layers of Residual, an nn.Sequential with a forward"):
         Pipeline(Residual(block(), block()), SCHEDULE, loss=mse, launch=launch)
     patched = nn.Sequential(block(), block())
     patched.forward = lambda x: x
