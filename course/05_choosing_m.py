@@ -328,7 +328,7 @@ for name, m in (("gpipe", 1), ("gpipe", 8), ("gpipe", 64), ("1f1b", 8), ("1f1b",
     print(f"{name}, m = {m}: {fits(name, m)[1]}")
 print(f"gpipe with recomputation, m = {8}: {fits('gpipe', 8, recompute=True)[1]}")
 stage = profile.cut(4)[0]  # the first of four stages: the bytes it always holds, and those kept for a micro-batch
-held, kept = stage.resident.total / 1e6, stage.kept(4) / 1e6
+held, kept = stage.model_states.total / 1e6, stage.kept(4) / 1e6
 print(f"device 0: weights and gradients {held:.1f} MB; {kept:.2f} MB for a micro-batch of {4} sequences in flight")
 predict("05-wall", "Now micro-batches of 4 sequences, limit 40 MB. The largest m with which GPipe runs?", unit="")
 

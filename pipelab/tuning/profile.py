@@ -48,11 +48,6 @@ class StageProfile:
     update: float
     """Seconds of the optimizer's update."""
 
-    @property
-    def resident(self) -> ModelStates:
-        """``model_states``, as the page of lesson 5 calls them until it is built anew."""
-        return self.model_states
-
 
 @dataclass(frozen=True, repr=False)
 class CostProfile:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from pipelab.teaching.grading import ledger, predict, reveal
-from pipelab.teaching.guesses import Entry, Ledger, read_guess
+from pipelab.teaching.guesses import Entry, Ledger, ledger, predict, read_guess, reveal
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ CELLS = [
     "explore('gpipe', free=['m'], compare='1f1b')",
     "puzzles('1f1b')",
     "break_schedule('1f1b', 2, 2).drop(1, 1)",
-    "from pipelab.teaching.grading import predict\npredict('x', 'How many?', unit='slots')",
+    "from pipelab.teaching import predict\npredict('x', 'How many?', unit='slots')",
 ]
 
 

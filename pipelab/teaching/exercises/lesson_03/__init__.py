@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipelab.schedules.warmups import with_warmups
 from pipelab.teaching.exercises.lesson_03 import one_f_one_b, printed_timetable, warmup, what_fits
 
-__all__ = ["EXERCISES", "with_warmups"]
+__all__ = ["EXERCISES"]
 
 EXERCISES = (warmup.EXERCISE, one_f_one_b.EXERCISE, printed_timetable.EXERCISE, what_fits.EXERCISE)
