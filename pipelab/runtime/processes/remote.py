@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.models.split import SplitModel
 from pipelab.runtime.device.payload import describe, flatten
 from pipelab.runtime.measuring.microbatch_costs import Survey
 from pipelab.runtime.processes.block import Block, specs_of, unpack_with_tensors
@@ -57,7 +58,7 @@ class RemoteEngine(Named):
         self._modules: dict[int, int] = {}
         here = range(self.schedule.stages)
         self._stages: dict[int, nn.Module] | None = None
-        if isinstance(model, nn.Module) or not callable(model) or isinstance(model, type):
+        if isinstance(model, nn.Module | SplitModel) or not callable(model) or isinstance(model, type):
             self._stages = make_stages(model, self.schedule, cuts, here)
             self._fit: FitCheck | None = FitCheck(self._stages, settings.loss)
         else:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import NamedStage, cut_model
+from pipelab.models.split import SplitModel
 from pipelab.schedules.schedule import Schedule
 
 __all__ = [
@@ -22,14 +23,19 @@ __all__ = [
 
 
 def make_stages(
-    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None, here: Iterable[int]
+    model: nn.Module | SplitModel | Callable[[int], nn.Module],
+    schedule: Schedule,
+    cuts: Sequence[int] | None,
+    here: Iterable[int],
 ) -> dict[int, nn.Module]:
     """The modules of the stages that live ``here``, cut from a model or built by ``build_stage(s)``.
 
-    Raises ConfigurationError.
+    A split model has them. Raises ConfigurationError.
     """
     if isinstance(model, type):
         raise ConfigurationError(f"model is the class {model.__name__}; pass an instance, {model.__name__}(...)")
+    if isinstance(model, SplitModel):
+        return {s: _as_split(model, schedule, cuts)[s] for s in here}
     if isinstance(model, nn.Module):
         cut: dict[int, nn.Module] = dict(enumerate(cut_model(model, schedule.stages, cuts)))
         refuse_shared_parameters(cut)
@@ -46,6 +52,19 @@ def make_stages(
         stages[s] = stage
     refuse_shared_parameters(stages)
     return stages
+
+
+def _as_split(split: SplitModel, schedule: Schedule, cuts: Sequence[int] | None) -> SplitModel:
+    """``split``, if it fits the schedule."""
+    if cuts is not None:
+        raise ConfigurationError("cuts are for a model that is cut here; pass them to split_model")
+    if len(split) != schedule.stages:
+        raise ConfigurationError(
+            f"the model is split into {len(split)} stages, the schedule has {schedule.stages}; split it again: "
+            "split_model(model, example_inputs, schedule.stages)"
+        )
+    refuse_shared_parameters(dict(enumerate(split)))
+    return split
 
 
 def named_parameters(s: int, stage: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
