@@ -38,8 +38,8 @@ def sections_of(model: nn.Module) -> Sections:
     raise ConfigurationError(
         f"cannot see the layers of {type(model).__name__}: pass split_model(model, example_inputs, schedule.stages), "
         "example_inputs being what the model is called with, in place of the model; make it an nn.Sequential; give it "
-        "a method pipeline_sections() that returns the names of its submodules (first, layers, last); or pass a function "
-        "build_stage(s)"
+        "a method pipeline_sections() that returns the names of its submodules (first, layers, last); or pass a "
+        "function build_stage(s)"
     )
 
 

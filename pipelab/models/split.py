@@ -10,8 +10,9 @@ from torch import nn
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.models.call import Call, as_tuple, output_tensors
 from pipelab.models.cut import NamedStage
+from pipelab.models.graph import NoTrace
 from pipelab.models.stack import NoStack, cut_stack
-from pipelab.models.traced import NoTrace, cut_trace
+from pipelab.models.traced import cut_trace
 
 __all__ = ["SplitModel", "split_model"]
 

@@ -32,9 +32,15 @@ class StackStage(SplitStage):
     """Layers ``layers`` of a model. ``tree`` is its tree of modules, with stubs in the place of what others have."""
 
     def __init__(
-        self, model: nn.Module, tree: nn.Module, call: Call, layers: range, last: bool, received: Sequence[tuple[int, int]],
+        self,
+        model: nn.Module,
+        tree: nn.Module,
+        call: Call,
+        layers: range,
+        last: bool,
+        received: Sequence[tuple[int, int]],
         sent: Sequence[tuple[int, int]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model)
         self.tree, self.call, self.layers, self.last = tree, call, layers, last
         self.received, self.sent = tuple(received), tuple(sent)

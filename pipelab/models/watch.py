@@ -137,6 +137,7 @@ def watch(model: nn.Module, stack: str, call: Call, inputs: tuple[Tensor, ...]) 
 
 
 def run_model(model: nn.Module, call: Call, inputs: tuple[Tensor, ...]) -> Any:
+    """What the loss gets of the model on these inputs."""
     args, kwargs = call.arguments(inputs)
     return output_tensors(model(*args, **kwargs))
 

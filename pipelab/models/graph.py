@@ -1,0 +1,207 @@
+"""A model's graph of operations, from ``torch.export``, and the pieces that it is cut into."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import warnings
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelab.models.call import Call, as_tuple, output_tensors
+from pipelab.models.trying import said
+from pipelab.models.watch import undisturbed
+
+__all__ = ["Graph", "NoTrace", "Piece", "canonical_names", "tensor_at"]
+
+
+class NoTrace(Exception):
+    """Why a model cannot be traced and cut."""
+
+
+class Piece:
+    """A stage's part of a graph: called with the device, what comes, and its own tensors by name."""
+
+    def __init__(self, graph: fx.GraphModule, tensors: list[str], modules: list[str]) -> None:
+        self.graph, self.tensors, self.modules = graph, tensors, modules
+
+
+class Graph:
+    """A model's graph in one mode, and what its operations cost on the example."""
+
+    def __init__(self, model: nn.Module, call: Call, inputs: tuple[Tensor, ...], training: bool) -> None:
+        self.device = inputs[0].device
+        args, kwargs = call.arguments(inputs)
+        with undisturbed(model, training=training), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                program = torch.export.export(
+                    model, args, kwargs, dynamic_shapes=_sizes(model, args, kwargs), strict=False
+                )
+                self.module = program.module()
+            except Exception as error:
+                raise NoTrace(f"torch.export stops at {said(error)[:300]}") from error
+            self._clean()
+            meter = _Meter(self.module)
+            with torch.no_grad(), meter.counter:
+                meter.run(*pytree.tree_leaves((args, kwargs)))
+        self.work, self.bytes = meter.work, meter.bytes
+        self.names = canonical_names(model)
+        self.known = {name for name, _ in model.named_modules(remove_duplicate=False) if name}
+        self.inputs = [node for node in self.module.graph.nodes if node.op == "placeholder"]
+        self.nodes = [node for node in self.module.graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
+        self.place = {node: k for k, node in enumerate(self.nodes)}
+        self.heavy = [node for node in self.nodes if self.work.get(node)]
+        self.traffic = self._traffic()
+        self.outputs, self.lone = self._outputs(program.call_spec.out_spec)
+
+    def _clean(self) -> None:
+        """Without what only asserts: some of that holds for the device alone that was traced on."""
+        for node in list(self.module.graph.nodes):
+            if node.target is torch.ops.aten._assert_tensor_metadata.default:
+                self.module.graph.erase_node(node)
+        self.module.recompile()
+
+    def _outputs(self, spec: Any) -> tuple[list[fx.Node], bool]:
+        """The nodes whose values are what the loss gets, and whether that is a lone tensor."""
+        (leaves,) = self.module.graph.output_node().args
+        values = [leaf.meta["val"] if isinstance(leaf, fx.Node) else leaf for leaf in leaves]  # type: ignore[union-attr]
+        found = output_tensors(pytree.tree_unflatten(values, spec))
+        nodes = [next(leaf for leaf, v in zip(leaves, values, strict=True) if v is t) for t in as_tuple(found)]  # type: ignore[arg-type]
+        return nodes, isinstance(found, Tensor)
+
+    def modules_of(self, node: fx.Node) -> list[str]:
+        """The modules that an operation is part of, outermost first."""
+        path = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
+        return [name for name in path if name in self.known]
+
+    def stage_of(self, node: fx.Node, bounds: Sequence[int]) -> int:
+        """Where a value is made. A part of a tuple is taken where the tuple is made."""
+        if node.op == "placeholder":
+            return 0
+        while node.target is operator.getitem:
+            node = node.args[0]  # type: ignore[assignment]
+        return sum(self.place[node] >= bound for bound in bounds)
+
+    def _live(self, s: int, bounds: Sequence[int]) -> tuple[list[fx.Node], list[fx.Node]]:
+        """The (tensors, whole numbers) that go from stage s - 1 to stage s: made before, needed there or later."""
+        if s == 0:
+            return [node for node in self.inputs if isinstance(node.meta.get("val"), Tensor)], []
+        made = [node for node in (*self.inputs, *self.nodes) if self.stage_of(node, bounds) < s]
+        live = [node for node in made if any(self._stage_of_user(user, bounds) >= s for user in node.users)]
+        numbers = [node for node in live if isinstance(node.meta.get("val"), int | torch.SymInt)]
+        tensors = [node for node in live if isinstance(node.meta.get("val"), Tensor)]
+        if len(numbers) + len(tensors) < len(live):
+            raise NoTrace("something other than tensors and whole numbers goes from one of its parts to another")
+        return tensors, numbers
+
+    def _stage_of_user(self, user: fx.Node, bounds: Sequence[int]) -> int:
+        return len(bounds) if user.op == "output" else self.stage_of(user, bounds)
+
+    def _traffic(self) -> list[int]:
+        """Per operation, bytes of the values that are made before it, and needed from there on."""
+        change = [0] * (len(self.nodes) + 1)
+        for node in (*self.inputs, *self.nodes):
+            made = self.place.get(node, -1) + 1
+            needed = max((self.place.get(user, len(self.nodes)) for user in node.users), default=-1) + 1
+            if made < needed:
+                change[made] += self.bytes.get(node, 0)
+                change[min(needed, len(self.nodes))] -= self.bytes.get(node, 0)
+        return list(accumulate(change))[:-1]
+
+    def lightest(self, k: int) -> tuple[int, int]:
+        """(bytes, place) of the best cut after heavy operation k - 1 and before heavy operation k."""
+        first, last = (self.place[node] for node in self.heavy[k - 1 : k + 1])
+        size, place = min((self.traffic[place], -place) for place in range(first + 1, last + 1))
+        return size, -place
+
+    def piece(self, s: int, bounds: Sequence[int]) -> Piece:
+        """The part of stage s as a graph of its own. Whole numbers travel together, in one tensor."""
+        graph, env, root = fx.Graph(), {}, {}
+        device = graph.placeholder("device")
+        tensors, numbers = self._live(s, bounds)
+        for node in tensors:
+            env[node] = graph.placeholder(node.name)
+        if numbers:
+            told = graph.call_method("tolist", (graph.placeholder("numbers"),))
+            for k, node in enumerate(numbers):
+                env[node] = graph.call_function(operator.getitem, (told, k))
+        mine = [node for node in self.nodes if self.stage_of(node, bounds) == s]
+        sent = (self.outputs, []) if s == len(bounds) else self._live(s + 1, bounds)
+        own: dict[str, fx.Node] = {}
+        for node in dict.fromkeys(arg for user in mine for arg in user.all_input_nodes) | dict.fromkeys(sent[0]):
+            name = str(node.target)
+            if node.op == "get_attr" and isinstance(tensor_at(self.module, name), Tensor):
+                name = self.names.get(name, name)
+                own[name] = own.get(name) or graph.placeholder(node.name)
+                env[node] = own[name]
+            elif node.op == "get_attr":  # a piece of graph that an operation calls
+                root[name] = tensor_at(self.module, name)
+                env[node] = graph.node_copy(node)
+        for node in mine:
+            if node.op == "call_module":
+                root[str(node.target)] = self.module.get_submodule(str(node.target))
+            copied = env[node] = graph.node_copy(node, env.__getitem__)
+            # A stage computes where it is, not where it was traced.
+            copied.args = tuple(device if self._is_home(arg) else arg for arg in copied.args)
+            copied.kwargs = {key: device if self._is_home(arg) else arg for key, arg in copied.kwargs.items()}
+        result = [env[node] for node in sent[0]]
+        if sent[1]:
+            given = ([env[node] for node in sent[1]],)
+            result.append(graph.call_function(torch.tensor, given, {"dtype": torch.int64, "device": device}))
+        graph.output(result[0] if s == len(bounds) and self.lone else tuple(result))
+        modules = [path[-1] for node in mine if (path := self.modules_of(node))]
+        return Piece(fx.GraphModule(root, graph), list(own), list(dict.fromkeys(modules)))
+
+    def _is_home(self, arg: Any) -> bool:
+        return isinstance(arg, torch.device) and arg.type == self.device.type
+
+
+class _Meter(fx.Interpreter):
+    """Runs a graph, and keeps what each operation costs and how large its value is."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.work: dict[fx.Node, int] = {}
+        self.bytes: dict[fx.Node, int] = {}
+        self.counter = FlopCounterMode(display=False)
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self.counter.get_total_flops()
+        value = super().run_node(n)
+        self.work[n] = self.counter.get_total_flops() - before
+        self.bytes[n] = sum(t.nbytes for t in pytree.tree_leaves(value) if isinstance(t, Tensor))
+        return value
+
+
+def _sizes(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Which sizes may change: the batch, and lengths, but not those of images."""
+
+    def one(leaf: Any) -> Any:
+        return dict.fromkeys(range(leaf.dim() if leaf.dim() < 4 else 1), Dim.AUTO) if isinstance(leaf, Tensor) else None
+
+    signature = inspect.signature(model.forward)
+    named = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named |= named.pop(name, {})
+    return pytree.tree_map(one, named)
+
+
+def canonical_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter -> the one that named_parameters() gives it."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def tensor_at(tree: nn.Module, name: str) -> Any:
+    """What has this name in a tree of modules."""
+    *path, last = name.split(".")
+    return getattr(tree.get_submodule(".".join(path)), last)
