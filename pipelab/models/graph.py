@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -15,15 +17,42 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipelab.errors import ConfigurationError
 from pipelab.models.call import Call, as_tuple, output_tensors
 from pipelab.models.trying import said
 from pipelab.models.watch import undisturbed
 
-__all__ = ["Graph", "NoTrace", "Piece", "canonical_names", "tensor_at"]
+__all__ = ["Graph", "NoTrace", "Piece", "Sizes", "canonical_names", "tensor_at"]
 
 
 class NoTrace(Exception):
     """Why a model cannot be traced and cut."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a graph asks of the sizes of its inputs: per dimension a length, or a symbol that has one of a range."""
+
+    inputs: tuple[tuple[int | str, ...], ...]
+    ranges: dict[str, tuple[float, float]]
+
+    def check(self, tensors: Sequence[Tensor]) -> None:
+        """Raise ConfigurationError if it was not traced for inputs of these sizes."""
+        lengths: dict[str, int] = {}
+        for number, (tensor, wanted) in enumerate(zip(tensors, self.inputs, strict=True)):
+            if tensor.dim() != len(wanted):
+                raise ConfigurationError(f"input {number} was traced with {len(wanted)} dimensions, got {tensor.dim()}")
+            for d, (size, want) in enumerate(zip(tensor.shape, wanted, strict=True)):
+                low, high = (want, want) if isinstance(want, int) else self.ranges.get(want, (0, math.inf))
+                first = size if isinstance(want, int) else lengths.setdefault(want, size)
+                if not low <= size <= high or size != first:
+                    allowed = (
+                        f"{first}, as another's" if size != first else f"{low:g} to {high:g}" if low < high else low
+                    )
+                    raise ConfigurationError(
+                        f"dimension {d} of input {number} must be {allowed}, got {size}: so the model was "
+                        "traced; split it again with example_inputs of this size"
+                    )
 
 
 class Piece:
@@ -59,15 +88,23 @@ class Graph:
         self.nodes = [node for node in self.module.graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
         self.place = {node: k for k, node in enumerate(self.nodes)}
         self.heavy = [node for node in self.nodes if self.work.get(node)]
+        self.sizes = self._sizes(program.range_constraints)
         self.traffic = self._traffic()
         self.outputs, self.lone = self._outputs(program.call_spec.out_spec)
 
     def _clean(self) -> None:
-        """Without what only asserts: some of that holds for the device alone that was traced on."""
+        """Without what only asserts: some of it holds for this device alone, some cannot travel (see Sizes)."""
         for node in list(self.module.graph.nodes):
-            if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            if node.target is torch.ops.aten._assert_tensor_metadata.default or node.op == "call_module":
                 self.module.graph.erase_node(node)
         self.module.recompile()
+
+    def _sizes(self, ranges: Any) -> Sizes:
+        values = [node.meta.get("val") for node in self.inputs]
+        wanted = [tuple(n if isinstance(n, int) else str(n) for n in v.shape) for v in values if isinstance(v, Tensor)]
+        # A lower end of 2 is what any size is given that may change: one sequence will do as well.
+        told = {str(key): (float(r.lower) if r.lower > 2 else 1.0, _number(r.upper)) for key, r in ranges.items()}
+        return Sizes(tuple(wanted), told)
 
     def _outputs(self, spec: Any) -> tuple[list[fx.Node], bool]:
         """The nodes whose values are what the loss gets, and whether that is a lone tensor."""
@@ -146,8 +183,6 @@ class Graph:
                 root[name] = tensor_at(self.module, name)
                 env[node] = graph.node_copy(node)
         for node in mine:
-            if node.op == "call_module":
-                root[str(node.target)] = self.module.get_submodule(str(node.target))
             copied = env[node] = graph.node_copy(node, env.__getitem__)
             # A stage computes where it is, not where it was traced.
             copied.args = tuple(device if self._is_home(arg) else arg for arg in copied.args)
@@ -162,6 +197,10 @@ class Graph:
 
     def _is_home(self, arg: Any) -> bool:
         return isinstance(arg, torch.device) and arg.type == self.device.type
+
+
+def _number(bound: Any) -> float:
+    return float(bound) if bound.is_finite and bound < 2**31 else math.inf
 
 
 class _Meter(fx.Interpreter):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.models.call import Call, as_tuple, output_tensors
+from pipelab.models.call import Call, as_tuple, output_tensors, repeated
 from pipelab.models.cut import NamedStage
 from pipelab.models.graph import NoTrace
-from pipelab.models.stack import NoStack, cut_stack
+from pipelab.models.stack import cut_stack
 from pipelab.models.traced import cut_trace
+from pipelab.models.trying import said
+from pipelab.models.watch import NoStack, run_model, undisturbed
 
 __all__ = ["SplitModel", "split_model"]
 
@@ -75,6 +78,11 @@ def split_model(
         raise ConfigurationError(f"split_model needs an nn.Module, got {type(model).__name__}")
     stages = whole_number("stages", "", stages)
     call, example = Call.of(example_inputs)
+    with undisturbed(model, training=False), torch.no_grad():
+        try:
+            run_model(model, call, repeated(example, 2))
+        except Exception as error:
+            raise ConfigurationError(f"the model cannot be called with example_inputs: {said(error)}") from error
     named = cuts is not None and any(isinstance(cut, str) for cut in cuts)
     try:
         if named:

@@ -230,5 +230,5 @@ class _Cutter:
             try:
                 in_a_row(cut, self.inputs)
             except Exception as error:
-                raise NoStack(f"a stage of it cannot run by itself: {said(error)}") from error
+                raise NoStack(f"a stage of it cannot run without the modules of others: {said(error)}") from error
         return found

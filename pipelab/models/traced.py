@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.models.call import Call, as_tuple, repeated
 from pipelab.models.cut import even_cuts
-from pipelab.models.graph import Graph, NoTrace, Piece, tensor_at
+from pipelab.models.graph import Graph, NoTrace, Piece, Sizes, tensor_at
 from pipelab.models.trying import difference
 from pipelab.models.unsplit import SplitStage
 
@@ -35,10 +35,10 @@ _MODES = (True, False)
 class TracedStage(SplitStage):
     """Two pieces of graph, for training and for evaluation, that work with the model's own tensors in ``tree``."""
 
-    def __init__(self, model: nn.Module, pieces: dict[bool, Piece], tree: nn.Module) -> None:
+    def __init__(self, model: nn.Module, pieces: dict[bool, Piece], tree: nn.Module, sizes: Sizes | None) -> None:
         super().__init__(model)
         self._original: Any = [model]  # in a list, it is no submodule
-        self.tree = tree
+        self.tree, self.sizes = tree, sizes
         self.training_graph, self.evaluation_graph = pieces[True].graph, pieces[False].graph
         self.tensors = {mode: piece.tensors for mode, piece in pieces.items()}
         names = pieces[True].modules
@@ -47,6 +47,8 @@ class TracedStage(SplitStage):
     def forward(self, x: Any) -> Any:
         """The piece for the mode that the model is in. What comes and goes is what later stages need."""
         inputs = as_tuple(x)
+        if self.sizes is not None:
+            self.sizes.check(inputs)
         mode = self.training
         own = [tensor_at(self.tree, name) for name in self.tensors[mode]]
         return (self.training_graph if mode else self.evaluation_graph)(inputs[0].device, *inputs, *own)
@@ -88,7 +90,7 @@ def cut_trace(
         both = {mode: pieces[mode][s] for mode in _MODES}
         # What nobody uses goes with the last stage.
         tree = _tree(model, users[s] | (unused if s == stages - 1 else set()), graphs[True], pieces[True][s].modules)
-        cut.append(TracedStage(model, both, tree))
+        cut.append(TracedStage(model, both, tree, None if s else graphs[True].sizes))
     tries = [(two, True), (repeated(example, 3), True), *((repeated(example, n), False) for n in (2, 3, 1))]
     reason = difference(model, cut, call, tries, exactly=False)
     if reason is not None:
