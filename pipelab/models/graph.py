@@ -44,11 +44,9 @@ class Sizes:
                 raise ConfigurationError(f"input {number} was traced with {len(wanted)} dimensions, got {tensor.dim()}")
             for d, (size, want) in enumerate(zip(tensor.shape, wanted, strict=True)):
                 low, high = (want, want) if isinstance(want, int) else self.ranges.get(want, (0, math.inf))
-                first = size if isinstance(want, int) else lengths.setdefault(want, size)
+                first = want if isinstance(want, int) else lengths.setdefault(want, size)
                 if not low <= size <= high or size != first:
-                    allowed = (
-                        f"{first}, as another's" if size != first else f"{low:g} to {high:g}" if low < high else low
-                    )
+                    allowed = first if size != first or low == high else f"{low:g} to {high:g}"
                     raise ConfigurationError(
                         f"dimension {d} of input {number} must be {allowed}, got {size}: so the model was "
                         "traced; split it again with example_inputs of this size"
@@ -66,7 +64,8 @@ class Graph:
     """A model's graph in one mode, and what its operations cost on the example."""
 
     def __init__(self, model: nn.Module, call: Call, inputs: tuple[Tensor, ...], training: bool) -> None:
-        self.device = inputs[0].device
+        self.device, self.training = inputs[0].device, training
+        self.constants: dict[str, Tensor] = {}
         args, kwargs = call.arguments(inputs)
         with undisturbed(model, training=training), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -176,7 +175,7 @@ class Graph:
         for node in dict.fromkeys(arg for user in mine for arg in user.all_input_nodes) | dict.fromkeys(sent[0]):
             name = str(node.target)
             if node.op == "get_attr" and isinstance(tensor_at(self.module, name), Tensor):
-                name = self.names.get(name, name)
+                name = self._own_name(name)
                 own[name] = own.get(name) or graph.placeholder(node.name)
                 env[node] = own[name]
             elif node.op == "get_attr":  # a piece of graph that an operation calls
@@ -194,6 +193,14 @@ class Graph:
         graph.output(result[0] if s == len(bounds) and self.lone else tuple(result))
         modules = [path[-1] for node in mine if (path := self.modules_of(node))]
         return Piece(fx.GraphModule(root, graph), list(own), list(dict.fromkeys(modules)))
+
+    def _own_name(self, name: str) -> str:
+        """What a tensor is called in the model; one that tracing has made is kept under a name of this mode's own."""
+        if name in self.names:
+            return self.names[name]
+        told = f"constants.{'training' if self.training else 'evaluation'}_{name.replace('.', '_')}"
+        self.constants[told] = tensor_at(self.module, name).detach()
+        return told
 
     def _is_home(self, arg: Any) -> bool:
         return isinstance(arg, torch.device) and arg.type == self.device.type
@@ -235,9 +242,10 @@ def _sizes(model: nn.Module, args: Any, kwargs: Any) -> Any:
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
-    """Every name of a parameter -> the one that named_parameters() gives it."""
-    first = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {name: first[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    """Every name of a parameter or buffer -> the first of its names, which ``named_parameters()`` gives it."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def tensor_at(tree: nn.Module, name: str) -> Any:

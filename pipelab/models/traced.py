@@ -85,11 +85,12 @@ def cut_trace(
     pieces = {mode: [graph.piece(s, bounds[mode]) for s in range(stages)] for mode, graph in graphs.items()}
     users = [{name for mode in _MODES for name in pieces[mode][s].tensors} for s in range(stages)]
     unused = {name for name, _ in _named_tensors(model)}.difference(*users)
+    constants = graphs[True].constants | graphs[False].constants
     cut = []
     for s in range(stages):
         both = {mode: pieces[mode][s] for mode in _MODES}
         # What nobody uses goes with the last stage.
-        tree = _tree(model, users[s] | (unused if s == stages - 1 else set()), graphs[True], pieces[True][s].modules)
+        tree = _tree(model, users[s] | (unused if s == stages - 1 else set()), constants, pieces[True][s].modules)
         cut.append(TracedStage(model, both, tree, None if s else graphs[True].sizes))
     tries = [(two, True), (repeated(example, 3), True), *((repeated(example, n), False) for n in (2, 3, 1))]
     reason = difference(model, cut, call, tries, exactly=False)
@@ -179,7 +180,7 @@ def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
 
 
-def _tree(model: nn.Module, names: set[str], graph: Graph, called: Sequence[str]) -> nn.Module:
+def _tree(model: nn.Module, names: set[str], constants: dict[str, Tensor], called: Sequence[str]) -> nn.Module:
     """The model's tensors of these names at their places. A module that is wholly here is the model's own."""
     tree = nn.Module()
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -193,16 +194,14 @@ def _tree(model: nn.Module, names: set[str], graph: Graph, called: Sequence[str]
     for name in sorted(names):
         path, _, last = name.rpartition(".")
         place = _at(tree, path)
-        if hasattr(place, last):
-            continue
-        original = modules.get(path)
-        tensor = getattr(original, last, None) if original is not None else None
-        if not isinstance(tensor, Tensor):
-            place.register_buffer(last, tensor_at(graph.module, name).detach(), persistent=False)  # a constant
-        elif isinstance(tensor, nn.Parameter):
-            place.register_parameter(last, tensor)
-        else:
-            place.register_buffer(last, tensor, persistent=last not in original._non_persistent_buffers_set)  # type: ignore[union-attr]
+        if name in constants:
+            place.register_buffer(last, constants[name], persistent=False)
+        elif not hasattr(place, last):
+            original, tensor = modules[path], tensor_at(model, name)
+            if isinstance(tensor, nn.Parameter):
+                place.register_parameter(last, tensor)
+            else:
+                place.register_buffer(last, tensor, persistent=last not in original._non_persistent_buffers_set)
     return tree
 
 

@@ -235,6 +235,61 @@ def test_it_says_which_way_was_taken_and_why():
     assert "  stage 1: layers 2-3, 171 parameters" in text
 
 
+class Odd(nn.Module):
+    """Constants that depend on the mode, a part without gradient, a length that matters, a tied weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+        self.three.weight = self.one.weight
+        self.register_buffer("shift", torch.ones(4), persistent=False)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x, again=None):
+        with torch.no_grad():
+            size = self.one(x).abs().amax(-1, keepdim=True) + x.shape[1] * x.shape[0]
+        y = self.one(x) * torch.tensor([1.0, 2.0, 3.0, 4.0] if self.training else [1.0, 1.0, 1.0, 2.0])
+        y = self.two(y + self.shift).relu() + size
+        return self.three(y) / x.shape[1], y + torch.arange(x.shape[1])[None, :, None]
+
+
+def test_a_graph_keeps_constants_lengths_and_what_takes_no_gradient():
+    model = Odd()
+    split = split_model(model, torch.randn(2, 3, 4), 3)
+    assert split.way == "traced"
+    assert {key for stage in split for key, _ in stage.unsplit_state()} == set(model.state_dict())
+    sent = [cloudpickle.loads(cloudpickle.dumps(stage)) for stage in split]
+    for mode in (True, False):
+        model.train(mode)
+        for stage in sent:
+            stage.train(mode)
+        x = torch.randn(5, 7, 4)  # another length as well
+        true = model(x)
+        wanted = gradients(model, true[0].sum())
+        found = in_a_row(split, x)
+        assert all(map(torch.equal, true, found))
+        assert all(map(torch.equal, true, in_a_row(sent, x)))
+        for name, grad in gradients(model, found[0].sum()).items():
+            torch.testing.assert_close(grad, wanted[name])
+
+
+@pytest.mark.parametrize("cuts", [None, ["layers.1"]])
+def test_a_class_of_a_notebook_cell_travels_and_a_copy_of_a_stage_has_its_own_tensors(cuts):
+    class Local(Dropping):
+        def forward(self, tokens):
+            return super().forward(tokens)["logits"]
+
+    model = Local().eval()
+    split = split_model(model, TOKENS, 2, cuts)
+    true = split(TOKENS)
+    assert torch.equal(in_a_row([cloudpickle.loads(cloudpickle.dumps(stage)) for stage in split], TOKENS), true)
+    copies = [copy.deepcopy(stage) for stage in split]
+    assert torch.equal(in_a_row(copies, TOKENS), true)
+    whole = {id(p) for p in model.parameters()}
+    assert not any(id(p) in whole for stage in copies for p in stage.parameters())
+    assert sum(p.numel() for stage in copies for p in stage.parameters()) == sum(p.numel() for p in model.parameters())
+
+
 class Undecided(nn.Module):
     def __init__(self):
         super().__init__()
