@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
 import warnings
@@ -18,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelab.errors import ConfigurationError
-from pipelab.models.call import Call, as_tuple, output_tensors
+from pipelab.models.call import Call, output_tensors
 from pipelab.models.trying import said
 from pipelab.models.watch import undisturbed
 
@@ -66,12 +65,13 @@ class Graph:
     def __init__(self, model: nn.Module, call: Call, inputs: tuple[Tensor, ...], training: bool) -> None:
         self.device, self.training = inputs[0].device, training
         self.constants: dict[str, Tensor] = {}
-        args, kwargs = call.arguments(inputs)
+        # The batch may change, and lengths, but not the size of images.
+        free = [dict.fromkeys(range(tensor.dim() if tensor.dim() < 4 else 1), Dim.AUTO) for tensor in inputs]
         with undisturbed(model, training=training), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 program = torch.export.export(
-                    model, args, kwargs, dynamic_shapes=_sizes(model, args, kwargs), strict=False
+                    _Called(model, call), inputs, dynamic_shapes={"inputs": tuple(free)}, strict=False
                 )
                 self.module = program.module()
             except Exception as error:
@@ -79,7 +79,7 @@ class Graph:
             self._clean()
             meter = _Meter(self.module)
             with torch.no_grad(), meter.counter:
-                meter.run(*pytree.tree_leaves((args, kwargs)))
+                meter.run(*inputs)
         self.work, self.bytes = meter.work, meter.bytes
         self.names = canonical_names(model)
         self.known = {name for name, _ in model.named_modules(remove_duplicate=False) if name}
@@ -89,7 +89,8 @@ class Graph:
         self.heavy = [node for node in self.nodes if self.work.get(node)]
         self.sizes = self._sizes(program.range_constraints)
         self.traffic = self._traffic()
-        self.outputs, self.lone = self._outputs(program.call_spec.out_spec)
+        self.outputs: list[fx.Node] = list(self.module.graph.output_node().args[0])  # type: ignore[arg-type]
+        self.lone = pytree.tree_unflatten([0] * len(self.outputs), program.call_spec.out_spec) == 0
 
     def _clean(self) -> None:
         """Without what only asserts: some of it holds for this device alone, some cannot travel (see Sizes)."""
@@ -99,24 +100,20 @@ class Graph:
         self.module.recompile()
 
     def _sizes(self, ranges: Any) -> Sizes:
-        values = [node.meta.get("val") for node in self.inputs]
-        wanted = [tuple(n if isinstance(n, int) else str(n) for n in v.shape) for v in values if isinstance(v, Tensor)]
+        values = [node.meta["val"] for node in self.inputs]
+        wanted = [tuple(n if isinstance(n, int) else str(n) for n in value.shape) for value in values]
         # A lower end of 2 is what any size is given that may change: one sequence will do as well.
         told = {str(key): (float(r.lower) if r.lower > 2 else 1.0, _number(r.upper)) for key, r in ranges.items()}
         return Sizes(tuple(wanted), told)
 
-    def _outputs(self, spec: Any) -> tuple[list[fx.Node], bool]:
-        """The nodes whose values are what the loss gets, and whether that is a lone tensor."""
-        (leaves,) = self.module.graph.output_node().args
-        values = [leaf.meta["val"] if isinstance(leaf, fx.Node) else leaf for leaf in leaves]  # type: ignore[union-attr]
-        found = output_tensors(pytree.tree_unflatten(values, spec))
-        nodes = [next(leaf for leaf, v in zip(leaves, values, strict=True) if v is t) for t in as_tuple(found)]  # type: ignore[arg-type]
-        return nodes, isinstance(found, Tensor)
-
     def modules_of(self, node: fx.Node) -> list[str]:
         """The modules that an operation is part of, outermost first."""
         path = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
-        return [name for name in path if name in self.known]
+        return [name for name in map(_plain, path) if name in self.known]
+
+    def name_of(self, node: fx.Node) -> str | None:
+        """What a parameter or buffer is called in the model; None for what tracing has made."""
+        return self.names.get(_plain(str(node.target))) if node.op == "get_attr" else None
 
     def stage_of(self, node: fx.Node, bounds: Sequence[int]) -> int:
         """Where a value is made. A part of a tuple is taken where the tuple is made."""
@@ -129,7 +126,7 @@ class Graph:
     def _live(self, s: int, bounds: Sequence[int]) -> tuple[list[fx.Node], list[fx.Node]]:
         """The (tensors, whole numbers) that go from stage s - 1 to stage s: made before, needed there or later."""
         if s == 0:
-            return [node for node in self.inputs if isinstance(node.meta.get("val"), Tensor)], []
+            return self.inputs, []
         made = [node for node in (*self.inputs, *self.nodes) if self.stage_of(node, bounds) < s]
         live = [node for node in made if any(self._stage_of_user(user, bounds) >= s for user in node.users)]
         numbers = [node for node in live if isinstance(node.meta.get("val"), int | torch.SymInt)]
@@ -175,7 +172,7 @@ class Graph:
         for node in dict.fromkeys(arg for user in mine for arg in user.all_input_nodes) | dict.fromkeys(sent[0]):
             name = str(node.target)
             if node.op == "get_attr" and isinstance(tensor_at(self.module, name), Tensor):
-                name = self._own_name(name)
+                name = self.name_of(node) or self._constant(name)
                 own[name] = own.get(name) or graph.placeholder(node.name)
                 env[node] = own[name]
             elif node.op == "get_attr":  # a piece of graph that an operation calls
@@ -194,10 +191,8 @@ class Graph:
         modules = [path[-1] for node in mine if (path := self.modules_of(node))]
         return Piece(fx.GraphModule(root, graph), list(own), list(dict.fromkeys(modules)))
 
-    def _own_name(self, name: str) -> str:
-        """What a tensor is called in the model; one that tracing has made is kept under a name of this mode's own."""
-        if name in self.names:
-            return self.names[name]
+    def _constant(self, name: str) -> str:
+        """A tensor that tracing has made is kept under a name of this mode's own."""
         told = f"constants.{'training' if self.training else 'evaluation'}_{name.replace('.', '_')}"
         self.constants[told] = tensor_at(self.module, name).detach()
         return told
@@ -227,18 +222,21 @@ class _Meter(fx.Interpreter):
         return value
 
 
-def _sizes(model: nn.Module, args: Any, kwargs: Any) -> Any:
-    """Which sizes may change: the batch, and lengths, but not those of images."""
+class _Called(nn.Module):
+    """A model as a pipeline sees it: called with the tensors that flow, and returning what the loss gets."""
 
-    def one(leaf: Any) -> Any:
-        return dict.fromkeys(range(leaf.dim() if leaf.dim() < 4 else 1), Dim.AUTO) if isinstance(leaf, Tensor) else None
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.model, self.call = model, call
 
-    signature = inspect.signature(model.forward)
-    named = dict(signature.bind(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            named |= named.pop(name, {})
-    return pytree.tree_map(one, named)
+    def forward(self, *inputs: Tensor) -> Any:
+        args, kwargs = self.call.arguments(inputs)
+        return output_tensors(self.model(*args, **kwargs))
+
+
+def _plain(name: str) -> str:
+    """A name in the model, of a name in _Called; nothing for what is not in the model."""
+    return name.partition("model.")[2] if name.startswith("model.") else ""
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

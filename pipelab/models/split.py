@@ -88,7 +88,7 @@ def split_model(
         if named:
             raise NoStack("cuts name submodules")
         cut, what = cut_stack(model, call, example, stages, cuts)  # type: ignore[arg-type]
-        parts = [f"layers {stage.layers.start}-{stage.layers.stop - 1}" for stage in cut]
+        parts = [_told(stage.layers) for stage in cut]
         return SplitModel(model, call, cut, "stack", f"{what}; so it needs no tracing, and keeps its modules", parts)
     except NoStack as error:
         no_stack = str(error)
@@ -101,3 +101,7 @@ def split_model(
         ) from error
     why = f"traced by torch.export, because it is no plain stack: {no_stack}"
     return SplitModel(model, call, traced, "traced", why, [stage.told for stage in traced])
+
+
+def _told(layers: range) -> str:
+    return f"layer {layers.start}" if len(layers) == 1 else f"layers {layers.start}-{layers.stop - 1}"

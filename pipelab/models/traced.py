@@ -117,10 +117,10 @@ def _bounds(
     firsts = _firsts(training, stages)
     # Between two heavy operations the cut is where the least goes over.
     lightest = {mode: [place for _, place in map(graph.lightest, firsts)] for mode, graph in graphs.items()}
-    if _owners(training, lightest[True]) == _owners(evaluation, lightest[False]):
+    if _agree(_owners(training, lightest[True]), _owners(evaluation, lightest[False])):
         return lightest
     before = {mode: [graph.place[graph.heavy[k]] for k in firsts] for mode, graph in graphs.items()}
-    if _owners(training, before[True]) == _owners(evaluation, before[False]):
+    if _agree(_owners(training, before[True]), _owners(evaluation, before[False])):
         return before
     raise NoTrace("its parameters are used at other places in training than in evaluation")
 
@@ -140,13 +140,19 @@ def _firsts(graph: Graph, stages: int) -> list[int]:
 
 
 def _owners(graph: Graph, bounds: Sequence[int]) -> dict[str, set[int]]:
-    """Which stages use each parameter."""
+    """Which stages use each parameter and buffer."""
     used: dict[str, set[int]] = {}
     for node in graph.nodes:
         for arg in node.all_input_nodes:
-            if arg.op == "get_attr" and str(arg.target) in graph.names:
-                used.setdefault(graph.names[str(arg.target)], set()).add(graph.stage_of(node, bounds))
+            name = graph.name_of(arg)
+            if name is not None:
+                used.setdefault(name, set()).add(graph.stage_of(node, bounds))
     return used
+
+
+def _agree(one: dict[str, set[int]], other: dict[str, set[int]]) -> bool:
+    """Whether what both use is used by the same stages. (A batch norm counts its batches in training only.)"""
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
 def _named(graph: Graph, stages: int, cuts: list[Any]) -> list[int]:
