@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.split import SplitModel
 from pipelab.runtime.measuring.reference import Chain, Reference, gradient_error, reference_of, unsplit_gradients
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.by_name import named_parameters, named_state
@@ -22,7 +23,7 @@ __all__ = ["prove_gradients"]
 def prove_gradients(
     found: Mapping[str, Tensor],
     replicas: Replicas,
-    whole: nn.Module | None,
+    whole: nn.Module | SplitModel | None,
     given: tuple[Any, Any],
     settings: Settings,
     *,
@@ -56,11 +57,12 @@ def prove_gradients(
         elif here and one_place:
             true = unsplit_gradients(whole, loss, x, y, **options)
         else:
-            model, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            copied, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            module = copied.model if isinstance(copied, SplitModel) else copied
             if not here:
-                _fill(model, own_loss, told)
-            moved = _moved((x, y), place)
-            true = unsplit_gradients(model.to(place), own_loss or loss, *moved, **options)
+                _fill(module, own_loss, told)
+            module.to(place)
+            true = unsplit_gradients(copied, own_loss or loss, *_moved((x, y), place), **options)
         return gradient_error(grads, true.gradients)
 
     return replicas.peers.agree(compare)[0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
+from pipelab.models.split import SplitModel
 
 __all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "reference_of", "unsplit_gradients"]
 
@@ -27,17 +28,25 @@ class Reference:
 
 
 def unsplit_gradients(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, targets: Any, *, seed: int = 0, step: int = 0
+    model: nn.Module | SplitModel,
+    loss: Callable[[Any, Any], Tensor],
+    inputs: Any,
+    targets: Any,
+    *,
+    seed: int = 0,
+    step: int = 0,
 ) -> Reference:
-    """Run ``model`` in one piece on the whole batch. Its ``.grad`` fields are left as they were.
+    """Run ``model``, also one that was split, in one piece on the whole batch. Its ``.grad`` fields stay as they are.
 
     A loss that has parameters gives their gradients, too, as ``loss.NAME``. ``seed`` and ``step`` key the dropout, as
     in a Pipeline with that seed at its step number ``step``.
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    call: Callable[[Any], Any] = model if isinstance(model, SplitModel) else partial(call_layer, model)
+    module = model.model if isinstance(model, SplitModel) else model
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if isinstance(loss, nn.Module):
         named |= {f"loss.{name}": p for name, p in loss.named_parameters() if p.requires_grad}
-    return reference_of(partial(call_layer, model), loss, inputs, targets, named, seed=seed, step=step)
+    return reference_of(call, loss, inputs, targets, named, seed=seed, step=step)
 
 
 @contextmanager

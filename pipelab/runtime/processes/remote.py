@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.models.split import SplitModel
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, unsplit_gradients
@@ -63,7 +64,7 @@ class RemoteEngine(TensorsByName):
         self._modules: dict[int, int] = {}
         self._stages: dict[int, nn.Module] | None = None
         self._fit: FitCheck | None = None
-        built = not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type)
+        built = not isinstance(model, nn.Module | SplitModel) and callable(model) and not isinstance(model, type)
         self._parts = make_stages(model, self.schedule, cuts, () if built else range(self.schedule.stages))
         if not built:
             self._parts = with_loss(self._parts, settings)
@@ -118,7 +119,8 @@ class RemoteEngine(TensorsByName):
             return error
         found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
         assert self.settings.loss is not None
-        with buffers_kept([whole]):
+        assert self._parts.module is not None
+        with buffers_kept([self._parts.module]):
             true = unsplit_gradients(
                 whole, self.settings.loss, inputs, targets, seed=self.settings.seed, step=self.step_number
             )
