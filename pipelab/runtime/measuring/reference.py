@@ -16,7 +16,7 @@ from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
 from pipelab.models.split import SplitModel
 
-__all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "reference_of", "unsplit_gradients"]
+__all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "moved", "reference_of", "unsplit_gradients"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ def buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, before in kept:  # a forward may have put another tensor in its place
                 module._buffers[name] = buffer.copy_(before)
+
+
+def moved(values: Iterable[Any], place: torch.device) -> tuple[Any, ...]:
+    """Inputs and targets, tensors or tuples of them, on ``place``."""
+    return tuple(v.to(place) if isinstance(v, Tensor) else tuple(tensor.to(place) for tensor in v) for v in values)
 
 
 class Chain:

@@ -24,7 +24,7 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.split import SplitModel
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
-from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, unsplit_gradients
+from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
@@ -119,11 +119,11 @@ class RemoteEngine(TensorsByName):
             return error
         found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
         assert self.settings.loss is not None
-        assert self._parts.module is not None
-        with buffers_kept([self._parts.module]):
-            true = unsplit_gradients(
-                whole, self.settings.loss, inputs, targets, seed=self.settings.seed, step=self.step_number
-            )
+        module = self._parts.module
+        assert module is not None
+        given = moved((inputs, targets), next(module.parameters()).device)
+        with buffers_kept([module]):
+            true = unsplit_gradients(whole, self.settings.loss, *given, seed=self.settings.seed, step=self.step_number)
         return gradient_error(found, true.gradients)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
