@@ -35,6 +35,7 @@ _HOMES = {
     "pipelab.teaching.board.breaker": ["break_schedule"],
     "pipelab.teaching.board.widget": ["draw_schedule", "puzzles"],
     "pipelab.teaching.explorer.widget": ["explore"],
+    "pipelab.models.split": ["SplitModel", "split_model"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         ScheduleParseError,
         StageError,
     )
+    from pipelab.models.split import SplitModel, split_model
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.schedules import (
         Action,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["NamedStage", "Sections", "Stage", "call_layer", "cut_layers", "cut_model", "sections_of"]
+__all__ = ["NamedStage", "Sections", "Stage", "call_layer", "cut_layers", "cut_model", "even_cuts", "sections_of"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ def sections_of(model: nn.Module) -> Sections:
         return Sections((), tuple(model._modules), ())
     own = ", an nn.Sequential with a forward of its own" if chain else ""
     raise ConfigurationError(
-        f"cannot see the layers of {type(model).__name__}{own}: make it an nn.Sequential, give it a method "
-        "pipeline_sections() that returns the names of its submodules (first, layers, last), or pass a function "
-        "build_stage(s) in place of the model"
+        f"cannot see the layers of {type(model).__name__}{own}: pass "
+        "split_model(model, example_inputs, schedule.stages), "
+        "example_inputs being what the model is called with, in place of the model; make it an nn.Sequential; give it "
+        "a method pipeline_sections() that returns the names of its submodules (first, layers, last); or pass a "
+        "function build_stage(s)"
     )
 
 
@@ -73,6 +75,26 @@ def cut_layers(layers: int, stages: int, cuts: Sequence[int] | None = None) -> t
                 f"cuts must rise and leave each stage a layer between 0 and {layers}, got {list(cuts)}; try {even}"
             )
     return tuple(range(a, b) for a, b in pairwise(bounds))
+
+
+def even_cuts(weights: Sequence[float], stages: int) -> list[int]:
+    """The first of stages 1, 2, ... such that stages weigh as much alike as can be (least sum of squares).
+
+    Equal weights are cut as :func:`cut_layers` cuts them.
+    """
+    count = len(weights)
+    even = [chunk.start for chunk in cut_layers(count, stages)][1:]
+    if len(set(weights)) <= 1:
+        return even
+    sums = [0.0, *accumulate(weights)]
+    # best[k]: (cost, bounds) of the first k in as many stages as have been looked at.
+    best: dict[int, tuple[float, tuple[int, ...]]] = {k: (sums[k] ** 2, (k,)) for k in range(1, count + 1)}
+    for _ in range(1, stages):
+        best = {
+            k: min((cost + (sums[k] - sums[j]) ** 2, (*bounds, k)) for j, (cost, bounds) in best.items() if j < k)
+            for k in range(min(best) + 1, count + 1)
+        }
+    return list(best[count][1][:-1])
 
 
 class NamedStage(nn.Module):

@@ -118,9 +118,12 @@ class Engine(TensorsByName):
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """(name in the unsplit model, tensor) of parameters and persistent buffers that live here."""
-        known = self.aliases()
+        unseen, borrowed = self.aliases(), self.borrowed
         for s, stage in self._stages.items():
-            yield from ((name, tensor) for name, tensor in named_state(s, stage) if name not in known)
+            home = {id(p) for _, p in self._replicas.owned(s, stage)}
+            for name, tensor in named_state(s, stage):
+                if name not in unseen and (id(tensor) not in borrowed or id(tensor) in home):
+                    yield name, tensor
 
     def aliases(self) -> dict[str, str]:
         """Other names of tied parameters, as far as they are held here, and the one that each is known under."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.split import SplitModel
 from pipelab.quantities import Limits
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
@@ -30,8 +31,9 @@ LAUNCHES = ("threads", "processes")
 class Pipeline:
     """Runs ``model`` by ``schedule``.
 
-    ``model``: an nn.Sequential, a module with ``pipeline_sections()``, or ``build_stage(s)``, a function that returns
-    the module of stage s. The model is trained in place. ``cuts``: the first layer of stages 1, 2, ... (default: even).
+    ``model``: an nn.Sequential, a module with ``pipeline_sections()``, what ``split_model`` made of any other, or
+    ``build_stage(s)``, a function that returns the module of stage s. The model is trained in place. ``cuts``: the
+    first layer of stages 1, 2, ... (default: even).
     ``loss(output, targets)`` returns a scalar, a mean over its terms unless ``loss.reduction`` is ``"sum"``;
     ``loss_terms(targets)`` counts the terms of a micro-batch (default: elements of the targets, less those equal to
     ``loss.ignore_index``).
@@ -57,7 +59,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: nn.Module | Callable[[int], nn.Module],
+        model: nn.Module | SplitModel | Callable[[int], nn.Module],
         schedule: Schedule,
         *,
         loss: Callable[[Any, Any], Tensor] | None = None,

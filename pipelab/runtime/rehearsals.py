@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipelab.errors import whole_number
+from pipelab.models.split import SplitModel
 from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
@@ -38,7 +39,7 @@ class Rehearsals:
         updates: Updates,
         fit: FitCheck,
         stop: Stop,
-        whole: nn.Module | None,
+        whole: nn.Module | SplitModel | None,
     ) -> None:
         self._settings, self._replicas, self._updates, self._fit, self._stop = settings, replicas, updates, fit, stop
         self._whole = whole

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipelab import ConfigurationError
 from pipelab.models import TransformerLM, cut_layers, cut_model
-from pipelab.models.cut import Sections, call_layer, sections_of
+from pipelab.models.cut import Sections, call_layer, even_cuts, sections_of
 
 
 def test_48_layers_in_4_stages():
@@ -23,6 +23,14 @@ def test_even_cuts_hold_every_layer_once_and_differ_by_at_most_one(layers):
 
 def test_cuts_may_be_given():
     assert [list(r) for r in cut_layers(5, 3, [1, 4])] == [[0], [1, 2, 3], [4]]
+
+
+def test_layers_of_unequal_weight_are_cut_so_that_stages_weigh_alike():
+    assert even_cuts([8, 1, 1, 1, 1, 4], 3) == [1, 5]
+    assert even_cuts([1, 1, 1, 9], 2) == [3]
+    for layers in range(1, 9):
+        for stages in range(1, layers + 1):
+            assert even_cuts([2.0] * layers, stages) == [r.start for r in cut_layers(layers, stages)][1:]
 
 
 @pytest.mark.parametrize(
@@ -95,3 +103,8 @@ def test_a_layer_of_several_arguments_gets_a_tuple_unpacked_and_others_get_the_t
     pair = (torch.tensor(3.0), torch.tensor(1.0))
     assert call_layer(Two(), pair) == 4
     assert call_layer(One(), pair) == 2
+
+
+def test_a_module_that_is_neither_sequential_nor_sectioned_is_told_of_split_model():
+    with pytest.raises(ConfigurationError, match=r"pass split_model\(model, example_inputs, schedule.stages\), "):
+        sections_of(nn.Bilinear(2, 2, 2))

@@ -7,9 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pipelab import OutOfMemoryError, Pipeline, build_schedule, profile_costs, tune
-from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab import OutOfMemoryError, Pipeline, StageError, build_schedule, profile_costs, tune
+from pipelab.models import KeyedDropout, TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import gradient_error, unsplit_gradients
+from tests.runtime.device import test_redraws as redraws
+from tests.runtime.setup import test_ties as ties
 
 pytestmark = [
     pytest.mark.gpu,
@@ -169,3 +171,42 @@ def test_the_tuner_runs_on_a_shared_gpu(launch):
     assert "cuda" in str(found.profile.about["devices"])
     if launch == "processes":
         assert "CUDA's allocator" in found.report()
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+@pytest.mark.parametrize("device", ["cuda:0", "cuda"])
+def test_a_tied_embedding_on_one_gpu_and_on_several(device, launch):
+    """A holder on another GPU has a copy; what it computes with is the home's value of this step."""
+    if device == "cuda" and torch.cuda.device_count() < 4:
+        pytest.skip(f"needs 4 GPUs, {torch.cuda.device_count()} present")
+    x, y = ties.batch()
+    table = build_schedule("1f1b", devices=4, microbatches=6)
+    told = {"loss": ties.loss, "optimizer": ties.adam, "clip_norm": 0.3, "launch": launch, "device": device}
+    with Pipeline(ties.LM(), table, **told) as pipeline:
+        assert pipeline.verify(x, y) <= 1e-10
+        found = [(report.loss, report.gradient_norm) for report in (pipeline.step(x, y) for _ in range(3))]
+        assert pipeline.verify(x, y) <= 1e-10
+    assert torch.allclose(torch.tensor(found), torch.tensor(ties.trained(ties.LM())), atol=1e-6)
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_fp16_with_a_scaler_skips_what_overflows_and_learns_from_the_rest(launch):
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**30, growth_interval=100)
+    model = TransformerLM(layers=8, width=64).cuda()
+    adam = {"optimizer": lambda named: torch.optim.AdamW([p for _, p in named], lr=1e-3), "launch": launch}
+    table = build_schedule("1f1b", devices=4, microbatches=4)
+    pipeline = Pipeline(model, table, loss=next_byte_loss, device="cuda:0", grad_scaler=scaler, **adam)
+    with pipeline, torch.autocast("cuda", dtype=torch.float16):
+        reports = [pipeline.step(*text_batch()) for _ in range(30)]
+    skipped = [report.skipped for report in reports]
+    assert skipped[0] and not skipped[-1], "a scale of 2 ** 30 overflows fp16, and is backed off"
+    assert scaler.get_scale() == 2.0 ** (30 - sum(skipped))
+    assert reports[-1].loss < reports[0].loss
+
+
+def test_keyed_dropout_in_a_checkpoint_on_a_gpu_is_refused():
+    """Autograd runs the backward in a thread of its own there, which no key reaches."""
+    layers = redraws.net(lambda index: KeyedDropout(0.5, index), True)
+    pipeline = Pipeline(layers, build_schedule("1f1b", 4, 4), loss=torch.nn.MSELoss(), device="cuda:0")
+    with pytest.raises(StageError, match="its key does not reach it"):
+        pipeline.step(*redraws.data())

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.measuring.reference import Chain, Reference, gradient_error, reference_of, unsplit_gradients
+from pipelab.models.split import SplitModel
+from pipelab.runtime.measuring.reference import (
+    Chain,
+    Reference,
+    gradient_error,
+    moved,
+    reference_of,
+    unsplit_gradients,
+)
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.by_name import named_parameters, named_state
 from pipelab.runtime.setup.replicas import Replicas
@@ -22,7 +30,7 @@ __all__ = ["prove_gradients"]
 def prove_gradients(
     found: Mapping[str, Tensor],
     replicas: Replicas,
-    whole: nn.Module | None,
+    whole: nn.Module | SplitModel | None,
     given: tuple[Any, Any],
     settings: Settings,
     *,
@@ -54,13 +62,14 @@ def prove_gradients(
         if whole is None:
             true = _of_chain(told, replicas, place, loss, (x, y), options)
         elif here and one_place:
-            true = unsplit_gradients(whole, loss, x, y, **options)
+            true = unsplit_gradients(whole, loss, *moved((x, y), place), **options)
         else:
-            model, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            copied, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            module = copied.model if isinstance(copied, SplitModel) else copied
             if not here:
-                _fill(model, own_loss, told)
-            moved = _moved((x, y), place)
-            true = unsplit_gradients(model.to(place), own_loss or loss, *moved, **options)
+                _fill(module, own_loss, told)
+            module.to(place)
+            true = unsplit_gradients(copied, own_loss or loss, *moved((x, y), place), **options)
         return gradient_error(grads, true.gradients)
 
     return replicas.peers.agree(compare)[0]
@@ -107,12 +116,6 @@ def _fill(model: nn.Module, loss: nn.Module | None, told: Mapping[int, Mapping[s
         for name, tensor in own.items():
             if name in state:
                 tensor.copy_(state[name])
-
-
-def _moved(given: tuple[Any, Any], place: torch.device) -> tuple[Any, ...]:
-    return tuple(
-        value.to(place) if isinstance(value, Tensor) else tuple(tensor.to(place) for tensor in value) for value in given
-    )
 
 
 def _copies(stages: Mapping[int, nn.Module]) -> dict[int, nn.Module]:

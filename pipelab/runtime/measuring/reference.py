@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
 from pipelab.models.dropout import dropout_key
+from pipelab.models.split import SplitModel
 
-__all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "reference_of", "unsplit_gradients"]
+__all__ = ["Chain", "Reference", "buffers_kept", "gradient_error", "moved", "reference_of", "unsplit_gradients"]
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,25 @@ class Reference:
 
 
 def unsplit_gradients(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], inputs: Any, targets: Any, *, seed: int = 0, step: int = 0
+    model: nn.Module | SplitModel,
+    loss: Callable[[Any, Any], Tensor],
+    inputs: Any,
+    targets: Any,
+    *,
+    seed: int = 0,
+    step: int = 0,
 ) -> Reference:
-    """Run ``model`` in one piece on the whole batch. Its ``.grad`` fields are left as they were.
+    """Run ``model``, also one that was split, in one piece on the whole batch. Its ``.grad`` fields stay as they are.
 
     A loss that has parameters gives their gradients, too, as ``loss.NAME``. ``seed`` and ``step`` key the dropout, as
     in a Pipeline with that seed at its step number ``step``.
     """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    call: Callable[[Any], Any] = model if isinstance(model, SplitModel) else partial(call_layer, model)
+    module = model.model if isinstance(model, SplitModel) else model
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if isinstance(loss, nn.Module):
         named |= {f"loss.{name}": p for name, p in loss.named_parameters() if p.requires_grad}
-    return reference_of(partial(call_layer, model), loss, inputs, targets, named, seed=seed, step=step)
+    return reference_of(call, loss, inputs, targets, named, seed=seed, step=step)
 
 
 @contextmanager
@@ -51,6 +60,11 @@ def buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, before in kept:  # a forward may have put another tensor in its place
                 module._buffers[name] = buffer.copy_(before)
+
+
+def moved(values: Iterable[Any], place: torch.device) -> tuple[Any, ...]:
+    """Inputs and targets, tensors or tuples of them, on ``place``."""
+    return tuple(v.to(place) if isinstance(v, Tensor) else tuple(tensor.to(place) for tensor in v) for v in values)
 
 
 class Chain:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.split import SplitModel
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.schedule import Schedule
@@ -39,6 +40,8 @@ def require_agreement(peers: Peers, settings: Settings, model: Any, cuts: Any) -
 def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
     schedule = settings.schedule
     layers: Any = "build_stage"
+    if isinstance(model, SplitModel):
+        model = model.model
     if isinstance(model, nn.Module):
         named = [*model.named_parameters(), *model.named_buffers()]
         layers = tuple((name, f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}") for name, t in named)

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.models.split import SplitModel
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
-from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, unsplit_gradients
+from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
@@ -63,7 +64,7 @@ class RemoteEngine(TensorsByName):
         self._modules: dict[int, int] = {}
         self._stages: dict[int, nn.Module] | None = None
         self._fit: FitCheck | None = None
-        built = not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type)
+        built = not isinstance(model, nn.Module | SplitModel) and callable(model) and not isinstance(model, type)
         self._parts = make_stages(model, self.schedule, cuts, () if built else range(self.schedule.stages))
         if not built:
             self._parts = with_loss(self._parts, settings)
@@ -118,10 +119,11 @@ class RemoteEngine(TensorsByName):
             return error
         found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
         assert self.settings.loss is not None
-        with buffers_kept([whole]):
-            true = unsplit_gradients(
-                whole, self.settings.loss, inputs, targets, seed=self.settings.seed, step=self.step_number
-            )
+        module = self._parts.module
+        assert module is not None
+        given = moved((inputs, targets), next(module.parameters()).device)
+        with buffers_kept([module]):
+            true = unsplit_gradients(whole, self.settings.loss, *given, seed=self.settings.seed, step=self.step_number)
         return gradient_error(found, true.gradients)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import NamedStage, call_layer, cut_model
+from pipelab.models.split import SplitModel
 from pipelab.runtime.setup.by_name import named_parameters
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import find_ties
@@ -33,22 +34,38 @@ class Parts:
 
     stages: dict[int, nn.Module]
     tied: tuple[tuple[str, ...], ...] = ()
-    whole: nn.Module | None = None
+    whole: nn.Module | SplitModel | None = None
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model itself."""
+        return self.whole.model if isinstance(self.whole, SplitModel) else self.whole
 
 
 def make_stages(
-    model: nn.Module | Callable[[int], nn.Module], schedule: Schedule, cuts: Sequence[int] | None, here: Iterable[int]
+    model: nn.Module | SplitModel | Callable[[int], nn.Module],
+    schedule: Schedule,
+    cuts: Sequence[int] | None,
+    here: Iterable[int],
 ) -> Parts:
     """The modules of the stages that live ``here``, cut from a model or built by ``build_stage(s)``.
 
-    Raises ConfigurationError.
+    A split model has them. Raises ConfigurationError.
     """
     if isinstance(model, type):
         raise ConfigurationError(f"model is the class {model.__name__}; pass an instance, {model.__name__}(...)")
-    if isinstance(model, nn.Module):
-        cut: dict[int, nn.Module] = dict(enumerate(cut_model(model, schedule.stages, cuts)))
-        refuse_hooks_that_would_not_run(model, cut.values())
-        return Parts({s: cut[s] for s in here}, find_ties(cut, [name for name, _ in model.named_parameters()]), model)
+    if isinstance(model, nn.Module | SplitModel):
+        made: Iterable[nn.Module]
+        if isinstance(model, SplitModel):
+            made = _as_split(model, schedule, cuts)
+        else:
+            made = cut_model(model, schedule.stages, cuts)
+        parts = Parts(dict(enumerate(made)), whole=model)
+        assert parts.module is not None
+        if not isinstance(model, SplitModel) or model.way == "stack":  # what is traced is traced with its hooks
+            refuse_hooks_that_would_not_run(parts.module, parts.stages.values())
+        tied = find_ties(parts.stages, [name for name, _ in parts.module.named_parameters()])
+        return Parts({s: parts.stages[s] for s in here}, tied, model)
     if not callable(model):
         raise ConfigurationError(f"model must be an nn.Module or build_stage(s), got {type(model).__name__}")
     if cuts is not None:
@@ -60,6 +77,18 @@ def make_stages(
             raise ConfigurationError(f"build_stage({s}) must return an nn.Module, got {type(stage).__name__}")
         stages[s] = stage
     return Parts(stages, find_ties(stages))
+
+
+def _as_split(split: SplitModel, schedule: Schedule, cuts: Sequence[int] | None) -> SplitModel:
+    """``split``, if it fits the schedule."""
+    if cuts is not None:
+        raise ConfigurationError("cuts are for a model that is cut here; pass them to split_model")
+    if len(split) != schedule.stages:
+        raise ConfigurationError(
+            f"the model is split into {len(split)} stages, the schedule has {schedule.stages}; split it again: "
+            "split_model(model, example_inputs, schedule.stages)"
+        )
+    return split
 
 
 class StageWithLoss(NamedStage):
@@ -90,7 +119,7 @@ def with_loss(parts: Parts, settings: Settings) -> Parts:
     if next(loss.parameters(), None) is None:
         return parts
     made = StageWithLoss(last, stage, loss)
-    of_model = {} if parts.whole is None else {id(p): name for name, p in parts.whole.named_parameters()}
+    of_model = {} if parts.module is None else {id(p): name for name, p in parts.module.named_parameters()}
     shared = [of_model[id(p)] for p in loss.parameters() if id(p) in of_model]
     if shared:
         raise ConfigurationError(

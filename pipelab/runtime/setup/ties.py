@@ -62,8 +62,8 @@ def find_ties(stages: Mapping[int, nn.Module], order: Iterable[str] = ()) -> tup
             found.setdefault(id(parameter), []).append(name)
     refuse_overlaps(stages)
     rank = {name: number for number, name in enumerate(order)}
-    groups = [sorted(names, key=lambda name: rank.get(name, len(rank))) for names in found.values() if len(names) > 1]
-    return tuple(map(tuple, groups))
+    tied = [dict.fromkeys(names) for names in found.values() if len(names) > 1]
+    return tuple(tuple(sorted(names, key=lambda name: rank.get(name, len(rank)))) for names in tied)
 
 
 def resolve_ties(
