@@ -38,6 +38,8 @@ class Sizes:
     def check(self, tensors: Sequence[Tensor]) -> None:
         """Raise ConfigurationError if it was not traced for inputs of these sizes."""
         lengths: dict[str, int] = {}
+        if len(tensors) != len(self.inputs):
+            raise ConfigurationError(f"this model was split for {len(self.inputs)} input tensors, got {len(tensors)}")
         for number, (tensor, wanted) in enumerate(zip(tensors, self.inputs, strict=True)):
             if tensor.dim() != len(wanted):
                 raise ConfigurationError(f"input {number} was traced with {len(wanted)} dimensions, got {tensor.dim()}")

@@ -76,6 +76,8 @@ def split_model(
     """
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"split_model needs an nn.Module, got {type(model).__name__}")
+    if not isinstance(stages, int) and isinstance(getattr(stages, "stages", None), int):
+        raise ConfigurationError("stages must be a number, got a schedule; pass schedule.stages")
     stages = whole_number("stages", "", stages)
     call, example = Call.of(example_inputs)
     with undisturbed(model, training=False), torch.no_grad():

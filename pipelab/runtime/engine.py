@@ -22,9 +22,16 @@ from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import Parts, refuse_redrawn_masks, warn_of_batch_statistics, with_loss
+from pipelab.runtime.setup.assembly import (
+    Parts,
+    refuse_redrawn_masks,
+    warn_of_batch_statistics,
+    warn_of_random_masks,
+    with_loss,
+)
 from pipelab.runtime.setup.by_name import TensorsByName, named_parameters, named_state
 from pipelab.runtime.setup.fit import FitCheck
+from pipelab.runtime.setup.loss_scale import require_scale
 from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu, renamed, require_names
 from pipelab.runtime.setup.optimizers import make_optimizers, require_optimizer
 from pipelab.runtime.setup.replicas import Replicas
@@ -81,15 +88,16 @@ class Engine(TensorsByName):
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
-        modes = [(module, module.training) for stage in self._replicas.modules.values() for module in stage.modules()]
-        try:
-            for stage in self._replicas.modules.values():
-                stage.eval()
-            with self._working():
+        with self._working():
+            stages = self._replicas.modules.values()
+            modes = [(module, module.training) for stage in stages for module in stage.modules()]
+            try:
+                for stage in stages:
+                    stage.eval()
                 return self._stepper.run(inputs, targets, training=False, number=self.step_number)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+            finally:
+                for module, mode in modes:
+                    module.training = mode
 
     def profile(self, inputs: Any, targets: Any, repeats: int) -> Costs:
         """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
@@ -104,6 +112,7 @@ class Engine(TensorsByName):
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the model in one piece on the whole of it."""
         with self._working():
+            warn_of_random_masks(self._stages)
             return self._rehearsals.verify(inputs, targets, self.step_number)
 
     def rehearse(self, inputs: Any, targets: Any) -> dict[str, Tensor] | None:
@@ -147,7 +156,7 @@ class Engine(TensorsByName):
     def optimizer_state(self) -> OptimizerState:
         """What the optimizers here remember, by name."""
         require_optimizer(self.settings)
-        state = self._stepper.updates.state()
+        state = self._stepper.updates.state() | {"step_number": self.step_number}
         if self.settings.grad_scaler is not None:
             state["grad_scaler"] = self.settings.grad_scaler.state_dict()
         return state
@@ -160,13 +169,16 @@ class Engine(TensorsByName):
             names = {name for part in self.peers.exchange(sorted(updates.names())) for name in part}
             aliases = {a: b for part in self.peers.exchange(self.aliases()) for a, b in part.items()}
 
-            def load() -> None:
+            def plan() -> Callable[[], None]:
                 require_names(state, names, aliases)
-                updates.load_state(renamed(state, aliases))
+                require_scale(scaler, state)
+                return updates.plan(renamed(state, aliases))
 
-            self.peers.agree(load)
-        if scaler is not None and "grad_scaler" in state:
+            apply = self.peers.agree_own(plan)
+            self.peers.agree(apply)
+        if scaler is not None and state.get("grad_scaler"):
             scaler.load_state_dict(state["grad_scaler"])
+        self.step_number = state.get("step_number", self.step_number)
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""

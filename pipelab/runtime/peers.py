@@ -46,6 +46,10 @@ class Peers(Protocol):
         """Do ``work`` and exchange what came out. If it raises anywhere, it raises everywhere."""
         ...
 
+    def agree_own(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
+        ...
+
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value in process 0; None in the others. For what is large."""
         ...
@@ -107,6 +111,10 @@ class Alone:
     def agree(self, work: Callable[[], T]) -> list[T]:
         """Do ``work``; what it raises passes through."""
         return [work()]
+
+    def agree_own(self, work: Callable[[], T]) -> T:
+        """Do ``work``; what it raises passes through."""
+        return work()
 
     def gather(self, value: T) -> list[T] | None:
         """There is no one else."""

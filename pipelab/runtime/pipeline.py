@@ -189,11 +189,11 @@ class Pipeline:
         return self._engine.measure_microbatch(inputs, targets, updates)
 
     def verify(self, inputs: Any, targets: Any) -> float:
-        """The proof: run the schedule on this batch, and the stages in one piece on the whole of it, and compare.
+        """The proof: run the schedule on this batch, and the model in one piece on the whole of it, and compare.
 
         Returns max |g - g*| / max |g*| over the whole model: about 1e-15 in float64 and 1e-7 in float32 if all is
-        right. No weight changes. The two differ for layers that look across the batch, and for losses that are not a
-        mean over it.
+        right. No weight changes. The two differ for layers that look across the batch, for losses that are not a mean
+        over it, and for dropout that is drawn anew (call ``model.eval()`` first, or use KeyedDropout).
         """
         return self._engine.verify(inputs, targets)
 
@@ -206,7 +206,11 @@ class Pipeline:
         return self._engine.gradients()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them."""
+        """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them.
+
+        They are the tensors that are trained, not copies. A tied parameter stands under its first name: a model that
+        lists it twice reads it with ``strict=False``.
+        """
         return self._engine.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -217,7 +221,7 @@ class Pipeline:
         self._engine.load_state_dict(state)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """What the optimizers remember, by the unsplit model's names; with it the schedulers' and the scaler's state.
+        """What the optimizers remember, by the unsplit model's names, with schedulers, scaler and step number.
 
         ``{"state": {name: {...}}, "param_groups": [{"params": [names], "lr": ...}]}``, the form of
         ``torch.distributed.checkpoint.state_dict``, whatever stages the model is cut into. Raises ConfigurationError if

@@ -103,7 +103,8 @@ class Rehearsals:
         meter = partial(device_meter, clock="device", replicas=replicas)
         nothing = Updates(replicas, meter, {}, {})
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
-        with buffers_kept(self._stages.values()):
+        run = [self._whole.model if isinstance(self._whole, SplitModel) else self._whole, self._settings.loss]
+        with buffers_kept([*self._stages.values(), *(module for module in run if isinstance(module, nn.Module))]):
             try:
                 yield Stepper(settings, replicas, nothing, self._fit, self._stop)
             finally:

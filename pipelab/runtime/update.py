@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from pipelab.errors import ConfigurationError
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
@@ -92,25 +94,39 @@ class Updates:
         for key, made in self._leading().items():
             part = optimizer_state.read(made, self._names(key))
             if key in self.schedulers:
-                part["lr_scheduler"] = {key[1]: self.schedulers[key].state_dict()}
+                part["lr_scheduler"] = [{"params": self._stepped(key), "state": self.schedulers[key].state_dict()}]
             parts.append(part)
         return optimizer_state.merge(parts)
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, which may hold more than the stages here. Raises ConfigurationError."""
-        for key, made in self.optimizers.items():
-            optimizer_state.load_into(made, self._names(key), state)
-        for key, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(optimizer_state.scheduler_state(state, key[1]))
+    def plan(self, state: Mapping[str, Any]) -> Callable[[], None]:
+        """What makes the stages here go on from ``state``, which may hold more; it fails here or not at all.
+
+        Raises ConfigurationError.
+        """
+        if state.get("lr_scheduler") and self.optimizers and not self.schedulers:
+            raise ConfigurationError(
+                "the state has a learning-rate scheduler's, and this Pipeline has none; make it with lr_scheduler=..., "
+                "or leave 'lr_scheduler' out of the state"
+            )
+        loads = [(made, optimizer_state.plan(made, self._names(key), state)) for key, made in self.optimizers.items()]
+        schedules = [
+            (scheduler, copy.deepcopy(optimizer_state.scheduler_state(state, self._stepped(key))))
+            for key, scheduler in self.schedulers.items()
+        ]
+
+        def apply() -> None:
+            for made, told in (*loads, *schedules):
+                made.load_state_dict(told)
+
+        return apply
 
     def names(self) -> set[str]:
         """The parameters that optimizers here step."""
-        return {
-            self._names(key)[id(p)]
-            for key, made in self.optimizers.items()
-            for group in made.param_groups
-            for p in group["params"]
-        }
+        return {name for key in self.optimizers for name in self._stepped(key)}
+
+    def _stepped(self, key: tuple[int, int]) -> list[str]:
+        names = self._names(key)
+        return sorted(names[id(p)] for group in self.optimizers[key].param_groups for p in group["params"])
 
     def _names(self, key: tuple[int, int]) -> dict[int, str]:
         return {id(p): name for name, p in self._replicas.owned(key[1], self._replicas.modules[key])}

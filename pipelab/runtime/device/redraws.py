@@ -26,6 +26,8 @@ _WITH_PROBABILITY = {
     functional.alpha_dropout,
     functional.feature_alpha_dropout,
     torch.dropout,
+    torch.dropout_,
+    torch.native_dropout,
     torch.alpha_dropout,
     torch.feature_dropout,
     torch.feature_alpha_dropout,
@@ -34,6 +36,7 @@ _WITH_PROBABILITY = {
 _ALWAYS = {
     functional.gumbel_softmax,
     torch.bernoulli,
+    torch.binomial,
     torch.multinomial,
     torch.normal,
     torch.poisson,
@@ -44,8 +47,13 @@ _ALWAYS = {
     torch.randn,
     torch.randn_like,
     torch.randperm,
+    Tensor.bernoulli,
     Tensor.bernoulli_,
+    Tensor.cauchy_,
     Tensor.exponential_,
+    Tensor.geometric_,
+    Tensor.log_normal_,
+    Tensor.multinomial,
     Tensor.normal_,
     Tensor.random_,
     Tensor.uniform_,
@@ -53,16 +61,20 @@ _ALWAYS = {
 
 
 class NoRedraw(TorchFunctionMode):
-    """Inside, a draw from torch's own generator raises ConfigurationError; ``what`` says what runs again."""
+    """Inside, a draw from torch's own generator raises ConfigurationError; ``what`` says what runs again.
 
-    def __init__(self, what: str) -> None:
+    ``graphs_only``: only what builds a graph, as a recomputed forward does and a hook on a gradient does not.
+    """
+
+    def __init__(self, what: str, *, graphs_only: bool = False) -> None:
         super().__init__()
-        self._what = what
+        self._what, self._graphs_only = what, graphs_only
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch asks before each of its functions."""
         given = kwargs or {}
-        if given.get("generator") is None and _draws(func, args, given):
+        seen = torch.is_grad_enabled() or not self._graphs_only
+        if seen and given.get("generator") is None and _draws(func, args, given):
             raise ConfigurationError(
                 f"{self._what} draws random numbers ({func.__name__}): they would be others than in the first forward; "
                 "use pipelab.models.KeyedDropout, whose masks are the same each time, or do without running it again"

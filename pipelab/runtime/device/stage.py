@@ -89,7 +89,9 @@ class StageRunner:
         self.key, self.first_sequences, self.keep_outputs, self.scale = key, first_sequences, keep_outputs, scale
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self._looks = looks
-        self._backward_may_not_draw = NoRedraw(f"the backward of stage {index}") if shares_generator else None
+        self._backward_may_not_draw: NoRedraw | None = None
+        if shares_generator:
+            self._backward_may_not_draw = NoRedraw(f"the backward of stage {index}", graphs_only=True)
         self.losses: dict[int, Tensor] = {}
         self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         self._kept: dict[int, _Kept] = {}

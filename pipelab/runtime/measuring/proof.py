@@ -54,7 +54,7 @@ def prove_gradients(
     def compare() -> float:
         if parts is None:
             return 0.0
-        told = dict(sorted(pair for sent, _, _ in parts for pair in sent.items()))
+        told = dict(sorted((pair for sent, _, _ in parts for pair in sent.items()), key=lambda pair: pair[0]))
         grads = {name: grad for _, found, _ in parts for name, grad in found.items()}
         x, y = (next((one[k] for _, _, one in parts if one[k] is not None), None) for k in (0, 1))
         loss: Any = settings.loss

@@ -31,7 +31,7 @@ from pipelab.runtime.processes.pool import Pool, lease, release, shielded
 from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
 from pipelab.runtime.processes.share import Share, as_parameters
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import make_stages, with_loss
+from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
@@ -117,12 +117,14 @@ class RemoteEngine(TensorsByName):
         if whole is None:
             error: float = self._call("verify", inputs, targets)
             return error
+        warn_of_random_masks(self._parts.stages)
         found: dict[str, Tensor] = self._call("rehearse", inputs, targets)
         assert self.settings.loss is not None
         module = self._parts.module
         assert module is not None
         given = moved((inputs, targets), next(module.parameters()).device)
-        with buffers_kept([module]):
+        loss = [self.settings.loss] if isinstance(self.settings.loss, nn.Module) else []
+        with buffers_kept([module, *loss]):
             true = unsplit_gradients(whole, self.settings.loss, *given, seed=self.settings.seed, step=self.step_number)
         return gradient_error(found, true.gradients)
 
@@ -142,7 +144,8 @@ class RemoteEngine(TensorsByName):
         """What the optimizers of all ranks remember, by name."""
         require_optimizer(self.settings)
         replies = self._at_once("optimizer_state", [self._key] * self.schedule.devices)
-        return merge(unpack_with_tensors(data, specs, files[0]) for (data, specs), files in replies)
+        state = merge(unpack_with_tensors(data, specs, files[0]) for (data, specs), files in replies)
+        return state | {"step_number": self.step_number}
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError, and changes nothing, if it does not fit."""
@@ -150,8 +153,9 @@ class RemoteEngine(TensorsByName):
         data, specs, block = pack_with_tensors(on_cpu(state), "the optimizer's state")
         arguments = [(self._key, data, specs)] * self.schedule.devices
         self._at_once("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
-        if self.settings.grad_scaler is not None and "grad_scaler" in state:
+        if self.settings.grad_scaler is not None and state.get("grad_scaler"):
             self.settings.grad_scaler.load_state_dict(state["grad_scaler"])
+        self.step_number = state.get("step_number", self.step_number)
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """This process has them all."""
@@ -264,8 +268,10 @@ class RemoteEngine(TensorsByName):
 
     def _take_up(self) -> None:
         """The caller's tensors as they are now."""
+        twice = any(len(homes) > 1 for homes in self.schedule.placement)
+        held = twice or bool(self._parts.tied) or self.settings.optimizer is not None
         for r, share in enumerate(self._shares):
-            share.take_up(self._tensors_on(r), optimized=self.settings.optimizer is not None)
+            share.take_up(self._tensors_on(r), held=held)
 
     def _exchange(
         self, what: str, inputs: Any, targets: Any, more: Any, given: list[Given], unwanted: threading.Event

@@ -34,13 +34,25 @@ class Share:
         """The parameters among the tensors."""
         return [t for t, is_one in zip(self.tensors, self.table.parameter, strict=True) if is_one]  # type: ignore[misc]
 
-    def take_up(self, now: list[Tensor], *, optimized: bool) -> None:
-        """The caller's tensors as they are now: buffers may be others than before, parameters if none is optimized."""
-        if len(now) == len(self.tensors):
-            if optimized:
-                places = self.table.parameters
-                require_same({name: self.tensors[k] for name, k in places}, {name: now[k] for name, k in places})
-            self.tensors = now
+    def take_up(self, now: list[Tensor], *, held: bool) -> None:
+        """The caller's tensors as they are now.
+
+        Buffers may be others than before; parameters only if nothing else holds the first (``held``). Raises
+        ConfigurationError.
+        """
+        if len(now) != len(self.tensors):
+            raise ConfigurationError(
+                f"the model had {len(self.tensors)} parameters and buffers on this device when this Pipeline was made, "
+                f"and has {len(now)}; make a new Pipeline"
+            )
+        if held:
+            before = {id(tensor) for tensor, is_one in zip(self.tensors, self.table.parameter, strict=True) if is_one}
+            named = {k: name for name, k in self.table.parameters}
+            for k, (tensor, is_one) in enumerate(zip(now, self.table.parameter, strict=True)):
+                if is_one and id(tensor) not in before:
+                    name = named.get(k, "a tied one")
+                    require_same({name: self.tensors[k]}, {name: tensor})
+        self.tensors = now
 
     def fill(self) -> None:
         """The caller's tensors into the block."""

@@ -24,6 +24,7 @@ __all__ = [
     "refuse_hooks_that_would_not_run",
     "refuse_redrawn_masks",
     "warn_of_batch_statistics",
+    "warn_of_random_masks",
     "with_loss",
 ]
 
@@ -119,7 +120,8 @@ def with_loss(parts: Parts, settings: Settings) -> Parts:
     if next(loss.parameters(), None) is None:
         return parts
     made = StageWithLoss(last, stage, loss)
-    of_model = {} if parts.module is None else {id(p): name for name, p in parts.module.named_parameters()}
+    of_model = {id(p): name for s, other in parts.stages.items() for name, p in named_parameters(s, other)}
+    of_model |= {} if parts.module is None else {id(p): name for name, p in parts.module.named_parameters()}
     shared = [of_model[id(p)] for p in loss.parameters() if id(p) in of_model]
     if shared:
         raise ConfigurationError(
@@ -172,6 +174,20 @@ def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return module.dropout > 0
     return isinstance(module, nn.RReLU)
+
+
+def warn_of_random_masks(stages: Mapping[int, nn.Module]) -> None:
+    """Warn if a dropout draws: the model in one piece draws other masks, so its gradients are no proof."""
+    for s, stage in stages.items():
+        for name, module in stage.named_modules():
+            if module.training and _draws(module):
+                warnings.warn(
+                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}', which drops others in the "
+                    "model in one piece: verify compares two different runs; call model.eval() first, or use "
+                    "pipelab.models.KeyedDropout",
+                    stacklevel=4,
+                )
+                return
 
 
 def refuse_redrawn_masks(stages: Mapping[int, nn.Module]) -> None:

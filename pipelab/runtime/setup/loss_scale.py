@@ -15,7 +15,7 @@ from torch import nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["advance", "require_scaler", "scale_of", "unscale"]
+__all__ = ["advance", "require_scale", "require_scaler", "scale_of", "unscale"]
 
 
 def require_scaler(scaler: Any, *, optimizer: bool) -> None:
@@ -28,6 +28,12 @@ def require_scaler(scaler: Any, *, optimizer: bool) -> None:
         )
     if not optimizer:
         raise ConfigurationError("grad_scaler needs an optimizer: it decides whether the update is made")
+
+
+def require_scale(scaler: torch.amp.GradScaler | None, state: Any) -> None:
+    """Raise ConfigurationError if a scaler that is on is to go on from the state of one that was off."""
+    if scaler is not None and scaler.is_enabled() and "grad_scaler" in state and not state["grad_scaler"]:
+        raise ConfigurationError("the state was saved with a grad_scaler that was off, and this one is on")
 
 
 def scale_of(scaler: torch.amp.GradScaler | None) -> float:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import Payload, flatten
@@ -87,9 +87,10 @@ def reduction_of(loss: Any) -> str:
 def default_terms(loss: Any) -> LossTerms:
     """Counts what ``loss`` averages over: the elements of the targets.
 
-    Those equal to its ``ignore_index`` do not count; class weights (``weight``) do; ``reduction="batchmean"`` averages
-    over sequences. What cannot be known is asked for: a plain function may ignore targets in its own way, so negative
-    class numbers are refused there, and so are targets of several tensors, one of which may be a mask.
+    Those equal to its ``ignore_index`` do not count; class weights (``weight``, which is no parameter) do;
+    ``reduction="batchmean"`` averages over sequences. What cannot be known is asked for: a plain function may ignore
+    targets in its own way, so negative class numbers are refused there, and so are targets of several tensors, one of
+    which may be a mask.
     """
     ignored, weight = _setting(loss, "ignore_index", None), _setting(loss, "weight", None)
     by_sequence = _setting(loss, "reduction", "mean") == "batchmean"
@@ -113,7 +114,7 @@ def default_terms(loss: Any) -> LossTerms:
                 "ignore_index, such as nn.CrossEntropyLoss(), or loss_terms=, which counts the targets that count"
             )
         counted = first if ignored is None else first[first != ignored]
-        if isinstance(weight, Tensor):
+        if isinstance(weight, Tensor) and weight.dim() == 1 and not isinstance(weight, nn.Parameter):
             return float(weight.to(counted.device)[counted].sum())
         return float(counted.numel())
 

@@ -1,8 +1,8 @@
 """What optimizers and learning-rate schedulers remember, by the unsplit model's names.
 
 The form is that of ``torch.distributed.checkpoint.state_dict``: ``{"state": {name: {...}}, "param_groups": [{"params":
-[names], "lr": ...}]}``, whatever stages the model is cut into; ``"lr_scheduler"`` and ``"grad_scaler"`` stand beside it
-where there are such.
+[names], "lr": ...}]}``, whatever stages the model is cut into; ``"step_number"``, which keys the dropout, stands beside
+it, and ``"lr_scheduler"`` and ``"grad_scaler"`` where there are such.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["OptimizerState", "load_into", "merge", "on_cpu", "read", "renamed", "require_names", "scheduler_state"]
+__all__ = ["OptimizerState", "merge", "on_cpu", "plan", "read", "renamed", "require_names", "scheduler_state"]
 
 OptimizerState = dict[str, Any]
 """See this module's docstring."""
@@ -32,7 +32,7 @@ def read(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> Optimize
 
 def merge(parts: Iterable[Mapping[str, Any]]) -> OptimizerState:
     """The states of several stages as one; groups that agree in all but their parameters are one group."""
-    merged: OptimizerState = {"state": {}, "param_groups": []}
+    merged: OptimizerState = {"state": {}, "param_groups": [], "lr_scheduler": []}
     for part in parts:
         merged["state"].update(part["state"])
         for group in part["param_groups"]:
@@ -41,11 +41,11 @@ def merge(parts: Iterable[Mapping[str, Any]]) -> OptimizerState:
                 merged["param_groups"].append({**group, "params": list(group["params"])})
             else:
                 twin["params"] += [name for name in group["params"] if name not in twin["params"]]
-        merged.setdefault("lr_scheduler", {}).update(part.get("lr_scheduler", {}))
-        if "grad_scaler" in part:
-            merged["grad_scaler"] = part["grad_scaler"]
-    if not merged.get("lr_scheduler"):
-        merged.pop("lr_scheduler", None)
+        known = [entry["params"] for entry in merged["lr_scheduler"]]
+        merged["lr_scheduler"] += [e for e in part.get("lr_scheduler", []) if e["params"] not in known]
+        merged |= {key: part[key] for key in ("grad_scaler", "step_number") if key in part}
+    if not merged["lr_scheduler"]:
+        del merged["lr_scheduler"]
     return merged
 
 
@@ -55,7 +55,11 @@ def renamed(state: Mapping[str, Any], aliases: Mapping[str, str]) -> OptimizerSt
         {**g, "params": list(dict.fromkeys(aliases.get(n, n) for n in g["params"]))} for g in state["param_groups"]
     ]
     kept = {aliases.get(name, name): held for name, held in state["state"].items()}
-    return {**state, "state": kept, "param_groups": groups}
+    schedulers = [
+        {**entry, "params": sorted({aliases.get(name, name) for name in entry["params"]})}
+        for entry in state.get("lr_scheduler", [])
+    ]
+    return {**state, "state": kept, "param_groups": groups, "lr_scheduler": schedulers}
 
 
 def on_cpu(value: Any) -> Any:
@@ -87,15 +91,20 @@ def require_names(state: Any, known: set[str], aliases: Mapping[str, str]) -> No
         raise ConfigurationError(f"the optimizer's state does not match this model: {whose} '{odd[0]}'")
 
 
-def load_into(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: Mapping[str, Any]) -> None:
-    """Make ``optimizer`` go on from ``state``. Raises ConfigurationError if its groups cut across those saved."""
+def plan(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``optimizer.load_state_dict`` is to get, to go on from ``state``; nothing is changed yet.
+
+    Raises ConfigurationError if it is another kind's, or if this one's groups cut across those saved.
+    """
     saved = {name: group for group in state["param_groups"] for name in group["params"]}
-    order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    of_name = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    order = list(of_name)
+    _require_kin(optimizer, of_name, saved, state["state"])
     number = {name: k for k, name in enumerate(order)}
     groups = []
     for group in optimizer.param_groups:
         own = [names[id(p)] for p in group["params"]]
-        first = saved[own[0]]
+        first = saved[own[0]] if own else group
         for name in own:
             if not _alike(first, saved[name]):
                 raise ConfigurationError(
@@ -106,22 +115,53 @@ def load_into(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state:
         groups.append({**first, **called, "params": [number[name] for name in own]})
     kept = {number[name]: state["state"][name] for name in order if name in state["state"]}
     # A copy: torch keeps the tensors that it is given, and would go on in the saved ones.
-    optimizer.load_state_dict(copy.deepcopy({"state": kept, "param_groups": groups}))
+    return copy.deepcopy({"state": kept, "param_groups": groups})
 
 
-def scheduler_state(state: Mapping[str, Any], s: int) -> Any:
-    """What the scheduler of stage s goes on from. Raises ConfigurationError if that cannot be told."""
+def _require_kin(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, Tensor],
+    saved: Mapping[str, Mapping[str, Any]],
+    state: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raise ConfigurationError if the state is another kind of optimizer's, or of tensors of other shapes."""
+    kept = {name: held for name, held in state.items() if name in parameters and held}
+    fullest = max(kept.values(), key=len, default={})
+    for name, parameter in parameters.items():
+        lacking = sorted(set(optimizer.defaults) - set(saved[name])) or sorted(
+            set(fullest) - set(kept.get(name, fullest))
+        )
+        if lacking:
+            raise ConfigurationError(
+                f"the state of '{name}' has no '{lacking[0]}': it was saved from another kind of optimizer than this "
+                f"{type(optimizer).__name__}, or not whole"
+            )
+        for key, value in kept.get(name, {}).items():
+            # Factored moments have a dimension of 1 in place of a parameter's.
+            alike = not isinstance(value, Tensor) or value.dim() != parameter.dim() or not value.dim()
+            if not alike and any(a not in (1, b) for a, b in zip(value.shape, parameter.shape, strict=True)):
+                raise ConfigurationError(
+                    f"{name} is {list(parameter.shape)}, its '{key}' in the optimizer's state is {list(value.shape)}"
+                )
+
+
+def scheduler_state(state: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """What the scheduler of the stage with parameters ``names`` goes on from.
+
+    Raises ConfigurationError if that cannot be told.
+    """
     saved = state.get("lr_scheduler")
     if not saved:
         raise ConfigurationError("this Pipeline has a learning-rate scheduler, and the state has none")
-    if s in saved:
-        return saved[s]
-    first, *others = saved.values()
+    for entry in saved:
+        if entry["params"] == sorted(names):
+            return entry["state"]
+    first, *others = (entry["state"] for entry in saved)
     if all(_same(first, other) for other in others):
         return first
     raise ConfigurationError(
-        f"the schedulers of the stages were saved in different states ({sorted(saved)}), and stage {s} is none of "
-        "them; load it into as many stages as it was saved from"
+        f"the stages' schedulers were saved in different states, and none is of a stage with '{min(names)}' to "
+        f"'{max(names)}'; load it into the stages that it was saved from"
     )
 
 

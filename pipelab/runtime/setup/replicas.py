@@ -169,7 +169,7 @@ class Replicas:
                     kept = self._at(r, home, name)
                     if kept is not None and borrowed is not None:
                         if borrowed.grad is not None:
-                            adds.append((kept, _dense(borrowed.grad).to(kept.device)))
+                            adds.append((kept, _dense(borrowed.grad).to(kept.device, copy=True)))
                     elif borrowed is not None:
                         moves.append(Move(source, r, _dense_gradient(borrowed)))
                     elif kept is not None:
@@ -217,6 +217,8 @@ def require_same(made: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
 def _follow(original: nn.Module, copied: nn.Module, *, modes: bool) -> None:
     """What is frozen and, with ``modes``, what is in training mode, as the caller has it in the original."""
     for mine, its in zip(original.modules(), copied.modules(), strict=True):
+        if mine is not its and mine._buffers is its._buffers:  # the shell of one: what else is set on it is shared
+            vars(its).update({k: v for k, v in vars(mine).items() if k not in ("_parameters", "_modules", "training")})
         if modes:
             its.training = mine.training
     for own, other in zip(original.parameters(), copied.parameters(), strict=True):

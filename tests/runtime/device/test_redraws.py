@@ -73,6 +73,13 @@ def test_plain_dropout_in_a_checkpoint_is_refused_where_devices_draw_at_once():
     Pipeline(net(lambda i: nn.Dropout(0.5), False), schedule, loss=nn.MSELoss(), clock="wall").step(*data())
 
 
+def test_noise_on_a_gradient_is_no_redraw():
+    model = net(lambda index: KeyedDropout(0.0, index), False)
+    for parameter in model.parameters():
+        parameter.register_hook(lambda grad: grad + 0.01 * torch.randn_like(grad))
+    Pipeline(model, build_schedule("1f1b", 4, 6), loss=nn.MSELoss(), clock="wall").step(*data())
+
+
 class Functional(nn.Module):
     """A mask that no module shows."""
 
@@ -101,6 +108,7 @@ def test_a_mask_that_no_module_shows_is_refused_when_it_is_recomputed():
         lambda x: nn.Dropout2d(0.2)(x[None, :, :, None]),
         lambda x: torch.rand_like(x),
         lambda x: torch.bernoulli(x.sigmoid()),
+        lambda x: x.sigmoid().bernoulli(),
         lambda x: x.clone().normal_(),
         lambda x: functional.scaled_dot_product_attention(x[None], x[None], x[None], dropout_p=0.5),
         lambda x: nn.MultiheadAttention(6, 2, dropout=0.5).double()(x, x, x),

@@ -163,6 +163,61 @@ def test_a_loss_with_parameters_is_trained_with_the_last_stage(launch):
     assert loss.log_sigma.item() == pytest.approx(true_loss.log_sigma.item(), abs=1e-13) != 0
 
 
+class Heads(nn.Module):
+    """A loss whose own parameter is called weight, as class weights are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(5, 3, dtype=torch.float64))
+
+    def forward(self, out, target):
+        return nn.functional.cross_entropy(out @ self.weight, target)
+
+
+def test_a_losss_parameter_is_not_taken_for_class_weights():
+    """It was summed up as the number of terms of a micro-batch: a silent other gradient."""
+    model = nn.Sequential(block(), block()).double()
+    with Pipeline(model, SCHEDULE, loss=Heads()) as pipeline:
+        assert pipeline.verify(data()[0], torch.arange(9) % 3) < 1e-13
+
+
+def test_a_loss_that_holds_a_parameter_of_a_built_stage_is_refused_too():
+    """Two optimizers stepped it."""
+    pieces, loss = [block().double(), block().double()], Learned()
+    loss.log_sigma = pieces[0][0].bias
+    with pytest.raises(ConfigurationError, match=r"the loss holds 'stages.0.0.bias', a parameter of the model"):
+        Pipeline(lambda s: pieces[s], SCHEDULE, loss=loss)
+
+
+class Counted(nn.Module):
+    """A loss that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, out, target):
+        self.calls += 1
+        return mse(out, target)
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_a_losss_buffers_are_as_before_after_verify(launch):
+    loss = Counted()
+    with Pipeline(nn.Sequential(block(), block()).double(), SCHEDULE, loss=loss, launch=launch) as pipeline:
+        pipeline.verify(*data())
+    assert int(loss.calls) == 0
+
+
+def test_verify_says_when_dropout_makes_it_no_proof():
+    model = nn.Sequential(block(), nn.Dropout(0.5), block()).double()
+    pipeline = Pipeline(model, SCHEDULE, loss=mse)
+    with pytest.warns(UserWarning, match=r"Dropout at '1', which drops others in the model in one piece.*model.eval"):
+        pipeline.verify(*data())
+    model.eval()
+    assert pipeline.verify(*data()) < 1e-13
+
+
 def test_a_loss_that_holds_a_parameter_of_the_model_is_refused():
     model = nn.Sequential(block(), block()).double()
     loss = Learned()

@@ -125,6 +125,70 @@ def test_what_does_not_fit_is_said_and_nothing_is_changed(launch, saved):
             pipeline.optimizer_state()
 
 
+def test_a_state_of_another_kind_or_width_is_refused_before_anything_is_changed(saved):
+    """It was taken, and the next step failed halfway: some parameters had been stepped by then."""
+    state = saved["threads"][1]
+    with opened(FOUR, "threads") as pipeline:
+        before = pipeline.optimizer_state()
+        narrow = copy.deepcopy(state)
+        narrow["state"]["layers.2.0.bias"]["exp_avg"] = torch.zeros(3)
+        with pytest.raises(ConfigurationError, match=r"layers.2.0.bias is \[6\], its 'exp_avg' .* is \[3\]"):
+            pipeline.load_optimizer_state(narrow)
+        part = copy.deepcopy(state)
+        del part["state"]["layers.2.0.bias"]["exp_avg"]
+        with pytest.raises(ConfigurationError, match=r"the state of 'layers.2.0.bias' has no 'exp_avg'"):
+            pipeline.load_optimizer_state(part)
+        without = {key: state[key] for key in ("state", "param_groups")}
+        with pytest.raises(ConfigurationError, match="has a learning-rate scheduler"):
+            pipeline.load_optimizer_state(without)
+        assert pipeline.optimizer_state()["state"] == before["state"] == {}
+    sgd = {"optimizer": lambda named: torch.optim.SGD([p for _, p in named], lr=0.1, momentum=0.9)}
+    with Pipeline(LM(), FOUR, loss=loss, **sgd) as pipeline:
+        with pytest.raises(ConfigurationError, match=r"has no '\w+': it was saved from another kind .* than this SGD"):
+            pipeline.load_optimizer_state({key: state[key] for key in ("state", "param_groups")})
+        with pytest.raises(ConfigurationError, match="and this Pipeline has none; make it with lr_scheduler"):
+            pipeline.load_optimizer_state(state)
+
+
+def test_a_group_without_parameters_is_kept():
+    def optimizer(named):
+        return torch.optim.SGD([{"params": [p for _, p in named]}, {"params": [], "lr": 0.5}], lr=0.1)
+
+    with Pipeline(LM(), FOUR, loss=loss, optimizer=optimizer) as pipeline:
+        pipeline.step(*batch())
+        pipeline.load_optimizer_state(pipeline.optimizer_state())
+        pipeline.step(*batch())
+
+
+def test_the_number_of_the_step_goes_with_it():
+    """It keys the dropout: without it masks began anew."""
+    with opened(FOUR, "threads") as pipeline:
+        pipeline.step(*batch())
+        state = pipeline.optimizer_state()
+        assert state["step_number"] == 1
+    for launch in LAUNCHES:
+        with opened(FOUR, launch) as pipeline:
+            pipeline.load_optimizer_state(state)
+            assert pipeline.step(*batch()).step == 1
+
+
+def test_schedulers_that_differ_need_the_stages_that_they_were_saved_from():
+    def each(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 0.9**step] * len(optimizer.param_groups))
+
+    def by_layer(named):
+        return torch.optim.SGD([{"params": [p], "lr": 0.1 / (1 + k)} for k, (_, p) in enumerate(named)], lr=0.1)
+
+    told = {"loss": loss, "optimizer": by_layer, "lr_scheduler": each}
+    with Pipeline(LM(), FOUR, **told) as pipeline:
+        pipeline.step(*batch())
+        state = pipeline.optimizer_state()
+        pipeline.load_optimizer_state(state)
+    pipeline = Pipeline(LM(), build_schedule("1f1b", 2, 4), **told)
+    with pytest.raises(ConfigurationError, match="load it into the stages that it was saved from"):
+        pipeline.load_optimizer_state(state)
+
+
 def test_a_tied_parameters_other_name_will_do(saved):
     _, state = saved["threads"]
     called = {name if name != "embed.weight" else "head.weight": kept for name, kept in state["state"].items()}

@@ -231,6 +231,56 @@ def test_a_holder_gets_a_leaf_of_its_own_and_the_callers_modules_stay_as_they_ar
     assert made.head._forward_hooks is model.head._forward_hooks
 
 
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_untying_after_a_pipeline_was_made_is_refused_in_every_launch(launch):
+    """In processes the new head was ignored."""
+    model = LM()
+    with Pipeline(model, SCHEDULES["1f1b"], loss=loss, launch=launch) as pipeline:
+        model.head.weight = nn.Parameter(model.head.weight.detach().clone())
+        with pytest.raises(ConfigurationError, match="was exchanged for another tensor"):
+            pipeline.step(*batch())
+
+
+class Scaled(nn.Linear):
+    scale = 1.0
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def test_what_is_set_on_a_module_that_borrows_reaches_it():
+    """Its shell went on with what was set when the Pipeline was made."""
+    model = LM()
+    head = Scaled(6, WORDS, bias=False).double()
+    head.weight, model.head = model.embed.weight, head
+    x, y = batch()
+    pipeline = Pipeline(model, SCHEDULES["1f1b"], loss=loss)
+    head.scale = 10.0
+    assert pipeline.evaluate(x, y).loss == pytest.approx(loss(model(x), y).item(), abs=1e-12)
+
+
+def test_clipping_counts_a_gradient_that_only_a_borrower_has_once():
+    """Both homes had taken the borrower's very tensor, and it was scaled twice."""
+
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(5, 5, dtype=torch.float64))
+
+        def forward(self, x):
+            return x @ self.weight.detach()
+
+    torch.manual_seed(0)
+    first, last = Read(), nn.Linear(5, 5).double()
+    last.weight = first.weight
+    model = nn.Sequential(first, nn.Linear(5, 5).double(), last)
+    x, y = torch.randn(8, 5).double(), torch.randn(8, 5).double()
+    pipeline = Pipeline(model, build_schedule("1f1b", 3, 4), loss=nn.MSELoss(), clip_norm=0.01)
+    pipeline.step(x, y)
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert nn.utils.get_total_norm(grads).item() == pytest.approx(0.01, rel=1e-4)
+
+
 def test_the_name_is_the_one_that_comes_first_in_the_model():
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
     other.weight = one.weight
