@@ -9,13 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 PROBE = """
-import json, sys, time
-began = time.perf_counter()
+import json, sys
+before = set(sys.modules)
 import pipelab.schedules, pipelab.simulation, pipelab.timeline
-took = time.perf_counter() - began
+new = sorted(set(sys.modules) - before)
 pipelab.simulate(pipelab.build_schedule("1f1b", devices=4, microbatches=4))
 heavy = ["torch", "numpy", "matplotlib", "IPython", "tqdm"]
-print(json.dumps({"took": took, "loaded": [name for name in heavy if name in sys.modules]}))
+print(json.dumps({"new": new, "loaded": [name for name in heavy if name in sys.modules]}))
 """
 
 
@@ -35,5 +35,9 @@ def test_schedules_simulation_and_timeline_load_neither_torch_nor_numpy_nor_matp
     assert probe()["loaded"] == []
 
 
-def test_schedules_simulation_and_timeline_load_in_under_a_third_of_a_second():
-    assert min(probe()["took"] for _ in range(3)) < 0.3
+def test_schedules_simulation_and_timeline_load_little_more_than_themselves():
+    """A fifth of a second on a laptop, most of it Python's own modules: no machine's mood decides, but what is loaded."""
+    new = probe()["new"]
+    own = [name for name in new if name.partition(".")[0] == "pipelab"]
+    assert len(own) < 30
+    assert len(new) - len(own) < 60, new

@@ -1,4 +1,3 @@
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -179,11 +178,10 @@ def test_phases_are_strips_from_first_slot_to_last():
     assert [text.get_text() for text in texts(picture, "phase")].count("steady") == 4
 
 
-def test_thousands_of_slots_are_few_artists_and_drawn_quickly():
+def test_thousands_of_slots_are_few_artists():
+    """One artist a slot took seconds. How long it takes is for benchmarks: a slow machine fails no test."""
     timeline = measured(build_schedule("interleaved", 16, 128, 2))
     assert len(timeline.spans) == 8192
-    start = time.process_time()
     picture = plot_timeline(timeline)
     picture.png()
-    assert time.process_time() - start < 4  # about 0.8 s on an idle laptop
     assert len(axes_of(picture, "time").get_children()) < 150
