@@ -36,7 +36,7 @@ def test_schedules_simulation_and_timeline_load_neither_torch_nor_numpy_nor_matp
 
 
 def test_schedules_simulation_and_timeline_load_little_more_than_themselves():
-    """A fifth of a second on a laptop, most of it Python's own modules: no machine's mood decides, but what is loaded."""
+    """A fifth of a second on a laptop, most of it Python's own: what is loaded decides, and no machine's mood."""
     new = probe()["new"]
     own = [name for name in new if name.partition(".")[0] == "pipelab"]
     assert len(own) < 30
