@@ -27,7 +27,7 @@ with the device clock (each slot's median cost, composed as if each stage had it
 In flight and peak: per device 0..3. Error: max |g - g*| / max |g*| against the unsplit model.
 + R: GPipe with recomputation, as its paper has it.
 """
-STEPS = 4  # of each schedule: the first is not counted, of the others the median
+STEPS = 3  # of each schedule: the first is not counted, of the others the median
 CASES = (
     ("naive", 1, False),
     ("gpipe", 1, False),
@@ -40,7 +40,7 @@ CASES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
-    parser.add_argument("--training-steps", type=int, default=6, metavar="N", help="default 6")
+    parser.add_argument("--training-steps", type=int, default=3, metavar="N", help="default 3")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def demo(picture: Path, *, training_steps: int = 6, setting: Setting | None = None) -> None:
+def demo(picture: Path, *, training_steps: int = 3, setting: Setting | None = None) -> None:
     """Print a table, save a picture, train. A bar names each piece of it, and says how long all of it will take."""
     setting = Setting(dtype="float64", steps=STEPS) if setting is None else setting
     pieces = len(CASES) * (setting.steps + 1) + 1 + 2 * training_steps

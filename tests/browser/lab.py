@@ -78,7 +78,10 @@ class Lab:
             free.bind(("127.0.0.1", 0))
             self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
         self._settings("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
-        recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "jupyter lab " in line)
+        lines = (ROOT / "Makefile").read_text().splitlines()
+        first = next(re.search(r",(\S+)\)$", line) for line in lines if line.startswith("PAGE = "))
+        assert first is not None
+        recipe = next(line for line in lines if "jupyter lab " in line).replace("$(PAGE)", first[1])
         options = [word for word in recipe.split() if word.startswith("--") and "root_dir" not in word]
         places = {f"JUPYTER_{kind}_DIR": str(self.home / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
         places |= {f"JUPYTERLAB_{kind}_DIR": str(self.home / kind) for kind in ("WORKSPACES", "SETTINGS")}

@@ -42,3 +42,12 @@ def test_a_failed_check_is_a_sentence_and_the_link_back_works(page):
     page.locator(".jp-RenderedMarkdown details[open]", has_text="All devices count together").wait_for()
     page.get_by_role("link", name="Lesson 0").first.click()
     page.locator(".jp-RenderedMarkdown:visible", has_text="A model that is too large for one device").first.wait_for()
+
+
+def test_the_index_of_work_leads_to_the_lessons(page):
+    open_notebook(page, "index.ipynb")
+    page.locator(".jp-RenderedMarkdown:visible", has_text="Nothing has been graded yet").first.wait_for()
+    page.get_by_role("link", name="1F1B: same bubble, less memory").first.click()
+    page.locator(
+        ".jp-RenderedMarkdown:visible", has_text="Does a device have to hold the whole batch?"
+    ).first.wait_for()
