@@ -79,7 +79,7 @@ class Lab:
             self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
         self._settings("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
         lines = (ROOT / "Makefile").read_text().splitlines()
-        first = next(re.search(r",(\S+)\)$", line) for line in lines if line.startswith("PAGE = "))
+        first = next(re.search(r",([^,)]+)\)$", line) for line in lines if line.startswith("PAGE = "))
         assert first is not None
         recipe = next(line for line in lines if "jupyter lab " in line).replace("$(PAGE)", first[1])
         options = [word for word in recipe.split() if word.startswith("--") and "root_dir" not in word]
