@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from pipelab.teaching.course.work import fill_work
+from pipelab.commands.course import fill
 
-from .lab import ALLOWED, FLAGS, ROOT, SCREENSHOTS, Lab, chromium, missing, open_notebook, shoot
+from .lab import ALLOWED, FLAGS, SCREENSHOTS, Lab, chromium, missing, open_notebook, shoot
 
 FAILED = pytest.StashKey[bool]()
 
@@ -33,7 +33,7 @@ def pytest_runtest_makereport(item, call):
 def work(tmp_path_factory):
     """A learner's folder, freshly filled."""
     folder = tmp_path_factory.mktemp("learner") / "work"
-    fill_work(ROOT, folder)
+    fill(folder)
     return folder
 
 
