@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelab import ConfigurationError, Pipeline, build_schedule
+from pipelab import ConfigurationError, PipelabError, Pipeline, build_schedule
 from pipelab.runtime import gradient_error
 
 LAUNCHES = ["threads", "processes"]
@@ -207,6 +207,24 @@ def test_a_losss_buffers_are_as_before_after_verify(launch):
     with Pipeline(nn.Sequential(block(), block()).double(), SCHEDULE, loss=loss, launch=launch) as pipeline:
         pipeline.verify(*data())
     assert int(loss.calls) == 0
+
+
+def test_an_evaluation_that_is_refused_changes_no_mode_of_the_step_that_runs():
+    """It switched the model to evaluation before it found that a step was on its way."""
+    modes, tried = [], []
+
+    def look(module, given, out):
+        if not tried:
+            tried.append(True)
+            with pytest.raises(PipelabError, match="running a step in another thread"):
+                pipeline.evaluate(*data())
+        modes.append(all(inner.training for inner in model.modules()))
+
+    model = nn.Sequential(block(), block()).double()
+    model[0].register_forward_hook(look)
+    pipeline = Pipeline(model, SCHEDULE, loss=mse)
+    pipeline.step(*data())
+    assert modes == [True] * 4
 
 
 def test_verify_says_when_dropout_makes_it_no_proof():

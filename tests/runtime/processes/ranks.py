@@ -135,6 +135,10 @@ def disagreements():
         "slot": said(lambda: opened(mlp(), renamed if odd else one)),
         "layers": said(lambda: opened(wider, one)),
         "seed": said(lambda: opened(mlp(), one, seed=int(odd))),
+        "tied": said(lambda: opened(mlp(), one, tied=[("0.0.weight", "1.0.weight")] if odd else [])),
+        "scaler": said(
+            lambda: opened(mlp(), one, optimizer=adam, grad_scaler=torch.amp.GradScaler("cpu") if odd else None)
+        ),
         "devices": said(lambda: opened(mlp(), build_schedule("1f1b", devices=SIZE + 1, microbatches=4))),
         "fine": said(lambda: opened(mlp(), one).close()),
     }

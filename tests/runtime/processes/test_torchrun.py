@@ -158,6 +158,8 @@ def test_ranks_that_build_different_things_are_told_the_difference(four):
         assert "rank 0 has '1f1b' for 4 devices, 4 micro-batches, rank 3 has 'gpipe'" in found["schedule"]
         assert "0.0.weight is float64[6, 5] on rank 0 and float64[7, 5] on rank 3" in found["layers"]
         assert "seed is 0 on rank 0 and 1 on rank 3" in found["seed"]
+        assert "tied is () on rank 0 and (('0.0.weight', '1.0.weight'),) on rank 3" in found["tied"], "they had hung"
+        assert "grad_scaler is None on rank 0 and {'scale': 65536.0" in found["scaler"]
         assert "the schedule has 5 devices, but 4 processes were started" in found["devices"]
         assert found["fine"] == "nothing was raised"
 
