@@ -20,6 +20,7 @@ from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes import lines as lines_module
+from tests import tables
 from tests.runtime.setup import test_ties as ties
 from tests.runtime.small import data, mlp, mse, tuple_net
 
@@ -142,6 +143,15 @@ def disagreements():
         "devices": said(lambda: opened(mlp(), build_schedule("1f1b", devices=SIZE + 1, microbatches=4))),
         "fine": said(lambda: opened(mlp(), one).close()),
     }
+
+
+def two_way():
+    """Each stage lives on both ranks, and both tell of it when a step is proved."""
+    table = tables.read(tables.TWO_WAY)
+    model = mlp()
+    halves = [nn.Sequential(*model[:4]), nn.Sequential(*model[4:])]
+    with opened(model, table) as whole, opened(lambda s: halves[s], table) as built:
+        return [whole.verify(*data(8)), built.verify(*data(8))]
 
 
 def clocks():

@@ -182,9 +182,10 @@ def test_data_parallelism_fits_around_it(four):
         assert "the schedule has 3 devices, but 2 processes were started" in found["size"]
 
 
-def test_a_slot_that_differs_is_named(tmp_path):
-    found = results(tmp_path, "disagreements", ranks=2)
+def test_a_slot_that_differs_is_named_and_a_two_way_table_is_proved(tmp_path):
+    found = results(tmp_path, "disagreements", "two_way", ranks=2)
     for told in found:
+        assert max(told["two_way"]) < 1e-13, "verify had compared what two ranks told of one stage, to sort it"
         assert "slot 2 of device 0 is 0B0 on rank 0 and 0F2 on rank 1" in told["disagreements"]["slot"]
 
 
