@@ -14,7 +14,7 @@ before = set(sys.modules)
 import pipelab.schedules, pipelab.simulation, pipelab.timeline
 new = sorted(set(sys.modules) - before)
 pipelab.simulate(pipelab.build_schedule("1f1b", devices=4, microbatches=4))
-heavy = ["torch", "numpy", "matplotlib", "IPython", "tqdm"]
+heavy = ["torch", "matplotlib", "IPython", "tqdm"]
 print(json.dumps({"new": new, "loaded": [name for name in heavy if name in sys.modules]}))
 """
 
@@ -31,8 +31,12 @@ def probe():
     return json.loads(run.stdout)
 
 
-def test_schedules_simulation_and_timeline_load_neither_torch_nor_numpy_nor_matplotlib():
+def test_to_build_check_and_predict_loads_neither_torch_nor_what_draws():
     assert probe()["loaded"] == []
+
+
+def test_numpy_is_loaded_when_something_is_built_or_predicted_and_not_before():
+    assert "numpy" not in probe()["new"]
 
 
 def test_schedules_simulation_and_timeline_load_little_more_than_themselves():

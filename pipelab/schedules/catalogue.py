@@ -11,10 +11,14 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program, Schedule
+
+if TYPE_CHECKING:
+    from pipelab.schedules.table import Table
 
 __all__ = ["Recipe", "build_schedule", "recipes", "round_robin"]
 
@@ -27,15 +31,16 @@ def _anything_goes(devices: int, microbatches: int, chunks: int) -> None:
 class Recipe:
     """How one schedule is built.
 
-    ``programs(p, m, v)`` writes one program per device. ``weights(m)`` gives the micro-batches' relative sizes
-    (default: 1 for each of m). ``check(p, m, v)`` returns a sentence where the schedule cannot be built, else None.
+    ``programs(p, m, v)`` writes one program per device, as tuples of slots or as a :class:`Table`. ``weights(m)`` gives
+    the micro-batches' relative sizes (default: 1 for each of m). ``check(p, m, v)`` returns a sentence where the
+    schedule cannot be built, else None.
     Stage s lives on device s mod p unless ``placement(p, v)`` says otherwise.
     """
 
     name: str
     title: str
     source: str
-    programs: Callable[[int, int, int], Sequence[Program]]
+    programs: Callable[[int, int, int], Sequence[Program] | Table]
     chunks: int | None = 1  # the only v it knows; None: any
     default_chunks: int = 1
     weights: Callable[[int], tuple[float, ...]] = lambda m: (1.0,) * m
@@ -88,10 +93,10 @@ def build_schedule(
     problem = recipe.check(p, m, v)
     if problem is not None:
         raise ConfigurationError(problem)
-    schedule = Schedule(
-        name=recipe.name,
-        programs=tuple(map(tuple, recipe.programs(p, m, v))),
-        placement=(recipe.placement or round_robin)(p, v),
-        weights=recipe.weights(m),
+    made, placement, weights = recipe.programs(p, m, v), (recipe.placement or round_robin)(p, v), recipe.weights(m)
+    schedule = (
+        Schedule(recipe.name, tuple(map(tuple, made)), placement, weights)
+        if isinstance(made, Sequence)
+        else Schedule.of_table(recipe.name, made, placement, weights)
     )
     return schedule.with_recompute() if recompute else schedule

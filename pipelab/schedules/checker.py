@@ -63,6 +63,8 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
         raise ConfigurationError(
             f"check_schedule takes a Schedule or a TimeTable, got {type(table).__name__}; Schedule.from_csv reads text"
         )
+    if isinstance(table, Schedule) and outstanding is None and table.resolved is not None:
+        return []  # what follows is for tables with which something is wrong
     timed = isinstance(table, TimeTable)
     schedule = table.schedule() if isinstance(table, TimeTable) else table
     rows = table.rows if isinstance(table, TimeTable) else table.programs

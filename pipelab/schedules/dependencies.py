@@ -1,6 +1,6 @@
 """What an action needs before it can run, and where that comes from.
 
-The one place that knows the rules of a pipeline; checker, simulator, worker loop and pictures all read them here::
+The rules of a pipeline: who explains, runs or draws reads them here (``compiled.py`` says them for whole arrays)::
 
     F(s, i)  needs  F(s-1, i)                     an activation, from the device of the stage before
     B(s, i)  needs  F(s, i), and R(s, i) if the table has it; and B or I(s+1, i), a gradient from the stage behind

@@ -1,15 +1,23 @@
-"""A schedule is data: one program per device, and where each stage lives."""
+"""A schedule is data: one program per device, and where each stage lives.
+
+numpy is loaded when arrays are first asked for: whoever only names schedules does without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, actions_of, format_slot
 from pipelab.schedules.dependencies import SlotGraph, earliest_slots
 from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, write_csv
+
+if TYPE_CHECKING:
+    from pipelab.schedules.compiled import Compiled
+    from pipelab.schedules.table import Table
 
 __all__ = ["Program", "Schedule", "TimeTable"]
 
@@ -39,6 +47,8 @@ class Schedule:
     ``placement[s]`` is the tuple of devices that hold stage s (one device, but two in two-way pipelines).
     ``weights[i]`` is the size of micro-batch i relative to batch / m: 1 for even micro-batches, m for the single
     micro-batch of the naive schedule.
+
+    Beneath it are arrays, :attr:`table`. A schedule that was made of those writes out ``programs`` when somebody looks.
     """
 
     name: str
@@ -47,7 +57,7 @@ class Schedule:
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.programs:
+        if not self.devices:
             raise ConfigurationError("a schedule needs at least one device; give a program for each")
         for stage, homes in enumerate(self.placement):
             if len(set(homes)) < len(homes):
@@ -59,19 +69,66 @@ class Schedule:
         if any(not weight > 0 for weight in self.weights):
             raise ConfigurationError(f"weights must be positive, got {self.weights}")
 
+    @classmethod
+    def of_table(
+        cls, name: str, table: Table, placement: tuple[tuple[int, ...], ...], weights: tuple[float, ...]
+    ) -> Schedule:
+        """The schedule of a table of arrays."""
+        made = cls.__new__(cls)
+        made.__dict__.update(name=name, _arrays=table, placement=placement, weights=weights)
+        made.__post_init__()
+        return made
+
+    def _with(self, **changed: Any) -> Schedule:
+        """A schedule that differs in weights or slots, without a look at its programs."""
+        given = {"table": self.table, "placement": self.placement, "weights": self.weights, **changed}
+        return Schedule.of_table(self.name, **given)
+
+    if not TYPE_CHECKING:  # to a type checker ``programs`` is there like any other field
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "programs" or "_arrays" not in self.__dict__:
+                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+            origin = self.__dict__.get("_origin")
+            programs = self.__dict__["programs"] = self.table.programs() if origin is None else origin.programs
+            return programs
+
     def __getstate__(self) -> dict[str, object]:
         """What is sent to another process: the table, and nothing that was worked out from it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        slots = "_arrays" if "_arrays" in self.__dict__ else "programs"
+        return {name: getattr(self, name) for name in ("name", slots, "placement", "weights")}
+
+    @cached_property
+    def table(self) -> Table:
+        """The arrays of its actions."""
+        from pipelab.schedules.table import Table
+
+        made: Table | None = self.__dict__.get("_arrays")
+        return Table.of_programs(self.programs) if made is None else made
+
+    @cached_property
+    def resolved(self) -> Compiled | None:
+        """The table compiled, once for all who walk through it; None if anything is wrong with it."""
+        from pipelab.schedules.compiled import resolve
+
+        return resolve(self.table, self.placement, self.microbatches)
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What others have worked out from this schedule, by name, so that it is worked out once."""
+        return {}
 
     @cached_property
     def graph(self) -> SlotGraph:
-        """The table with its needs resolved, once for all who ask."""
-        return SlotGraph(self.programs, self.placement)
+        """The table with its needs resolved, as objects, once for all who ask."""
+        origin: Schedule | None = self.__dict__.get("_origin")
+        return origin.graph if origin is not None else SlotGraph(self.programs, self.placement)
 
     @property
     def devices(self) -> int:
         """p, the number of devices."""
-        return len(self.programs)
+        made: Table | None = self.__dict__.get("_arrays")
+        return len(self.programs) if made is None else made.devices
 
     @property
     def stages(self) -> int:
@@ -96,12 +153,12 @@ class Schedule:
     @cached_property
     def ops(self) -> frozenset[str]:
         """The ops that occur in the table."""
-        return frozenset(action.op for _, _, action in self.actions())
+        return self.table.ops
 
     @cached_property
     def recomputed(self) -> frozenset[tuple[int, int]]:
         """(stage, micro-batch) of what is recomputed: there is an R for it."""
-        return frozenset((action.stage, action.microbatch) for _, _, action in self.actions() if action.op == "R")
+        return self.table.pairs("R")
 
     @property
     def forward_only(self) -> bool:
@@ -149,37 +206,22 @@ class Schedule:
         >>> build_schedule("1f1b", devices=4, microbatches=12).for_batch(64).weights[0]   # 6 of 64 / 12 sequences
         1.125
         """
-        nominal = sum(self.weights)
-        made = replace(self, weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
-        made.__dict__["graph"] = self.graph  # the same slots
+        known, made = self.kept.get("batch", (None, None))
+        if known != batch:
+            nominal = sum(self.weights)
+            made = self._with(weights=tuple(size * nominal / batch for size in self.microbatch_sizes(batch)))
+            made.__dict__.update(_origin=self, resolved=self.resolved)  # the same slots
+            self.kept["batch"] = (batch, made)
+        assert isinstance(made, Schedule)
         return made
 
     def with_recompute(self) -> Schedule:
         """The same table with an R before each backward, as GPipe's paper pairs it (arXiv 1811.06965, 2.3)."""
-        if self.ops & {"R"}:
-            return self
-        halved = {(a.stage, a.microbatch) for _, _, a in self.actions() if a.op == "I"}
-
-        def begins_backward(a: Action) -> bool:
-            return a.op in "BI" or (a.op == "W" and (a.stage, a.microbatch) not in halved)
-
-        programs = []
-        for program in self.programs:
-            slots: list[Slot] = []
-            for slot in program:
-                # In a fused slot too, each R stands alone before it: what it recomputes is needed from the start.
-                slots += [Action(a.stage, "R", a.microbatch) for a in actions_of(slot) if begins_backward(a)]
-                slots.append(slot)
-            programs.append(tuple(slots))
-        return replace(self, programs=tuple(programs))
+        return self if "R" in self.ops else self._with(table=self.table.with_recompute())
 
     def forward_part(self) -> Schedule:
         """The evaluation schedule in this table: its forwards, in its order."""
-        programs = tuple(
-            tuple(action for slot in program for action in actions_of(slot) if action.op == "F")
-            for program in self.programs
-        )
-        return replace(self, programs=programs)
+        return self._with(table=self.table.forward_part())
 
     def to_csv(self, dialect: str = "pipelab") -> str:
         """One CSV row per device; ``dialect="torch"`` refuses what ``torch.distributed.pipelining`` does not read."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.table import in_turns
 
 __all__ = ["with_warmups"]
 
@@ -16,9 +19,6 @@ def with_warmups(warmups: Sequence[int], microbatches: int, name: str = "yours")
 
     A warm-up below 0 counts as 0, one above m as m. How the rows are made is the exercise ``one_f_one_b``.
     """
-    rows = []
-    for r, depth in enumerate(warmups):
-        w = min(max(depth, 0), microbatches)
-        shape = "F" * w + "FB" * (microbatches - w) + "B" * w
-        rows.append([f"{r}{op}{shape[:k].count(op)}" for k, op in enumerate(shape)])
-    return Schedule.from_rows(rows, name=name)
+    depths = [min(max(depth, 0), microbatches) for depth in warmups]
+    table = in_turns(depths, np.arange(microbatches), np.arange(len(depths))[:, None])
+    return Schedule.of_table(name, table, tuple((r,) for r in range(len(depths))), (1.0,) * microbatches)

@@ -11,7 +11,7 @@ from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 
-__all__ = ["CostModel", "Costs", "MemoryModel", "PerStage", "SlotCosts"]
+__all__ = ["CostModel", "Costs", "CostsByKind", "MemoryModel", "PerStage", "SlotCosts"]
 
 PerStage = float | Sequence[float]
 
@@ -40,6 +40,18 @@ class CostModel(Protocol):
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         """Bytes of the message that ``producer`` sends."""
+        ...
+
+
+@runtime_checkable
+class CostsByKind(CostModel, Protocol):
+    """Costs that are the same for all actions of one op and stage, in micro-batches of one weight, recomputed or not.
+
+    They are asked once for each such kind, sizes and bytes too, and never slot by slot.
+    """
+
+    def cost_of(self, schedule: Schedule, actions: tuple[Action, ...]) -> float:
+        """How long a slot of these actions runs."""
         ...
 
 
@@ -119,8 +131,11 @@ class Costs:
         return cost * (1.0 if action.op == "U" else schedule.weights[action.microbatch])
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
-        """How long one slot runs: the sum of its actions, times ``fused`` where it is fused."""
-        actions = actions_of(schedule.programs[device][position])
+        """How long one slot runs."""
+        return self.cost_of(schedule, actions_of(schedule.programs[device][position]))
+
+    def cost_of(self, schedule: Schedule, actions: tuple[Action, ...]) -> float:
+        """The sum of a slot's actions, times ``fused`` where it is fused."""
         factor = self.fused.get("".join(action.op for action in actions), 1.0) if len(actions) > 1 else 1.0
         return factor * sum(self.action_cost(schedule, action) for action in actions)
 

@@ -1,21 +1,25 @@
 """WHEN it ran: spans of a schedule's slots in time, and the figures taken from them.
 
-A prediction and a measurement are both a Timeline, so that they can be laid over each other. Pure Python.
+A prediction and a measurement are both a Timeline, so that they can be laid over each other. A prediction is arrays
+(``run.py``), from which spans and messages are made when somebody looks at them.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.timeline.spans import Gap, Holding, Message, Span
+
+if TYPE_CHECKING:
+    from pipelab.timeline.run import Run, Steps
 
 __all__ = ["Timeline"]
 
@@ -39,13 +43,37 @@ class Timeline:
 
     schedule: Schedule
     spans: tuple[Span, ...]
-    messages: tuple[Message, ...] = ()
+    messages: tuple[Message, ...] = field(default_factory=tuple)
     clock: str = "predicted"
     unit: str = "units"
     sequences: float | None = None
-    updates: tuple[Span, ...] = ()
-    holdings: tuple[Holding, ...] = ()
+    updates: tuple[Span, ...] = field(default_factory=tuple)
+    holdings: tuple[Holding, ...] = field(default_factory=tuple)
     note: str = field(default="", compare=False)
+
+    @classmethod
+    def of_run(cls, schedule: Schedule, run: Run, *, clock: str, unit: str, sequences: float | None) -> Timeline:
+        """The timeline of arrays: spans, messages and the rest of its objects are made when they are looked at."""
+        made = cls.__new__(cls)
+        made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences, note="")
+        return made
+
+    if not TYPE_CHECKING:  # to a type checker all fields are there
+
+        def __getattr__(self, name: str) -> Any:
+            run = self.__dict__.get("_run")
+            if run is None or name not in ("spans", "updates", "messages", "holdings"):
+                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+            make = getattr(run, name)
+            found = self.__dict__[name] = make(self.schedule) if name in ("spans", "updates") else make()
+            return found
+
+    @cached_property
+    def _run(self) -> Run:
+        """The arrays of what was put together from spans."""
+        from pipelab.timeline.run import Run
+
+        return Run.of_rows(self._by_device)
 
     def __repr__(self) -> str:
         figures = f"makespan {self.makespan:.4g} {self.unit}, bubble {self.bubble_fraction:.1%}"
@@ -56,12 +84,12 @@ class Timeline:
     @cached_property
     def start(self) -> float:
         """The first start."""
-        return min((span.start for span in self.spans), default=0.0)
+        return self._run.first_start
 
     @cached_property
     def end(self) -> float:
         """The last end."""
-        return max((span.end for span in self.spans), default=0.0)
+        return self._run.last_end
 
     @property
     def makespan(self) -> float:
@@ -71,7 +99,7 @@ class Timeline:
     @cached_property
     def busy(self) -> tuple[float, ...]:
         """Busy time of each device."""
-        return tuple(sum(span.duration for span in self.on_device(r)) for r in range(self.schedule.devices))
+        return self._run.busy()
 
     @property
     def bubble_fraction(self) -> float:
@@ -116,44 +144,35 @@ class Timeline:
         never runs, for ever (but not in an evaluation, where no device waits for it). It counts
         1/v of a share (v chunks per device). Without a batch, sequences are counted in micro-batches of weight 1.
         """
-        share = self.schedule.share
-        size = 1.0 if self.sequences is None else self.sequences
+        t, shares, sequences = (column.tolist() for column in self._held[device])
+        return tuple(zip(t, map(_settle, shares), map(_settle, sequences), strict=True))
+
+    @cached_property
+    def _held(self) -> tuple[Steps, ...]:
         evaluated = self.schedule.forward_only and self.clock != "drawn"  # a board may have no backward yet
-        begins: dict[tuple[int, int], float] = {}
-        ends: dict[tuple[int, int], float] = {}
-        for span in self.on_device(device):
-            for action in actions_of(span.slot):
-                key = (action.stage, action.microbatch)
-                if action.op == "F":
-                    begins[key] = span.start
-                    ends.setdefault(key, span.end if evaluated else math.inf)
-                elif action.op in "BIW":
-                    ends[key] = span.end
-        held = [key for key, t in begins.items() if ends[key] > t]
-        changes = [(begins[key], 1, +1.0, key[1]) for key in held]
-        # At equal times what ends is let go first.
-        changes += [(ends[key], 0, -1.0, key[1]) for key in held if ends[key] < math.inf]
-        steps: list[tuple[float, float, float]] = []
-        shares = sequences = 0.0
-        for t, _, sign, i in sorted(changes):
-            shares += sign * share
-            sequences += sign * share * self.schedule.weights[i] * size
-            steps.append((t, _settle(shares), _settle(sequences)))
-        return tuple(steps)
+        size = 1.0 if self.sequences is None else self.sequences
+        return self._run.in_flight(self.schedule, size, for_ever=not evaluated)
+
+    @cached_property
+    def _peaks(self) -> tuple[tuple[float, float], ...]:
+        """The most shares, and the most sequences, in flight on each device."""
+        return tuple((_settle(a.max(initial=0.0)), _settle(b.max(initial=0.0))) for _, a, b in self._held)
 
     @cached_property
     def peak_microbatches(self) -> tuple[float, ...]:
         """The most micro-batches in flight on each device, in full shares (chunks / v)."""
-        return tuple(max((s for _, s, _ in self.in_flight(r)), default=0.0) for r in range(self.schedule.devices))
+        return tuple(shares for shares, _ in self._peaks)
 
     @cached_property
     def peak_sequences(self) -> tuple[float, ...]:
         """The most sequences in flight on each device, in full shares."""
-        return tuple(max((q for _, _, q in self.in_flight(r)), default=0.0) for r in range(self.schedule.devices))
+        return tuple(sequences for _, sequences in self._peaks)
 
-    @property
+    @cached_property
     def peak_bytes(self) -> tuple[float, ...]:
         """The most activation bytes held on each device; empty where they are not known."""
+        if "holdings" not in self.__dict__:
+            return self._run.peak_bytes()
         return tuple(holding.peak for holding in self.holdings)
 
     # ---- messages ------------------------------------------------------------------------------------------------
@@ -161,7 +180,8 @@ class Timeline:
     @property
     def message_count(self) -> int:
         """Messages between devices, activations and gradients."""
-        return len(self.messages)
+        sent = self._run.sent
+        return len(self.messages) if sent is None else len(sent.size)
 
     @property
     def message_bytes(self) -> float:
@@ -359,4 +379,4 @@ class Timeline:
 
 def _settle(value: float) -> float:
     """Rid sums of shares such as 1/3 of their rounding dust."""
-    return round(value, 9) + 0.0
+    return round(float(value), 9) + 0.0

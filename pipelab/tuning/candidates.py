@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes
 from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.table import B, F
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 from pipelab.tuning.profile import CostProfile, ProfileCosts
@@ -149,6 +152,29 @@ def list_candidates(
     ``chunks`` are for interleaved; naive has one candidate, whatever m. Raises ConfigurationError for empty lists,
     unknown schedules, a batch smaller than p.
     """
+    tables, bad = candidate_tables(
+        batch,
+        devices,
+        schedules=schedules,
+        microbatches=microbatches,
+        chunks=chunks,
+        recompute=recompute,
+        around=around,
+    )
+    return list(tables), bad
+
+
+def candidate_tables(
+    batch: int,
+    devices: int,
+    *,
+    schedules: Sequence[str],
+    microbatches: Sequence[int] | None,
+    chunks: Sequence[int],
+    recompute: Sequence[bool],
+    around: float,
+) -> tuple[dict[Candidate, Schedule], list[Discarded]]:
+    """As :func:`list_candidates`, with the table of each."""
     devices, batch = whole_number("devices", "p", devices), whole_number("batch", "B", batch)
     if batch < devices:
         raise ConfigurationError(
@@ -160,8 +186,8 @@ def list_candidates(
     sizes = sorted({whole_number("microbatches", "m", m) for m in asked})
     if "interleaved" in schedules:
         chunks = sorted({whole_number("chunks", "v", v) for v in listed("chunks", chunks)})
-    tables: dict[Any, Candidate] = {}
-    good: list[Candidate] = []
+    known: dict[Any, Candidate] = {}
+    good: dict[Candidate, Schedule] = {}
     bad: list[Discarded] = []
     for name in dict.fromkeys(schedules):
         for v in chunks if name == "interleaved" else [1]:
@@ -170,19 +196,19 @@ def list_candidates(
                     continue  # it would hold as much
                 for m in [1] if name == NAIVE else sizes:
                     candidate = Candidate(name, m, v, again)
-                    reason = _problem(candidate, devices, batch, tables)
-                    if reason is None:
-                        good.append(candidate)
+                    table = _table(candidate, devices, batch, known)
+                    if isinstance(table, Schedule):
+                        good[candidate] = table
                     elif microbatches is not None:  # it was asked for
-                        bad.append(Discarded(candidate, reason))
+                        bad.append(Discarded(candidate, table))
     if not good:
         reasons = "; ".join(f"{entry.candidate}: {entry.reason}" for entry in bad[:3])
         raise ConfigurationError(f"there is no candidate left. {reasons}")
     return good, bad
 
 
-def _problem(candidate: Candidate, devices: int, batch: int, tables: dict[Any, Candidate]) -> str | None:
-    """Why it is no candidate: it cannot be built, or is the same table as one before it."""
+def _table(candidate: Candidate, devices: int, batch: int, known: dict[Any, Candidate]) -> Schedule | str:
+    """Its table, or why it is no candidate: it cannot be built, or is the same table as one before it."""
     if candidate.microbatches > batch:
         return f"m = {candidate.microbatches} micro-batches need as many sequences, the batch has {batch}"
     try:
@@ -191,15 +217,20 @@ def _problem(candidate: Candidate, devices: int, batch: int, tables: dict[Any, C
         if "there is no schedule" in str(error):
             raise
         return str(error)
-    same = tables.setdefault((table.programs, table.placement), candidate)
-    return None if same is candidate else f"{candidate} is the same table as {same}"
+    same = known.setdefault((table.table.key, table.placement), candidate)
+    return table if same is candidate else f"{candidate} is the same table as {same}"
 
 
 def forecast(
-    candidate: Candidate, profile: CostProfile, batch: int, limits: Sequence[float], link: dict[str, Any]
+    candidate: Candidate,
+    profile: CostProfile,
+    batch: int,
+    limits: Sequence[float],
+    link: dict[str, Any],
+    table: Schedule | None = None,
 ) -> Forecast:
-    """What ``profile`` says about ``candidate``."""
-    schedule = candidate.build(profile.devices)
+    """What ``profile`` says about ``candidate``; ``table``: its own, where that is built already."""
+    schedule = candidate.build(profile.devices) if table is None else table
     costs = profile.costs(batch, **link)
     timeline = simulate(schedule, costs, batch=batch, check=False)
     memory = profile.memory(timeline)
@@ -219,17 +250,17 @@ def excess_of(memory: Sequence[DeviceMemory], limits: Sequence[float]) -> str | 
 
 
 def _parts(timeline: Timeline, costs: ProfileCosts) -> Parts:
-    schedule = timeline.schedule
+    schedule, table = timeline.schedule, timeline.schedule.table
     stages, p = costs.profile.cut(schedule.stages), schedule.devices
-    work = overhead = busy = 0.0
-    for device, position, action in schedule.actions():
-        b = costs.sequences(timeline.schedule, action.microbatch)
-        line = {"F": stages[action.stage].forward, "B": stages[action.stage].backward}.get(action.op)
-        if line is not None:
-            work, overhead = work + line.beta * b, overhead + line.alpha
-        busy += costs.slot_cost(schedule, device, position)
-    extra = busy - work - overhead
-    return Parts(work / p, overhead / p, extra / p, timeline.makespan - busy / p)
+    b = np.array([costs.sequences(schedule, i) for i in range(schedule.microbatches)])[table.microbatch]
+    work = overhead = 0.0
+    for op, lines in ((F, [stage.forward for stage in stages]), (B, [stage.backward for stage in stages])):
+        here = table.op == op
+        alpha, beta = np.array([(line.alpha, line.beta) for line in lines])[table.stage[here]].T
+        work, overhead = work + float(beta @ b[here]), overhead + float(alpha.sum())
+    busy = sum(timeline.busy)
+    again = busy - work - overhead if "R" in schedule.ops else 0.0
+    return Parts(work / p, overhead / p, again / p, timeline.makespan - busy / p)
 
 
 def best_first(found: Iterable[Forecast], key: Callable[[Forecast], float] = lambda f: f.step) -> list[Forecast]:

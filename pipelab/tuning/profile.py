@@ -231,8 +231,12 @@ class ProfileCosts:
         return schedule.weights[microbatch] * self.batch / sum(schedule.weights)
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
-        """How long one slot runs: the sum of its actions."""
-        return sum(self.action_cost(schedule, action) for action in actions_of(schedule.programs[device][position]))
+        """How long one slot runs."""
+        return self.cost_of(schedule, actions_of(schedule.programs[device][position]))
+
+    def cost_of(self, schedule: Schedule, actions: tuple[Action, ...]) -> float:
+        """The sum of a slot's actions."""
+        return sum(self.action_cost(schedule, action) for action in actions)
 
     def action_cost(self, schedule: Schedule, action: Action) -> float:
         """alpha + beta * b of one action; half a backward for each of I and W."""

@@ -18,6 +18,7 @@ from pipelab.tuning.candidates import (
     Discarded,
     Forecast,
     best_first,
+    candidate_tables,
     forecast,
     list_candidates,
     listed,
@@ -75,10 +76,10 @@ def shortlist(
     schedules, recompute = _left(schedules, chunks, recompute, lost)
     around = profile.best_microbatches(batch) if profile.line().error < 0.5 else math.inf
     kinds: dict[str, Any] = {"schedules": schedules, "microbatches": microbatches, "recompute": recompute}
-    found, bad = list_candidates(batch, profile.devices, chunks=chunks, around=around, **kinds)
+    tables, bad = candidate_tables(batch, profile.devices, chunks=chunks, around=around, **kinds)
     wire = {"latency": latency, "bandwidth": bandwidth, "link": link}
-    bar = tqdm(found, desc="predict", unit="candidate", disable=not progress, leave=False)
-    forecasts = best_first(forecast(candidate, profile, batch, limits, wire) for candidate in bar)
+    bar = tqdm(tables.items(), desc="predict", unit="candidate", disable=not progress, leave=False)
+    forecasts = best_first(forecast(candidate, profile, batch, limits, wire, table) for candidate, table in bar)
     if all(f.excess is not None for f in forecasts):
         raise ConfigurationError(_least(forecasts, limits))
     made = Tuning(profile, batch, limits, clock, tuple(forecasts), (*lost, *bad))

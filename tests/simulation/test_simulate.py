@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipelab import ConfigurationError, Costs, ScheduleError, simulate
 from pipelab.schedules import Action, Schedule, build_schedule, check_schedule
-from pipelab.simulation import peak_activation_bytes
+from pipelab.simulation import peak_activation_bytes, sweep
 from tests import oracle, tables
 from tests.strategies import damaged, eighths, reordered, sound_tables
 
@@ -312,3 +312,19 @@ def test_what_devices_hold_needs_no_clock(schedule, forward, backward, kept_inpu
 
 def test_where_bytes_are_not_known_no_peak_is_either():
     assert peak_activation_bytes(build_schedule("gpipe", devices=2, microbatches=3)) == ()
+
+
+# ---- many at once ----------------------------------------------------------------------------------------------------
+
+
+@given(sound_tables(), st.lists(eighths, max_size=4), st.sampled_from([None, 24]))
+def test_a_sweep_is_one_prediction_after_another(schedule, latencies, batch):
+    costs = [Costs(forward=1, backward=2, latency=latency) for latency in latencies]
+    assert sweep(schedule, iter(costs), batch=batch) == tuple(simulate(schedule, one, batch=batch) for one in costs)
+
+
+def test_a_sweep_refuses_an_unsound_table_and_what_are_no_costs():
+    with pytest.raises(ScheduleError, match="before 0F0"):
+        sweep(tables.read("0B0,0F0\n1F0,1B0\n"), [Costs()])
+    with pytest.raises(ConfigurationError, match="costs must be Costs, got int"):
+        sweep(build_schedule("1f1b", 2, 2), [Costs(), 1])

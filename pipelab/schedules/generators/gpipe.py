@@ -10,22 +10,17 @@
 
 from __future__ import annotations
 
-from pipelab.schedules.action import Action
+import numpy as np
+
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.reserved import reserved
-from pipelab.schedules.schedule import Program
+from pipelab.schedules.table import Table, in_turns
 
 
 @reserved
-def gpipe(devices: int, microbatches: int, chunks: int) -> list[Program]:
+def gpipe(devices: int, microbatches: int, chunks: int) -> Table:
     """F0..F(m-1), then B0..B(m-1). Bubble fraction (p-1)/(m+p-1); all m micro-batches are in flight."""
-    return [
-        (
-            *(Action(r, "F", i) for i in range(microbatches)),
-            *(Action(r, "B", i) for i in range(microbatches)),
-        )
-        for r in range(devices)
-    ]
+    return in_turns([microbatches] * devices, np.arange(microbatches), np.arange(devices)[:, None])
 
 
 RECIPE = Recipe(name="gpipe", title="GPipe", source="arXiv 1811.06965", programs=gpipe)

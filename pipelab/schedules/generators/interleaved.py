@@ -9,38 +9,26 @@
 
 from __future__ import annotations
 
-from pipelab.schedules.action import Action, Slot
+import numpy as np
+
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.reserved import reserved
-from pipelab.schedules.schedule import Program
+from pipelab.schedules.table import Table, in_turns
 
 
 @reserved
-def interleaved(devices: int, microbatches: int, chunks: int) -> list[Program]:
+def interleaved(devices: int, microbatches: int, chunks: int) -> Table:
     """Warm-up w = min(2(p-1-r) + (v-1)p, m*v) forwards, then pairs F, B, then w backwards (arXiv 2104.04473, 2.2).
 
     Forwards go in groups of p micro-batches, each group through chunks 0..v-1; backwards likewise with chunks
     reversed. min(w+1, m*v)/v full shares are in flight.
     """
     p, v, total = devices, chunks, microbatches * chunks
-
-    def nth(k: int, r: int, op: str) -> Action:
-        """The k-th forward or backward of device r: groups of p micro-batches, chunk by chunk."""
-        group, within = divmod(k, p * v)
-        chunk, i = divmod(within, p)
-        if op == "B":
-            chunk = v - 1 - chunk
-        return Action(chunk * p + r, op, group * p + i)
-
-    programs: list[Program] = []
-    for r in range(p):
-        warmup = min(2 * (p - 1 - r) + (v - 1) * p, total)
-        slots: list[Slot] = [nth(k, r, "F") for k in range(warmup)]
-        for k in range(total - warmup):
-            slots += [nth(warmup + k, r, "F"), nth(k, r, "B")]
-        slots += [nth(k, r, "B") for k in range(total - warmup, total)]
-        programs.append(tuple(slots))
-    return programs
+    group, within = np.divmod(np.arange(total), p * v)  # the k-th forward: groups of p micro-batches, chunk by chunk
+    chunk, i = np.divmod(within, p)
+    r = np.arange(p)[:, None]
+    warmups = [min(2 * (p - 1 - r) + (v - 1) * p, total) for r in range(p)]
+    return in_turns(warmups, group * p + i, chunk * p + r, (v - 1 - chunk) * p + r)
 
 
 def check(devices: int, microbatches: int, chunks: int) -> str | None:

@@ -10,16 +10,17 @@
 
 from __future__ import annotations
 
-from pipelab.schedules.action import Action
+import numpy as np
+
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.reserved import reserved
-from pipelab.schedules.schedule import Program
+from pipelab.schedules.table import Table, in_turns
 
 
 @reserved
-def naive(devices: int, microbatches: int, chunks: int) -> list[Program]:
+def naive(devices: int, microbatches: int, chunks: int) -> Table:
     """One forward and one backward per device: utilisation 1/p."""
-    return [(Action(r, "F", 0), Action(r, "B", 0)) for r in range(devices)]
+    return in_turns([1] * devices, np.arange(1), np.arange(devices)[:, None])
 
 
 RECIPE = Recipe(

@@ -10,28 +10,22 @@
 
 from __future__ import annotations
 
-from pipelab.schedules.action import Action, Slot
+import numpy as np
+
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.reserved import reserved
-from pipelab.schedules.schedule import Program
+from pipelab.schedules.table import Table, in_turns
 
 
 @reserved
-def one_f_one_b(devices: int, microbatches: int, chunks: int) -> list[Program]:
+def one_f_one_b(devices: int, microbatches: int, chunks: int) -> Table:
     """Device r runs w = min(p-1-r, m) forwards, then m - w pairs F, B, then w backwards: min(p-r, m) in flight.
 
     The warm-up is just deep enough that the first gradient is back when device r has run out of forwards that it may
     start: one deeper only holds more, one shallower waits.
     """
-    programs: list[Program] = []
-    for r in range(devices):
-        warmup = min(devices - 1 - r, microbatches)
-        slots: list[Slot] = [Action(r, "F", i) for i in range(warmup)]
-        for i in range(microbatches - warmup):
-            slots += [Action(r, "F", warmup + i), Action(r, "B", i)]
-        slots += [Action(r, "B", i) for i in range(microbatches - warmup, microbatches)]
-        programs.append(tuple(slots))
-    return programs
+    warmups = [min(devices - 1 - r, microbatches) for r in range(devices)]
+    return in_turns(warmups, np.arange(microbatches), np.arange(devices)[:, None])
 
 
 RECIPE = Recipe(

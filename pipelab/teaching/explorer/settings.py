@@ -195,10 +195,14 @@ class SettingsCosts:
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         """How long one slot runs."""
+        return self.cost_of(schedule, actions_of(schedule.programs[device][position]))
+
+    def cost_of(self, schedule: Schedule, actions: tuple[Action, ...]) -> float:
+        """How long a slot of these actions runs."""
         s = self.settings
         times = {"F": s.forward, "R": s.forward, "B": s.backward, "I": s.backward / 2, "W": s.backward / 2, "U": 0.0}
         total = 0.0
-        for action in actions_of(schedule.programs[device][position]):
+        for action in actions:
             work = times[action.op] * self.sequences(schedule, action) / UNIT_SEQUENCES
             total += schedule.share * (work + (s.overhead if action.op != "U" else 0.0))
         return total

@@ -1,0 +1,63 @@
+"""A prediction, put together: the table compiled, priced, walked through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelab.errors import ScheduleError
+from pipelab.schedules.action import format_slot
+from pipelab.schedules.checker import check_schedule
+from pipelab.schedules.compiled import Compiled, compiled
+from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.costs import CostModel
+from pipelab.simulation.prices import Prices
+from pipelab.simulation.walk import walk
+from pipelab.timeline import Timeline
+from pipelab.timeline.run import Run, Sent
+
+__all__ = ["peaks", "predict"]
+
+
+def predict(
+    schedule: Schedule, costs: Sequence[CostModel], *, sequences: float | None, clock: str, check: bool
+) -> tuple[Timeline, ...]:
+    """A schedule that has its weights, under each of ``costs``; the rest as :func:`simulate` says."""
+    made = _compiled(schedule, check=check)
+    found = []
+    for one in costs:
+        prices = Prices(schedule, one)
+        cost, size = prices.slot_costs(), prices.message_sizes(made)
+        sending = size / one.bandwidth if one.bandwidth < math.inf and size.any() else None
+        start, end, arrived = walk(made, cost, one.latency, sending)
+        run = Run.of_table(schedule.table, start, end, Sent(made, arrived, size), prices.bytes_kept())
+        found.append(Timeline.of_run(schedule, run, clock=clock, unit=one.unit, sequences=sequences))
+    return tuple(found)
+
+
+def peaks(schedule: Schedule, costs: CostModel) -> tuple[float, ...]:
+    """The most activation bytes on each device, by its order alone."""
+    kept = Prices(schedule, costs).bytes_kept()
+    if kept is None:
+        return ()
+    table = schedule.table
+    position = np.arange(len(table.first)) - np.repeat(table.slot_bounds[:-1], np.diff(table.slot_bounds))
+    return Run.of_table(table, position, position + 1.0, kept=kept).peak_bytes()
+
+
+def _compiled(schedule: Schedule, *, check: bool) -> Compiled:
+    """The table compiled, or, if it is wrong, what there is to say about it."""
+    if schedule.resolved is not None:
+        return schedule.resolved
+    violations = check_schedule(schedule) if check else []
+    if violations:
+        raise ScheduleError.refuse(schedule.name, violations)
+    made = compiled(schedule.graph, schedule.table)
+    ran = set(made.order.tolist())
+    if len(ran) < len(schedule.table.first):
+        slots = [(slot, device) for device, program in enumerate(schedule.programs) for slot in program]
+        stuck = [f"{format_slot(slot)} on device {device}" for k, (slot, device) in enumerate(slots) if k not in ran]
+        raise ScheduleError(f"the simulation is stuck: {len(stuck)} slots wait for ever, the first is {stuck[0]}")
+    return made
