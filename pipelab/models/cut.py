@@ -135,9 +135,12 @@ class Stage(NamedStage):
 
 def call_layer(layer: nn.Module, x: Any) -> Any:
     """``layer(x)`` as nn.Sequential calls it, except that a layer with several arguments gets a tuple unpacked."""
-    if isinstance(x, tuple) and _required_arguments(layer) > 1:
-        return layer(*x)
-    return layer(x)
+    return layer(*x) if isinstance(x, tuple) and takes_several(layer) else layer(x)
+
+
+def takes_several(layer: nn.Module) -> bool:
+    """Whether a tuple is several arguments of ``layer``."""
+    return _required_arguments(layer) > 1
 
 
 def _required_arguments(layer: nn.Module) -> int:

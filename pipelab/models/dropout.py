@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["KeyedDropout", "dropout_key"]
+__all__ = ["KeyedDropout", "dropout_key", "set_dropout_key"]
 
 _MASK = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(NamedTuple):
     seed: int
     step: int
     first_sequence: int
@@ -45,6 +44,11 @@ def dropout_key(seed: int, step: int, first_sequence: int = 0) -> Iterator[None]
         yield
     finally:
         _current.reset(token)
+
+
+def set_dropout_key(seed: int, step: int, first_sequence: int) -> None:
+    """Key what follows in this context, as :func:`dropout_key` does, until another key is set."""
+    _current.set(_Key(seed, step, first_sequence))
 
 
 def _mix_int(x: int) -> int:

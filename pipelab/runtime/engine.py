@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.device.allocator import keep_freed_memory
-from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
-from pipelab.runtime.report import StepReport
+from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import (
     Parts,
     refuse_redrawn_masks,
@@ -37,8 +36,10 @@ from pipelab.runtime.setup.optimizers import make_optimizers, require_optimizer
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import resolve_ties
-from pipelab.runtime.step import Stepper, device_meter
+from pipelab.runtime.step import Reports, Stepper
+from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
+from pipelab.runtime.walk import device_meter
 from pipelab.simulation.costs import Costs
 
 __all__ = ["Engine"]
@@ -72,29 +73,38 @@ class Engine(TensorsByName):
         warn_of_batch_statistics(self._stages, settings.schedule.microbatches)
         ties = resolve_ties(self._stages, (*parts.tied, *settings.tied), peers, identity)
         self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
-        meter = partial(device_meter, clock=settings.clock, replicas=replicas)
+        meter = partial(device_meter, settings=settings, replicas=replicas)
         self._running, self._stop = threading.Lock(), Stop()
         fit = FitCheck(self._stages, settings.loss)
-        updates = Updates(replicas, meter, *make_optimizers(settings, replicas))
+        updates = Updates(replicas, meter, *make_optimizers(settings, replicas), idle=settings.optimizer is None)
         self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
+        self._reports = Reports(settings, self.places)
         self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole)
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
+        return self._reports.make(self.record_step(inputs, targets))
+
+    def record_step(self, inputs: Any, targets: Any) -> StepRecord:
+        """The same, with what a report is made of."""
         with self._working():
-            report = self._stepper.run(inputs, targets, training=True, number=self.step_number)
+            record = self._stepper.record(inputs, targets, training=True, number=self.step_number)
             self.step_number += 1
-            return report
+            return record
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
+        return self._reports.make(self.record_evaluation(inputs, targets))
+
+    def record_evaluation(self, inputs: Any, targets: Any) -> StepRecord:
+        """The same, with what a report is made of."""
         with self._working():
             stages = self._replicas.modules.values()
             modes = [(module, module.training) for stage in stages for module in stage.modules()]
             try:
                 for stage in stages:
                     stage.eval()
-                return self._stepper.run(inputs, targets, training=False, number=self.step_number)
+                return self._stepper.record(inputs, targets, training=False, number=self.step_number)
             finally:
                 for module, mode in modes:
                     module.training = mode

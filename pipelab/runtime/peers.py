@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipelab.runtime.device.channels import StepWire, Wire
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Alone", "Move", "Peers"]
+__all__ = ["Alone", "Move", "Numbers", "Peers"]
 
 T = TypeVar("T")
+Numbers = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ class Peers(Protocol):
 
     def agree_own(self, work: Callable[[], T]) -> T:
         """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
+        ...
+
+    def agree_numbers(self, work: Callable[[], Numbers]) -> np.ndarray:
+        """Do ``work`` and exchange the numbers that came out: float64, [process, number], as many from each.
+
+        If it raises anywhere, it raises everywhere.
+        """
         ...
 
     def gather(self, value: T) -> list[T] | None:
@@ -115,6 +124,10 @@ class Alone:
     def agree_own(self, work: Callable[[], T]) -> T:
         """Do ``work``; what it raises passes through."""
         return work()
+
+    def agree_numbers(self, work: Callable[[], Numbers]) -> np.ndarray:
+        """Do ``work``; what it raises passes through."""
+        return np.asarray(work(), np.float64)[None]
 
     def gather(self, value: T) -> list[T] | None:
         """There is no one else."""

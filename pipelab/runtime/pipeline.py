@@ -41,7 +41,8 @@ class Pipeline:
     optimizer; both act once a step, at the flush. ``clip_norm`` limits the gradient's norm over all stages.
     ``grad_scaler`` scales the loss, for fp16: a gradient that is not finite, on any stage, skips the update of all
     (``report.skipped``).
-    ``launch``: ``"threads"``, one thread per device inside this process; or ``"processes"``, one process per device,
+    ``launch``: ``"threads"``, one thread per device inside this process (under the device clock, and where slots are
+    tiny, devices on CPU cores take turns in one); or ``"processes"``, one process per device,
     started here, or by torchrun: then each of them makes the Pipeline (``group``: whose ranks are its devices; default:
     all), builds the stages that live there, and needs inputs only on the rank of stage 0 and targets only on that of
     the last one. ``device``: see ``choose_devices``.
@@ -52,6 +53,7 @@ class Pipeline:
     weights, gradients, optimizer state and activations; a step that would cross it stops with OutOfMemoryError.
     ``tied``: groups of names that are one parameter, for stages that ``build_stage`` makes in different processes;
     of a model, ties are seen.
+    ``measure_memory`` and ``measure_costs`` switch off what a report tells of bytes and of time, and their cost.
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
 
     Raises ConfigurationError or ScheduleError before anything starts.
@@ -77,6 +79,7 @@ class Pipeline:
         loss_terms: LossTerms | None = None,
         seed: int = 0,
         measure_memory: bool = True,
+        measure_costs: bool = True,
         memory_limit: Limits = None,
         outstanding: int | None = None,
         window: int = 9,
@@ -97,6 +100,7 @@ class Pipeline:
             loss_terms=loss_terms,
             seed=seed,
             measure_memory=measure_memory,
+            measure_costs=measure_costs,
             memory_limit=memory_limit,
             outstanding=outstanding,
             window=window,

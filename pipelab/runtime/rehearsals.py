@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipelab.errors import whole_number
 from pipelab.models.split import SplitModel
-from pipelab.runtime.device.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
@@ -21,8 +20,10 @@ from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import make_inputs
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
-from pipelab.runtime.step import Stepper, common, device_meter
+from pipelab.runtime.step import Reports, Stepper, common
+from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
+from pipelab.runtime.walk import device_meter
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
@@ -48,13 +49,13 @@ class Rehearsals:
     def profile(self, inputs: Any, targets: Any, repeats: int, number: int) -> Costs:
         """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
         repeats = whole_number("repeats", "", repeats)
-        with self._rehearsal(one_pass(self._settings.schedule)) as alone:
+        with self._rehearsal(one_pass(self._settings.schedule)) as (alone, reports):
             lengths = self._peers.agree(partial(alone.length, inputs, targets))
             length = common("the number of sequences", lengths, skip_none=True)
             size = max(1, round(length / sum(self._settings.schedule.weights)))
             first = partial(first_sequences, count=size)
             for _ in range(repeats + 1):
-                report = alone.run(first(inputs), first(targets), training=True, number=number)
+                report = reports.make(alone.record(first(inputs), first(targets), training=True, number=number))
             mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
             return costs_of(report, next(x for x in self._peers.exchange(mine) if x is not None))
 
@@ -63,8 +64,8 @@ class Rehearsals:
 
         No weight changes.
         """
-        with self._rehearsal(self._settings.schedule) as alone:
-            report = alone.run(inputs, targets, training=True, number=number)
+        with self._rehearsal(self._settings.schedule) as (alone, reports):
+            report = reports.make(alone.record(inputs, targets, training=True, number=number))
             if not updates:
                 return microbatch_costs(report, ())
             found = [pair for part in self._peers.agree(self._updates.rehearse) for pair in part.items()]
@@ -75,15 +76,15 @@ class Rehearsals:
 
         Where there is no such model, because stages were built one by one: against the stages in a row.
         """
-        with self._rehearsal(self._settings.schedule) as alone:
-            alone.run(inputs, targets, training=True, number=number)
+        with self._rehearsal(self._settings.schedule) as (alone, _):
+            alone.record(inputs, targets, training=True, number=number)
             given = (inputs if 0 in self._stages else None, targets if self._is_last else None)
             return prove_gradients(self._found(), self._replicas, self._whole, given, self._settings, step=number)
 
     def gradients(self, inputs: Any, targets: Any, number: int) -> dict[str, Tensor] | None:
         """All gradients of a step on this batch, by name, where device 0 is; None elsewhere."""
-        with self._rehearsal(self._settings.schedule) as alone:
-            alone.run(inputs, targets, training=True, number=number)
+        with self._rehearsal(self._settings.schedule) as (alone, _):
+            alone.record(inputs, targets, training=True, number=number)
             parts = self._peers.gather(self._found())
         return None if parts is None else {name: grad.cpu() for part in parts for name, grad in part.items()}
 
@@ -97,16 +98,17 @@ class Rehearsals:
         return self._settings.schedule.stages - 1 in self._stages
 
     @contextmanager
-    def _rehearsal(self, schedule: Schedule) -> Iterator[Stepper]:
-        settings = replace(self._settings, schedule=schedule, clip_norm=None, clock="device", grad_scaler=None)
+    def _rehearsal(self, schedule: Schedule) -> Iterator[tuple[Stepper, Reports]]:
+        changed = {"clip_norm": None, "clock": "device", "measure_costs": True, "grad_scaler": None}
+        settings = replace(self._settings, schedule=schedule, **changed)  # type: ignore[arg-type]
         replicas = self._replicas
-        meter = partial(device_meter, clock="device", replicas=replicas)
-        nothing = Updates(replicas, meter, {}, {})
+        meter = partial(device_meter, settings=settings, replicas=replicas)
+        nothing = Updates(replicas, meter, {}, {}, idle=True)
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
         run = [self._whole.model if isinstance(self._whole, SplitModel) else self._whole, self._settings.loss]
         with buffers_kept([*self._stages.values(), *(module for module in run if isinstance(module, nn.Module))]):
             try:
-                yield Stepper(settings, replicas, nothing, self._fit, self._stop)
+                yield Stepper(settings, replicas, nothing, self._fit, self._stop), Reports(settings, replicas.places)
             finally:
                 for parameter, grad in grads:
                     parameter.grad = grad

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from pipelab.errors import PipelabError
 from pipelab.memory import DeviceMemory
-from pipelab.runtime.device.worker import Delivery, DeviceLog
+from pipelab.runtime.device.clocks import Readings
+from pipelab.runtime.device.log import DeviceLog
+from pipelab.runtime.device.program import compile_table
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.wire import Channel
+from pipelab.schedules.wire import Channel, Route
 from pipelab.simulation.costs import Costs, SlotCosts
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "StepReport", "merge_logs", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "Delivery", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
@@ -42,7 +46,7 @@ class StepReport:
     batch: int
     logs: Sequence[DeviceLog] = field(repr=False)
     past: tuple[SlotTable, ...] = field(repr=False)
-    """Slot costs of this step and the ones before it that the device clock takes the median of."""
+    """Slot costs of this step and the ones before it that the device clock takes the median of; none, if unmeasured."""
     unit_costs: Costs = field(repr=False)
     latency: float
     bandwidth: float
@@ -63,7 +67,13 @@ class StepReport:
     @cached_property
     def slot_costs(self) -> SlotCosts:
         """What each slot of this very step cost."""
+        self._require_costs()
         return SlotCosts(slot_table(self.logs), self._sizes, self.latency, self.bandwidth)
+
+    @cached_property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Every message of the step, in the order in which its receiver took it, device by device."""
+        return tuple(deliveries(self.schedule, self.logs))
 
     @property
     def memory(self) -> tuple[DeviceMemory, ...]:
@@ -84,11 +94,13 @@ class StepReport:
     @cached_property
     def wall(self) -> Timeline:
         """What happened on this machine."""
-        return self._complete(_wall_timeline(self.schedule, self.logs, self.batch / sum(self.schedule.weights)))
+        self._require_costs()
+        return self._complete(_wall_timeline(self))
 
     @cached_property
     def timeline(self) -> Timeline:
-        """The timeline that ``clock`` tells."""
+        """The timeline that ``clock`` tells. Raises PipelabError if the step was run with ``measure_costs=False``."""
+        self._require_costs()
         if self.clock == "wall":
             return self.wall
         if self.clock == "unit":
@@ -99,9 +111,16 @@ class StepReport:
         count = len(self.past)
         return self._complete(replace(timeline, note="1 step" if count == 1 else f"median of {count} steps"))
 
+    def _require_costs(self) -> None:
+        if not self.past:
+            raise PipelabError(
+                "this step was run with measure_costs=False: no one knows when its slots ran; leave measure_costs out "
+                "for a timeline"
+            )
+
     @cached_property
     def _sizes(self) -> dict[tuple[Action, str], float]:
-        return {(d.route.producer, d.channel.kind): float(d.size) for log in self.logs for d in log.deliveries}
+        return {(d.route.producer, d.channel.kind): float(d.size) for d in self.deliveries}
 
     def _complete(self, timeline: Timeline) -> Timeline:
         """Lay measured bytes and update times onto a timeline (update times are seconds: not under the unit clock)."""
@@ -109,6 +128,30 @@ class StepReport:
         if timeline.unit != "s":
             return timeline
         return replace(timeline, updates=_updates(self.schedule, timeline, self.update_seconds))
+
+
+@dataclass
+class StepRecord:
+    """What a report is made of, once somebody asks for one.
+
+    ``logs`` are what each device noted down on its own clock, or rows of their numbers; ``offsets`` are added to its
+    times. ``updates`` has a row a device: bytes of weights, gradients and optimizer state after the update, its cost,
+    CPU time. ``slack`` (seconds) is how far off the clock may be where logs come from several hosts.
+    """
+
+    training: bool
+    loss: float | None
+    cpu: float
+    logs: Sequence[DeviceLog] | np.ndarray
+    number: int = 0
+    batch: int = 0
+    updates: Sequence[Sequence[float]] = ()
+    offsets: Sequence[float] = ()
+    on_device: bool = False
+    slack: float = 0.0
+    norm: float | None = None
+    skipped: bool = False
+    outputs: Any = None
 
 
 class CostHistory:
@@ -129,7 +172,7 @@ class CostHistory:
 
 def slot_table(logs: Sequence[DeviceLog]) -> SlotTable:
     """The cost of every slot, device by device."""
-    return tuple(tuple(max(reading.cost, 0.0) for reading in log.readings) for log in logs)
+    return tuple(tuple(log.readings.cost) for log in logs)
 
 
 def _median(steps: Sequence[SlotTable]) -> SlotTable:
@@ -162,52 +205,70 @@ class _GivenCosts:
         return self.sizes.get((producer, kind), 0.0)
 
 
-def merge_logs(logs: Sequence[DeviceLog], offsets: Sequence[float], *, on_device: bool = False) -> list[DeviceLog]:
-    """All devices' logs on one clock, with each message's time of sending; ``offsets[r]`` is added to device r's.
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken."""
+
+    channel: Channel
+    route: Route
+    sent: float
+    ready: float
+    taken: float
+    size: int
+
+
+def deliveries(schedule: Schedule, logs: Sequence[DeviceLog]) -> Iterator[Delivery]:
+    """Every message, from what its two ends have noted down."""
+    for passage in compile_table(schedule).passages:
+        sender, receiver, k = logs[passage.channel.source], logs[passage.channel.destination], passage.taken
+        sent, ready = sender.sent[passage.sent], receiver.ready[k]
+        ready = sent if math.isnan(ready) else ready  # it was there when it was asked for
+        yield Delivery(passage.channel, passage.route, sent, ready, receiver.taken[k], receiver.sizes[k])
+
+
+def merge_logs(
+    schedule: Schedule, logs: Sequence[DeviceLog], offsets: Sequence[float], *, on_device: bool = False
+) -> list[DeviceLog]:
+    """All devices' logs on one clock; ``offsets[r]`` is added to device r's.
 
     ``on_device``: hosts only enqueue, also their sends and receives. A message then lies, on the device's own clock,
     between the end of the slot that sent it and the start of the one that needed it.
     """
     if on_device:
-        logs = [_on_device(log, logs) for log in logs]
-    merged = []
-    sent = {
-        channel: iter([time + offset for time in times])
-        for log, offset in zip(logs, offsets, strict=True)
-        for channel, times in log.sent.items()
-    }
-    for log, offset in zip(logs, offsets, strict=True):
-        readings = [
-            replace(
-                reading,
-                host_start=reading.host_start + offset,
-                host_end=reading.host_end + offset,
-                start=reading.start + offset,
-                end=reading.end + offset,
-            )
-            for reading in log.readings
-        ]
-        deliveries = []
-        for d in log.deliveries:
-            begun = next(sent[d.channel])
-            ready = begun if math.isnan(d.ready) else d.ready + offset  # it was there when it was asked for
-            deliveries.append(replace(d, ready=ready, taken=d.taken + offset, sent=begun))
-        merged.append(replace(log, readings=readings, deliveries=deliveries))
-    return merged
+        logs = _on_device(schedule, logs)
+    if not any(offsets):
+        return list(logs)
+    return [_moved(log, offset) for log, offset in zip(logs, offsets, strict=True)]
 
 
-def _on_device(log: DeviceLog, logs: Sequence[DeviceLog]) -> DeviceLog:
-    readings = [replace(r, host_start=r.start, host_end=r.end) for r in log.readings]
-    deliveries: list[Delivery] = []
-    sent: dict[Channel, list[float]] = {}
-    for d in log.deliveries:
-        needed = log.readings[d.route.needed_by[1]].start
-        deliveries.append(replace(d, ready=needed, taken=needed))
-    for other in logs:
-        for d in other.deliveries:
-            if logs[d.channel.source] is log:
-                sent.setdefault(d.channel, []).append(log.readings[d.route.sent_by[1]].end)
-    return replace(log, readings=readings, deliveries=deliveries, sent=sent)
+def _moved(log: DeviceLog, offset: float) -> DeviceLog:
+    """The log of a device whose clock is ``offset`` behind."""
+
+    def later(times: Sequence[float]) -> list[float]:
+        return [time + offset for time in times]
+
+    r = log.readings
+    readings = Readings(later(r.host_start), later(r.host_end), later(r.start), later(r.end), r.cost)
+    return replace(log, readings=readings, sent=later(log.sent), ready=later(log.ready), taken=later(log.taken))
+
+
+def _on_device(schedule: Schedule, logs: Sequence[DeviceLog]) -> list[DeviceLog]:
+    moved = [
+        replace(
+            log,
+            readings=replace(log.readings, host_start=log.readings.start, host_end=log.readings.end),
+            sent=list(log.sent),
+            ready=list(log.ready),
+            taken=list(log.taken),
+        )
+        for log in logs
+    ]
+    for passage in compile_table(schedule).passages:
+        sender, receiver = moved[passage.channel.source], moved[passage.channel.destination]
+        sender.sent[passage.sent] = sender.readings.end[passage.route.sent_by[1]]
+        needed = receiver.readings.start[passage.route.needed_by[1]]
+        receiver.ready[passage.taken] = receiver.taken[passage.taken] = needed
+    return moved
 
 
 def verify_order(schedule: Schedule, logs: Sequence[DeviceLog], slack: float = 0.0) -> None:
@@ -215,29 +276,29 @@ def verify_order(schedule: Schedule, logs: Sequence[DeviceLog], slack: float = 0
 
     ``slack`` (seconds) is how far clocks of different hosts may be apart.
     """
-    for device, log in enumerate(logs):
-        if len(log.readings) != len(schedule.programs[device]):
-            raise PipelabError(f"device {device} ran {len(log.readings)} of its {len(schedule.programs[device])} slots")
-    for device, log in enumerate(logs):
-        readings = log.readings
-        for position in range(1, len(readings)):
-            if readings[position].host_start < readings[position - 1].host_end - slack:
+    starts, ends = [log.readings.host_start for log in logs], [log.readings.host_end for log in logs]
+    for device, program in enumerate(schedule.programs):
+        if len(starts[device]) != len(program):
+            raise PipelabError(f"device {device} ran {len(starts[device])} of its {len(program)} slots")
+        for position, (start, before) in enumerate(zip(starts[device][1:], ends[device], strict=False), 1):
+            if start < before - slack:
                 raise PipelabError(f"device {device} began slot {position} before slot {position - 1} was over")
-        for delivery in log.deliveries:
-            used = readings[delivery.route.needed_by[1]].host_start
-            made = logs[delivery.channel.source].readings[delivery.route.sent_by[1]].host_end
-            if not (made <= delivery.sent <= delivery.taken + slack and delivery.taken <= used):
-                raise PipelabError(
-                    f"device {device} used {delivery.route.producer} before device {delivery.channel.source} sent it"
-                )
+    for passage in compile_table(schedule).passages:
+        source, destination = passage.channel.source, passage.channel.destination
+        sent, taken = logs[source].sent[passage.sent], logs[destination].taken[passage.taken]
+        made = ends[source][passage.route.sent_by[1]]
+        used = starts[destination][passage.route.needed_by[1]]
+        if not (made <= sent <= taken + slack and taken <= used):
+            raise PipelabError(f"device {destination} used {passage.route.producer} before device {source} sent it")
 
 
-def _wall_timeline(schedule: Schedule, logs: Sequence[DeviceLog], sequences: float) -> Timeline:
-    origin = min((reading.start for log in logs for reading in log.readings), default=0.0)
+def _wall_timeline(report: StepReport) -> Timeline:
+    schedule, logs = report.schedule, report.logs
+    origin = min((log.readings.start[0] for log in logs if log.readings.start), default=0.0)
     spans = tuple(
-        Span(device, position, schedule.programs[device][position], reading.start - origin, reading.end - origin)
-        for device, log in enumerate(logs)
-        for position, reading in enumerate(log.readings)
+        Span(device, position, slot, start - origin, end - origin)
+        for device, (program, log) in enumerate(zip(schedule.programs, logs, strict=True))
+        for position, (slot, start, end) in enumerate(zip(program, log.readings.start, log.readings.end, strict=True))
     )
     messages = tuple(
         Message(
@@ -250,9 +311,9 @@ def _wall_timeline(schedule: Schedule, logs: Sequence[DeviceLog], sequences: flo
             arrived=d.ready - origin,
             size=float(d.size),
         )
-        for log in logs
-        for d in log.deliveries
+        for d in report.deliveries
     )
+    sequences = report.batch / sum(schedule.weights)
     return Timeline(schedule, spans, messages, clock="wall", unit="s", sequences=sequences)
 
 
@@ -262,8 +323,8 @@ def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, .
     for device, log in enumerate(logs):
         steps: list[tuple[float, float]] = []
         for span in timeline.on_device(device):
-            sample = log.samples[span.position]
-            steps += [(span.start, float(sample.peak)), (span.end, float(sample.after))]
+            peak, after = log.peaks[span.position], log.after[span.position]
+            steps += [(span.start, float(peak)), (span.end, float(after))]
         result.append(Holding(device, tuple(steps)))
     return tuple(result)
 

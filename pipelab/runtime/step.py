@@ -8,39 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
-from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.channels import StepWire
-from pipelab.runtime.device.clocks import SlotMeter, make_meter
-from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
+from pipelab.runtime.device.log import DeviceLog
+from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
-from pipelab.runtime.device.stage import StageRunner, Task
-from pipelab.runtime.device.stop import Stop
-from pipelab.runtime.device.threads import run_threads
-from pipelab.runtime.device.worker import DeviceLog, Plan, Worker, plan_devices
-from pipelab.runtime.report import CostHistory, StepReport, merge_logs, slot_table, verify_order
-from pipelab.runtime.setup.assembly import StageWithLoss
+from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.device.stage import Task
+from pipelab.runtime.report import (
+    CostHistory,
+    SlotTable,
+    StepRecord,
+    StepReport,
+    merge_logs,
+    slot_table,
+    verify_order,
+)
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.loss_scale import advance, scale_of, unscale
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
-from pipelab.schedules.checker import require_sound
+from pipelab.runtime.walk import Walk, Walked
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Stepper", "common", "device_meter"]
+__all__ = ["Reports", "Stepper", "common"]
 
 ANCHOR = 1e-3
 """How far times that a GPU has stamped may be off the host's clock (seconds)."""
@@ -54,48 +58,29 @@ class _Call:
     batch: int | None
     step: int
     learns: bool
-    signature: str
+    signature: int
+
+    def to_numbers(self) -> list[float]:
+        """For the other processes."""
+        return [self.training, -1 if self.batch is None else self.batch, self.step, self.learns, self.signature]
+
+    @classmethod
+    def from_numbers(cls, row: Sequence[float]) -> _Call:
+        """Read :meth:`to_numbers`."""
+        training, batch, step, learns, signature = map(int, row)
+        return cls(bool(training), None if batch < 0 else batch, step, bool(learns), signature)
 
 
 @dataclass
 class _Cut:
     """A batch, cut: the table with its micro-batches' sizes, and what this process holds of them."""
 
-    schedule: Schedule
     training: bool
     number: int
+    sizes: Sequence[int] = ()
     payloads: list[Payload] | None = None
     tasks: list[Task] | None = None
-    sizes: Sequence[int] = ()
-    signature: tuple[str, ...] = ()
-
-
-@dataclass
-class _Part:
-    """What one process has to tell of a step."""
-
-    logs: dict[int, DeviceLog]
-    loss: Tensor | None
-    cpu: float
-
-
-@dataclass
-class _Walked:
-    """What came of a walk: this process's workers, and what everyone has to tell."""
-
-    workers: list[Worker]
-    parts: list[_Part]
-    logs: dict[int, DeviceLog] = field(init=False)
-    cpu: float = field(init=False)
-    loss: float | None = field(init=False)
-    norm: float | None = None
-    skipped: bool = False
-
-    def __post_init__(self) -> None:
-        self.logs = {r: log for part in self.parts for r, log in part.logs.items()}
-        self.cpu = sum(part.cpu for part in self.parts)
-        losses = [part.loss for part in self.parts if part.loss is not None]
-        self.loss = float(torch.stack(losses).sum()) if losses else None
+    signature: tuple[int, ...] = ()
 
 
 class Stepper:
@@ -109,30 +94,27 @@ class Stepper:
         self._terms = default_terms(loss) if settings.loss_terms is None else settings.loss_terms
         self._reduction = "mean" if loss is None else reduction_of(loss)
         self.memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in self.peers.own}
-        self._allocators: dict[int, AllocatorPeak] = {}
-        self._looked: set[tuple[int, int]] = set()
-        """The stages whose graph was looked through for parameters that are not theirs."""
-        self._plans: dict[str, tuple[list[Plan], dict[Channel, list[Route]]]] = {}
-        self._histories: dict[Any, CostHistory] = {}
+        self._walks: dict[bool, Walk] = {}
+        """Compiled when first needed: of training steps, and of evaluations."""
 
-    def run(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepReport:
+    def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
         cut = self._look_and_cut(inputs, targets, training, number)
         self._replicas.prepare(training)
-        walked = self._walk(cut)
+        record = self._walk(cut)
         if training:
-            self._update(walked)
-        return self._report(cut, walked)
+            self._update(record)
+        self._set_clocks(record)
+        return record
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
 
     def _look_and_cut(self, inputs: Any, targets: Any, training: bool, number: int) -> _Cut:
-        schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
-        cut = _Cut(schedule, training, number)
-        calls = self.peers.agree(partial(self._look, cut, inputs, targets))
+        cut = _Cut(training, number)
+        told = self.peers.agree_numbers(lambda: self._look(cut, inputs, targets).to_numbers())
+        calls = [_Call.from_numbers(row) for row in told]
         batch = _same_call(calls)
-        cut.sizes = schedule.microbatch_sizes(batch)
-        cut.schedule = schedule.for_batch(batch)
+        cut.sizes = cut.sizes or self.schedule.microbatch_sizes(batch)
         cut.signature = tuple(call.signature for call in calls)
         return cut
 
@@ -150,11 +132,11 @@ class Stepper:
         self._require_room(cut.training)
         batch = self.length(inputs, targets)
         if batch is not None:
-            sizes = self.schedule.microbatch_sizes(batch)
+            cut.sizes = self.schedule.microbatch_sizes(batch)
             if 0 in self._stages:
-                cut.payloads = make_inputs(inputs, sizes)
+                cut.payloads = make_inputs(inputs, cut.sizes)
             if last in self._stages and targets is not None:
-                cut.tasks = make_tasks(targets, sizes, self._terms, self._reduction)
+                cut.tasks = make_tasks(targets, cut.sizes, self._terms, self._reduction)
             if cut.payloads is not None and len(self._stages) > last:
                 self._fit.check(cut.payloads[0], None if cut.tasks is None else cut.tasks[0].targets)
         learns = any(p.requires_grad for stage in self._stages.values() for p in stage.parameters())
@@ -166,16 +148,16 @@ class Stepper:
             return None
         return batch_size(inputs, targets, needs_inputs=0 in self._stages)
 
-    def _signature(self, cut: _Cut) -> str:
+    def _signature(self, cut: _Cut) -> int:
         """What the shapes of messages may depend on besides the sizes of micro-batches, as far as this process sees."""
         if len(self.peers.own) == self.schedule.devices:
-            return ""
+            return 0
         first = cut.payloads[0].tensors if cut.payloads else ()
         frozen = [p.requires_grad for stage in self._stages.values() for p in stage.parameters()]
         modes = [module.training for stage in self._stages.values() for module in stage.modules()]
         cast = [(kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         told = (frozen, modes, cast, torch.get_default_dtype(), [(tuple(t.shape[1:]), t.dtype) for t in first])
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+        return int.from_bytes(hashlib.sha256(repr(told).encode()).digest()[:6])  # as much as a float64 holds
 
     def _require_room(self, training: bool) -> None:
         """Raises ConfigurationError if a device's limit leaves no room for activations."""
@@ -193,170 +175,142 @@ class Stepper:
 
     # ---- walk ----------------------------------------------------------------------------------------------------
 
-    def _walk(self, cut: _Cut) -> _Walked:
+    def _walk(self, cut: _Cut) -> StepRecord:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
-        kind = "train" if cut.training else "evaluate"
-        if kind not in self._plans:
-            require_sound(cut.schedule, outstanding=self.settings.outstanding)
-            self._plans[kind] = plan_devices(cut.schedule)
-        plans, channels = self._plans[kind]
+        walk = self._walk_of(cut.training)
+        turns = walk.turns
         modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
-        link = modelled if self.settings.clock == "wall" else {}
-        signature = (kind, *cut.signature)
         wire = self.peers.open_wire(
-            channels, self.places, cut.sizes, signature=signature, outstanding=self.settings.outstanding, **link
+            walk.table.messages,
+            self.places,
+            cut.sizes,
+            signature=(cut.training, *cut.signature),
+            outstanding=self.settings.outstanding,
+            turns=turns,
+            **(modelled if self.settings.clock == "wall" else {}),
         )
         self._stop.watch(wire)
-        caller = CallerSettings([self.places[r] for r in self.peers.own])
-        workers: list[Worker] = []
-        cpu: list[float] = []
-
-        def work() -> None:
-            self._allocators = {r: AllocatorPeak(self.places[r]) for r in self.peers.own if self._has_own_allocator(r)}
-            try:
-                workers.extend(self._make_workers(cut, plans, wire, caller))
-                runs = [partial(caller.run, worker.run, worker.torch_device) for worker in workers]
-                outcomes = run_threads(runs, wire.abort, one_core_each=self.updates.on_cpu)
-                cpu.extend(outcome.cpu for outcome in outcomes)
-            except BaseException:
-                wire.abort()
-                raise
-
         try:
-            self.peers.agree(work)
-            parts = self.peers.agree(lambda: self._tell(workers, cut.schedule, sum(cpu)))
+            run = partial(walk.run, wire, cut.number, cut.sizes, cut.payloads, cut.tasks, turns=turns)
+            record = self._recorded(walk, run)
         except BaseException:
             wire.abort()
             raise
         finally:
             self._stop.forget()
             wire.close()
-        if cut.training:
-            self._looked |= {(worker.device, s) for worker in workers for s in worker.runners}
-        return _Walked(workers, parts)
+        record.number, record.batch = cut.number, sum(cut.sizes)
+        if not cut.training:
+            record.outputs = self._outputs(walk)
+        return record
 
-    def _has_own_allocator(self, r: int) -> bool:
-        here = [self.places[other] for other in self.peers.own]
-        return self.places[r].type == "cuda" and here.count(self.places[r]) == 1
+    def _walk_of(self, training: bool) -> Walk:
+        if training not in self._walks:
+            schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
+            made = (schedule, self.settings, self._replicas, self.updates, self.memory)
+            self._walks[training] = Walk(*made, training=training)
+        return self._walks[training]
 
-    def _make_workers(
-        self, cut: _Cut, plans: Sequence[Plan], wire: StepWire, caller: CallerSettings
-    ) -> Iterator[Worker]:
-        schedule = cut.schedule
-        starts = [sum(cut.sizes[:i]) for i in range(len(cut.sizes))]
-        last = schedule.stages - 1
-        takes_no_turns = len(self.peers.own) > 1 and self.settings.clock != "device"
-        for r in self.peers.own:
-            allowed = self.settings.limits[r]
-            planned = math.isfinite(allowed)
-            model_states = self.updates.model_states(r, planned=cut.training) if planned else ModelStates()
-            self.memory[r].reset(self._replicas.tensors_on(r), allowed - model_states.total)
-            modules = {s: self._replicas.modules[r, s] for s in schedule.stages_on(r)}
-            runners = {
-                s: StageRunner(
-                    s,
-                    module,
-                    self.memory[r],
-                    caller,
-                    loss=self._loss_of(module) if s == last and cut.tasks is not None else None,
-                    recomputed={i for stage, i in schedule.recomputed if stage == s},
-                    training=cut.training,
-                    key=(self.settings.seed, cut.number),
-                    first_sequences=starts,
-                    keep_outputs=not cut.training and s == last,
-                    scale=scale_of(self.settings.grad_scaler) if cut.training else 1.0,
-                    looks=(r, s) not in self._looked,
-                    shares_generator=takes_no_turns and self.places[r].type == "cpu",
-                )
-                for s, module in modules.items()
-            }
-            batch = (cut.payloads, cut.tasks)
-            meter = device_meter(r, self.settings.clock, self._replicas)
-            yield Worker(
-                r, plans[r], runners, wire, meter, self.memory[r], self.places[r], *batch, model_states, allowed
-            )
+    def _recorded(self, walk: Walk, run: Callable[[], Walked]) -> StepRecord:
+        """What everyone's walk came to."""
+        if len(self.peers.own) == self.schedule.devices:
+            walked = run()
+            return StepRecord(walk.training, walked.loss, walked.cpu, [walked.logs[r] for r in self.peers.own])
+        told = self.peers.agree_numbers(lambda: walk.to_numbers(run()))
+        losses = told[~np.isnan(told[:, 0]), 0]
+        return StepRecord(
+            walk.training, float(losses.sum()) if len(losses) else None, float(told[:, 1].sum()), told[:, 2:]
+        )
 
-    def _loss_of(self, module: nn.Module) -> Callable[[Any, Any], Tensor] | None:
-        """The loss; one that has parameters lives in the last stage's module."""
-        return module.loss if isinstance(module, StageWithLoss) else self.settings.loss
+    def _outputs(self, walk: Walk) -> Any:
+        """The last stage's outputs; each of its homes gets those of all."""
+        homes, found = self.schedule.placement[-1], walk.outputs()
+        if len(homes) > 1:
+            found = {i: out for part in self.peers.exchange(found) for i, out in part.items()}
+        here = any(r in self.peers.own for r in homes)
+        return _join([found[i] for i in range(self.schedule.microbatches)]) if here else None
 
-    def _tell(self, workers: Sequence[Worker], schedule: Schedule, cpu: float) -> _Part:
-        """What this process has to tell of a step that went through. Waits for the device's work to be done."""
-        logs = {}
-        for worker in workers:
-            worker.log.readings = worker.meter.readings()
-            worker.log.peak = self.memory[worker.device].peak
-            worker.log.model_states = self.updates.model_states(worker.device)
-            allocator = self._allocators.get(worker.device)
-            worker.log.allocated = None if allocator is None else allocator.read()
-            logs[worker.device] = worker.log
-        last = schedule.stages - 1
-        homes = [worker for worker in workers if last in worker.runners]
-        found = [loss.to(torch.float64).cpu() for worker in homes for loss in worker.runners[last].losses.values()]
-        return _Part(logs, torch.stack(found).sum() if found else None, cpu)
+    # ---- update, and clocks --------------------------------------------------------------------------------------
 
-    # ---- update, and report --------------------------------------------------------------------------------------
-
-    def _update(self, walked: _Walked) -> None:
+    def _update(self, record: StepRecord) -> None:
         """Every stage's update, at the flush."""
         self._replicas.reduce()
         scaler = self.settings.grad_scaler
         if scaler is not None and scaler.is_enabled():
             owned = [p for (_, s), module in self._replicas.modules.items() for _, p in self._replicas.owned(s, module)]
-            walked.skipped = not all(self.peers.agree(lambda: unscale(owned, scale_of(scaler))))
-            advance(scaler, finite=not walked.skipped)
-        walked.norm = self._replicas.clip(self.settings.clip_norm)
-        if walked.skipped:
+            finite = self.peers.agree_numbers(lambda: [unscale(owned, scale_of(scaler))])
+            record.skipped = not finite.all()
+            advance(scaler, finite=not record.skipped)
+        record.norm = self._replicas.clip(self.settings.clip_norm)
+        if record.skipped or self.updates.idle:
             return
-        for found, seconds in self.peers.agree(partial(self.updates.step, walked.loss)):
-            walked.cpu += seconds
-            for r, (cost, model_states) in found.items():
-                walked.logs[r].update_cost, walked.logs[r].model_states = cost, model_states
+        told = self.peers.agree_numbers(lambda: self.updates.step(record.loss))
+        record.updates = told.reshape(self.schedule.devices, -1).tolist()
+        record.cpu += sum(cpu for *_, cpu in record.updates)
 
-    def _report(self, cut: _Cut, walked: _Walked) -> StepReport:
-        schedule, batch = cut.schedule, sum(cut.sizes)
+    def _set_clocks(self, record: StepRecord) -> None:
+        """What is to be added to each device's times to have all on one clock."""
         offsets, slack = self.peers.clock_offsets()
-        of_process = [offsets[k] for k, part in enumerate(walked.parts) for _ in part.logs]
-        in_order = [walked.logs[r] for r in range(schedule.devices)]
-        merged = merge_logs(in_order, of_process, on_device=self.peers.asynchronous)
-        slack += ANCHOR if self.peers.asynchronous else 0.0
-        verify_order(schedule, merged, slack)
-        history = self._histories.setdefault((cut.training, batch), CostHistory(self.settings.window))
-        on_cpu = all(place.type == "cpu" for place in self.places)
+        if len(self.peers.own) == self.schedule.devices:
+            offsets = offsets * self.schedule.devices
+        record.offsets, record.on_device = offsets, self.peers.asynchronous
+        record.slack = slack + (ANCHOR if record.on_device else 0.0)
+
+
+class Reports:
+    """Makes the reports of a pipeline's steps. ``places`` are where its devices keep their tensors."""
+
+    def __init__(self, settings: Settings, places: Sequence[torch.device]) -> None:
+        self._settings, self._on_cpu = settings, all(place.type == "cpu" for place in places)
+        self._tables: dict[tuple[bool, int], tuple[Schedule, CostHistory]] = {}
+
+    def make(self, record: StepRecord) -> StepReport:
+        """Raises PipelabError if the devices did not keep the order."""
+        settings = self._settings
+        schedule, history = self._table(record.training, record.batch)
+        logs = merge_logs(schedule, _logs(schedule, record), record.offsets, on_device=record.on_device)
+        past: tuple[SlotTable, ...] = ()
+        if settings.measure_costs:
+            verify_order(schedule, logs, record.slack)
+            past = history.add(slot_table(logs))
         return StepReport(
             schedule=schedule,
-            logs=merged,
-            clock=self.settings.clock,
-            batch=batch,
-            past=history.add(slot_table(merged)),
-            unit_costs=self.settings.unit_costs,
-            latency=self.settings.latency,
-            bandwidth=self.settings.bandwidth,
-            loss=walked.loss,
-            step=cut.number,
-            worker_cpu_seconds=walked.cpu if on_cpu else math.nan,
-            peak_activation_bytes=tuple(log.peak for log in merged),
-            peak_allocated_bytes=tuple(log.allocated for log in merged),
-            gradient_norm=walked.norm,
-            skipped=walked.skipped,
-            outputs=None if cut.training else self._outputs(walked.workers, schedule),
+            logs=logs,
+            clock=settings.clock,
+            batch=record.batch,
+            past=past,
+            unit_costs=settings.unit_costs,
+            latency=settings.latency,
+            bandwidth=settings.bandwidth,
+            loss=record.loss,
+            step=record.number,
+            worker_cpu_seconds=record.cpu if self._on_cpu else math.nan,
+            peak_activation_bytes=tuple(log.peak for log in logs),
+            peak_allocated_bytes=tuple(log.allocated for log in logs),
+            gradient_norm=record.norm,
+            skipped=record.skipped,
+            outputs=record.outputs,
         )
 
-    def _outputs(self, workers: Sequence[Worker], schedule: Schedule) -> Any:
-        """The last stage's outputs; each of its homes gets those of all."""
-        last = schedule.stages - 1
-        homes = [worker for worker in workers if last in worker.runners]
-        found = {i: out for worker in homes for i, out in worker.runners[last].outputs.items()}
-        if len(schedule.placement[last]) > 1:
-            found = {i: out for part in self.peers.exchange(found) for i, out in part.items()}
-        return _join([found[i] for i in range(schedule.microbatches)]) if homes else None
+    def _table(self, training: bool, batch: int) -> tuple[Schedule, CostHistory]:
+        """The table with the weights that this batch gives it, and what its slots have cost."""
+        key = (training, batch)
+        if key not in self._tables:
+            schedule = self._settings.schedule
+            part = schedule if training or schedule.forward_only else schedule.forward_part()
+            self._tables[key] = part.for_batch(batch), CostHistory(self._settings.window)
+        return self._tables[key]
 
 
-def device_meter(r: int, clock: str, replicas: Replicas) -> SlotMeter:
-    """What times device r's slots; where devices share a processor, one slot at a time under the device clock."""
-    places, peers = replicas.places, replicas.peers
-    shared = peers.turn(places[r], places) if clock == "device" else None
-    return make_meter(places[r], shared, alone=clock == "device" and len(peers.own) == 1)
+def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
+    """What each device noted down, on its own clock."""
+    logs = record.logs
+    if isinstance(logs, np.ndarray):
+        programs = compile_table(schedule).programs
+        logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
+    for log, (weights, gradients, optimizer, cost, _) in zip(logs, record.updates, strict=False):
+        log.update_cost, log.model_states = cost, ModelStates(int(weights), int(gradients), int(optimizer))
+    return logs
 
 
 def _same_call(calls: Sequence[_Call]) -> int:

@@ -22,9 +22,9 @@ __all__ = ["Updates"]
 
 
 class Updates:
-    """Steps ``optimizers``, by (device, stage), and then ``schedulers``; with neither it only tells what is held.
+    """Steps ``optimizers``, by (device, stage), and then ``schedulers``.
 
-    ``meter(r)`` makes what times device r.
+    ``meter(r)`` makes what times device r. ``idle``: no process has any, and nothing is stepped.
     """
 
     def __init__(
@@ -33,7 +33,10 @@ class Updates:
         meter: Callable[[int], SlotMeter],
         optimizers: Optimizers,
         schedulers: Schedulers,
+        *,
+        idle: bool = False,
     ) -> None:
+        self.idle = idle
         self._replicas, self._meter = replicas, meter
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
@@ -44,10 +47,8 @@ class Updates:
         """Whether all devices of this process are CPU cores."""
         return all(self._places[r].type == "cpu" for r in self._own)
 
-    def step(self, loss: float | None) -> tuple[dict[int, tuple[float, ModelStates]], float]:
-        """Returns what that cost and what is held after it, by device, and CPU time."""
-        if not self.optimizers:
-            return {}, 0.0
+    def step(self, loss: float | None) -> list[float]:
+        """Returns, device by device: bytes of weights, gradients and optimizer state after it, its cost, CPU time."""
 
         def work(r: int) -> float:
             meter = self._meter(r)
@@ -58,13 +59,15 @@ class Updates:
                         made.step()
                     finally:
                         meter.end()
-            return float(sum(reading.cost for reading in meter.readings()))
+            return float(sum(meter.readings().cost))
 
         outcomes = self._on_devices(work)
         step_schedulers(self.schedulers.values(), loss)
-        own = self._own
-        costs = {r: (o.result, self.model_states(r)) for r, o in zip(own, outcomes, strict=True)}
-        return costs, sum(o.cpu for o in outcomes)
+        numbers: list[float] = []
+        for r, outcome in zip(self._own, outcomes, strict=True):
+            held = self.model_states(r)
+            numbers += [held.weights, held.gradients, held.optimizer, outcome.result, outcome.cpu]
+        return numbers
 
     def model_states(self, r: int, *, planned: bool = False) -> ModelStates:
         """What device r holds besides activations; ``planned``: with what a training step will add."""

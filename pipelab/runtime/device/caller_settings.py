@@ -27,6 +27,7 @@ class CallerSettings:
             for kind in sorted({"cpu", *(device.type for device in devices)})
             if torch.is_autocast_enabled(kind)
         ]
+        self.casts = bool(self._autocast)
         self._cache = torch.is_autocast_cache_enabled()
         mode = torch.get_default_device()
         self._default_device = mode if mode != torch.device("cpu") else None

@@ -6,10 +6,9 @@ one device never leaves another hanging.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
 from typing import Protocol
 
 import torch
@@ -17,7 +16,15 @@ import torch
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 
-__all__ = ["Aborted", "StepWire", "Wire", "WireEnd"]
+__all__ = ["Aborted", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
+
+Send = Callable[[Payload], float]
+"""Send a message and come back at once, with the time of sending."""
+Receive = Callable[[], Payload | None]
+"""The next message of a channel, in the order of sending; waits for it, or where devices take turns gives None if it is
+not there yet."""
+Settle = Callable[[], bool]
+"""Before a sender's next slot: wait until enough of its messages are taken; where devices take turns, say if so."""
 
 
 class Aborted(Exception):
@@ -27,16 +34,19 @@ class Aborted(Exception):
 class WireEnd(Protocol):
     """What a worker asks of the wire."""
 
-    def send(self, channel: Channel, payload: Payload) -> float:
-        """Send; comes back at once, with the time of sending."""
+    stopped: bool
+    """Whether another device has failed: then this one stops before its next slot."""
+
+    def outlet(self, channel: Channel) -> Send:
+        """What sends on ``channel``."""
         ...
 
-    def settle(self, channels: Iterable[Channel]) -> None:
-        """Before the next slot: wait for messages to be taken where sends are bounded."""
+    def inlet(self, channel: Channel) -> Receive:
+        """What receives from ``channel``."""
         ...
 
-    def receive(self, channel: Channel) -> Payload:
-        """The next message of the channel, in the order of sending."""
+    def settling(self, channel: Channel) -> Settle | None:
+        """What a sender on ``channel`` does before its next slot; None where sends are not bounded."""
         ...
 
     def check(self) -> None:
@@ -61,13 +71,14 @@ class StepWire(WireEnd, Protocol):
 
 
 class _Line:
-    """One channel: what was sent and not taken, and whom to wake."""
+    """One channel: what was sent and not taken; and, on a strict wire, a token for each message that was taken."""
 
-    __slots__ = ("changed", "free_at", "queue")
+    __slots__ = ("free_at", "queue", "taken", "unsettled")
 
     def __init__(self) -> None:
-        self.queue: deque[Payload] = deque()
-        self.changed = threading.Condition()
+        self.queue: SimpleQueue[Payload | None] = SimpleQueue()
+        self.taken: SimpleQueue[object] = SimpleQueue()
+        self.unsettled = 0
         self.free_at = 0.0
 
 
@@ -77,7 +88,8 @@ class Wire:
     Sends are asynchronous. With ``outstanding`` set the wire is strict: a device goes on to its next slot only once
     all but that many messages of each channel it has sent on have been taken (rendezvous), as on a wire whose sends
     block.
-    ``latency`` and ``bandwidth`` (seconds, bytes per second) delay delivery, to let a slow link be felt.
+    ``latency`` and ``bandwidth`` (seconds, bytes per second) delay delivery, to let a slow link be felt. ``turns``: all
+    devices run in one thread, which must not wait.
     """
 
     def __init__(
@@ -88,53 +100,76 @@ class Wire:
         outstanding: int | None = None,
         latency: float = 0.0,
         bandwidth: float = float("inf"),
+        turns: bool = False,
     ) -> None:
         self._lines = {channel: _Line() for channel in channels}
         self._places = places
-        self._aborted = False
+        self.stopped, self._turns = False, turns
         self.outstanding, self.latency, self.bandwidth = outstanding, latency, bandwidth
+        self._modelled = latency > 0 or bandwidth < float("inf")
 
-    def send(self, channel: Channel, payload: Payload) -> float:
-        """Put a copy of a message, in the receiver's own memory, on its channel; returns the time of sending."""
-        payload = payload.copy_to(self._places[channel.destination])
+    def outlet(self, channel: Channel) -> Send:
+        """What puts a copy of a message, in the receiver's own memory, on ``channel``."""
+        line, place = self._lines[channel], self._places[channel.destination]
+        put, now, modelled, strict = line.queue.put, time.perf_counter, self._modelled, self.outstanding is not None
+
+        def send(payload: Payload) -> float:
+            payload = payload.copy_to(place)
+            sent = now()
+            if modelled:
+                line.free_at = max(sent, line.free_at) + payload.size / self.bandwidth
+                payload.ready = line.free_at + self.latency
+            if strict:
+                line.unsettled += 1
+            put(payload)
+            return sent
+
+        return send
+
+    def inlet(self, channel: Channel) -> Receive:
+        """What takes the next message of ``channel``."""
         line = self._lines[channel]
-        with line.changed:
-            payload.sent = time.perf_counter()
-            line.free_at = max(payload.sent, line.free_at) + payload.size / self.bandwidth
-            payload.ready = line.free_at + self.latency
-            line.queue.append(payload)
-            line.changed.notify_all()
-        return payload.sent
+        get, empty, turns = line.queue.get, line.queue.empty, self._turns
+        modelled, strict = self._modelled, self.outstanding is not None
 
-    def settle(self, channels: Iterable[Channel]) -> None:
-        """Before a sender's next slot: wait until few enough of its messages are outstanding, if they are bounded."""
-        if self.outstanding is None:
-            return
-        for channel in channels:
-            line = self._lines[channel]
-            with line.changed:
-                while len(line.queue) > self.outstanding:
-                    self._wait(line)
+        def receive() -> Payload | None:
+            if turns and empty():
+                return None
+            payload = get()
+            if payload is None:
+                line.queue.put(None)
+                raise Aborted
+            if strict:
+                line.taken.put(True)
+            if modelled:
+                self._sleep_until(payload.ready)
+            return payload
 
-    def receive(self, channel: Channel) -> Payload:
-        """Take the next message of a channel, in the order of sending; wait for it if need be."""
-        line = self._lines[channel]
-        with line.changed:
-            while not line.queue:
-                self._wait(line)
-            payload = line.queue.popleft()
-            line.changed.notify_all()
-            while (left := payload.ready - time.perf_counter()) > 0:
-                self._wait(line, left)
-        payload.taken = time.perf_counter()
-        return payload
+        return receive
+
+    def settling(self, channel: Channel) -> Settle | None:
+        """Wait until few enough messages of ``channel`` are outstanding."""
+        outstanding, line = self.outstanding, self._lines[channel]
+        if outstanding is None:
+            return None
+
+        def settle() -> bool:
+            while line.unsettled > outstanding:
+                if self._turns and line.taken.empty():
+                    return False
+                if line.taken.get() is None:
+                    raise Aborted
+                line.unsettled -= 1
+            return True
+
+        return settle
 
     def abort(self) -> None:
         """Wake everyone who waits, now and later, with Aborted."""
-        self._aborted = True
+        self.stopped = True
         for line in self._lines.values():
-            with line.changed:
-                line.changed.notify_all()
+            line.queue.put(None)
+            line.taken.put(None)
 
     interrupt = abort
 
@@ -143,10 +178,10 @@ class Wire:
 
     def check(self) -> None:
         """Raise Aborted if another device has failed."""
-        if self._aborted:
+        if self.stopped:
             raise Aborted
 
-    def _wait(self, line: _Line, seconds: float | None = None) -> None:
-        self.check()
-        line.changed.wait(seconds)
-        self.check()
+    def _sleep_until(self, ready: float) -> None:
+        while (left := ready - time.perf_counter()) > 0:
+            time.sleep(min(left, 0.05))
+            self.check()

@@ -13,23 +13,23 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
-__all__ = ["CpuMeter", "CudaMeter", "Reading", "SlotMeter", "make_meter"]
+__all__ = ["CpuMeter", "CudaMeter", "NoMeter", "Readings", "SlotMeter", "make_meter"]
 
 
 @dataclass(slots=True)
-class Reading:
-    """One slot: host times at which it began and ended, times of the work itself, and what it cost (seconds)."""
+class Readings:
+    """Slot by slot: host times at which it began and ended, times of the work itself, and what it cost (seconds)."""
 
-    host_start: float
-    host_end: float
-    start: float
-    end: float
-    cost: float
+    host_start: list[float] = field(default_factory=list)
+    host_end: list[float] = field(default_factory=list)
+    start: list[float] = field(default_factory=list)
+    end: list[float] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
 
 
 class SlotMeter(Protocol):
@@ -43,8 +43,8 @@ class SlotMeter(Protocol):
         """The slot is done (on a GPU: enqueued)."""
         ...
 
-    def readings(self) -> list[Reading]:
-        """One reading per slot, in order; waits for the device if it must."""
+    def readings(self) -> Readings:
+        """What was read, slot by slot; waits for the device if it must."""
         ...
 
 
@@ -58,31 +58,49 @@ class CpuMeter:
     def __init__(self, shared: threading.Lock | None = None, *, alone: bool = False) -> None:
         self._shared, self._quiet = shared, alone or shared is not None
         self._collects = False
-        self._readings: list[Reading] = []
-        self._started = (0.0, 0.0)
+        self._host: list[float] = []
+        """When slots began and ended, in turn."""
+        self._cpu: list[float] = []
 
     def begin(self) -> None:
         """A slot starts, when it is its turn."""
-        if self._shared is not None:
-            self._shared.acquire()
         if self._quiet:
+            if self._shared is not None:
+                self._shared.acquire()
             self._collects = gc.isenabled()
             gc.disable()
-        self._started = (time.perf_counter(), time.thread_time())
+        self._host.append(time.perf_counter())
+        self._cpu.append(time.thread_time())
 
     def end(self) -> None:
         """The slot is done."""
-        cpu, host = time.thread_time(), time.perf_counter()
-        if self._quiet and self._collects:
-            gc.enable()
-        if self._shared is not None:
-            self._shared.release()
-        host_start, cpu_start = self._started
-        self._readings.append(Reading(host_start, host, host_start, host, cpu - cpu_start))
+        self._cpu.append(time.thread_time())
+        self._host.append(time.perf_counter())
+        if self._quiet:
+            if self._collects:
+                gc.enable()
+            if self._shared is not None:
+                self._shared.release()
 
-    def readings(self) -> list[Reading]:
-        """One reading per slot, in order."""
-        return self._readings
+    def readings(self) -> Readings:
+        """What was read, slot by slot."""
+        start, end = self._host[::2], self._host[1::2]
+        cost = [max(after - before, 0.0) for before, after in zip(self._cpu[::2], self._cpu[1::2], strict=True)]
+        return Readings(start, end, start, end, cost)
+
+
+class NoMeter:
+    """Times nothing."""
+
+    def begin(self) -> None:
+        """A slot starts."""
+
+    def end(self) -> None:
+        """The slot is done."""
+
+    def readings(self) -> Readings:
+        """Nothing."""
+        return Readings()
 
 
 class CudaMeter:
@@ -126,15 +144,20 @@ class CudaMeter:
         if self._shared is not None:
             self._shared.release()
 
-    def readings(self) -> list[Reading]:
-        """One reading per slot, in order, once the device has finished them."""
-        result = []
+    def readings(self) -> Readings:
+        """What was read, slot by slot, once the device has finished them."""
+        found = Readings()
         for host_start, host_end, start, end in self._slots:
             end.synchronize()
             began = self._anchor_host + self._anchor.elapsed_time(start) / 1e3
             cost = start.elapsed_time(end) / 1e3
-            result.append(Reading(host_start, host_end, began, began + cost, cost))
-        return result
+            for column, value in zip(
+                (found.host_start, found.host_end, found.start, found.end, found.cost),
+                (host_start, host_end, began, began + cost, cost),
+                strict=True,
+            ):
+                column.append(value)
+        return found
 
 
 def make_meter(device: torch.device, shared: threading.Lock | None, *, alone: bool = False) -> SlotMeter:

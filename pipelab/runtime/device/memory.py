@@ -8,23 +8,17 @@ the tensors themselves, on CPU and GPU alike.
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
-__all__ = ["AllocatorPeak", "MemoryMeter", "Sample", "WallError"]
-
-
-@dataclass(slots=True)
-class Sample:
-    """Bytes around one slot: the most while it ran, and what was held after it."""
-
-    peak: int
-    after: int
+__all__ = ["AllocatorPeak", "MemoryMeter", "WallError"]
 
 
 class WallError(Exception):
@@ -45,9 +39,14 @@ class MemoryMeter:
         self._room = math.inf
         self._step = 0
         self._slot_peak = 0
+        self.peaks: list[int] = []
+        """Slot by slot, the most bytes while it ran."""
+        self.after: list[int] = []
+        """Slot by slot, what was held after it."""
         self._count: dict[int, int] = {}
         self._ours: set[int] = set()
-        # Saved tensors of a GPU are let go on autograd's own thread, and messages arrive on the sender's.
+        self._done: Container[Node] = ()
+        # Saved tensors of a GPU are let go on autograd's own thread.
         self._lock = threading.RLock()
 
     def reset(self, own: Iterable[Tensor], room: float = math.inf) -> None:
@@ -61,11 +60,21 @@ class MemoryMeter:
             self._step += 1  # what an error of an earlier step keeps alive is no part of this one
             self._count.clear()
             self.held = self.peak = self._slot_peak = 0
+            self.peaks, self.after = [], []
             self._room = room
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
         """Context in which what autograd saves is counted until it lets go of it."""
-        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    @contextmanager
+    def letting_go(self, nodes: Container[Node]) -> Iterator[None]:
+        """Inside, what these nodes of a graph saved is let go of as they run, even if the graph is retained."""
+        self._done = nodes
+        try:
+            yield
+        finally:
+            self._done = ()
 
     def hold(self, tensors: Iterable[Tensor]) -> list[_Held]:
         """Count ``tensors`` for as long as the returned list is kept."""
@@ -75,40 +84,37 @@ class MemoryMeter:
 
     def begin_slot(self) -> None:
         """Forget the peak of the slot before."""
-        with self._lock:
-            self._slot_peak = self.held
+        self._slot_peak = self.held
 
-    def end_slot(self) -> Sample:
-        """The sample of the slot that began at :meth:`begin_slot`."""
-        with self._lock:
-            return Sample(self._slot_peak, self.held)
+    def end_slot(self) -> None:
+        """Note down the slot that began at :meth:`begin_slot`."""
+        self.peaks.append(self._slot_peak)
+        self.after.append(self.held)
 
-    def _pack(self, tensor: Tensor) -> Any:
-        return _Saved(tensor, [_Held(self, s) for s in _storages(tensor) if s.data_ptr() not in self._ours])
+    def _pack(self, tensor: Tensor) -> list[Any]:
+        # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
+        kept, version = tensor if tensor.is_leaf else tensor.detach(), tensor._version
+        if tensor.layout == torch.strided:  # one storage, as nearly always
+            storage = tensor.untyped_storage()
+            held: Any = None if storage.data_ptr() in self._ours else _Held(self, storage)
+        else:
+            held = [_Held(self, s) for s in _storages(tensor) if s.data_ptr() not in self._ours]
+        return [kept, version, held]
 
-    def _add(self, key: int, size: int) -> int:
-        """Count it; returns the number of the step that it belongs to."""
-        with self._lock:
-            count = self._count.get(key, 0)
-            if count == 0:
-                if self.held + size > self._room:
-                    raise WallError(self.held + size)
-                self.held += size
-                self.peak = max(self.peak, self.held)
-                self._slot_peak = max(self._slot_peak, self.held)
-            self._count[key] = count + 1
-            return self._step
-
-    def _drop(self, key: int, size: int, step: int) -> None:
-        with self._lock:
-            if step != self._step:
-                return
-            count = self._count[key] - 1
-            if count:
-                self._count[key] = count
-            else:
-                del self._count[key]
-                self.held -= size
+    def _unpack(self, saved: list[Any]) -> Tensor:
+        """The tensor, if its version is still that at which it was saved: hooks switch off autograd's check of that."""
+        tensor: Tensor | None = saved[0]
+        if tensor is None:
+            raise RuntimeError("what a node saved was let go of when it ran, and the node is asked again")
+        if tensor._version != saved[1]:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: a "
+                f"tensor of shape {list(tensor.shape)} was saved at version {saved[1]} and is now at version "
+                f"{tensor._version}"
+            )
+        if self._done and _asked_by_engine() and torch._C._current_autograd_node() in self._done:
+            saved[0] = saved[2] = None
+        return tensor
 
 
 class AllocatorPeak:
@@ -131,23 +137,32 @@ class _Held:
 
     def __init__(self, meter: MemoryMeter, storage: torch.UntypedStorage) -> None:
         self.storage, self.key, self.size = storage, storage.data_ptr(), storage.nbytes()
-        self.step = meter._add(self.key, self.size)
+        with meter._lock:
+            count = meter._count.get(self.key, 0)
+            if not count:
+                held = meter.held + self.size
+                if held > meter._room:
+                    raise WallError(held)
+                meter.held = held
+                if held > meter._slot_peak:
+                    meter._slot_peak = held
+                    meter.peak = max(meter.peak, held)
+            meter._count[self.key] = count + 1
+            self.step = meter._step
         self.meter = meter  # only what was counted is dropped
 
     def __del__(self) -> None:
         meter = getattr(self, "meter", None)
-        if meter is not None:
-            meter._drop(self.key, self.size, self.step)
-
-
-class _Saved:
-    """A saved tensor with the version at which it was saved: hooks switch off autograd's own check of that."""
-
-    __slots__ = ("held", "tensor", "version")
-
-    def __init__(self, tensor: Tensor, held: list[_Held]) -> None:
-        # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
-        self.tensor, self.version, self.held = tensor.detach(), tensor._version, held
+        if meter is None:
+            return
+        with meter._lock:
+            if self.step == meter._step:
+                count = meter._count[self.key] - 1
+                if count:
+                    meter._count[self.key] = count
+                else:
+                    del meter._count[self.key]
+                    meter.held -= self.size
 
 
 def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
@@ -159,11 +174,7 @@ def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
     return ()
 
 
-def _unpack(saved: _Saved) -> Tensor:
-    if saved.tensor._version != saved.version:
-        shape = list(saved.tensor.shape)
-        raise RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor "
-            f"of shape {shape} was saved at version {saved.version} and is now at version {saved.tensor._version}"
-        )
-    return saved.tensor
+def _asked_by_engine() -> bool:
+    """Whether a node asks for what it saved itself, and not somebody's Python code while it runs (a checkpoint)."""
+    caller = sys._getframe(1).f_back  # none on a thread of autograd's own
+    return caller is None or caller.f_code.co_name == "_engine_run_backward"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,35 +11,44 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
-from pipelab.schedules.action import Action
 
-__all__ = ["Payload", "describe", "flatten"]
+__all__ = ["Payload", "describe", "flatten", "version_of"]
 
 
 @dataclass(slots=True)
 class Payload:
-    """Tensors of one message. ``single`` tells a lone tensor from a tuple of one."""
+    """Tensors of one message. ``single`` tells a lone tensor from a tuple of one.
+
+    ``ready`` is the host time before which a modelled link has not delivered it; nan where no one knows when it came.
+    """
 
     tensors: tuple[Tensor, ...]
     single: bool
     takes_gradient: tuple[bool, ...]
-    producer: Action
-    sent: float = 0.0
-    taken: float = 0.0
-    ready: float = 0.0
-    """Host time before which a modelled link has not delivered it."""
+    ready: float = math.nan
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+        return sum([tensor.numel() * tensor.element_size() for tensor in self.tensors])
 
     def copy_to(self, device: torch.device) -> Payload:
-        """A copy in memory of its own on ``device``, as a wire would make it."""
-        # Towards the CPU the copy must be done before its data is used; towards a GPU the stream sees to that.
-        waits = device.type == "cuda"
-        tensors = tuple(tensor.detach().to(device, non_blocking=waits, copy=True) for tensor in self.tensors)
-        return Payload(tensors, self.single, self.takes_gradient, self.producer)
+        """A copy in memory of its own on ``device``."""
+        with torch.no_grad():
+            tensors = tuple([_copied(tensor, device) for tensor in self.tensors])
+        return Payload(tensors, self.single, self.takes_gradient)
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device:
+        return tensor.clone()
+    # Towards the CPU the copy must be done before its data is used; towards a GPU the stream sees to that.
+    return tensor.to(device, non_blocking=device.type == "cuda", copy=True)
+
+
+def version_of(tensors: Iterable[Tensor]) -> int:
+    """How often they have been written into, all together."""
+    return sum([tensor._version for tensor in tensors])
 
 
 def flatten(value: Any, who: str) -> tuple[tuple[Tensor, ...], bool]:

@@ -13,7 +13,7 @@ import torch
 
 from pipelab.runtime.device.channels import Aborted
 
-__all__ = ["Outcome", "run_threads"]
+__all__ = ["Outcome", "run_threads", "take_turns"]
 
 
 @dataclass(slots=True)
@@ -24,6 +24,9 @@ class Outcome:
     error: BaseException | None = None
     failed_at: float = 0.0
     cpu: float = 0.0
+
+
+_ENDED = object()
 
 
 class _IntraOp:
@@ -58,6 +61,17 @@ def _one_intra_op_thread(limit: bool) -> Iterator[None]:
             torch.set_num_threads(1 if _intra_op.users else _intra_op.before)
 
 
+def take_turns(walks: Sequence[Iterator[None]]) -> None:
+    """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all."""
+    waiting = list(walks)
+    try:
+        while waiting:
+            waiting = [walk for walk in waiting if next(walk, _ENDED) is not _ENDED]
+    finally:
+        for walk in walks:
+            walk.close()  # type: ignore[attr-defined]
+
+
 def run_threads(
     work: Sequence[Callable[[], Any]], abort: Callable[[], None], *, one_core_each: bool = True
 ) -> list[Outcome]:
@@ -89,8 +103,9 @@ def run_threads(
         try:
             for thread in threads:
                 thread.start()
-            for one in ended:
+            for thread, one in zip(threads, ended, strict=True):
                 one.wait()
+                thread.join()
         except BaseException:
             abort()
             for thread, one in zip(threads, ended, strict=True):

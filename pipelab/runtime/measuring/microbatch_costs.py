@@ -45,18 +45,17 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     kept, sent = ([0.0] * schedule.stages for _ in range(2))
     for device, log in enumerate(report.logs):
         held = 0
-        for slot, reading, sample in zip(schedule.programs[device], log.readings, log.samples, strict=True):
+        for slot, cost, after in zip(schedule.programs[device], log.readings.cost, log.after, strict=True):
             assert isinstance(slot, Action)
-            seconds[slot.stage][slot.op] = max(reading.cost, 0.0)
+            seconds[slot.stage][slot.op] = cost
             if slot.op == "F":
-                kept[slot.stage] = float(sample.after - held)
-            held = sample.after
+                kept[slot.stage] = float(after - held)
+            held = after
     messages = []
-    for log in report.logs:
-        for d in log.deliveries:
-            messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
-            if d.channel.kind == "activation":
-                sent[d.route.producer.stage] = float(d.size)
+    for d in report.deliveries:
+        messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
+        if d.channel.kind == "activation":
+            sent[d.route.producer.stage] = float(d.size)
     stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, strict=True))
     model_states, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
     return MicrobatchCosts(report.batch, stages, tuple(messages), model_states, times)

@@ -60,7 +60,7 @@ def rehearse_update(optimizer: torch.optim.Optimizer, meter: SlotMeter, times: i
             made.step()
         finally:
             meter.end()
-    return float(median(reading.cost for reading in meter.readings()))
+    return float(median(meter.readings().cost))
 
 
 def _planned_state(optimizer: torch.optim.Optimizer) -> int:

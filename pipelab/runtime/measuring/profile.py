@@ -43,11 +43,11 @@ def costs_of(report: StepReport, input_bytes: float) -> Costs:
         (forward if span.slot.op == "F" else backward)[span.slot.stage] = span.duration
     for device, log in enumerate(report.logs):
         held = 0
-        for span, sample in zip(timeline.on_device(device), log.samples, strict=True):
+        for span, after in zip(timeline.on_device(device), log.after, strict=True):
             assert isinstance(span.slot, Action)
             if span.slot.op == "F":
-                kept[span.slot.stage] = float(sample.after - held)
-            held = sample.after
+                kept[span.slot.stage] = float(after - held)
+            held = after
     sizes = [0.0] * timeline.schedule.stages
     for message in timeline.messages:
         if message.kind == "activation":

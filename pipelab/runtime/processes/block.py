@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,15 @@ from torch import Tensor
 
 from pipelab.runtime.processes.carry import pack, unpack
 
-__all__ = ["Block", "Spec", "pack_with_tensors", "unpack_with_tensors"]
+__all__ = [
+    "Block",
+    "Spec",
+    "copy_all",
+    "nameless_file",
+    "pack_with_tensors",
+    "specs_of",
+    "unpack_with_tensors",
+]
 
 Spec = tuple[tuple[int, ...], torch.dtype]
 _ALIGNED = 64
@@ -31,10 +39,11 @@ class Block:
         for shape, dtype in self.specs:
             starts.append(size)
             size += -(-torch.Size(shape).numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
-        self.file = _nameless_file(max(size, 1)) if file is None else file
+        self.file = nameless_file(max(size, 1)) if file is None else file
         memory = mmap.mmap(self.file, max(size, 1))
         with torch.inference_mode(False):
             self.tensors = [_seen(memory, start, spec) for start, spec in zip(starts, self.specs, strict=True)]
+        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
 
     @classmethod
     def holding(cls, tensors: Sequence[Tensor]) -> Block:
@@ -45,8 +54,12 @@ class Block:
 
     def fill(self, tensors: Sequence[Tensor]) -> None:
         """Copy ``tensors`` in."""
-        for own, given in zip(self.tensors, tensors, strict=True):
-            own.copy_(given.detach())
+        copy_all(zip(tensors, self.tensors, strict=True))
+
+    def beside(self, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """(tensor, its twin here), but for those that are here themselves."""
+        told = zip(tensors, self.tensors, self.addresses, strict=True)
+        return [(own, shared) for own, shared, address in told if own.data_ptr() != address]
 
     def __del__(self) -> None:
         file = getattr(self, "file", None)
@@ -68,7 +81,8 @@ def specs_of(tensors: Sequence[Tensor]) -> tuple[Spec, ...]:
     return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
 
 
-def _nameless_file(size: int) -> int:
+def nameless_file(size: int) -> int:
+    """An open file of ``size`` bytes in memory, or as near to it as the system has."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("pipelab")
     else:
@@ -76,6 +90,14 @@ def _nameless_file(size: int) -> int:
             file = os.dup(made.fileno())
     os.ftruncate(file, size)
     return file
+
+
+def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copy each (source, target), all of them in one call."""
+    pairs = list(pairs)
+    if pairs:
+        with torch.no_grad():
+            torch._foreach_copy_([target for _, target in pairs], [source for source, _ in pairs])
 
 
 def pack_with_tensors(value: Any, name: str) -> tuple[bytes, tuple[Spec, ...], Block]:

@@ -12,26 +12,26 @@ import pickle
 import platform
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from pipelab.errors import ConfigurationError, PipelabError, ScheduleError
 from pipelab.runtime.device.channels import Aborted
-from pipelab.runtime.peers import Move
+from pipelab.runtime.peers import Move, Numbers
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, LostError, is_known_to_all, known_to_all
-from pipelab.runtime.processes.lines import FOREVER, Lines
-from pipelab.runtime.processes.wire import GroupWire, as_bytes
+from pipelab.runtime.processes.wires.home import Home, address
+from pipelab.runtime.processes.wires.lines import Lines
+from pipelab.runtime.processes.wires.rounds import GlooRounds
+from pipelab.runtime.processes.wires.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
 
 __all__ = ["CONNECT", "ROLL_CALL", "Group", "host_id", "roll_call"]
@@ -42,16 +42,10 @@ CONNECT = timedelta(seconds=60)
 """How long sockets may take to connect."""
 ROLL_CALL = timedelta(minutes=5)
 """How long ranks wait for each other to come."""
-_PING_ROUNDS = 8
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What one rank came to in ``agree``."""
-
-    value: Any = None
-    error: CarriedError | None = None
-    stopped: str | None = None
+_VALUES, _OUTCOMES, _NUMBERS, _GATHERED = range(4)
+"""What a round is about: all ranks must mean the same."""
+_WELL, _ERROR, _STOPPED = range(3)
+"""How it went on a rank."""
 
 
 @cache
@@ -70,14 +64,18 @@ class Group:
 
     def __init__(self, store: Any, rank: int, size: int, prefix: str, place: torch.device) -> None:
         self.rank, self.size = rank, size
-        roll_call(store, f"{prefix}/here", rank, size)
+        own = (host_id(), address(host_id()), str(place), _gpu_id(place), secrets.token_hex(8))
+        told = [pickle.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, pickle.dumps(own))]
         self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
-        self._control: Any = dist.ProcessGroupGloo(dist.PrefixStore("control", self._store), rank, size, CONNECT)
-        told = self.exchange((host_id(), str(place), _gpu_id(place), secrets.token_hex(8)))
-        self.hosts = [host for host, _, _, _ in told]
-        self.places = tuple(torch.device(name) for _, name, _, _ in told)
-        self._gpus, self._token = [gpu for _, _, gpu, _ in told], told[0][3]
+        self.hosts = [host for host, *_ in told]
+        self.places = tuple(torch.device(name) for _, _, name, _, _ in told)
+        here = [r for r in range(size) if told[r][1] == own[1]]
+        self._home = Home(dist.PrefixStore(f"home{here[0]}", self._store), here, rank, CONNECT)
+        self._rounds: Home | GlooRounds | None = self._home
+        if len(here) < size:
+            self._rounds = GlooRounds(dist.PrefixStore("control", self._store), rank, size, CONNECT)
+        self._gpus, self._token = [gpu for _, _, _, gpu, _ in told], told[0][4]
         own_gpu_each = None not in self._gpus and len(set(self._gpus)) == size
         self.backend = "nccl" if own_gpu_each and dist.is_nccl_available() else "gloo"
         """What carries the tensors."""
@@ -89,55 +87,84 @@ class Group:
 
     def exchange(self, value: T) -> list[T]:
         """Everyone's value, one entry a rank."""
-        return self._exchange("values", value, _packed("values", value))
-
-    def _exchange(self, topic: str, value: T, data: bytes) -> list[T]:
-        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        sizes = self._gather(torch.tensor([len(mine)], device="cpu"))
-        longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8, device="cpu")
-        padded[: len(mine)] = mine
-        heard = [
-            (topic, value) if r == self.rank else pickle.loads(found.numpy()[: int(size)].tobytes())
-            for r, (found, size) in enumerate(zip(self._gather(padded), sizes, strict=True))
-        ]
-        if any(other != topic for other, _ in heard):
-            raise ConfigurationError(
-                "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, "
-                "gather and load_state_dict has to be made by all ranks, in the same order"
-            )
-        return [one for _, one in heard]
+        heard = self._say(_VALUES, _WELL, pickle.dumps(value))
+        return [value if r == self.rank else pickle.loads(data) for r, (_, data) in enumerate(heard)]
 
     def agree(self, work: Callable[[], T]) -> list[T]:
         """Do ``work`` and exchange what came out. If it raises on any rank, it raises on all."""
+        found: list[T] = []
+
+        def pickled() -> bytes:
+            found.append(work())
+            return pickle.dumps(found[0])
+
+        heard = self._agree(_OUTCOMES, pickled)
+        return [found[0] if r == self.rank else pickle.loads(data) for r, data in enumerate(heard)]
+
+    def agree_own(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
+        found: list[T] = []
+
+        def done() -> bytes:
+            found.append(work())
+            return b""
+
+        self._agree(_OUTCOMES, done)
+        return found[0]
+
+    def agree_numbers(self, work: Callable[[], Numbers]) -> np.ndarray:
+        """Do ``work`` and exchange the numbers that came out, [rank, number].
+
+        If it raises anywhere, it raises everywhere.
+        """
+        heard = self._agree(_NUMBERS, lambda: np.asarray(work(), np.float64).tobytes())
+        if len({len(data) for data in heard}) > 1:
+            raise ConfigurationError(_DISAGREE)
+        return np.frombuffer(b"".join(heard)).reshape(self.size, -1)
+
+    def _say(self, topic: int, outcome: int, data: bytes) -> list[tuple[int, bytes]]:
+        """Everyone's (outcome, data)."""
+        with _lost():
+            said = self._talking().say(bytes((topic, outcome)) + data)
+        if any(one[0] != topic for one in said):
+            raise ConfigurationError(_DISAGREE)
+        return [(one[1], one[2:]) for one in said]
+
+    def _talking(self) -> Home | GlooRounds:
+        if self._rounds is None:
+            raise PipelabError("this Pipeline is closed; make a new one")
+        return self._rounds
+
+    def _agree(self, topic: int, work: Callable[[], bytes]) -> list[bytes]:
+        """Everyone's data; if ``work`` raises anywhere, what to raise everywhere is said instead."""
         own: BaseException | None = None
+        outcome = _WELL
         try:
-            said = _Said(work())
-            data = _packed("outcomes", said)
+            data = work()
+        except Aborted as error:
+            outcome, data = _STOPPED, (str(error) or "stopped").encode()
         except BaseException as error:  # noqa: BLE001 (the others must hear of it, whatever it is)
-            if isinstance(error, Aborted):
-                said = _Said(stopped=str(error) or "stopped")
-            else:
-                own, said = error, _Said(error=CarriedError.of(error))
-            data = _packed("outcomes", said)
-        everyone = self._exchange("outcomes", said, data)
-        verdict = self._verdict(own, everyone)
-        if verdict is not None:
+            own, outcome, data = error, _ERROR, pickle.dumps(CarriedError.of(error))
+        try:
+            everyone = self._say(topic, outcome, data)
+        except LostError as lost:  # perhaps because of it
+            raise own or lost from None
+        if any(outcome for outcome, _ in everyone):
+            verdict = self._verdict(own, everyone)
             known_to_all(verdict)
             raise verdict
-        return [one.value for one in everyone]
+        return [data for _, data in everyone]
 
-    def _verdict(self, own: BaseException | None, everyone: Sequence[_Said]) -> BaseException | None:
+    def _verdict(self, own: BaseException | None, everyone: Sequence[tuple[int, bytes]]) -> BaseException:
         """What to raise: the first rank's error, if there is one."""
         if own is not None and not isinstance(own, Exception):
             return own  # KeyboardInterrupt stays what it is, here
-        for r, one in enumerate(everyone):
-            if one.error is not None:
-                return own if own is not None and r == self.rank else one.error.rebuild()
-        for r, one in enumerate(everyone):
-            if one.stopped is not None:
-                return PipelabError(f"the step was stopped on rank {r}: {one.stopped}")
-        return None
+        for r, (outcome, data) in enumerate(everyone):
+            if outcome == _ERROR:
+                carried: CarriedError = pickle.loads(data)
+                return own if own is not None and r == self.rank else carried.rebuild()
+        r = next(r for r, (outcome, _) in enumerate(everyone) if outcome == _STOPPED)
+        return PipelabError(f"the step was stopped on rank {r}: {everyone[r][1].decode()}")
 
     def abandon(self, error: BaseException) -> None:
         """If the others do not know of ``error``: end their waits, and this group.
@@ -147,29 +174,12 @@ class Group:
         if not (is_known_to_all(error) or isinstance(error, ConfigurationError | ScheduleError)):
             self.close()
 
-    def agree_own(self, work: Callable[[], T]) -> T:
-        """Do ``work``, which may come to what cannot travel. If it raises anywhere, it raises everywhere."""
-        found: list[T] = []
-        self.agree(lambda: found.append(work()))
-        return found[0]
-
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value on rank 0; None elsewhere."""
-        packed: list[bytes] = []
-        self.agree(lambda: packed.append(pack(value, "what rank 0 asked for")) if self.rank else None)
-        if self.rank != 0:
-            data = torch.frombuffer(bytearray(packed[0]), dtype=torch.uint8)
-            self._transfer(self._control.send, torch.tensor([len(data)], device="cpu"), 0)
-            self._transfer(self._control.send, data, 0)
-            return None
-        found = [value]
-        for r in range(1, self.size):
-            size = torch.zeros(1, dtype=torch.int64, device="cpu")
-            self._transfer(self._control.recv, size, r)
-            data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
-            self._transfer(self._control.recv, data, r)
-            found.append(pickle.loads(data.numpy().tobytes()))
-        return found
+        packed = self.agree_own(lambda: pack(value, "what rank 0 asked for") if self.rank else b"")
+        with _lost():
+            found = self._talking().say(packed, hears=False)
+        return None if self.rank else [value, *map(pickle.loads, found[1:])]
 
     def hand_over(self, moves: Sequence[Move], routes: Sequence[tuple[int, int]]) -> None:
         """Each route has a line of its own, as messages have: sends wait for no one, receives come in their order."""
@@ -183,13 +193,11 @@ class Group:
                 for move in moves:
                     line = lines[Channel("tied", move.source, move.destination)]
                     if move.source == self.rank:
-                        line.send([as_bytes(move.tensor, lines.place)])
+                        line.hand(move.tensor)
                     else:
-                        room = torch.empty(move.tensor.shape, dtype=move.tensor.dtype, device=lines.place)
-                        waits.append((move.tensor, room, line, line.post([room.view(-1).view(torch.uint8)])))
-                for tensor, room, line, works in waits:
-                    line.wait(works)
-                    tensor.copy_(room)
+                        waits.append((move.tensor, line.expect(move.tensor)))
+                for tensor, arrived in waits:
+                    tensor.copy_(arrived())
         except (KeyError, AttributeError):  # another thread has hung up
             raise LostError("a process of this pipeline is gone: the lines were dropped") from None
 
@@ -215,6 +223,7 @@ class Group:
     def _connected(self, channels: Iterable[Channel]) -> Lines:
         """Lines on which all of ``channels`` are connected; asked for by all ranks alike."""
         if self._lines.cut:  # an error has ended the last step
+            self._lines.settle()
             self._lines = self._new_lines(self._lines.generation + 1)
         if not self._lines.knows(channels):
             try:
@@ -226,7 +235,8 @@ class Group:
 
     def _new_lines(self, generation: int) -> Lines:
         store = dist.PrefixStore(f"lines{generation}", self._store)
-        return Lines(store, self.rank, self.size, self.backend, self.places[self.rank], generation, CONNECT)
+        place = self.places[self.rank]
+        return Lines(store, self.rank, self.size, self.backend, place, self._home, generation, CONNECT)
 
     # ---- clocks and shared GPUs ----------------------------------------------------------------------------------
 
@@ -239,33 +249,13 @@ class Group:
         """
         if len(set(self.hosts)) == 1:
             return [0.0] * self.size, 0.0
+        assert isinstance(self._rounds, GlooRounds)
         leaders = {host: r for r, host in reversed(list(enumerate(self.hosts)))}
-        mine: dict[str, tuple[float, float]] = {self.hosts[0]: (0.0, 0.0)}
-        for host, leader in sorted(leaders.items(), key=lambda pair: pair[1]):
-            if leader == 0:
-                continue
-            if self.rank == 0:
-                mine[host] = min((self._ping(leader) for _ in range(_PING_ROUNDS)), key=lambda found: found[1])
-            elif self.rank == leader:
-                for _ in range(_PING_ROUNDS):
-                    self._pong()
-        measured = self.exchange(mine)[0]
+        with _lost():
+            found = self._rounds.measure_clocks(sorted(r for r in leaders.values() if r))
+        measured = self.exchange({0: (0.0, 0.0)} | found)[0]
         errors = sorted(error for _, error in measured.values())
-        return [measured[host][0] for host in self.hosts], sum(errors[-2:])  # a message has two ends
-
-    def _ping(self, leader: int) -> tuple[float, float]:
-        sent = time.perf_counter()
-        self._transfer(self._control.send, torch.zeros(1, dtype=torch.float64, device="cpu"), leader)
-        theirs = torch.zeros(1, dtype=torch.float64, device="cpu")
-        self._transfer(self._control.recv, theirs, leader)
-        back = time.perf_counter()
-        return (sent + back) / 2 - float(theirs), (back - sent) / 2
-
-    def _pong(self) -> None:
-        token = torch.zeros(1, dtype=torch.float64, device="cpu")
-        self._transfer(self._control.recv, token, 0)
-        token.fill_(time.perf_counter())
-        self._transfer(self._control.send, token, 0)
+        return [measured[leaders[host]][0] for host in self.hosts], sum(errors[-2:])  # a message has two ends
 
     def turn(self, place: torch.device, places: Sequence[torch.device]) -> Any:
         """A lock between processes for a GPU that several ranks of this host share. An interpreter each has its own."""
@@ -283,43 +273,36 @@ class Group:
         self._lines.settle()
         for lock in self._locks.values():
             lock.close()
-        self._control = None
-
-    # ---- gloo underneath -----------------------------------------------------------------------------------------
-
-    def _gather(self, tensor: Tensor) -> list[Tensor]:
-        if self._control is None:
-            raise PipelabError("this Pipeline is closed; make a new one")
-        found = [torch.empty_like(tensor, device="cpu") for _ in range(self.size)]
-        options = dist.distributed_c10d.AllgatherOptions()
-        options.timeout = FOREVER  # others may be computing
-        with _lost():
-            self._control.allgather([found], [tensor], options).wait(FOREVER)
-        return found
-
-    @staticmethod
-    def _transfer(how: Callable[[list[Tensor], int, int], Any], tensor: Tensor, peer: int) -> None:
-        with _lost():
-            how([tensor], peer, 0).wait(FOREVER)
+        self._home.close()
+        if self._rounds is not None:
+            self._rounds.close()
+        self._rounds = None
 
 
-def _packed(topic: str, value: Any) -> bytes:
-    return pickle.dumps((topic, value))
+_DISAGREE = (
+    "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, gather and "
+    "load_state_dict has to be made by all ranks, in the same order"
+)
 
 
 @contextmanager
 def _lost() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, PipelabError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise LostError(f"a process of this pipeline is gone, or the network between them: {reason}") from None
 
 
-def roll_call(store: Any, name: str, rank: int, size: int) -> None:
-    """Wait until all ranks are there, but not for ever. Raises PipelabError that names who is missing."""
+def roll_call(store: Any, name: str, rank: int, size: int, word: bytes = b"here") -> list[bytes]:
+    """Wait until all ranks are there, but not for ever; returns everyone's ``word``.
+
+    Raises PipelabError that names who is missing.
+    """
     names = [f"{name}/{r}" for r in range(size)]
-    store.set(names[rank], b"here")
+    store.set(names[rank], word)
     try:
         store.wait(names, ROLL_CALL)
     except RuntimeError:
@@ -328,6 +311,7 @@ def roll_call(store: Any, name: str, rank: int, size: int) -> None:
         raise PipelabError(
             f"rank {rank} has waited {seconds:g} s for rank {', '.join(missing) or 'none'} to come"
         ) from None
+    return [store.get(key) for key in names]
 
 
 def _gpu_id(place: torch.device) -> str | None:

@@ -92,7 +92,7 @@ def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
     number = store.add(f"{name}/made/{dist.get_rank()}", 1)  # all ranks make their pipelines in the same order
     try:
         made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise PipelabError(f"rank {dist.get_rank()} cannot connect to the others: {_first_line(error)}") from error
     _open.add(made)
     return made

@@ -34,14 +34,16 @@ class Link:
 
     def send(self, message: Any, files: Sequence[int] = ()) -> None:
         """Send ``message``, pickled, and duplicates of open ``files``."""
-        data = pickle.dumps(message)
-        header = _HEADER.pack(len(data), len(files))
+        self.send_packed(pickle.dumps(message), files)
+
+    def send_packed(self, data: bytes, files: Sequence[int] = ()) -> None:
+        """The same of a message that has been pickled."""
+        carried = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
+        parts = [_HEADER.pack(len(data), len(files)), data]
         try:
-            if files:
-                socket.send_fds(self._socket, [header], list(files))
-            else:
-                self._socket.sendall(header)
-            self._socket.sendall(data)
+            sent = self._socket.sendmsg(parts, carried)
+            if sent < _HEADER.size + len(data):
+                self._socket.sendall(b"".join(parts)[sent:])
         except OSError as error:
             raise EOFError(str(error)) from None
 

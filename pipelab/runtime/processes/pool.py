@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing import connection
 from typing import Any, TypeVar
 
 from pipelab.errors import ConfigurationError, PipelabError
@@ -54,8 +54,18 @@ class Pool:
             server.send(("start", None), [there.fileno() for _, there in pairs[start : start + AT_ONCE]])
             (pids, self.slow), _ = server.receive()
             self.pids += pids
-        for _, there in pairs:
+        self._alarms: list[Link] = []
+        """To each rank, for interrupts."""
+        for (link, there), rank in zip(pairs, range(size), strict=True):
             there.drop()
+            alarm, its = Link.pair()
+            self._alarms.append(alarm)
+            try:
+                link.send("alarm", [its.fileno()])
+            except EOFError:
+                raise self._died(rank) from None
+            finally:
+                its.drop()
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
             asked = [(r, size, port, os.getcwd()) for r in range(size)]
@@ -87,15 +97,18 @@ class Pool:
                 except EOFError:
                     raise self._died(r) from None
             replies: dict[int, Any] = {}
+            waiting = select.poll()
+            for link in self._links:
+                waiting.register(link, select.POLLIN)
             asked_to_stop: float | None = None
             failed: float | None = None
             while len(replies) < self.size:
-                self._collect(replies, _POLL)
+                self._collect(replies, waiting)
                 now = time.monotonic()
                 if asked_to_stop is None and unwanted is not None and unwanted.is_set():
                     asked_to_stop = now
-                    for link in self._links:
-                        link.send(("interrupt", None, self._number))
+                    for alarm in self._alarms:
+                        alarm.send(self._number)
                 if failed is None and any(found[0] == "error" for found, _ in replies.values()):
                     failed = now
                 if len(replies) < self.size and asked_to_stop is not None and now > asked_to_stop + GRACE:
@@ -124,8 +137,9 @@ class Pool:
         if not self.is_mine():
             return
         self.broken = self.broken or reason
-        for pid, link in zip(self.pids, self._links, strict=True):
+        for link in (*self._links, *self._alarms):
             link.close()
+        for pid in self.pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -136,19 +150,21 @@ class Pool:
         if not self.is_mine():
             return
         self.broken = self.broken or "they were stopped"
-        for link in self._links:
+        for link in (*self._links, *self._alarms):
             link.close()
 
-    def _collect(self, replies: dict[int, Any], timeout: float | None) -> None:
-        """Take the replies that have come, waiting up to ``timeout`` seconds for one."""
-        waiting = {self._links[r].fileno(): r for r in range(self.size) if r not in replies}
-        for number in connection.wait(list(waiting), timeout):
-            assert isinstance(number, int)
-            r = waiting[number]
-            try:
-                replies[r] = self._links[r].receive()
-            except EOFError:
-                raise self._died(r) from None
+    def _collect(self, replies: dict[int, Any], waiting: select.poll) -> None:
+        """Take the replies that have come; waits a moment for one."""
+        ready = {number for number, _ in waiting.poll(_POLL * 1e3)}
+        self._require_alive()  # another thread may have stopped them
+        for r, link in enumerate(self._links):
+            number = link.fileno()
+            if r not in replies and number in ready:
+                try:
+                    replies[r] = link.receive()
+                except EOFError:
+                    raise self._died(r) from None
+                waiting.unregister(number)
 
     def _require_alive(self) -> None:
         if self.broken:
@@ -208,20 +224,24 @@ def shielded(work: Callable[[threading.Event], T]) -> T:
             done.wait()
         except KeyboardInterrupt:
             unwanted.set()
-    result, error = outcome
-    if unwanted.is_set():
-        raise KeyboardInterrupt
-    if error is not None:
-        raise error
-    found: T = result
-    return found
+    try:
+        result, error = outcome
+        if unwanted.is_set():
+            raise KeyboardInterrupt
+        if error is not None:
+            raise error
+        found: T = result
+        return found
+    finally:  # an error's traceback holds this frame, which would hold the error
+        outcome.clear()
+        del error
 
 
 class _Pools:
     """All pools of this process, and the fork server that they come from."""
 
     def __init__(self) -> None:
-        self.lock, self.server_lock = threading.RLock(), threading.Lock()
+        self.lock, self.server_lock = threading.RLock(), threading.RLock()
         self.retired: list[Pool] = []
         """Pools that are still used, and whose processes have imported modules that were edited since."""
         self.owner = os.getpid()

@@ -1,14 +1,13 @@
 """What runs in each process: it joins the group, then does what the caller says. All ranks are told the same.
 
-The main thread runs commands one after the other. A second thread reads the line, so that an interrupt is heard while
-a step runs, and ends the process when the caller is gone.
+The main thread reads commands and runs them, one after the other. On a line of their own interrupts come, which a
+second thread hears while a step runs; it ends the process when the caller is gone.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import queue
 import select
 import socket
 import sys
@@ -16,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,16 +24,25 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.processes.block import Block, Spec, pack_with_tensors, specs_of, unpack_with_tensors
+from pipelab.runtime.processes.block import (
+    Block,
+    Spec,
+    copy_all,
+    pack_with_tensors,
+    specs_of,
+    unpack_with_tensors,
+)
 from pipelab.runtime.processes.carry import identity, unpack
 from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import join
 from pipelab.runtime.processes.link import Link
+from pipelab.runtime.processes.modules import Modules, tensors_of
+from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
 
-__all__ = ["Given", "Skeleton", "Table", "Task", "main", "tensors_of"]
+__all__ = ["Feed", "Flags", "Given", "Skeleton", "Table", "Task", "main"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,12 @@ class Task:
     tied: tuple[tuple[str, ...], ...] = ()
 
 
+Flags = tuple[tuple[bool, ...], tuple[bool, ...]]
+"""Which parameters take a gradient, and which modules are in training mode."""
+Feed = tuple[tuple[Spec, ...], int, bool, int, bool]
+"""Specs, number of inputs, whether they are one lone tensor; the same of targets."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a call brings along: the caller's settings of the moment, and where inputs and targets are."""
@@ -88,51 +102,46 @@ class Given:
     autocast: tuple[tuple[str, torch.dtype], ...]
     dtype: torch.dtype
     device: torch.device | None
-    flags: tuple[tuple[bool, ...], tuple[bool, ...]]
-    feed: tuple[tuple[Spec, ...], int, bool, int, bool] | None
-    """Specs, number of inputs, whether they are one lone tensor; the same of targets."""
+    flags: Flags | None
+    """None: as they were at the call before."""
+    feed: Feed | None
 
 
 def main(number: int) -> None:
     """Serve the caller at the other end of file ``number`` until it is gone."""
     link, parent = Link(socket.socket(fileno=number)), os.getppid()
-    rank, commands = _Rank(), queue.SimpleQueue[Any]()
-    threading.Thread(target=_listen, args=(link, parent, rank, commands), daemon=True).start()
+    rank = _Rank()
     block: Block | None = None
-    while True:
-        (name, argument, number), files = commands.get()
-        rank.begin(number)
-        reply_files: Sequence[int] = ()
-        try:
-            value, block = getattr(rank, name)(argument, files)
-            reply = ("ok", value)
-            reply_files = () if block is None else (block.file,)
-            pickle.dumps(reply)
-        except BaseException as error:  # noqa: BLE001 (the caller raises it)
-            reply, block, reply_files = ("error", CarriedError.of(error)), None, ()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            link.send(reply, reply_files)
-        except EOFError:
-            os._exit(0)
-        del reply  # the block is kept until the next command: its file is on its way
+    try:
+        _, (alarm,) = link.receive()
+        threading.Thread(target=_heed, args=(alarm, parent, rank), daemon=True).start()
+        while True:
+            (name, argument, number), files = link.receive()
+            rank.begin(number)
+            try:
+                value, block = getattr(rank, name)(argument, files)
+                reply = pickle.dumps(("ok", value))
+            except BaseException as error:  # noqa: BLE001 (the caller raises it)
+                reply, block = pickle.dumps(("error", CarriedError.of(error))), None
+            sys.stdout.flush()
+            sys.stderr.flush()
+            value = argument = None
+            link.send_packed(reply, () if block is None else (block.file,))  # kept until the next: it is on its way
+    except EOFError:
+        os._exit(0)
 
 
-def _listen(link: Link, parent: int, rank: _Rank, commands: queue.SimpleQueue[Any]) -> None:
+def _heed(number: int, parent: int, rank: _Rank) -> None:
+    alarm = Link(socket.socket(fileno=number))
     while True:
-        ready, _, _ = select.select([link], [], [], 1.0)
+        ready, _, _ = select.select([alarm], [], [], 1.0)
         if os.getppid() != parent:
             os._exit(0)
         if ready:
             try:
-                message, files = link.receive()
+                rank.interrupt(alarm.receive()[0])
             except EOFError:
                 os._exit(0)
-            if message[0] == "interrupt":
-                rank.interrupt(message[2])
-            else:
-                commands.put((message, files))
 
 
 class _Open:
@@ -140,9 +149,9 @@ class _Open:
 
     def __init__(self, engine: Engine, state: Block) -> None:
         self.engine, self.state = engine, state
-        parameters = [p for _, stage in engine.stages() for p in stage.parameters()]
-        self.parameters = parameters
-        self.grads = Block(specs_of(parameters))
+        self.parameters = [p for _, stage in engine.stages() for p in stage.parameters()]
+        self.grads = Block(specs_of(self.parameters))
+        self.modules = Modules(*(stage for _, stage in engine.stages()))
         self.feed: Block | None = None
 
     def take_in(self, given: Given, files: list[int]) -> tuple[Any, Any]:
@@ -157,37 +166,33 @@ class _Open:
             tensors = self.feed.tensors
             inputs, targets = _joined(tensors[:count], lone), _joined(tensors[count:], lone_target)
         self.pull()
-        _set_flags(self.engine, self.parameters, given.flags)
+        if given.flags is not None:
+            takes, modes = given.flags
+            for parameter, requires_grad in zip(self.parameters, takes, strict=True):
+                parameter.requires_grad_(requires_grad)
+            for module, training in zip(self.modules.all() if modes else (), modes, strict=True):
+                module.training = training
         return inputs, targets
-
-    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """(in the block, the stages' own). A forward may have put another tensor in place of a buffer."""
-        own = [tensor for _, stage in self.engine.stages() for tensor in tensors_of(stage)]
-        return list(zip(self.state.tensors, own, strict=True))
 
     def pull(self) -> None:
         """Weights as the caller has them."""
-        with torch.no_grad():
-            for shared, own in self._pairs():
-                if own.data_ptr() != shared.data_ptr():
-                    own.copy_(shared)
+        copy_all((shared, own) for own, shared in self.state.beside(self.modules.tensors()))
 
     def push(self) -> list[Any]:
         """Weights and gradients to the caller; returns, per parameter, None, True (in the block), or the gradient."""
         told: list[Any] = []
-        with torch.no_grad():
-            for shared, own in self._pairs():
-                if own.data_ptr() != shared.data_ptr():
-                    shared.copy_(own)
-            for parameter, shared in zip(self.parameters, self.grads.tensors, strict=True):
-                grad = parameter.grad
-                if grad is None:
-                    told.append(None)
-                elif grad.layout == torch.strided and grad.dtype == shared.dtype:
-                    shared.copy_(grad)
-                    told.append(True)
-                else:
-                    told.append(grad.cpu())
+        copy_all(self.state.beside(self.modules.tensors()))  # a forward may have put another buffer in place
+        copies = []
+        for parameter, shared in zip(self.parameters, self.grads.tensors, strict=True):
+            grad = parameter.grad
+            if grad is None:
+                told.append(None)
+            elif grad.layout == torch.strided and grad.dtype == shared.dtype:
+                copies.append((grad, shared))
+                told.append(True)
+            else:
+                told.append(grad.cpu())
+        copy_all(copies)
         return told
 
 
@@ -252,7 +257,7 @@ class _Rank:
         return self._open[key].grads.specs, self._open[key].grads
 
     def call(self, argument: tuple[int, str, tuple[Any, ...], Given], files: list[int]) -> tuple[Any, Block | None]:
-        """Do something with a pipeline: step, evaluate, profile, verify."""
+        """Do something with a pipeline: record a step or an evaluation, profile, verify."""
         key, what, more, given = argument
         opened = self._open.get(key)
         if opened is None:
@@ -276,9 +281,8 @@ class _Rank:
         finally:
             self._running = None
             grads = opened.push()  # also what a step has done that then failed
-        outputs = getattr(value, "outputs", None)
-        if engine.rank != 0:
-            value = None
+        outputs = value.outputs if isinstance(value, StepRecord) else None
+        value = None if engine.rank != 0 else replace(value, outputs=None) if outputs is not None else value
         if outputs is None:
             return (value, grads, None), None
         data, specs, block = pack_with_tensors(outputs, "the outputs")
@@ -329,11 +333,6 @@ def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
     return stage
 
 
-def tensors_of(stage: nn.Module) -> list[Tensor]:
-    """A stage's parameters and buffers, each once, in the order that both sides count them in."""
-    return [*stage.parameters(), *stage.buffers()]
-
-
 def _plain_category(category: type[Warning]) -> type[Warning]:
     """A category that the caller knows as well."""
     return next(base for base in category.__mro__ if base.__module__ == "builtins")
@@ -356,17 +355,6 @@ def _table(engine: Engine) -> Table:
 
 def _joined(tensors: list[Tensor], lone: bool) -> Any:
     return (tensors[0] if lone else tuple(tensors)) if tensors else None
-
-
-def _set_flags(engine: Engine, parameters: Sequence[nn.Parameter], flags: tuple[tuple[bool, ...], ...]) -> None:
-    """What the caller has frozen, and what is in training mode."""
-    takes, modes = flags
-    for parameter, requires_grad in zip(parameters, takes, strict=True):
-        parameter.requires_grad_(requires_grad)
-    modules = [module for _, stage in engine.stages() for module in stage.modules()]
-    if modes:
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training
 
 
 @contextmanager

@@ -27,10 +27,11 @@ from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
+from pipelab.runtime.processes.modules import Modules
 from pipelab.runtime.processes.pool import Pool, lease, release, shielded
-from pipelab.runtime.processes.rank import Given, Skeleton, Table, Task, tensors_of
+from pipelab.runtime.processes.rank import Feed, Flags, Given, Skeleton, Table, Task
 from pipelab.runtime.processes.share import Share, as_parameters
-from pipelab.runtime.report import StepReport
+from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
@@ -41,6 +42,7 @@ from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
+from pipelab.runtime.step import Reports
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
@@ -61,7 +63,9 @@ class RemoteEngine(TensorsByName):
         self._key = next(_keys)
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
-        self._modules: dict[int, int] = {}
+        self._modules: list[Modules] = []
+        self._counts: list[int] = []
+        self._flags: dict[int, Flags] = {}
         self._stages: dict[int, nn.Module] | None = None
         self._fit: FitCheck | None = None
         built = not isinstance(model, nn.Module | SplitModel) and callable(model) and not isinstance(model, type)
@@ -76,6 +80,7 @@ class RemoteEngine(TensorsByName):
                 "build them into the last stage, or pass the model itself"
             )
         self._shares: list[Share] = []
+        self._reports = Reports(settings, self.places)
         tasks, blocks = self._tasks(model)
         self._finalizer: weakref.finalize[Any, Any] | None = None
         try:
@@ -90,16 +95,15 @@ class RemoteEngine(TensorsByName):
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
-        report: StepReport = self._call("step", inputs, targets)
+        record: StepRecord = self._call("record_step", inputs, targets)
         scaler = self.settings.grad_scaler
         if scaler is not None and scaler.is_enabled():  # as each rank has done with its own
-            advance(scaler, finite=not report.skipped)
-        return report
+            advance(scaler, finite=not record.skipped)
+        return self._reports.make(record)
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
-        report: StepReport = self._call("evaluate", inputs, targets)
-        return report
+        return self._reports.make(self._call("record_evaluation", inputs, targets))
 
     def profile(self, inputs: Any, targets: Any, repeats: int) -> Costs:
         """What one micro-batch of weight 1 costs, stage by stage."""
@@ -189,9 +193,9 @@ class RemoteEngine(TensorsByName):
             build = pack(model, "build_stage")
             return [Task(settings, places, seed, path, build=build) for _ in self.places], [None for _ in self.places]
         refuse_overlaps(self._stages, within=True)
-        for s, stage in self._stages.items():
-            for r in self.schedule.placement[s]:
-                self._modules[r] = self._modules.get(r, 0) + sum(1 for _ in stage.modules())
+        for r in range(self.schedule.devices):
+            self._modules.append(Modules(*(self._stages[s] for s in self.schedule.stages_on(r))))
+            self._counts.append(len(self._modules[r].all()))
         tasks: list[Task] = []
         blocks: list[Block | None] = []
         for r in range(self.schedule.devices):
@@ -230,8 +234,7 @@ class RemoteEngine(TensorsByName):
 
     def _tensors_on(self, r: int) -> list[Tensor]:
         """The caller's tensors of the stages on device r, in the block's order."""
-        assert self._stages is not None
-        return [tensor for s in self.schedule.stages_on(r) for tensor in tensors_of(self._stages[s])]
+        return self._modules[r].tensors()
 
     # ---- one call ------------------------------------------------------------------------------------------------
 
@@ -280,28 +283,31 @@ class RemoteEngine(TensorsByName):
         feeds = [self._feed(r, inputs, targets) for r in range(self.schedule.devices)]
         for share in self._shares:
             share.fill()
-        arguments = [
-            (self._key, what, more, replace(one, feed=feed)) for one, (feed, _) in zip(given, feeds, strict=True)
-        ]
         new = {r: block for r, (_, block) in enumerate(feeds) if block is not None and block is not self._feeds.get(r)}
         files = [[new[r].file] if r in new else [] for r in range(self.schedule.devices)]
+        arguments = []
+        for r, (one, (feed, _)) in enumerate(zip(given, feeds, strict=True)):
+            flags = None if one.flags == self._flags.get(r) else one.flags
+            arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
             replies = self._pool.call("call", arguments, files, unwanted)
         except BaseException:
             self._feeds.clear()  # no one knows whether it has arrived
-            if not self._pool.broken and what == "step":
+            self._flags.clear()
+            if not self._pool.broken and what == "record_step":
                 for share in self._shares:
                     share.take_back(None, parameters=True)  # an update may have gone through before something failed
             raise
         self._feeds |= new
+        self._flags = {r: one.flags for r, one in enumerate(given) if one.flags is not None}
         value = replies[0][0][0]
         for share, ((_, grads, _), _) in zip(self._shares, replies, strict=True):
-            share.take_back(grads if what == "step" else None, parameters=what == "step")
+            share.take_back(grads if what == "record_step" else None, parameters=what == "record_step")
         for (_, _, outputs), opened in replies:
             if outputs is not None:
                 data, specs = outputs
                 value = replace(value, outputs=unpack_with_tensors(data, specs, opened[0]))
-        if what == "step":
+        if what == "record_step":
             self.step_number += 1
         return value
 
@@ -315,24 +321,24 @@ class RemoteEngine(TensorsByName):
             autocast=tuple(on),
             dtype=torch.get_default_dtype(),
             device=mode if mode != torch.device("cpu") else None,
-            flags=self._flags(r),
+            flags=self._flags_on(r),
             feed=None,
         )
 
-    def _flags(self, r: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    def _flags_on(self, r: int) -> Flags:
         """What is frozen, and what is in training mode, on device r."""
-        takes = tuple(parameter.requires_grad for parameter in self._shares[r].parameters)
-        stages = () if self._stages is None else [self._stages[s] for s in self.schedule.stages_on(r)]
-        modes = tuple(module.training for stage in stages for module in stage.modules())
-        before = self._modules.get(r, 0)
-        if len(modes) != before:
+        takes = tuple([parameter.requires_grad for parameter in self._shares[r].parameters])
+        if self._stages is None:
+            return takes, ()
+        modes = tuple([module.training for module in self._modules[r].all()])
+        if len(modes) != self._counts[r]:
             raise ConfigurationError(
-                f"the model's modules have changed since this Pipeline was made: device {r} had {before}, now "
+                f"the model's modules have changed since this Pipeline was made: device {r} had {self._counts[r]}, now "
                 f"{len(modes)}; make a new Pipeline"
             )
         return takes, modes
 
-    def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Any, Block | None]:
+    def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Feed | None, Block | None]:
         """(what to tell rank r about its inputs and targets, the memory that they are in)."""
         stages = self.schedule.stages_on(r)
         x, lone = flatten(inputs, "inputs") if 0 in stages else ((), False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import describe
-from pipelab.runtime.processes.block import Block
+from pipelab.runtime.processes.block import Block, copy_all
 from pipelab.runtime.processes.rank import Table
 from pipelab.runtime.setup.replicas import require_same
 
@@ -62,27 +62,28 @@ class Share:
                     f"the model has changed since this Pipeline was made: {describe([shared])} is now "
                     f"{describe([own])}; make a new Pipeline"
                 )
-        for own, shared in zip(self.tensors, self.block.tensors, strict=True):
-            if own.data_ptr() != shared.data_ptr():
-                shared.copy_(own.detach())
+        copy_all(self.block.beside(self.tensors))
 
     def take_back(self, grads: Sequence[Any] | None, *, parameters: bool) -> None:
         """Buffers that have changed and, after a step, new weights and gradients into the caller's tensors."""
-        with torch.no_grad():
-            for own, shared, is_one, leads in zip(
-                self.tensors, self.block.tensors, self.table.parameter, self.leads, strict=True
-            ):
-                if own.data_ptr() == shared.data_ptr() or not leads:
-                    continue
-                if parameters if is_one else not torch.equal(own.cpu(), shared):
-                    own.copy_(shared)
-            if grads is None:
-                return
+        new = []
+        told = zip(
+            self.tensors, self.block.tensors, self.block.addresses, self.table.parameter, self.leads, strict=True
+        )
+        for own, shared, address, is_one, leads in told:
+            if leads and own.data_ptr() != address and (parameters if is_one else not torch.equal(own.cpu(), shared)):
+                new.append((shared, own))
+        if grads is not None:
             leading = [leads for leads, is_one in zip(self.leads, self.table.parameter, strict=True) if is_one]
             for parameter, grad, shared, leads in zip(self.parameters, grads, self.grads.tensors, leading, strict=True):
-                if leads:
-                    found = shared.clone() if grad is True else grad
-                    parameter.grad = None if found is None else found.to(parameter.device)
+                if not leads:
+                    continue
+                if grad is True:
+                    parameter.grad = torch.empty_like(parameter, requires_grad=False)
+                    new.append((shared, parameter.grad))
+                else:
+                    parameter.grad = None if grad is None else grad.to(parameter.device)
+        copy_all(new)
 
 
 def as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:

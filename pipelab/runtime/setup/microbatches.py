@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import Payload, flatten
 from pipelab.runtime.device.stage import Task
-from pipelab.schedules.action import Action
 
 __all__ = ["LossTerms", "batch_size", "make_inputs", "make_tasks", "reduction_of"]
 
@@ -47,7 +46,7 @@ def make_inputs(inputs: Any, sizes: Sequence[int]) -> list[Payload]:
     tensors, single = flatten(inputs, "inputs")
     parts = zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True)
     flags = (False,) * len(tensors)
-    return [Payload(tuple(part), single, flags, Action(0, "F", i)) for i, part in enumerate(parts)]
+    return [Payload(tuple(part), single, flags) for part in parts]
 
 
 def make_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: str) -> list[Task]:

@@ -40,6 +40,8 @@ class Replicas:
     ) -> None:
         self.placement, self.stages, self.places, self.peers = schedule.placement, stages, tuple(places), peers
         self.ties, self.borrowed = tuple(ties), {holder for tie in ties for holder in tie.borrowers}
+        self.in_place: set[int] = set()
+        """The stages that have been seen to work in place on their input."""
         self._twice = {s for s, homes in enumerate(schedule.placement) if len(homes) > 1}
         self._made = {s: dict(named_parameters(s, stage)) for s, stage in stages.items()}
         self.modules: dict[tuple[int, int], nn.Module] = {}

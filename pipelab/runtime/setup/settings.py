@@ -45,6 +45,7 @@ class Settings:
     loss_terms: LossTerms | None = None
     seed: int = 0
     measure_memory: bool = True
+    measure_costs: bool = True
     memory_limit: Limits = None
     outstanding: int | None = None
     window: int = 9

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 
-from pipelab import Action
 from pipelab.runtime.device.channels import Aborted, Wire
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
@@ -14,62 +14,84 @@ CHANNEL = Channel("activation", 0, 1)
 CPU = torch.device("cpu")
 
 
-def payload(i, tensor=None):
-    tensor = torch.ones(2) if tensor is None else tensor
-    return Payload((tensor,), True, (True,), Action(0, "F", i))
+def payload(i, size=2):
+    return Payload((torch.full((size,), float(i)),), True, (True,))
 
 
-def wire(**settings):
-    return Wire([CHANNEL], [CPU, CPU], **settings)
+def ends(**settings):
+    made = Wire([CHANNEL], [CPU, CPU], **settings)
+    return made, made.outlet(CHANNEL), made.inlet(CHANNEL)
 
 
 def test_messages_come_in_the_order_of_sending():
-    made = wire()
+    _, send, receive = ends()
     for i in range(3):
-        made.send(CHANNEL, payload(i))
-    assert [made.receive(CHANNEL).producer.microbatch for _ in range(3)] == [0, 1, 2]
+        send(payload(i))
+    assert [receive().tensors[0][0] for _ in range(3)] == [0, 1, 2]
 
 
-def test_the_receiver_has_memory_of_its_own():
-    """Story: with the sender's storage, an in-place layer of the next stage would change what the sender saved."""
-    made, tensor = wire(), torch.zeros(3)
-    made.send(CHANNEL, payload(0, tensor))
-    received = made.receive(CHANNEL).tensors[0]
-    received += 1
-    assert tensor.tolist() == [0, 0, 0]
-    assert not received.requires_grad
-
-
-def test_a_receiver_that_waits_is_woken_by_abort():
-    made = wire()
-    threading.Timer(0.05, made.abort).start()
+@pytest.mark.parametrize("woken_by", ["abort", "interrupt"])
+def test_a_receiver_that_waits_is_woken(woken_by):
+    wire, _, receive = ends()
+    threading.Timer(0.05, getattr(wire, woken_by)).start()
+    for _ in range(2):
+        with pytest.raises(Aborted):
+            receive()
     with pytest.raises(Aborted):
-        made.receive(CHANNEL)
-    with pytest.raises(Aborted):
-        made.check()
+        wire.check()
+    assert wire.stopped
 
 
 def test_on_the_strict_wire_a_sender_waits_until_few_enough_are_outstanding():
-    made = wire(outstanding=1)
-    made.send(CHANNEL, payload(0))
-    made.settle([CHANNEL])  # one may be outstanding
-    made.send(CHANNEL, payload(1))
+    wire, send, receive = ends(outstanding=1)
+    settle = wire.settling(CHANNEL)
+    send(payload(0))
+    settle()  # one may be outstanding
+    send(payload(1))
     settled = threading.Event()
 
     def sender():
-        made.settle([CHANNEL])
+        settle()
         settled.set()
 
     thread = threading.Thread(target=sender)
     thread.start()
     assert not settled.wait(0.05)
-    made.receive(CHANNEL)
+    receive()
     assert settled.wait(5)
     thread.join()
 
 
-def test_stamps_tell_when_it_was_sent_and_taken():
-    made = wire(latency=0.01)
-    made.send(CHANNEL, payload(0))
-    received = made.receive(CHANNEL)
-    assert received.taken - received.sent >= 0.01
+def test_a_sender_that_waits_is_woken_by_abort():
+    wire, send, _ = ends(outstanding=0)
+    send(payload(0))
+    threading.Timer(0.05, wire.abort).start()
+    with pytest.raises(Aborted):
+        wire.settling(CHANNEL)()
+
+
+def test_where_devices_take_turns_no_end_waits():
+    wire, send, receive = ends(outstanding=0, turns=True)
+    settle = wire.settling(CHANNEL)
+    assert receive() is None
+    send(payload(7))
+    assert not settle()
+    assert receive().tensors[0][0] == 7
+    assert settle()
+    wire.abort()
+    with pytest.raises(Aborted):
+        receive()
+
+
+def test_sends_that_nothing_bounds_need_not_settle():
+    wire, _, _ = ends()
+    assert wire.settling(CHANNEL) is None
+
+
+def test_a_modelled_link_delivers_one_after_the_other():
+    _, send, receive = ends(latency=0.01, bandwidth=8e2)  # 8 bytes take 10 ms
+    sent = [send(payload(i)) for i in range(2)]
+    first, second = receive(), receive()
+    assert first.ready == pytest.approx(sent[0] + 0.02)
+    assert second.ready == pytest.approx(sent[0] + 0.03, abs=2e-3)
+    assert time.perf_counter() >= second.ready

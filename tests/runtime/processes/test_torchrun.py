@@ -64,11 +64,12 @@ def results(folder, *cases, nodes=1, ranks=4):
 def four(tmp_path_factory):
     """Two agents of two processes each."""
     cases = (
-        "parity",
+        *("parity", "far_parity"),
         "local_stages",
-        "failures",
-        "frozen",
-        "tied",
+        *("failures", "far_failures"),
+        *("frozen", "far_frozen"),
+        *("tied", "far_tied"),
+        *("growing", "far_growing"),
         "mesh",
         "disagreements",
         "watched",
@@ -79,14 +80,15 @@ def four(tmp_path_factory):
     return results(tmp_path_factory.mktemp("four"), *cases, nodes=2, ranks=4)
 
 
-def test_two_nodes_give_what_threads_and_the_unsplit_model_give(four):
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_two_nodes_give_what_threads_and_the_unsplit_model_give(four, near):
     for rank, told in enumerate(four):
-        for name, found in told["parity"].items():
+        for name, found in told[f"{near}parity"].items():
             assert found["loss"], (rank, name)
             assert found["verify"] < 1e-14
             assert found["peaks"]
             assert found["messages"] == {"naive": 6, "gpipe": 30, "1f1b": 30, "interleaved": 112}[name]
-    for found in four[0]["parity"].values():
+    for found in four[0][f"{near}parity"].values():
         assert found["gradients"] < 1e-12
         assert found["weights"], "what rank 0 gathers is, bit for bit, what threads train"
 
@@ -101,13 +103,14 @@ def test_layers_are_built_only_where_they_live(four):
         assert "the state does not match this model: head.norm.bias" in found["refused"]
 
 
-def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four):
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four, near):
     for rank, told in enumerate(four):
-        found = told["tied"]
+        found = told[f"{near}tied"]
         assert found["verify"] < 1e-13 and found["after"] < 1e-13, "the copy of the model gets the weights of all ranks"
         assert ties.same(found["steps"], ties.trained(ties.LM()))
         assert found["again"], "weights and what the optimizers remember, gathered and loaded, go on as before"
-        assert found["fifth"] == four[0]["tied"]["fifth"]
+        assert found["fifth"] == four[0][f"{near}tied"]["fifth"]
         assert "the state has no 'embed.weight'" in found["odd"]
         assert found["states"] == sorted(name for name, _ in ties.LM().named_parameters())
         assert found["weights"] == found["states"]
@@ -116,9 +119,10 @@ def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four):
         assert found["said"] < 1e-13
 
 
-def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four):
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four, near):
     for told in four:
-        found = told["failures"]
+        found = told[f"{near}failures"]
         assert found["stage"].startswith("StageError: ZeroDivisionError on device 3, stage 3, action 3F0")
         assert found["again"] < found["good"], "no rank has stepped, and all go on"
         assert "disagree about the number of sequences: 8 on rank 0, 7 on rank 1" in found["batch"]
@@ -149,7 +153,15 @@ def test_ranks_that_call_different_things_are_told(four):
 
 def test_a_frozen_first_stage_is_waited_for(four):
     """Its gradient messages are empty: once they were not sent at all, and used before they were there."""
-    assert all(told["frozen"] for told in four)
+    assert all(told["frozen"] and told["far_frozen"] for told in four)
+
+
+def test_shapes_may_differ_from_message_to_message_but_not_between_hosts(four):
+    """Rank 1's go to rank 2, of the other host."""
+    for told in four:
+        assert told["growing"] == "nothing was raised"
+        assert "stage 1 sends float64[4, " in told["far_growing"]
+        assert "between hosts shapes may depend on sizes only" in told["far_growing"]
 
 
 def test_ranks_that_build_different_things_are_told_the_difference(four):

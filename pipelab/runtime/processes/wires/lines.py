@@ -1,12 +1,13 @@
-"""Connections between neighbours: one two-rank group per (activation | gradient, source, destination).
+"""Connections between neighbours: a line per (activation | gradient, source, destination).
 
-NCCL matches messages in order per communicator, and a send blocks its stream until it is received. With a communicator
-per channel, messages of one kind and direction wait for nothing but each other. All ranks make the groups in sorted
-order, so that no two wait for each other, and send one byte over each before the first step.
+Between processes of one host whose tensors are on the CPU it is a :class:`~.local.LocalLine`, else a group of two. NCCL
+matches messages in order per communicator, and a send blocks its stream until it is received. With a communicator per
+channel, messages of one kind and direction wait for nothing but each other. All ranks make the groups in sorted order,
+so that no two wait for each other, and send one byte over each before the first step.
 
-If a device fails, its process drops its groups. With gloo that closes their sockets and ends the waits of the processes
-at the other ends, which drop theirs: no one is left waiting. An NCCL kernel does not notice; there a rank that fails
-says so in the store, where each rank looks twice a second.
+If a device fails, its process drops its lines. That closes their sockets and ends the waits of the processes at the
+other ends, which drop theirs: no one is left waiting. An NCCL kernel does not notice; there a rank that fails says so
+in the store, where each rank looks twice a second.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -24,9 +25,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelab.errors import PipelabError
+from pipelab.runtime.processes.wires.home import Home
+from pipelab.runtime.processes.wires.local import LocalLine
 from pipelab.schedules.wire import Channel
 
-__all__ = ["FOREVER", "Line", "Lines"]
+__all__ = ["FOREVER", "GroupLine", "Lines", "as_bytes"]
 
 FOREVER = timedelta(days=1)
 """How long a device waits for a message: another may be computing, or held in a debugger."""
@@ -38,7 +41,7 @@ NCCL_PATIENCE = timedelta(minutes=30)
 """NCCL's watchdog counts from when a receive was posted, not from when its message was sent."""
 
 
-class Line:
+class GroupLine:
     """One channel seen from one of its ends: a group of two, source and destination in order of their ranks."""
 
     def __init__(self, group: Any, channel: Channel, rank: int, place: torch.device) -> None:
@@ -79,6 +82,21 @@ class Line:
             else:
                 work.wait(FOREVER)
 
+    def hand(self, tensor: Tensor) -> None:
+        """Send a copy of a tensor that the other end expects."""
+        self.send([as_bytes(tensor, self.place)])
+
+    def expect(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Start receiving a tensor like this one; returns what waits for it."""
+        room = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.place)
+        works = self.post([room.view(-1).view(torch.uint8)])
+
+        def arrived() -> Tensor:
+            self.wait(works)
+            return room
+
+        return arrived
+
     def hang_up(self) -> None:
         """Drop the group."""
         if self._waiting is not None:
@@ -106,26 +124,36 @@ def _wait_for_sends(waiting: queue.SimpleQueue[Any]) -> None:
 class Lines:
     """All of one rank's lines. ``cut`` once a step has failed: then they are made anew, as the next generation.
 
-    ``meta`` is a gloo group of all ranks, which carries shapes.
+    ``home`` are the ranks that local lines lead to. ``meta`` is a gloo group of all ranks, which carries the shapes of
+    what goes through groups of two.
     """
 
     def __init__(
-        self, store: Any, rank: int, size: int, backend: str, place: torch.device, generation: int, timeout: timedelta
+        self,
+        store: Any,
+        rank: int,
+        size: int,
+        backend: str,
+        place: torch.device,
+        home: Home,
+        generation: int,
+        timeout: timedelta,
     ) -> None:
         self.rank, self.generation, self.cut = rank, generation, False
         self._store, self._size, self._backend, self._timeout = store, size, backend, timeout
+        self._home = home
         self.place = place if backend == "nccl" else torch.device("cpu")
         """Where tensors are sent from and received into."""
         self.meta: Any = None
         self.shapes: dict[Any, Any] = {}
         self._known: set[Channel] = set()
-        self._lines: dict[Channel, Line] = {}
+        self._lines: dict[Channel, GroupLine | LocalLine] = {}
         self._changing = threading.Lock()
         self._over = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._gone: list[Line] = []
+        self._gone: list[GroupLine | LocalLine] = []
 
-    def __getitem__(self, channel: Channel) -> Line:
+    def __getitem__(self, channel: Channel) -> GroupLine | LocalLine:
         return self._lines[channel]
 
     def sweep(self) -> None:
@@ -135,28 +163,33 @@ class Lines:
 
     def knows(self, channels: Iterable[Channel]) -> bool:
         """Whether all of ``channels``, of all ranks, are connected."""
-        return self.meta is not None and self._known.issuperset(channels)
+        return self._known.issuperset(channels)
 
     def connect(self, channels: Iterable[Channel]) -> None:
-        """Connect this rank's ends of new channels, in sorted order, and send a byte over each."""
+        """Connect this rank's ends of new channels; all ranks do so alike."""
+        new = sorted(set(channels) - self._known)
+        self._known.update(new)
+        home = () if self._backend == "nccl" else self._home.ranks
+        near = [c for c in new if c.source in home and c.destination in home]
+        far = [c for c in new if c not in near]
         try:
-            if self.meta is None:
+            self._lines |= {channel: LocalLine(end) for channel, end in self._home.connect(near).items()}
+            if self.meta is None and len(home) < self._size:  # all ranks make it, whoever's lines are new
                 store = dist.PrefixStore("meta", self._store)
                 self.meta = dist.ProcessGroupGloo(store, self.rank, self._size, self._timeout)
                 if self._backend in WATCHED:
                     self._watcher = threading.Thread(target=self._watch, name="pipelab lines", daemon=True)
                     self._watcher.start()
-            for channel in sorted(set(channels) - self._known):
-                self._known.add(channel)
+            for channel in far:
                 if self.rank in (channel.source, channel.destination):
                     self._lines[channel] = self._warmed_up(channel)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise PipelabError(
                 f"rank {self.rank} cannot connect to its neighbours: {str(error).splitlines()[0]}"
             ) from error
 
     def hang_up(self) -> None:
-        """Drop all groups, which ends the waits at the other ends."""
+        """Drop all lines, which ends the waits at the other ends."""
         self._over.set()
         with self._changing:
             self.cut = True
@@ -189,7 +222,7 @@ class Lines:
             line.settle(1.0)
         self._gone.clear()
 
-    def _warmed_up(self, channel: Channel) -> Line:
+    def _warmed_up(self, channel: Channel) -> GroupLine:
         store = dist.PrefixStore(f"{channel.kind}-{channel.source}-{channel.destination}", self._store)
         number = int(self.rank == max(channel.source, channel.destination))
         if self._backend == "nccl":
@@ -198,7 +231,7 @@ class Lines:
             group: Any = dist.ProcessGroupNCCL(store, number, 2, options)
         else:
             group = dist.ProcessGroupGloo(store, number, 2, self._timeout)
-        line = Line(group, channel, self.rank, self.place)
+        line = GroupLine(group, channel, self.rank, self.place)
         token = [torch.zeros(1, dtype=torch.uint8, device=self.place)]
         if self.rank == channel.source:
             line.send(token)
@@ -206,3 +239,10 @@ class Lines:
             for work in line.post(token):
                 work.wait(self._timeout)
         return line
+
+
+def as_bytes(tensor: Tensor, place: torch.device) -> Tensor:
+    """A contiguous copy, seen as bytes: backends need not know its dtype."""
+    copied = torch.empty(tensor.shape, dtype=tensor.dtype, device=place)
+    copied.copy_(tensor.detach())
+    return copied.view(-1).view(torch.uint8)

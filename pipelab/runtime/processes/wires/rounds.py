@@ -1,0 +1,113 @@
+"""What ranks of several hosts say to each other in rounds: over gloo, small things in one message."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipelab.runtime.processes.wires.lines import FOREVER
+
+__all__ = ["GlooRounds"]
+
+_LENGTH = struct.Struct("=Q")
+_SMALL = 2048
+"""Bytes of a round. What does not fit takes a second one."""
+_PING_ROUNDS = 8
+
+
+class GlooRounds:
+    """Says what :class:`~.home.Home` says, among all ranks. Raises OSError if a rank is gone."""
+
+    def __init__(self, store: Any, rank: int, size: int, patience: timedelta) -> None:
+        self._rank, self._size = rank, size
+        self._group: Any = dist.ProcessGroupGloo(store, rank, size, patience)
+
+    def say(self, data: bytes, *, hears: bool = True) -> list[bytes]:
+        """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them."""
+        if not hears:
+            return self._collect(data)
+        room = _SMALL - _LENGTH.size
+        found = self._gather((_LENGTH.pack(len(data)) + data)[:_SMALL], _SMALL)
+        sizes = [_LENGTH.unpack_from(one)[0] for one in found]
+        said = [one[_LENGTH.size :] for one in found]
+        if max(sizes) > room:
+            more = self._gather(data[room:], max(sizes) - room)
+            said = [one + other for one, other in zip(said, more, strict=True)]
+        return [one[:size] for one, size in zip(said, sizes, strict=True)]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._group = None
+
+    def measure_clocks(self, leaders: Sequence[int]) -> dict[int, tuple[float, float]]:
+        """At rank 0: seconds to add to each leader's clock to read rank 0's, and half of the shortest round trip."""
+        found = {}
+        for leader in leaders:
+            if self._rank == 0:
+                found[leader] = min((self._ping(leader) for _ in range(_PING_ROUNDS)), key=lambda pair: pair[1])
+            elif self._rank == leader:
+                for _ in range(_PING_ROUNDS):
+                    self._pong()
+        return found
+
+    def _ping(self, leader: int) -> tuple[float, float]:
+        theirs = torch.zeros(1, dtype=torch.float64, device="cpu")
+        sent = time.perf_counter()
+        self._send(theirs, leader)
+        self._receive(theirs, leader)
+        back = time.perf_counter()
+        return (sent + back) / 2 - float(theirs), (back - sent) / 2
+
+    def _pong(self) -> None:
+        token = torch.zeros(1, dtype=torch.float64, device="cpu")
+        self._receive(token, 0)
+        self._send(token.fill_(time.perf_counter()), 0)
+
+    def _gather(self, data: bytes, size: int) -> list[bytes]:
+        mine = torch.frombuffer(bytearray(data.ljust(size, b"\0")), dtype=torch.uint8)
+        found = [torch.empty_like(mine) for _ in range(self._size)]
+        options = dist.distributed_c10d.AllgatherOptions()
+        options.timeout = FOREVER  # others may be computing
+        with _lost():
+            self._group.allgather([found], [mine], options).wait(FOREVER)
+        return [one.numpy().tobytes() for one in found]
+
+    def _collect(self, data: bytes) -> list[bytes]:
+        if self._rank != 0:
+            self._send(torch.tensor([len(data)], device="cpu"), 0)
+            if data:
+                self._send(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)
+            return [b""] * self._size
+        found = [data]
+        for r in range(1, self._size):
+            size = torch.zeros(1, dtype=torch.int64, device="cpu")
+            self._receive(size, r)
+            room = torch.empty(int(size), dtype=torch.uint8, device="cpu")
+            if int(size):
+                self._receive(room, r)
+            found.append(room.numpy().tobytes())
+        return found
+
+    def _send(self, tensor: Tensor, peer: int) -> None:
+        with _lost():
+            self._group.send([tensor], peer, 0).wait(FOREVER)
+
+    def _receive(self, tensor: Tensor, peer: int) -> None:
+        with _lost():
+            self._group.recv([tensor], peer, 0).wait(FOREVER)
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(str(error)) from None

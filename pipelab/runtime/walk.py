@@ -1,0 +1,207 @@
+"""One kind of run of this process's devices, a training step or an evaluation: compiled once, walked each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelab.memory import ModelStates
+from pipelab.runtime.device.caller_settings import CallerSettings
+from pipelab.runtime.device.channels import StepWire
+from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
+from pipelab.runtime.device.log import DeviceLog
+from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
+from pipelab.runtime.device.payload import Payload
+from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.device.stage import StageRunner, StageStep, Task
+from pipelab.runtime.device.threads import run_threads, take_turns
+from pipelab.runtime.device.worker import Worker
+from pipelab.runtime.setup.assembly import StageWithLoss
+from pipelab.runtime.setup.loss_scale import scale_of
+from pipelab.runtime.setup.replicas import Replicas
+from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.update import Updates
+from pipelab.schedules.checker import require_sound
+from pipelab.schedules.schedule import Schedule
+
+__all__ = ["Walk", "Walked", "device_meter"]
+
+_SMALL = 400e-6
+"""Seconds of a slot up to which devices of one process take turns."""
+
+
+@dataclass
+class Walked:
+    """What one process has to tell of a walk: its devices' logs, its part of the loss, CPU time (seconds)."""
+
+    logs: dict[int, DeviceLog]
+    loss: float | None
+    cpu: float
+
+
+class Walk:
+    """Runs the devices of this process through ``schedule``; ``memory`` are their meters."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        settings: Settings,
+        replicas: Replicas,
+        updates: Updates,
+        memory: dict[int, MemoryMeter],
+        *,
+        training: bool,
+    ) -> None:
+        require_sound(schedule, outstanding=settings.outstanding)
+        self.settings, self.training, self.memory = settings, training, memory
+        self._replicas, self._updates = replicas, updates
+        self._own, self._places, self._last = replicas.peers.own, replicas.places, schedule.stages - 1
+        self.schedule, self.table = schedule, compile_table(schedule)
+        self._width = 2 + max(map(DeviceLog.length, self.table.programs))
+        self._by_device = settings.clock == "device" and settings.measure_costs
+        modelled = settings.clock == "wall" and (settings.latency > 0 or settings.bandwidth < math.inf)
+        self._may_take_turns = len(self._own) > 1 and updates.on_cpu and not modelled
+        self.workers: list[Worker] = []
+        self._small = False
+        self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
+        for r in self._own:
+            runners = {
+                s: StageRunner(
+                    s,
+                    replicas.modules[r, s],
+                    self._places[r],
+                    memory[r],
+                    loss=self._loss_of(replicas.modules[r, s]) if s == self._last else None,
+                    recomputed={i for stage, i in schedule.recomputed if stage == s},
+                    training=training,
+                    in_place=replicas.in_place,
+                    keep_outputs=not training and s == self._last,
+                    shares_generator=len(self._own) > 1 and not self._by_device and self._places[r].type == "cpu",
+                )
+                for s in schedule.stages_on(r)
+            }
+            self.workers.append(Worker(r, self.table.programs[r], runners, memory[r], self._places[r]))
+
+    @property
+    def turns(self) -> bool:
+        """Whether the devices of this process do best to take turns in one thread.
+
+        Under the device clock one slot runs at a time anyway. Threads on a CPU share Python's interpreter: where slots
+        are small it is theirs most of the time, and to hand it over in the middle of one takes longer than the slot.
+        """
+        return self._may_take_turns and (self._by_device or self._small)
+
+    def run(
+        self,
+        wire: StepWire,
+        number: int,
+        sizes: Sequence[int],
+        inputs: Sequence[Payload] | None,
+        tasks: Sequence[Task] | None,
+        *,
+        turns: bool,
+    ) -> Walked:
+        """Step ``number``. If one device fails, the others stop, and its error is raised."""
+        own = self._own
+        caller = CallerSettings([self._places[r] for r in own])
+        allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
+        try:
+            firsts = [0, *accumulate(sizes)]
+            scale = scale_of(self.settings.grad_scaler) if self.training else 1.0
+            told = StageStep((self.settings.seed, number), firsts, caller, inputs, tasks, scale)
+            walks = [self._begun(worker, wire, told) for worker in self.workers]
+            each = [walks] if turns else [[walk] for walk in walks]
+            runs = [
+                partial(caller.run, partial(take_turns, walks), worker.place)
+                for walks, worker in zip(each, self.workers, strict=False)
+            ]
+            outcomes = run_threads(runs, wire.abort, one_core_each=self._updates.on_cpu)
+            return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
+        except BaseException:
+            wire.abort()
+            raise
+        finally:
+            for worker in self.workers:
+                for runner in worker.runners.values():
+                    runner.drop()
+
+    def _walked(self, allocators: dict[int, AllocatorPeak], cpu: float, *, turns: bool) -> Walked:
+        """What there is to tell, once the devices' work is done."""
+        for worker in self.workers:  # waits for the device's work to be done
+            worker.log.readings = worker.meter.readings()
+            worker.log.model_states = self._updates.model_states(worker.device)
+            if worker.device in allocators:
+                worker.log.allocated = allocators[worker.device].read()
+        self._outputs = {i: out for runner in self._last_runners() for i, out in runner.outputs.items()}
+        if self._may_take_turns and not self._by_device:
+            self._judge_slots(turns)
+        return Walked({w.device: w.log for w in self.workers}, self._loss(), cpu)
+
+    def _judge_slots(self, turns: bool) -> None:
+        """Whether slots are small: by CPU time, and not where one is found to wait for something else in its turn."""
+        readings = [worker.log.readings for worker in self.workers]
+        costs = [cost for r in readings for cost in r.cost]
+        self._small = bool(costs) and mean(costs) < _SMALL
+        if turns and costs:
+            spent = [end - start for r in readings for start, end in zip(r.host_start, r.host_end, strict=True)]
+            if mean(spent) > 2 * _SMALL:
+                self._may_take_turns = False
+
+    def to_numbers(self, walked: Walked) -> list[float]:
+        """For the other processes: what the one device of this process came to, in a row as long as everyone's."""
+        (log,) = walked.logs.values()
+        row = [math.nan if walked.loss is None else walked.loss, walked.cpu, *log.to_numbers()]
+        return row + [0.0] * (self._width - len(row))
+
+    def outputs(self) -> dict[int, tuple[tuple[Tensor, ...], bool]]:
+        """What the last stage gave for each micro-batch that ran here; to be taken once."""
+        found, self._outputs = self._outputs, {}
+        return found
+
+    def _begun(self, worker: Worker, wire: StepWire, told: StageStep) -> Iterator[None]:
+        """Ready a device for the step; returns its walk."""
+        r, allowed = worker.device, self.settings.limits[worker.device]
+        held = ModelStates()
+        if math.isfinite(allowed):
+            held = self._updates.model_states(r, planned=self.training)
+        self.memory[r].reset(self._replicas.tensors_on(r), allowed - held.total)
+        for runner in worker.runners.values():
+            runner.begin(told)
+        meter = device_meter(r, self.settings, self._replicas)
+        return worker.walk(wire, meter, held, allowed)
+
+    def _has_own_allocator(self, r: int) -> bool:
+        here = [self._places[other] for other in self._own]
+        return self._places[r].type == "cuda" and here.count(self._places[r]) == 1
+
+    def _loss_of(self, module: Any) -> Any:
+        """The loss; one that has parameters lives in the last stage's module."""
+        return module.loss if isinstance(module, StageWithLoss) else self.settings.loss
+
+    def _last_runners(self) -> list[StageRunner]:
+        return [worker.runners[self._last] for worker in self.workers if self._last in worker.runners]
+
+    def _loss(self) -> float | None:
+        """The micro-batches' losses, each with its weight in the batch's."""
+        found = [pair for runner in self._last_runners() for pair in runner.losses.values()]
+        if not found:
+            return None
+        losses = torch.stack([loss.reshape(()).to(torch.float64) for loss, _ in found]).cpu()
+        return float(losses @ torch.tensor([weight for _, weight in found], dtype=torch.float64, device="cpu"))
+
+
+def device_meter(r: int, settings: Settings, replicas: Replicas) -> SlotMeter:
+    """What times device r's slots; where devices share a processor, one slot at a time under the device clock."""
+    if not settings.measure_costs:
+        return NoMeter()
+    places, peers, by_device = replicas.places, replicas.peers, settings.clock == "device"
+    shared = peers.turn(places[r], places) if by_device else None
+    return make_meter(places[r], shared, alone=by_device and len(peers.own) == 1)
