@@ -22,7 +22,7 @@ help:
 	@echo "make demo       the worked example through all schedules: about a minute, and a bar says how much is left"
 	@echo "make test-full  tests, the long ones too"
 	@echo "make course     build notebooks/, exercises/, solutions/ from course/"
-	@echo "make bench      benchmarks: ratios, measured side by side"
+	@echo "make bench      benchmarks, side by side, into benchmarks/RESULTS.md; ARGS=--quick for fewer"
 	@echo "make clean      remove the environment and what was built"
 
 install: $(READY)
@@ -74,7 +74,7 @@ demo: $(READY)
 	$(BIN)/pipelab demo $(ARGS)
 
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -1,31 +1,71 @@
-"""Run two things in turn, many times, and print how many times longer the first takes: drift of the machine cancels."""
+"""Times things in turn: whatever else the machine does meanwhile falls on all of them, and the ratios stay."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
+Block = Callable[[int], Sequence[float]]
+"""Runs that many steps and returns the seconds of each."""
 
-def ratio(first: Callable[[], object], second: Callable[[], object], rounds: int = 12) -> tuple[float, float, float]:
-    """(lower quartile, median, upper quartile) of time(first) / time(second) over ``rounds`` alternating pairs."""
-    first(), second()
-    found = []
-    for number in range(rounds):
-        pair = [(first, 0), (second, 1)]
-        if number % 2:
-            pair.reverse()
-        times = [0.0, 0.0]
-        for work, place in pair:
-            begun = time.perf_counter()
+
+@dataclass(frozen=True)
+class Spread:
+    """A median between its quartiles."""
+
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        rising = sorted(values)
+        return cls(rising[len(rising) // 4], median(rising), rising[3 * len(rising) // 4])
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.low:.2f} .. {self.high:.2f})"
+
+
+def steps(work: Callable[[], object]) -> Block:
+    """Makes a block of something that is called once a step."""
+
+    def block(count: int) -> list[float]:
+        times = [time.perf_counter()]
+        for _ in range(count):
             work()
-            times[place] = time.perf_counter() - begun
-        found.append(times[0] / times[1])
-    found.sort()
-    return found[len(found) // 4], median(found), found[3 * len(found) // 4]
+            times.append(time.perf_counter())
+        return [b - a for a, b in itertools.pairwise(times)]
+
+    return block
 
 
-def show(what: str, found: tuple[float, float, float]) -> None:
-    """One line."""
-    low, middle, high = found
-    print(f"{what:<72} {middle:5.2f}  ({low:.2f} .. {high:.2f})")
+def in_turn(
+    contenders: Mapping[str, Block], rounds: int = 7, seconds: float = 0.4, least: int = 2
+) -> dict[str, list[float]]:
+    """The median step of each contender's block, one entry a round.
+
+    A block takes about ``seconds`` and has ``least`` to 50 steps. Each round starts with another contender and each
+    second one goes backwards, so that nobody always follows the same one.
+    """
+    counts = {}
+    for name, block in contenders.items():
+        block(1)
+        counts[name] = max(least, min(50, round(seconds / median(block(2)))))
+    names, found = list(contenders), {name: [] for name in contenders}
+    for number in range(rounds):
+        turned = names[number % len(names) :] + names[: number % len(names)]
+        for name in turned if number % 2 == 0 else turned[::-1]:
+            found[name].append(median(contenders[name](counts[name])))
+    return found
+
+
+def ratios(found: Mapping[str, Sequence[float]], to: str) -> dict[str, Spread]:
+    """Each contender's times over those of ``to`` in the same round."""
+    return {
+        name: Spread.of([a / b for a, b in zip(times, found[to], strict=True)])
+        for name, times in found.items()
+        if name != to
+    }
