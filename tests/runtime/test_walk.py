@@ -63,12 +63,11 @@ def test_devices_that_wait_for_something_else_do_not_take_turns_for_long():
     torch.manual_seed(0)
     model = nn.Sequential(Sleeps(), Sleeps()).double()
     with Pipeline(model, build_schedule("1f1b", 2, 4), loss=nn.MSELoss(), device="cpu", clock="wall") as made:
-        for _ in range(3):
+        for _ in range(4):
             made.step(*data())
-        for stage in model:
+        for stage in model:  # a thread that has ended may lend its number to the next
             stage.threads.clear()
-        for _ in range(2):
-            made.step(*data())
+        made.step(*data())
     assert not model[0].threads & model[1].threads
 
 
