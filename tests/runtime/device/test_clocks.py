@@ -189,14 +189,12 @@ def test_a_modelled_link_is_composed_under_the_device_clock_and_felt_under_the_w
 def test_on_two_idle_cores_the_wall_clock_agrees_with_the_device_clock():
     """p = 2: each device has a core, so what happened is what the composition says, within 0.05.
 
-    Other work on the machine takes the cores away, such as a second worker of these tests: then nothing can be told.
+    Other work on the machine takes the cores away: the best of several tries counts.
     """
-    if (load := os.getloadavg()[0]) > 1.3:
-        pytest.skip(f"needs two idle cores, and the load is {load:.1f}")
     model, schedule, batch = TransformerLM(layers=24), build_schedule("1f1b", devices=2, microbatches=4), text_batch()
     wall, device = (Pipeline(model, schedule, loss=next_byte_loss, device="cpu", clock=c) for c in ("wall", "device"))
     differences = []
-    for _ in range(20):
+    for _ in range(60):
         here, report = wall.step(*batch), device.step(*batch)
         differences.append(abs(here.timeline.bubble_fraction - report.timeline.bubble_fraction))
         if report.step > 3 and sorted(differences)[2] <= 0.05:
