@@ -2,7 +2,8 @@
 
 Needs this checkout and a python3 with torch >= 2.6, numpy, tqdm, cloudpickle and matplotlib; no pytest, no install.
 Each part runs in a process of its own, within its share of the time: one that fails or is late is reported, with the
-rows it had by then, and the others go on. Into RESULTS.md with: python benchmarks/all.py --only none --gpu gpu.json
+rows it had by then, and the others go on. What parts say on stderr, tracebacks of failed tests too, goes into a .log
+beside the JSON file. Into RESULTS.md with: python benchmarks/all.py --only none --gpu gpu.json
 
 python3 benchmarks/gpu.py                        one GPU
 python3 benchmarks/gpu.py --device cpu --small   does it run at all
@@ -192,7 +193,7 @@ def realistic(place: Place) -> Rows:
         peak = place.peak_of(work)
         found = in_turn(
             {"this": steps(work), "unsplit": steps(base)},
-            rounds=3 if place.small else 5,
+            rounds=3,
             seconds=0.1 if place.small else 0.5,
         )
         return {
@@ -202,22 +203,23 @@ def realistic(place: Place) -> Rows:
             "peak, GB": "-" if peak is None else f"{peak / 1e9:.2f}",
         }
 
-    yield against("unsplit, micro-batch by micro-batch", accumulated)
     told = {"loss": next_byte_loss, "device": place.device, "clock": "wall"}
-    cases = [(table, {}) for table in tables(m)[1:]]
-    cases.append((build_schedule("1f1b", 4, m), {"measure_memory": False}))
-    for schedule, settings in cases:
-        made = Pipeline(model, schedule, **told, **settings)
-        tail = f", p = {schedule.devices}, m = {schedule.microbatches}" + ", no meter" * bool(settings)
-        yield against(schedule.name.split(",")[0] + tail, lambda made=made: (made.step(*batch), place.wait()))
-    single = Pipeline(model, build_schedule("naive", 1, 1), **told)
-    title = "one device, the whole batch at once, over the unsplit model's"
-    yield against(title, lambda: (single.step(*batch), place.wait()), whole)
+    for name, settings in (("1f1b", {}), ("1f1b", {"measure_memory": False}), ("gpipe", {}), ("zb-h1", {})):
+        table = zb_h1(4, m) if name == "zb-h1" else build_schedule(name, 4, m)
+        made = Pipeline(model, table, **told, **settings)
+        tail = ", no meter" * bool(settings)
+        yield against(f"{name}, p = 4, m = {m}{tail}", lambda made=made: (made.step(*batch), place.wait()))
     build = partial(_stage, sizes=place.realistic)
     cpu = tuple(tensor.cpu() for tensor in batch)
     with Pipeline(build, build_schedule("1f1b", 4, m), launch="processes", **told) as made:
         row = against(f"1f1b, p = 4, m = {m}, four processes", lambda: made.step(*cpu))
         yield {**row, "peak, GB": "-"}  # this process's allocator does not see theirs
+    single = Pipeline(model, build_schedule("naive", 1, 1), **told)
+    title = "one device, the whole batch at once, over the unsplit model's"
+    yield against(title, lambda: (single.step(*batch), place.wait()), whole)
+    made = Pipeline(model, build_schedule("interleaved", 4, m), **told)
+    yield against(f"interleaved, p = 4, m = {m}", lambda: (made.step(*batch), place.wait()))
+    yield against("unsplit, micro-batch by micro-batch, over itself", accumulated)
 
 
 def _stage(s: int, sizes: dict[str, int]) -> nn.Module:
@@ -276,22 +278,22 @@ def tuning(place: Place) -> Rows:
             "model": f"{len(model.layers)} x {width}, batch 32",
             "chosen": str(found.best),
             "step": f"{found.seconds(found.best) * 1e3:.1f} ms",
-            "prediction off by at most": f"{found.prediction_error:.1%}",
+            "prediction off by": "; ".join(f"{c}: {found.off(c):+.0%}" for c in found.measured),
             "took": f"{time.perf_counter() - begun:.1f} s",
         }
 
 
 PARTS: dict[str, tuple[Callable[[Place], Rows], float]] = {  # and seconds that each may take
-    "GPU tests": (gpu_tests, 130),
-    "gradients": (gradients, 45),
-    "device clock": (device_clock, 40),
-    "allocator": (allocator, 25),
-    "four processes on one device: gradients": (shared_gradients, 60),
-    "four processes on one device: clock and memory": (shared_clock, 60),
+    "GPU tests": (gpu_tests, 120),
+    "gradients": (gradients, 30),
+    "device clock": (device_clock, 35),
+    "allocator": (allocator, 20),
+    "four processes on one device: gradients": (shared_gradients, 40),
+    "four processes on one device: clock and memory": (shared_clock, 50),
     "the split at a realistic size": (realistic, 110),
-    "split backward": (split_backward, 45),
-    "behind kernels": (behind_kernels, 40),
-    "tune": (tuning, 60),
+    "split backward": (split_backward, 60),
+    "behind kernels": (behind_kernels, 45),
+    "tune": (tuning, 40),
 }
 
 
@@ -318,6 +320,8 @@ def run_part(name: str, options: argparse.Namespace, seconds: float) -> tuple[Ta
         timer.cancel()
         _end(process.pid)  # ranks of a part that died
         reader.join()
+    with options.json.with_suffix(".log").open("a", encoding="utf-8") as log:
+        log.writelines([f"== {name}\n", *errors])
     wrong = f"not done within {seconds:.0f} s" if late.is_set() else ""
     if process.returncode and not wrong:
         wrong = f"failed ({process.returncode}): {''.join(errors)[-1500:].strip()}"

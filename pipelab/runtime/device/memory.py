@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from operator import attrgetter
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-__all__ = ["AllocatorPeak", "MemoryMeter", "WallError"]
+__all__ = ["NOTHING_COUNTED", "AllocatorPeak", "MemoryMeter", "NothingCounted", "SavedTensors", "WallError"]
 
 
 class WallError(Exception):
@@ -43,29 +45,33 @@ class MemoryMeter:
         """Slot by slot, the most bytes while it ran."""
         self.after: list[int] = []
         """Slot by slot, what was held after it."""
-        self._count: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
+        """The storages held: address and bytes."""
+        self._more: Counter[int] = Counter()
+        """By how many more than one they are held."""
         self._ours: set[int] = set()
         self._done: Container[Node] = ()
-        # Saved tensors of a GPU are let go on autograd's own thread.
-        self._lock = threading.RLock()
+        self._lingering: list[SavedTensors] = []
 
     def reset(self, own: Iterable[Tensor], room: float = math.inf) -> None:
         """Begin a step. ``own`` are parameters and buffers, which do not count as activations.
 
         Holding more than ``room`` bytes raises WallError.
         """
-        with self._lock:
-            mine = own if self.enabled else ()
-            self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
-            self._step += 1  # what an error of an earlier step keeps alive is no part of this one
-            self._count.clear()
-            self.held = self.peak = self._slot_peak = 0
-            self.peaks, self.after = [], []
-            self._room = room
+        mine = own if self.enabled else ()
+        self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
+        self._step += 1  # what an error of an earlier step keeps alive is no part of this one
+        self._sizes, self._more, self._lingering = {}, Counter(), []
+        self.held = self.peak = self._slot_peak = 0
+        self.peaks, self.after = [], []
+        self._room = room
 
-    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
-        """Context in which what autograd saves is counted until it lets go of it."""
-        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+    def saving(self, *, boxed: bool = False) -> SavedTensors | NothingCounted:
+        """Context in which what autograd saves, for one graph, is counted until it lets go of it.
+
+        ``boxed``: the graph can let go of a part (:meth:`letting_go`), at some cost.
+        """
+        return SavedTensors(self, boxed) if self.enabled else NOTHING_COUNTED
 
     @contextmanager
     def letting_go(self, nodes: Container[Node]) -> Iterator[None]:
@@ -80,10 +86,12 @@ class MemoryMeter:
         """Count ``tensors`` for as long as the returned list is kept."""
         if not self.enabled:
             return []
-        return [_Held(self, storage) for tensor in tensors for storage in _storages(tensor)]
+        return [_Held(self, [storage for tensor in tensors for storage in _storages(tensor)])]
 
     def begin_slot(self) -> None:
         """Forget the peak of the slot before."""
+        if self._lingering:
+            self._lingering = [saved for saved in self._lingering if saved.settle()]
         self._slot_peak = self.held
 
     def end_slot(self) -> None:
@@ -91,30 +99,132 @@ class MemoryMeter:
         self.peaks.append(self._slot_peak)
         self.after.append(self.held)
 
-    def _pack(self, tensor: Tensor) -> list[Any]:
-        # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
-        kept, version = tensor if tensor.is_leaf else tensor.detach(), tensor._version
-        if tensor.layout == torch.strided:  # one storage, as nearly always
-            storage = tensor.untyped_storage()
-            held: Any = None if storage.data_ptr() in self._ours else _Held(self, storage)
-        else:
-            held = [_Held(self, s) for s in _storages(tensor) if s.data_ptr() not in self._ours]
-        return [kept, version, held]
+    def _add(self, sizes: dict[int, int]) -> None:
+        """One more holds these storages, by address."""
+        again = sizes.keys() & self._sizes.keys()
+        held = self.held + sum(sizes.values()) - sum([sizes[key] for key in again])
+        if held > self._room:
+            raise WallError(held)
+        self._more.update(again)
+        self._sizes.update(sizes)
+        self.held = held
+        if held > self._slot_peak:
+            self._slot_peak = held
+            self.peak = max(self.peak, held)
 
-    def _unpack(self, saved: list[Any]) -> Tensor:
-        """The tensor, if its version is still that at which it was saved: hooks switch off autograd's check of that."""
-        tensor: Tensor | None = saved[0]
+    def _drop(self, keys: Iterable[int]) -> None:
+        """One less."""
+        for key in keys:
+            if self._more and self._more[key] > 0:
+                self._more[key] -= 1
+            else:
+                self.held -= self._sizes.pop(key)
+
+    def _unbox(self, box: list[Tensor | None]) -> Tensor:
+        """The tensor in the box, for the last time if the node that asks is one to let go."""
+        tensor = box[0]
         if tensor is None:
             raise RuntimeError("what a node saved was let go of when it ran, and the node is asked again")
-        if tensor._version != saved[1]:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: a "
-                f"tensor of shape {list(tensor.shape)} was saved at version {saved[1]} and is now at version "
-                f"{tensor._version}"
-            )
         if self._done and _asked_by_engine() and torch._C._current_autograd_node() in self._done:
-            saved[0] = saved[2] = None
+            box[0] = None
         return tensor
+
+
+class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
+    """Counts what autograd saves inside it, and what it has let go of since.
+
+    The hooks run once for each tensor, in the middle of a forward and of a backward, where ten microseconds each are a
+    tenth of the step of a small model. So they note down no more than they must, a weak reference and a version, and
+    :meth:`settle` counts all tensors at once. Only where there is a wall is each one counted as it comes.
+    """
+
+    def __init__(self, meter: MemoryMeter, boxed: bool) -> None:
+        saved: list[ref[Tensor]] = []
+        versions: list[int] = []
+        changed: dict[int, str] = {}
+        count = self._count if meter._room < math.inf else None
+
+        def pack(tensor: Tensor) -> Tensor:
+            # Detached: a saved output would otherwise hold the graph that holds it, for ever if no backward comes.
+            kept = tensor.detach()
+            saved.append(ref(kept))
+            versions.append(kept._version)
+            if count is not None:
+                count(kept)
+            return kept
+
+        def unpack(kept: Tensor) -> Tensor:
+            if changed and id(kept) in changed:
+                raise RuntimeError(changed[id(kept)])
+            return kept
+
+        if boxed:
+            super().__init__(lambda tensor: [pack(tensor)], lambda box: unpack(meter._unbox(box)))
+        else:
+            super().__init__(pack, unpack)
+        self._meter, self._saved, self._versions, self._changed = meter, saved, versions, changed
+        self._sizes: dict[int, int] = {}
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if error[0] is None:
+            self.settle()
+
+    def settle(self) -> bool:
+        """Count what is new, and no longer what autograd has let go of. Returns whether anything is left."""
+        alive = [tensor for reference in self._saved if (tensor := reference()) is not None]
+        meter, before = self._meter, self._sizes
+        self._sizes = {key: size for key, size in _sizes(alive).items() if key not in meter._ours}
+        if before:
+            meter._drop(before.keys() - self._sizes.keys())
+            meter._add({key: size for key, size in self._sizes.items() if key not in before})
+        else:
+            meter._add(self._sizes)
+        return bool(alive)
+
+    def check(self) -> None:
+        """Before a backward: what was changed in place since it was saved is refused to the node that asks for it.
+
+        Hooks switch off autograd's own check of that.
+        """
+        kept_ones = [reference() for reference in self._saved]
+        with suppress(AttributeError):  # of None, where one is gone
+            if list(map(_version, kept_ones)) == self._versions:
+                return
+        for kept, version in zip(kept_ones, self._versions, strict=True):
+            if kept is not None and kept._version != version:
+                self._changed[id(kept)] = (
+                    "one of the variables needed for gradient computation has been modified by an inplace operation: a "
+                    f"tensor of shape {list(kept.shape)} was saved at version {version} and is now at version "
+                    f"{kept._version}"
+                )
+
+    def close(self) -> None:
+        """The graph has had its backward; what is still held of it is looked after slot by slot."""
+        if self.settle():
+            self._meter._lingering.append(self)
+
+    def _count(self, kept: Tensor) -> None:
+        new = {key: size for key, size in _sizes([kept]).items() if key not in self._meter._ours | self._sizes.keys()}
+        self._meter._add(new)
+        self._sizes.update(new)
+
+
+class NothingCounted(nullcontext[None]):
+    """Stands in for SavedTensors where memory is not measured."""
+
+    def settle(self) -> bool:
+        """Nothing is left."""
+        return False
+
+    def check(self) -> None:
+        """Autograd checks by itself."""
+
+    def close(self) -> None:
+        """Nothing is looked after."""
+
+
+NOTHING_COUNTED = NothingCounted()
 
 
 class AllocatorPeak:
@@ -131,38 +241,31 @@ class AllocatorPeak:
 
 
 class _Held:
-    """Counts one storage while it lives. It keeps the storage alive, so that its address stays its own."""
+    """Counts storages while it lives. It keeps them alive, so that their addresses stay their own."""
 
-    __slots__ = ("key", "meter", "size", "step", "storage")
+    __slots__ = ("meter", "step", "storages")
 
-    def __init__(self, meter: MemoryMeter, storage: torch.UntypedStorage) -> None:
-        self.storage, self.key, self.size = storage, storage.data_ptr(), storage.nbytes()
-        with meter._lock:
-            count = meter._count.get(self.key, 0)
-            if not count:
-                held = meter.held + self.size
-                if held > meter._room:
-                    raise WallError(held)
-                meter.held = held
-                if held > meter._slot_peak:
-                    meter._slot_peak = held
-                    meter.peak = max(meter.peak, held)
-            meter._count[self.key] = count + 1
-            self.step = meter._step
+    def __init__(self, meter: MemoryMeter, storages: Sequence[torch.UntypedStorage]) -> None:
+        self.storages, self.step = {storage.data_ptr(): storage for storage in storages}, meter._step
+        meter._add({key: storage.nbytes() for key, storage in self.storages.items()})
         self.meter = meter  # only what was counted is dropped
 
     def __del__(self) -> None:
         meter = getattr(self, "meter", None)
-        if meter is None:
-            return
-        with meter._lock:
-            if self.step == meter._step:
-                count = meter._count[self.key] - 1
-                if count:
-                    meter._count[self.key] = count
-                else:
-                    del meter._count[self.key]
-                    meter.held -= self.size
+        if meter is not None and self.step == meter._step:
+            meter._drop(self.storages)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> dict[int, int]:
+    """Their storages: address and bytes."""
+    try:
+        storages = list(map(torch.Tensor.untyped_storage, tensors))
+    except NotImplementedError:  # a sparse one is among them
+        storages = [storage for tensor in tensors for storage in _storages(tensor)]
+    return dict(zip(map(_address, storages), map(_bytes, storages), strict=True))
+
+
+_address, _bytes, _version = torch.UntypedStorage.data_ptr, torch.UntypedStorage.nbytes, attrgetter("_version")
 
 
 def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
@@ -176,5 +279,5 @@ def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
 
 def _asked_by_engine() -> bool:
     """Whether a node asks for what it saved itself, and not somebody's Python code while it runs (a checkpoint)."""
-    caller = sys._getframe(1).f_back  # none on a thread of autograd's own
+    caller = sys._getframe(2).f_back  # behind the hook; none on a thread of autograd's own
     return caller is None or caller.f_code.co_name == "_engine_run_backward"

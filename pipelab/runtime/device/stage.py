@@ -19,7 +19,7 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.cut import call_layer, takes_several
 from pipelab.models.dropout import set_dropout_key
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.memory import MemoryMeter
+from pipelab.runtime.device.memory import NOTHING_COUNTED, MemoryMeter, NothingCounted, SavedTensors
 from pipelab.runtime.device.payload import Payload, describe, flatten, version_of
 from pipelab.runtime.device.redraws import NoRedraw
 from pipelab.runtime.device.split import Rest, SplitBackward
@@ -64,6 +64,7 @@ class _Kept:
     takes_gradient: tuple[bool, ...]
     edges: tuple[GradientEdge | None, ...] = ()
     held: list[Any] = field(default_factory=list)
+    saved: SavedTensors | NothingCounted = NOTHING_COUNTED
     rest: Rest | None = None
     seed: Tensor | None = None
 
@@ -78,7 +79,7 @@ class StageRunner:
 
     ``loss`` is what the last stage of a training or a scored evaluation ends in. ``shares_generator``: other devices
     draw from the same random generator meanwhile. ``in_place``: the stages that have been seen to work in place on
-    their input.
+    their input. ``splits``: backwards come in halves, I and W.
     """
 
     def __init__(
@@ -92,12 +93,13 @@ class StageRunner:
         recomputed: Container[int],
         training: bool,
         in_place: set[int],
+        splits: bool = False,
         keep_outputs: bool = False,
         shares_generator: bool = False,
     ) -> None:
         self.index, self.module, self.place, self.meter = index, module, place, meter
         self.loss, self.recomputed, self.training = loss, recomputed, training
-        self.keep_outputs, self.in_place = keep_outputs, in_place
+        self.keep_outputs, self.in_place, self.splits = keep_outputs, in_place, splits
         self.acts: dict[str, Callable[[int, Payload | None], Payload | None]] = {
             "F": self.forward,
             "R": self.run_recompute,
@@ -123,7 +125,6 @@ class StageRunner:
         modes = [module.training for module in self.module.modules()]
         if modes != self._modes:  # a layer may work in place in one mode, and not in the other
             self._leaves_inputs_alone, self._modes = False, modes
-        self._counted = self.meter.hooks() if self.meter.enabled else nullcontext()
         self._autocast = step.caller.autocast if step.caller.casts else nullcontext
         self.losses: dict[int, tuple[Tensor, float]] = {}
         """The loss of each micro-batch, and its weight."""
@@ -171,8 +172,10 @@ class StageRunner:
         edges, grads = self._seeds(kept, gradient)
         if edges:
             self._key(i)
+            kept.saved.check()
             with self._backward_may_not_draw:
                 run_backward(edges, grads)
+        kept.saved.close()
         takers = kept.takers
         return self._gradients(kept, takers, [x.grad for x in takers])
 
@@ -182,8 +185,10 @@ class StageRunner:
         edges, grads = self._seeds(kept, gradient)
         takers = kept.takers
         self._key(i)
+        kept.saved.check()
         with self._backward_may_not_draw:
             found, kept.rest = self._split.input_gradients(edges, grads, takers, self.meter)
+        kept.saved.settle()
         kept.held += self.meter.hold(kept.rest.gradients)
         made = self._gradients(kept, takers, found)
         kept.inputs = ()
@@ -193,6 +198,7 @@ class StageRunner:
         """W: the gradients of the weights, from where I left off (or, on stage 0 without I, from the gradient)."""
         kept = self._kept.pop(i)
         self._key(i)
+        kept.saved.check()
         with self._backward_may_not_draw:
             if kept.rest is not None:
                 kept.rest.run()
@@ -200,6 +206,7 @@ class StageRunner:
                 edges, grads = self._seeds(kept, gradient)
                 if edges:
                     run_backward(edges, grads)
+        kept.saved.close()
 
     @property
     def kept(self) -> set[int]:
@@ -222,7 +229,9 @@ class StageRunner:
     ) -> tuple[tuple[Tensor, ...], bool]:
         """The stage's forward, and on the last stage the loss. ``keep``: the input is needed once more after it."""
         self._key(i)
-        with self._counted if build_graph else torch.no_grad(), self._autocast():
+        if build_graph:
+            kept.saved = self.meter.saving(boxed=self.splits)
+        with kept.saved if build_graph else torch.no_grad(), self._autocast():
             value = self._call(kept, keep=keep, buffers=buffers)
             outputs, single = flatten(value, f"the output of stage {self.index}")
             result = outputs

@@ -91,11 +91,13 @@ def test_a_storage_that_is_saved_twice_counts_once_and_parameters_do_not_count()
     weight = torch.randn(10, 10, requires_grad=True)
     meter.reset([weight])
     x = torch.randn(10, 10, requires_grad=True)
-    with meter.hooks():
+    saved = meter.saving()
+    with saved:
         y = (x * x) @ weight  # saves x twice, x*x, and the weight's storage
     assert meter.held == 2 * 10 * 10 * 4
     y.sum().backward()
     del y
+    saved.close()
     assert meter.held == 0
     assert meter.peak == 2 * 10 * 10 * 4
 

@@ -247,7 +247,8 @@ def test_nothing_is_kept_after_w(name):
     module, x = made(name)
     meter = MemoryMeter()
     meter.reset(module.parameters())
-    with meter.hooks():
+    saved = meter.saving(boxed=True)
+    with saved:
         leaf, edges, grads = forward(module, x)
     (_,), rest = SplitBackward("stage 0").input_gradients(edges, grads, [leaf], meter)
     seen = [weakref.ref(grad) for grad in rest.gradients if all(grad is not g for g in grads)]
@@ -256,6 +257,7 @@ def test_nothing_is_kept_after_w(name):
     rest.run()
     del rest, held
     module.zero_grad()
+    saved.settle()
     assert meter.held == 0
     assert [ref() for ref in seen if ref() is not None] == []
 
@@ -266,11 +268,14 @@ def test_the_graph_dies_without_the_garbage_collector():
     try:
         meter = MemoryMeter()
         meter.reset(module.parameters())
-        with meter.hooks():
+        saved = meter.saving(boxed=True)
+        with saved:
             leaf, edges, grads = forward(module, x)
         _, rest = SplitBackward("stage 0").input_gradients(edges, grads, [leaf], meter)
+        saved.settle()
         assert meter.held > 0
         del edges, rest  # a step that failed between I and W
+        saved.settle()
         assert meter.held == 0
     finally:
         gc.enable()
@@ -281,17 +286,20 @@ def test_what_only_the_chain_saved_is_let_go_in_i_and_what_is_kept_is_counted():
     layer = TransformerLM(layers=1, width=32).layers[0]
     meter = MemoryMeter()
     meter.reset(layer.parameters())
-    with meter.hooks():
+    tensors = meter.saving(boxed=True)
+    with tensors:
         leaf, edges, grads = forward(layer, torch.randn(8, 32, 32))
     before, row = meter.held, 8 * 32 * 32 * 4
     (_,), rest = SplitBackward("stage 0").input_gradients(edges, grads, [leaf], meter)
     del edges
+    tensors.settle()
     saved = meter.held
     held = meter.hold(rest.gradients)
     assert before - saved == (3 + 4) * row + 8 * 32 * 4 * 4, "what attention saved (q, k, v, a sum a head), and GELU"
     assert meter.held - saved == (3 + 1 + 4 + 1 + 1 + 1) * row, "what comes to the four Linears and the two norms"
     rest.run()
     del rest, held
+    tensors.settle()
     assert meter.held == 0
 
 
