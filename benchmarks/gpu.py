@@ -88,6 +88,15 @@ class Place:
         work()
         return torch.cuda.max_memory_allocated() - before
 
+    def kernels_of(self, work: Callable[[], object]) -> float | None:
+        """Seconds that the device's kernels and copies take, however long the host lets it wait; None on a CPU."""
+        if not self.cuda:
+            return None
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            work()
+            self.wait()
+        return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+
 
 def tables(m: int, recompute: bool = False) -> list[Schedule]:
     """The four schedules and a split backward, on four devices."""
@@ -190,7 +199,7 @@ def realistic(place: Place) -> Rows:
 
     def against(title: str, work: Callable[[], object], base: Callable[[], None] = accumulated) -> dict[str, Any]:
         work()
-        peak = place.peak_of(work)
+        peak, kernels = place.peak_of(work), place.kernels_of(work)
         found = in_turn(
             {"this": steps(work), "unsplit": steps(base)},
             rounds=3,
@@ -200,6 +209,7 @@ def realistic(place: Place) -> Rows:
             "step": title,
             "ms": f"{median(found['this']) * 1e3:.1f}",
             "/ unsplit": str(ratios(found, to="unsplit")["this"]),
+            "of it kernels, ms": "-" if kernels is None else f"{kernels * 1e3:.1f}",
             "peak, GB": "-" if peak is None else f"{peak / 1e9:.2f}",
         }
 
@@ -213,7 +223,7 @@ def realistic(place: Place) -> Rows:
     cpu = tuple(tensor.cpu() for tensor in batch)
     with Pipeline(build, build_schedule("1f1b", 4, m), launch="processes", **told) as made:
         row = against(f"1f1b, p = 4, m = {m}, four processes", lambda: made.step(*cpu))
-        yield {**row, "peak, GB": "-"}  # this process's allocator does not see theirs
+        yield {**row, "peak, GB": "-", "of it kernels, ms": "-"}  # this process does not see theirs
     single = Pipeline(model, build_schedule("naive", 1, 1), **told)
     title = "one device, the whole batch at once, over the unsplit model's"
     yield against(title, lambda: (single.step(*batch), place.wait()), whole)
@@ -290,7 +300,7 @@ PARTS: dict[str, tuple[Callable[[Place], Rows], float]] = {  # and seconds that 
     "allocator": (allocator, 20),
     "four processes on one device: gradients": (shared_gradients, 40),
     "four processes on one device: clock and memory": (shared_clock, 50),
-    "the split at a realistic size": (realistic, 110),
+    "the split at a realistic size": (realistic, 130),
     "split backward": (split_backward, 60),
     "behind kernels": (behind_kernels, 45),
     "tune": (tuning, 40),

@@ -68,9 +68,8 @@ class Walk:
         self._width = 2 + max(map(DeviceLog.length, self.table.programs))
         self._by_device = settings.clock == "device" and settings.measure_costs
         modelled = settings.clock == "wall" and (settings.latency > 0 or settings.bandwidth < math.inf)
-        here = {self._places[r] for r in self._own}
-        self._on_one_gpu = len(here) == 1 and not updates.on_cpu
-        self._may_take_turns = len(self._own) > 1 and (updates.on_cpu or self._on_one_gpu) and not modelled
+        share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
+        self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
         self._small = False
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
@@ -100,9 +99,8 @@ class Walk:
 
         Under the device clock one slot runs at a time anyway. Threads on a CPU share Python's interpreter: where slots
         are small it is theirs most of the time, and to hand it over in the middle of one takes longer than the slot.
-        On one GPU all work stands in one queue, and a thread that only fills it waits for nothing.
         """
-        return self._may_take_turns and (self._by_device or self._small or self._on_one_gpu)
+        return self._may_take_turns and (self._by_device or self._small)
 
     def run(
         self,
@@ -146,7 +144,7 @@ class Walk:
             if worker.device in allocators:
                 worker.log.allocated = allocators[worker.device].read()
         self._outputs = {i: out for runner in self._last_runners() for i, out in runner.outputs.items()}
-        if self._may_take_turns and not (self._by_device or self._on_one_gpu):
+        if self._may_take_turns and not self._by_device:
             self._judge_slots(turns)
         return Walked({w.device: w.log for w in self.workers}, self._loss(), cpu)
 

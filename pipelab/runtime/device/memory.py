@@ -101,11 +101,13 @@ class MemoryMeter:
 
     def _add(self, sizes: dict[int, int]) -> None:
         """One more holds these storages, by address."""
-        again = sizes.keys() & self._sizes.keys()
-        held = self.held + sum(sizes.values()) - sum([sizes[key] for key in again])
+        held = self.held + sum(sizes.values())
+        if not self._sizes.keys().isdisjoint(sizes):
+            again = sizes.keys() & self._sizes.keys()
+            held -= sum([sizes[key] for key in again])
+            self._more.update(again)
         if held > self._room:
             raise WallError(held)
-        self._more.update(again)
         self._sizes.update(sizes)
         self.held = held
         if held > self._slot_peak:
@@ -115,7 +117,7 @@ class MemoryMeter:
     def _drop(self, keys: Iterable[int]) -> None:
         """One less."""
         for key in keys:
-            if self._more and self._more[key] > 0:
+            if self._more and self._more.get(key):
                 self._more[key] -= 1
             else:
                 self.held -= self._sizes.pop(key)
@@ -174,12 +176,13 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
         """Count what is new, and no longer what autograd has let go of. Returns whether anything is left."""
         alive = [tensor for reference in self._saved if (tensor := reference()) is not None]
         meter, before = self._meter, self._sizes
-        self._sizes = {key: size for key, size in _sizes(alive).items() if key not in meter._ours}
+        sizes = _sizes(alive) if alive else {}
+        self._sizes = sizes = {key: sizes[key] for key in sizes.keys() - meter._ours}
         if before:
-            meter._drop(before.keys() - self._sizes.keys())
-            meter._add({key: size for key, size in self._sizes.items() if key not in before})
-        else:
-            meter._add(self._sizes)
+            meter._drop(before.keys() - sizes.keys())
+            sizes = {key: size for key, size in sizes.items() if key not in before}
+        if sizes:
+            meter._add(sizes)
         return bool(alive)
 
     def check(self) -> None:
