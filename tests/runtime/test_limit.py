@@ -65,7 +65,7 @@ def test_after_the_wall_nothing_stays_held_and_the_pipeline_still_works(needs):
         with pytest.raises(OutOfMemoryError):
             made.step(*BATCH)
     gc.collect()
-    assert all(meter.held == 0 for meter in made._engine._stepper.memory.values())
+    assert all(meter.settle() == 0 for meter in made._engine._stepper.memory.values())
     assert made.step(BATCH[0][:8], BATCH[1][:8]).loss > 0, "a smaller batch fits"
 
 

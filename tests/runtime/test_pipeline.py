@@ -663,7 +663,7 @@ def test_a_failed_step_frees_its_activations():
     import gc
 
     gc.collect()
-    assert [memory.held for memory in pipeline._engine._stepper.memory.values()] == [0, 0, 0]
+    assert [memory.settle() for memory in pipeline._engine._stepper.memory.values()] == [0, 0, 0]
 
 
 def test_ctrl_c_stops_the_workers():

@@ -88,11 +88,15 @@ class MemoryMeter:
             return []
         return [_Held(self, [storage for tensor in tensors for storage in _storages(tensor)])]
 
-    def begin_slot(self) -> None:
-        """Forget the peak of the slot before."""
+    def settle(self) -> int:
+        """See what graphs that are over have let go of by now; returns the bytes held."""
         if self._lingering:
             self._lingering = [saved for saved in self._lingering if saved.settle()]
-        self._slot_peak = self.held
+        return self.held
+
+    def begin_slot(self) -> None:
+        """Forget the peak of the slot before."""
+        self._slot_peak = self.settle()
 
     def end_slot(self) -> None:
         """Note down the slot that began at :meth:`begin_slot`."""
@@ -174,16 +178,27 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
 
     def settle(self) -> bool:
         """Count what is new, and no longer what autograd has let go of. Returns whether anything is left."""
-        alive = [tensor for reference in self._saved if (tensor := reference()) is not None]
-        meter, before = self._meter, self._sizes
-        sizes = _sizes(alive) if alive else {}
-        self._sizes = sizes = {key: sizes[key] for key in sizes.keys() - meter._ours}
-        if before:
-            meter._drop(before.keys() - sizes.keys())
-            sizes = {key: size for key, size in sizes.items() if key not in before}
-        if sizes:
-            meter._add(sizes)
+        alive = self._forget()
+        if new := {key: size for key, size in alive.items() if key not in self._sizes}:
+            self._meter._add(new)
+            self._sizes = alive
         return bool(alive)
+
+    def close(self) -> None:
+        """The graph is over; what is still held of it is looked after slot by slot."""
+        if self._forget():
+            self._meter._lingering.append(self)
+
+    def _forget(self) -> dict[int, int]:
+        """No longer count what autograd has let go of; returns what it has not."""
+        alive = [tensor for reference in self._saved if (tensor := reference()) is not None]
+        sizes = _sizes(alive) if alive else {}
+        for key in sizes.keys() & self._meter._ours:
+            del sizes[key]
+        if self._sizes:
+            self._meter._drop(self._sizes.keys() - sizes.keys())
+            self._sizes = {key: size for key, size in self._sizes.items() if key in sizes}
+        return sizes
 
     def check(self) -> None:
         """Before a backward: what was changed in place since it was saved is refused to the node that asks for it.
@@ -201,11 +216,6 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
                     f"tensor of shape {list(kept.shape)} was saved at version {version} and is now at version "
                     f"{kept._version}"
                 )
-
-    def close(self) -> None:
-        """The graph has had its backward; what is still held of it is looked after slot by slot."""
-        if self.settle():
-            self._meter._lingering.append(self)
 
     def _count(self, kept: Tensor) -> None:
         new = {key: size for key, size in _sizes([kept]).items() if key not in self._meter._ours | self._sizes.keys()}

@@ -147,9 +147,9 @@ class StageRunner:
         if self.meter.enabled and (recompute or not all(takes)):
             kept.held = self.meter.hold([x for x in inputs if recompute or not x.requires_grad])
         build_graph = self.training and not recompute
-        outputs, single = self._run(i, kept, build_graph=build_graph, keep=recompute, buffers=None)
         if self.training:
             self._kept[i] = kept
+        outputs, single = self._run(i, kept, build_graph=build_graph, keep=recompute, buffers=None)
         if self.keep_outputs:
             self.outputs[i] = (outputs, single)
         if build_graph:
@@ -215,7 +215,10 @@ class StageRunner:
 
     def drop(self) -> None:
         """Let go of everything kept of the step: it is over, or has failed."""
+        graphs = [kept.saved for kept in self._kept.values()]
         self._kept, self.losses, self.outputs = {}, {}, {}
+        for saved in graphs:
+            saved.close()
         self.step = _OVER
 
     # ---- underneath ----------------------------------------------------------------------------------------------

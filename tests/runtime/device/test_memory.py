@@ -9,7 +9,7 @@ import torch
 
 from pipelab import Pipeline, build_schedule
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
-from pipelab.runtime.device.memory import MemoryMeter
+from pipelab.runtime.device.memory import MemoryMeter, WallError
 
 P = 4
 
@@ -36,7 +36,7 @@ def peaks(model, name, m, batch, *, chunks=None, recompute=False):
     pipeline = Pipeline(model, schedule, loss=next_byte_loss, device="cpu")
     report = pipeline.step(*text_batch(batch=batch))
     gc.collect()
-    assert [memory.held for memory in pipeline._engine._stepper.memory.values()] == [0] * P, (
+    assert [memory.settle() for memory in pipeline._engine._stepper.memory.values()] == [0] * P, (
         "a step leaves nothing behind"
     )
     return report.peak_activation_bytes
@@ -100,6 +100,80 @@ def test_a_storage_that_is_saved_twice_counts_once_and_parameters_do_not_count()
     saved.close()
     assert meter.held == 0
     assert meter.peak == 2 * 10 * 10 * 4
+
+
+def test_what_is_saved_and_dropped_in_the_middle_of_a_forward_is_not_held():
+    meter = MemoryMeter()
+    meter.reset([])
+    x = torch.randn(10, 10, requires_grad=True)
+    saved = meter.saving()
+    with saved:
+        (x * 2).exp().sum().item()  # its graph is gone at once
+        y = x.exp()
+    assert meter.held == 10 * 10 * 4
+    del y
+    saved.close()
+    assert meter.held == 0
+
+
+def test_a_storage_that_two_graphs_saved_is_held_until_both_have_let_go():
+    meter = MemoryMeter()
+    meter.reset([])
+    mask, x = torch.randn(10, 10), torch.randn(10, 10, requires_grad=True)
+    graphs = [meter.saving(), meter.saving()]
+    losses = []
+    for saved in graphs:
+        with saved:
+            losses.append((x * mask).sum())
+    held = meter.hold([mask])
+    assert meter.held == 10 * 10 * 4
+    for saved, loss in zip(graphs, losses, strict=True):
+        loss.backward()
+        saved.close()
+        assert meter.held == 10 * 10 * 4
+    del held
+    assert meter.held == 0
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_what_was_changed_in_place_since_it_was_saved_is_refused_to_who_asks_for_it(boxed):
+    """Hooks switch off autograd's own check, and a wrong gradient would come of it."""
+    meter = MemoryMeter()
+    meter.reset([])
+    x = torch.randn(10, requires_grad=True)
+    saved = meter.saving(boxed=boxed)
+    with saved:
+        unharmed, harmed = x.exp(), x.exp()
+        harmed.add_(1)
+    saved.check()
+    unharmed.sum().backward()
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation: .* \[10\] was saved at version 0"):
+        harmed.sum().backward()
+
+
+def test_behind_a_wall_each_tensor_counts_as_it_comes():
+    meter = MemoryMeter()
+    meter.reset([], room=2.5 * 10 * 10 * 4)
+    x = torch.randn(10, 10, requires_grad=True)
+    reached = []
+    with pytest.raises(WallError), meter.saving():
+        for _ in range(4):
+            reached.append((x if not reached else reached[-1]).exp())
+    assert len(reached) == 2 and meter.held == 2 * 10 * 10 * 4, "the third is the one too many"
+
+
+def test_what_outlives_its_backward_is_looked_after():
+    meter = MemoryMeter()
+    meter.reset([])
+    x = torch.randn(10, 10, requires_grad=True)
+    saved = meter.saving()
+    with saved:
+        y = x.exp()
+    y.sum().backward(retain_graph=True)
+    saved.close()
+    assert meter.settle() == 10 * 10 * 4
+    del y
+    assert meter.settle() == 0
 
 
 def test_it_can_be_switched_off(model):
