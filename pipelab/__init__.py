@@ -15,6 +15,7 @@ from pipelab.version import __version__
 _HOMES = {
     "pipelab.errors": [
         "ConfigurationError",
+        "DeadlockError",
         "OutOfMemoryError",
         "PipelabError",
         "ScheduleError",
@@ -49,6 +50,7 @@ __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 if TYPE_CHECKING:
     from pipelab.errors import (
         ConfigurationError,
+        DeadlockError,
         OutOfMemoryError,
         PipelabError,
         ScheduleError,

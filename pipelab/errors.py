@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "ConfigurationError",
+    "DeadlockError",
     "OutOfMemoryError",
     "PipelabError",
     "ScheduleError",
@@ -61,6 +62,12 @@ class StageError(PipelabError, RuntimeError):
     stage: int
     action: str
     microbatch: int
+
+
+class DeadlockError(PipelabError, RuntimeError):
+    """Devices wait for one another, and none can go on. ``ring``: the devices, each waiting for the next."""
+
+    ring: tuple[int, ...] = ()
 
 
 class OutOfMemoryError(StageError, MemoryError):

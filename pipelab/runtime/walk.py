@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.channels import StepWire
+from pipelab.runtime.device.channels import Deadlocked, StepWire
 from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
+from pipelab.runtime.device.deadlock import deadlock_error
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.device.payload import Payload
@@ -123,11 +124,16 @@ class Walk:
             walks = [self._begun(worker, wire, told) for worker in self.workers]
             each = [walks] if turns else [[walk] for walk in walks]
             runs = [
-                partial(caller.run, partial(take_turns, walks), worker.place)
+                partial(
+                    caller.run, partial(take_turns, walks, *([wire.look_for_deadlock] if turns else [])), worker.place
+                )
                 for walks, worker in zip(each, self.workers, strict=False)
             ]
             outcomes = run_threads(runs, wire.abort, one_core_each=self._updates.on_cpu)
             return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
+        except Deadlocked as found:
+            wire.abort()
+            raise deadlock_error(found.args[0], self.table, {w.device: w.position for w in self.workers}) from None
         except BaseException:
             wire.abort()
             raise

@@ -61,12 +61,16 @@ def _one_intra_op_thread(limit: bool) -> Iterator[None]:
             torch.set_num_threads(1 if _intra_op.users else _intra_op.before)
 
 
-def take_turns(walks: Sequence[Iterator[None]]) -> None:
-    """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all."""
+def take_turns(walks: Sequence[Iterator[None]], stuck: Callable[[], None] = lambda: None) -> None:
+    """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all.
+
+    ``stuck`` is asked after each round, and raises if no one can go on.
+    """
     waiting = list(walks)
     try:
         while waiting:
             waiting = [walk for walk in waiting if next(walk, _ENDED) is not _ENDED]
+            stuck()
     finally:
         for walk in walks:
             walk.close()  # type: ignore[attr-defined]

@@ -50,6 +50,8 @@ class Worker:
         self._acts = [
             [(act, runners[act.action.stage].acts[act.action.op]) for act in slot.acts] for slot in program.slots
         ]
+        self.position = 0
+        """The slot that it is at."""
         self._mail: list[Payload | None] = [None] * len(program.users)
         self._mail_held: list[Any] = [None] * len(program.users)
 
@@ -78,7 +80,8 @@ class Worker:
         send = [wire.outlet(channel) for channel in self.program.outlets]
         settle = [wire.settling(channel) for channel in self.program.outlets]
         outbox: list[tuple[int, Payload]] = []
-        for slot, acts in zip(self.program.slots, self._acts, strict=True):
+        for position, (slot, acts) in enumerate(zip(self.program.slots, self._acts, strict=True)):
+            self.position = position
             for outlet, _ in outbox:
                 while (settled := settle[outlet]) is not None and not settled():
                     yield
@@ -110,6 +113,7 @@ class Worker:
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))
+        wire.end(self.device)
 
     def _keep(self, number: int, payload: Payload) -> None:
         """Keep a message in a mail slot until the action that it is for needs it."""
