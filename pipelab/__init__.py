@@ -21,6 +21,7 @@ _HOMES = {
         "ScheduleError",
         "ScheduleParseError",
         "StageError",
+        "TimeLimitError",
     ],
     "pipelab.schedules": [
         "Action",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         ScheduleError,
         ScheduleParseError,
         StageError,
+        TimeLimitError,
     )
     from pipelab.models.split import SplitModel, split_model
     from pipelab.runtime import Pipeline, StepReport

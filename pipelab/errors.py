@@ -14,6 +14,7 @@ __all__ = [
     "ScheduleError",
     "ScheduleParseError",
     "StageError",
+    "TimeLimitError",
     "whole_number",
 ]
 
@@ -68,6 +69,12 @@ class DeadlockError(PipelabError, RuntimeError):
     """Devices wait for one another, and none can go on. ``ring``: the devices, each waiting for the next."""
 
     ring: tuple[int, ...] = ()
+
+
+class TimeLimitError(PipelabError, TimeoutError):
+    """A step took longer than its time limit. ``stuck``: the devices whose thread could not be ended."""
+
+    stuck: tuple[int, ...] = ()
 
 
 class OutOfMemoryError(StageError, MemoryError):

@@ -55,6 +55,8 @@ class Pipeline:
     of a model, ties are seen.
     ``measure_memory`` and ``measure_costs`` switch off what a report tells of bytes and of time, and their cost.
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
+    ``time_limit``: seconds after which a step that has not come to its end stops with TimeLimitError (default: ten
+    minutes for the first, then twenty times the longest so far, and a minute at least; math.inf: never).
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -85,6 +87,7 @@ class Pipeline:
         window: int = 9,
         tied: Sequence[Sequence[str]] = (),
         grad_scaler: torch.amp.GradScaler | None = None,
+        time_limit: float | None = None,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -106,6 +109,7 @@ class Pipeline:
             window=window,
             tied=tied,
             grad_scaler=grad_scaler,
+            time_limit=time_limit,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelab.errors import PipelabError, TimeLimitError
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.channels import Deadlocked, StepWire
@@ -23,7 +25,7 @@ from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import StageRunner, StageStep, Task
-from pipelab.runtime.device.threads import run_threads, take_turns
+from pipelab.runtime.device.threads import Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
@@ -34,6 +36,9 @@ from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["Walk", "Walked", "device_meter"]
+
+_FIRST_LIMIT, _LIMIT = 600.0, 60.0
+"""Seconds: a first step may compile, load, warm up."""
 
 _SMALL = 400e-6
 """Seconds of a slot up to which devices of one process take turns."""
@@ -72,6 +77,7 @@ class Walk:
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
+        self._longest = 0.0
         self._small = False
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}
@@ -103,6 +109,31 @@ class Walk:
         """
         return self._may_take_turns and (self._by_device or self._small)
 
+    @property
+    def limit(self) -> float:
+        """Seconds that a step may take: as told, or learnt."""
+        if self.settings.time_limit is not None:
+            return self.settings.time_limit
+        return max(_LIMIT, 20 * self._longest) if self._longest else _FIRST_LIMIT
+
+    def _time_limit_error(self, limit: float, stuck: set[int]) -> TimeLimitError:
+        """Says what each device that has not come to its end was doing."""
+        lines, named = [], []
+        for worker in self.workers:
+            if worker.device in stuck and worker.running is not None:
+                named.append(worker.device)
+                lines.append(
+                    f"  device {worker.device} is still in {worker.running} (stage {worker.running.stage}, micro-batch "
+                    f"{worker.running.microbatch}), and a thread cannot be ended from outside"
+                )
+        head = f"the step has not come to its end within {limit:g} s, and was stopped"
+        hint = "its devices ended when they were told to: allow more with time_limit=..., in seconds"
+        if named:
+            hint = "this Pipeline cannot go on before that returns; a new one beside it can"
+        error = TimeLimitError("\n".join([head, *lines, hint]))
+        error.stuck = tuple(named)
+        return error
+
     def run(
         self,
         wire: StepWire,
@@ -115,6 +146,12 @@ class Walk:
     ) -> Walked:
         """Step ``number``. If one device fails, the others stop, and its error is raised."""
         own = self._own
+        if any(thread.is_alive() for thread in self._replicas.busy):
+            raise PipelabError(
+                "a thread of an earlier step of this Pipeline has not returned yet; make a new Pipeline, which works "
+                "beside it"
+            )
+        self._replicas.busy = []
         caller = CallerSettings([self._places[r] for r in own])
         allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
         try:
@@ -129,11 +166,17 @@ class Walk:
                 )
                 for walks, worker in zip(each, self.workers, strict=False)
             ]
-            outcomes = run_threads(runs, wire.abort, one_core_each=self._updates.on_cpu)
+            begun, limit = time.monotonic(), self.limit
+            outcomes = run_threads(runs, wire.abort, one_core_each=self._updates.on_cpu, limit=limit)
+            self._longest = max(self._longest, time.monotonic() - begun)
             return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
         except Deadlocked as found:
             wire.abort()
             raise deadlock_error(found.args[0], self.table, {w.device: w.position for w in self.workers}) from None
+        except Overdue as found:
+            stuck = {own[k] for k in found.args[0]} if not turns else set(own)
+            self._replicas.busy = list(found.args[0].values())
+            raise self._time_limit_error(limit, stuck if self._replicas.busy else set()) from None
         except BaseException:
             wire.abort()
             raise

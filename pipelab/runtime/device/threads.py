@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from pipelab.runtime.device.channels import Aborted
 
-__all__ = ["Outcome", "run_threads", "take_turns"]
+__all__ = ["Outcome", "Overdue", "run_threads", "take_turns"]
 
 
 @dataclass(slots=True)
@@ -26,7 +27,18 @@ class Outcome:
     cpu: float = 0.0
 
 
+class Overdue(Exception):
+    """The time limit is over; the first argument are the threads, by number, that could not be ended."""
+
+
 _ENDED = object()
+GRACE = 1.0
+"""Seconds that threads have to end once they are told to."""
+
+
+def _until(deadline: float) -> float | None:
+    """Seconds that are left; None for ever (a lock cannot wait for longer than TIMEOUT_MAX)."""
+    return max(deadline - time.monotonic(), 0.0) if deadline < time.monotonic() + threading.TIMEOUT_MAX else None
 
 
 class _IntraOp:
@@ -77,12 +89,17 @@ def take_turns(walks: Sequence[Iterator[None]], stuck: Callable[[], None] = lamb
 
 
 def run_threads(
-    work: Sequence[Callable[[], Any]], abort: Callable[[], None], *, one_core_each: bool = True
+    work: Sequence[Callable[[], Any]],
+    abort: Callable[[], None],
+    *,
+    one_core_each: bool = True,
+    limit: float = math.inf,
 ) -> list[Outcome]:
     """Run each piece of ``work`` in a thread of its own and wait for all.
 
     If one raises, ``abort`` is called to wake the others, and once all have ended the first error is raised. The same
-    happens on KeyboardInterrupt: no thread outlives this call.
+    happens on KeyboardInterrupt: no thread outlives this call. After ``limit`` seconds ``abort`` is called too, and
+    Overdue raised: with the threads that do not end even then, if there are any.
     """
     outcomes = [Outcome() for _ in work]
     # A join that is interrupted may take a thread for ended that is not.
@@ -107,9 +124,15 @@ def run_threads(
         try:
             for thread in threads:
                 thread.start()
+            deadline = time.monotonic() + limit
             for thread, one in zip(threads, ended, strict=True):
-                one.wait()
+                if not one.wait(_until(deadline)):
+                    abort()
+                    late = time.monotonic() + GRACE
+                    raise Overdue({k: t for k, t in enumerate(threads) if not ended[k].wait(_until(late))})
                 thread.join()
+        except Overdue:
+            raise
         except BaseException:
             abort()
             for thread, one in zip(threads, ended, strict=True):

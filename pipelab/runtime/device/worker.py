@@ -52,6 +52,8 @@ class Worker:
         ]
         self.position = 0
         """The slot that it is at."""
+        self.running: Action | None = None
+        """The action that runs now."""
         self._mail: list[Payload | None] = [None] * len(program.users)
         self._mail_held: list[Any] = [None] * len(program.users)
 
@@ -136,13 +138,18 @@ class Worker:
             held, self._mail_held[act.mail] = self._mail_held[act.mail], None
             if act.action.op == "F":
                 del held  # from here on the stage counts its input itself
-        crossed = 0
+        crossed, self.running = 0, act.action
         try:
-            return run(act.action.microbatch, message)
+            made: Payload | None = run(act.action.microbatch, message)
+            self.running = None
+            return made
         except WallError as wall:
             crossed = wall.held
         except (Aborted, StageError):
             raise
+        except SystemExit as error:  # of the stage, not of the caller's program
+            reason = f"exit({error.code!r}) was called in it"
+            raise stage_error(RuntimeError(reason), self.device, act.action, kind="SystemExit") from error
         except Exception as error:
             raise stage_error(error, self.device, act.action) from error
         raise self._out_of_memory(crossed, act.action)

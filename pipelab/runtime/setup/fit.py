@@ -129,7 +129,7 @@ def _walk(
                 x = _map(x, lambda t: t.detach().requires_grad_(t.is_floating_point()))
             try:
                 x = call_layer(copied, x)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _Misfit(s, took, error) from error
             flatten(x, f"the output of stage {s}")
         if loss is None or targets is None:
@@ -138,7 +138,7 @@ def _walk(
         fn = _copy(loss, meta=meta) if isinstance(loss, nn.Module) else loss
         try:
             value = fn(x, _map(targets, lambda t: t.to(gave[0].device)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _Misfit(len(stages), gave, error) from error
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ConfigurationError(
@@ -173,6 +173,8 @@ def _map(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 def _raised_by_model(error: BaseException) -> bool:
     """Whether a ``raise`` or ``assert`` outside torch threw it, rather than an operation that did not fit."""
+    if isinstance(error, SystemExit):
+        return True
     last: TracebackType | None = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

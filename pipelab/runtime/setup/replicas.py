@@ -9,6 +9,7 @@ parameter once.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -42,6 +43,8 @@ class Replicas:
         self.ties, self.borrowed = tuple(ties), {holder for tie in ties for holder in tie.borrowers}
         self.in_place: set[int] = set()
         """The stages that have been seen to work in place on their input."""
+        self.busy: list[threading.Thread] = []
+        """Threads of a step that was given up, which may still be in one of these modules."""
         self._twice = {s for s, homes in enumerate(schedule.placement) if len(homes) > 1}
         self._made = {s: dict(named_parameters(s, stage)) for s, stage in stages.items()}
         self.modules: dict[tuple[int, int], nn.Module] = {}

@@ -51,6 +51,7 @@ class Settings:
     window: int = 9
     tied: Sequence[Sequence[str]] = ()
     grad_scaler: torch.amp.GradScaler | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -82,6 +83,11 @@ class Settings:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigurationError(
                 f"clip_norm must be positive, got {self.clip_norm!r}; leave it out for no clipping"
+            )
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ConfigurationError(
+                f"time_limit is in seconds and must be positive, got {self.time_limit!r}; leave it out for one that is "
+                "learnt from the steps before, or give math.inf for none"
             )
         require_scaler(self.grad_scaler, optimizer=self.optimizer is not None)
         if self.lr_scheduler is not None and self.optimizer is None:
