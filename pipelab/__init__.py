@@ -16,6 +16,7 @@ _HOMES = {
     "pipelab.errors": [
         "ConfigurationError",
         "DeadlockError",
+        "NonFiniteError",
         "OutOfMemoryError",
         "PipelabError",
         "ScheduleError",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from pipelab.errors import (
         ConfigurationError,
         DeadlockError,
+        NonFiniteError,
         OutOfMemoryError,
         PipelabError,
         ScheduleError,

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "ConfigurationError",
     "DeadlockError",
+    "NonFiniteError",
     "OutOfMemoryError",
     "PipelabError",
     "ScheduleError",
@@ -75,6 +76,10 @@ class TimeLimitError(PipelabError, TimeoutError):
     """A step took longer than its time limit. ``stuck``: the devices whose thread could not be ended."""
 
     stuck: tuple[int, ...] = ()
+
+
+class NonFiniteError(PipelabError, ArithmeticError):
+    """A loss, an activation or a gradient is nan or infinite (``Pipeline(check_finite=True)``)."""
 
 
 class OutOfMemoryError(StageError, MemoryError):

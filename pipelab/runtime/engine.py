@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.device.allocator import keep_freed_memory
+from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
@@ -37,7 +38,6 @@ from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import resolve_ties
 from pipelab.runtime.step import Reports, Stepper
-from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
 from pipelab.runtime.walk import device_meter
 from pipelab.simulation.costs import Costs

@@ -57,6 +57,8 @@ class Pipeline:
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
     ``time_limit``: seconds after which a step that has not come to its end stops with TimeLimitError (default: ten
     minutes for the first, then twenty times the longest so far, and a minute at least; math.inf: never).
+    ``check_finite`` stops at the first activation, loss or gradient that is nan or infinite, with StageError that is
+    also NonFiniteError, and says where; it reads every value once more (with a ``grad_scaler`` not the gradients).
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -88,6 +90,7 @@ class Pipeline:
         tied: Sequence[Sequence[str]] = (),
         grad_scaler: torch.amp.GradScaler | None = None,
         time_limit: float | None = None,
+        check_finite: bool = False,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -110,6 +113,7 @@ class Pipeline:
             tied=tied,
             grad_scaler=grad_scaler,
             time_limit=time_limit,
+            check_finite=check_finite,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import whole_number
 from pipelab.models.split import SplitModel
+from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
@@ -21,7 +22,6 @@ from pipelab.runtime.setup.microbatches import make_inputs
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.step import Reports, Stepper, common
-from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
 from pipelab.runtime.walk import device_meter
 from pipelab.schedules.schedule import Schedule

@@ -62,7 +62,14 @@ class StepReport:
 
     def __repr__(self) -> str:
         loss = "none" if self.loss is None else f"{self.loss:.6g}"
+        if not self.finite:
+            loss += " (not finite: Pipeline(check_finite=True) says where it comes up)"
         return f"StepReport({self.schedule.name}, step {self.step}, loss {loss}, {self.clock} clock)"
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss, if there is one, is a finite number."""
+        return self.loss is None or math.isfinite(self.loss)
 
     @cached_property
     def slot_costs(self) -> SlotCosts:

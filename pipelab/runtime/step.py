@@ -25,6 +25,7 @@ from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
+from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -39,7 +40,6 @@ from pipelab.runtime.setup.loss_scale import advance, scale_of, unscale
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
-from pipelab.runtime.stop import Stop
 from pipelab.runtime.update import Updates
 from pipelab.runtime.walk import Walk, Walked
 from pipelab.schedules.schedule import Schedule

@@ -19,7 +19,6 @@ from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.channels import Deadlocked, StepWire
 from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
-from pipelab.runtime.device.deadlock import deadlock_error
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.device.payload import Payload
@@ -27,6 +26,8 @@ from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import StageRunner, StageStep, Task
 from pipelab.runtime.device.threads import Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
+from pipelab.runtime.faults.deadlock import deadlock_error
+from pipelab.runtime.faults.finite import watch
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -98,6 +99,9 @@ class Walk:
                 )
                 for s in schedule.stages_on(r)
             }
+            if settings.check_finite:
+                for runner in runners.values():
+                    watch(runner, gradients=settings.grad_scaler is None or not settings.grad_scaler.is_enabled())
             self.workers.append(Worker(r, self.table.programs[r], runners, memory[r], self._places[r]))
 
     @property

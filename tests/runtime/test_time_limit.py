@@ -92,8 +92,6 @@ def test_an_exit_inside_a_stage_does_not_end_the_callers_program(op):
             y.register_hook(lambda grad: sys.exit(3))
             return y
 
-    with pytest.raises(
-        StageError, match=rf"^SystemExit on device 1, stage 1, action 1{op}0, micro-batch 0: .*exit.3"
-    ):
+    with pytest.raises(StageError, match=rf"^SystemExit on device 1, stage 1, action 1{op}0, micro-batch 0: .*exit.3"):
         pipeline(Leaves()).step(*data())
     assert torch.is_grad_enabled()

@@ -52,6 +52,7 @@ class Settings:
     tied: Sequence[Sequence[str]] = ()
     grad_scaler: torch.amp.GradScaler | None = None
     time_limit: float | None = None
+    check_finite: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):

@@ -1,0 +1,1 @@
+"""What goes wrong in a step, found and named: interrupts, deadlocks, numbers that are none."""
