@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from alternate import Spread, in_turn, ratios, steps
-from results import Table, finish, parser
+from results import Table, main, parser
 from torch import Tensor, nn
 from torch_ranks import Row, zb_h1
 from tqdm import tqdm
@@ -211,10 +211,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser(__doc__)
 
 
-def main() -> None:
-    options = arguments().parse_args()
-    finish(run(options), options)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, arguments())

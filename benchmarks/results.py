@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -79,6 +79,12 @@ def printed_machine() -> str:
 def save_json(tables: Sequence[Table], file: Path) -> None:
     told = {"machine": machine(), "tables": [asdict(table) for table in tables]}
     file.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def main(run: Callable[[argparse.Namespace], Sequence[Table]], parser: argparse.ArgumentParser) -> None:
+    """A benchmark that has nothing else to do than to run."""
+    options = parser.parse_args()
+    finish(run(options), options)
 
 
 def finish(tables: Sequence[Table], options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from alternate import Spread
-from results import Table, finish, parser
+from results import Table, main, parser
 from tqdm import tqdm
 
 from pipelab import Pipeline, build_schedule
@@ -82,10 +82,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser(__doc__)
 
 
-def main() -> None:
-    options = arguments().parse_args()
-    finish(run(options), options)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, arguments())

@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from results import Table, finish, parser
+from results import Table, main, parser
 from tqdm import tqdm
 
 from pipelab import tune
@@ -70,10 +70,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser(__doc__)
 
 
-def main() -> None:
-    options = arguments().parse_args()
-    finish(run(options), options)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, arguments())

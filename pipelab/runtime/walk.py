@@ -121,7 +121,7 @@ class Walk:
         return max(_LIMIT, 20 * self._longest) if self._longest else _FIRST_LIMIT
 
     def _time_limit_error(self, limit: float, stuck: set[int]) -> TimeLimitError:
-        """Says what each device that has not come to its end was doing."""
+        """Says what the devices whose thread cannot be ended are doing."""
         lines, named = [], []
         for worker in self.workers:
             if worker.device in stuck and worker.running is not None:
@@ -165,9 +165,7 @@ class Walk:
             walks = [self._begun(worker, wire, told) for worker in self.workers]
             each = [walks] if turns else [[walk] for walk in walks]
             runs = [
-                partial(
-                    caller.run, partial(take_turns, walks, *([wire.look_for_deadlock] if turns else [])), worker.place
-                )
+                partial(caller.run, partial(take_turns, walks, wire.look_for_deadlock), worker.place)
                 for walks, worker in zip(each, self.workers, strict=False)
             ]
             begun, limit = time.monotonic(), self.limit
@@ -232,6 +230,7 @@ class Walk:
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)
+        worker.running = None  # what an earlier step failed in is not what this one is stuck in
         return worker.walk(wire, meter, held, allowed)
 
     def _has_own_allocator(self, r: int) -> bool:

@@ -77,8 +77,8 @@ def test_the_limit_is_learnt_and_can_be_off():
     walk._longest = 10.0
     assert walk.limit == 200.0
     assert pipeline(Waits(nth=-1), time_limit=float("inf")).step(*data()).loss > 0
-    for wrong in (0, -1.0, float("nan")):
-        with pytest.raises(ConfigurationError, match="time_limit is in seconds"):
+    for wrong in (0, -1.0, float("nan"), "30s", True):
+        with pytest.raises(ConfigurationError, match=rf"time_limit is a number of seconds .* got {wrong!r}; try 60"):
             pipeline(Waits(nth=-1), time_limit=wrong)
 
 

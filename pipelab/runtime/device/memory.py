@@ -105,13 +105,12 @@ class MemoryMeter:
 
     def _add(self, sizes: dict[int, int]) -> None:
         """One more holds these storages, by address."""
-        held = self.held + sum(sizes.values())
-        if not self._sizes.keys().isdisjoint(sizes):
-            again = sizes.keys() & self._sizes.keys()
-            held -= sum([sizes[key] for key in again])
-            self._more.update(again)
+        again = () if self._sizes.keys().isdisjoint(sizes) else sizes.keys() & self._sizes.keys()
+        held = self.held + sum(sizes.values()) - sum([sizes[key] for key in again])
         if held > self._room:
             raise WallError(held)
+        if again:
+            self._more.update(again)
         self._sizes.update(sizes)
         self.held = held
         if held > self._slot_peak:
@@ -218,7 +217,9 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
                 )
 
     def _count(self, kept: Tensor) -> None:
-        new = {key: size for key, size in _sizes([kept]).items() if key not in self._meter._ours | self._sizes.keys()}
+        """Count one as it comes."""
+        ours, known = self._meter._ours, self._sizes
+        new = {key: size for key, size in _sizes([kept]).items() if key not in ours and key not in known}
         self._meter._add(new)
         self._sizes.update(new)
 

@@ -73,7 +73,7 @@ def _one_intra_op_thread(limit: bool) -> Iterator[None]:
             torch.set_num_threads(1 if _intra_op.users else _intra_op.before)
 
 
-def take_turns(walks: Sequence[Iterator[None]], stuck: Callable[[], None] = lambda: None) -> None:
+def take_turns(walks: Sequence[Iterator[None]], stuck: Callable[[], None]) -> None:
     """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all.
 
     ``stuck`` is asked after each round, and raises if no one can go on.

@@ -12,7 +12,7 @@ from pipelab.errors import NonFiniteError
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.stage import StageRunner
 
-__all__ = ["watch", "whatever_is_not_finite"]
+__all__ = ["describe_non_finite", "watch"]
 
 
 def watch(runner: StageRunner, *, gradients: bool) -> None:
@@ -48,11 +48,11 @@ def _watched(
 
 def _require(what: str, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
-        if found := whatever_is_not_finite(tensor):
+        if found := describe_non_finite(tensor):
             raise NonFiniteError(f"{what} {found}")
 
 
-def whatever_is_not_finite(tensor: Tensor) -> str:
+def describe_non_finite(tensor: Tensor) -> str:
     """Says how many values of ``tensor`` are nan or infinite, and where the first is; nothing if all are finite."""
     values: Any = tensor.detach()
     if values.layout != torch.strided:

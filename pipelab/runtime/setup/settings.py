@@ -85,10 +85,11 @@ class Settings:
             raise ConfigurationError(
                 f"clip_norm must be positive, got {self.clip_norm!r}; leave it out for no clipping"
             )
-        if self.time_limit is not None and not self.time_limit > 0:
+        limit: Any = self.time_limit
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise ConfigurationError(
-                f"time_limit is in seconds and must be positive, got {self.time_limit!r}; leave it out for one that is "
-                "learnt from the steps before, or give math.inf for none"
+                f"time_limit is a number of seconds and must be positive, got {limit!r}; try 60, leave it out for one "
+                "that is learnt from the steps before, or give math.inf for none"
             )
         require_scaler(self.grad_scaler, optimizer=self.optimizer is not None)
         if self.lr_scheduler is not None and self.optimizer is None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipelab import NonFiniteError, Pipeline, Schedule, StageError, build_schedule
-from pipelab.runtime.faults.finite import whatever_is_not_finite
+from pipelab.runtime.faults.finite import describe_non_finite
 from tests.runtime.small import data, mse
 
 SPLIT = "0F0, 0F1, 0W0, 0W1\n1F0, 1F1, 1I0, 1W0, 1I1, 1W1\n2F0, 2F1, 2I0, 2W0, 2I1, 2W1"
@@ -87,6 +87,6 @@ def test_without_the_check_the_report_says_that_the_loss_is_not_finite():
 
 
 def test_whole_numbers_and_sparse_tensors_are_looked_at_too():
-    assert whatever_is_not_finite(torch.arange(3)) == ""
-    assert whatever_is_not_finite(torch.tensor(math.nan)) == "is nan"
-    assert "1 of 2 values" in whatever_is_not_finite(torch.sparse_coo_tensor([[0, 4]], [1.0, math.inf], (9,)))
+    assert describe_non_finite(torch.arange(3)) == ""
+    assert describe_non_finite(torch.tensor(math.nan)) == "is nan"
+    assert "1 of 2 values" in describe_non_finite(torch.sparse_coo_tensor([[0, 4]], [1.0, math.inf], (9,)))
