@@ -55,6 +55,27 @@ def test_a_stage_that_does_not_return_is_named_and_a_new_pipeline_works_beside_i
     assert stuck.verify(*data()) < 1e-10, "it can go on once that has returned"
 
 
+def test_what_an_earlier_step_failed_in_is_not_named_as_stuck():
+    """Where devices take turns the one behind has not begun, and still knew the action that it had failed in."""
+    waits, fails = Waits(nth=-1), [True]
+
+    class FailsOnce(nn.Module):
+        def forward(self, x):
+            if fails.pop() if fails else False:
+                raise ValueError("once")
+            return x * 1
+
+    model = nn.Sequential(nn.Linear(5, 6), waits, FailsOnce(), nn.Linear(6, 3)).double()
+    made = Pipeline(model, build_schedule("1f1b", 3, 4), loss=mse, cuts=(2, 3), time_limit=0.3)
+    with pytest.raises(ValueError, match="once"):
+        made.step(*data())
+    waits.nth = waits.calls + 1
+    with pytest.raises(TimeLimitError) as caught:
+        made.step(*data())
+    waits.go.set()
+    assert caught.value.stuck == (0,) and "device 1" not in str(caught.value)
+
+
 def test_a_step_that_is_only_slow_leaves_nothing_behind():
     class Slow(nn.Module):
         def forward(self, x):

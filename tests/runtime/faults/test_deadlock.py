@@ -22,7 +22,7 @@ def unchecked(monkeypatch):
 
 
 def deadlocked(text, **told):
-    pipeline = Pipeline(mlp(4), Schedule.from_csv(text, name="mine"), loss=mse, **told)
+    pipeline = Pipeline(mlp(4), Schedule.from_csv(text, name="mine"), loss=mse, time_limit=10, **told)
     begun = time.perf_counter()
     with pytest.raises(DeadlockError) as caught:
         pipeline.step(*data())
@@ -72,7 +72,7 @@ def test_what_the_checker_calls_sound_runs_and_nothing_else_does(unchecked, laun
     schedule = Schedule.from_rows(rows, name="shuffled")
     found = check_schedule(schedule)
     assert {violation.code for violation in found} <= {"wait-cycle"}
-    pipeline = Pipeline(mlp(3), schedule, loss=mse, clock=launch_clock)
+    pipeline = Pipeline(mlp(3), schedule, loss=mse, clock=launch_clock, time_limit=10)
     if found:
         with pytest.raises(DeadlockError):
             pipeline.step(*data(6))
