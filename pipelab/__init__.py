@@ -16,6 +16,7 @@ _HOMES = {
     "pipelab.errors": [
         "ConfigurationError",
         "DeadlockError",
+        "LostProcessError",
         "NonFiniteError",
         "OutOfMemoryError",
         "PipelabError",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pipelab.errors import (
         ConfigurationError,
         DeadlockError,
+        LostProcessError,
         NonFiniteError,
         OutOfMemoryError,
         PipelabError,

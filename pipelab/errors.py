@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "ConfigurationError",
     "DeadlockError",
+    "LostProcessError",
     "NonFiniteError",
     "OutOfMemoryError",
     "PipelabError",
@@ -58,12 +59,15 @@ class ScheduleParseError(ScheduleError):
 
 
 class StageError(PipelabError, RuntimeError):
-    """Something raised while a stage was running. ``__cause__`` is the original exception with its own traceback."""
+    """Something raised while a stage was running. ``__cause__`` is the original exception with its own traceback.
+
+    ``action`` and ``microbatch`` say where; they are "update" and None where it was the optimizer.
+    """
 
     device: int
     stage: int
     action: str
-    microbatch: int
+    microbatch: int | None
 
 
 class DeadlockError(PipelabError, RuntimeError):
@@ -76,6 +80,18 @@ class TimeLimitError(PipelabError, TimeoutError):
     """A step took longer than its time limit. ``stuck``: the devices whose thread could not be ended."""
 
     stuck: tuple[int, ...] = ()
+
+
+class LostProcessError(PipelabError, RuntimeError):
+    """A process of the pipeline has ended, or cannot be reached.
+
+    ``device``: whose it was; ``stage``, ``action``, ``microbatch``: the last action that it began. None: not known.
+    """
+
+    device: int | None = None
+    stage: int | None = None
+    action: str | None = None
+    microbatch: int | None = None
 
 
 class NonFiniteError(PipelabError, ArithmeticError):

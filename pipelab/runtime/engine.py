@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.device.allocator import keep_freed_memory
+from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
@@ -75,8 +76,10 @@ class Engine(TensorsByName):
         self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
         meter = partial(device_meter, settings=settings, replicas=replicas)
         self._running, self._stop = threading.Lock(), Stop()
-        fit = FitCheck(self._stages, settings.loss)
-        updates = Updates(replicas, meter, *make_optimizers(settings, replicas), idle=settings.optimizer is None)
+        limit = TimeLimit(settings.time_limit)
+        fit = FitCheck(self._stages, settings.loss, limit)
+        made = make_optimizers(settings, replicas)
+        updates = Updates(replicas, meter, *made, limit, idle=settings.optimizer is None)
         self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
         self._reports = Reports(settings, self.places)
         self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,14 @@ class Peers(Protocol):
 
     backend: str
     """What carries messages: "memory", "gloo" or "nccl"."""
+
+    whereabouts: MutableSequence[int]
+    """Where each device is in its program (see ``device.program.SLOT``), or in what else, as far as this process sees;
+    of its own it says so here."""
+
+    def look(self) -> Sequence[int]:
+        """The whereabouts of all devices, for one who has been waiting for a while."""
+        ...
 
     def exchange(self, value: T) -> list[T]:
         """Everyone's value, one entry a process, in the order of devices."""
@@ -111,7 +119,12 @@ class Alone:
 
     def __init__(self, devices: int) -> None:
         self.own = tuple(range(devices))
+        self.whereabouts: MutableSequence[int] = [-1] * devices
         self._locks: dict[torch.device, threading.Lock] = {}
+
+    def look(self) -> Sequence[int]:
+        """All of them are here."""
+        return self.whereabouts
 
     def exchange(self, value: T) -> list[T]:
         """There is no one else."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelab.errors import ConfigurationError, ScheduleError
+from pipelab.errors import ConfigurationError, LostProcessError, ScheduleError
 from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.log import DeviceLog
@@ -26,6 +26,7 @@ from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
 from pipelab.runtime.faults.stop import Stop
+from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING, lost_process
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -99,13 +100,31 @@ class Stepper:
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
+        try:
+            return self._record(inputs, targets, training, number)
+        except LostProcessError as lost:
+            if lost.device is None or lost.action is not None:
+                raise
+            place = self.peers.whereabouts[lost.device]
+            table = self._walk_of(training).table
+            raise lost_process("has ended", table, lost.device, place, "go on from the last checkpoint") from None
+
+    def _record(self, inputs: Any, targets: Any, training: bool, number: int) -> StepRecord:
+        self._note(LOOKING)
         cut = self._look_and_cut(inputs, targets, training, number)
         self._replicas.prepare(training)
         record = self._walk(cut)
+        self._note(UPDATING)
         if training:
             self._update(record)
         self._set_clocks(record)
+        self._note(OUTSIDE)
         return record
+
+    def _note(self, phase: int) -> None:
+        """Write down where this process's devices are; after an error, it stays where that was."""
+        for r in self.peers.own:
+            self.peers.whereabouts[r] = phase
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
 

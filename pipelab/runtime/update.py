@@ -11,7 +11,9 @@ from pipelab.errors import ConfigurationError
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
-from pipelab.runtime.device.threads import Outcome, run_threads
+from pipelab.runtime.device.threads import Outcome, Overdue, run_threads
+from pipelab.runtime.device.worker import stage_error
+from pipelab.runtime.faults.limit import TimeLimit, stuck_error
 from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
 from pipelab.runtime.setup import optimizer_state
 from pipelab.runtime.setup.optimizer_state import OptimizerState
@@ -33,6 +35,7 @@ class Updates:
         meter: Callable[[int], SlotMeter],
         optimizers: Optimizers,
         schedulers: Schedulers,
+        limit: TimeLimit,
         *,
         idle: bool = False,
     ) -> None:
@@ -40,7 +43,7 @@ class Updates:
         self._replicas, self._meter = replicas, meter
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
-        self._planner = Planner()
+        self._planner, self._limit = Planner(), limit
 
     @property
     def on_cpu(self) -> bool:
@@ -52,11 +55,13 @@ class Updates:
 
         def work(r: int) -> float:
             meter = self._meter(r)
-            for (device, _), made in self.optimizers.items():
+            for (device, s), made in self.optimizers.items():
                 if device == r:
                     meter.begin()
                     try:
                         made.step()
+                    except (Exception, SystemExit) as error:
+                        raise stage_error(error, r, s) from error
                     finally:
                         meter.end()
             return float(sum(meter.readings().cost))
@@ -143,4 +148,10 @@ class Updates:
         own = self._own
         caller = CallerSettings([self._places[r] for r in own])
         runs = [partial(caller.run, partial(work, r), self._places[r]) for r in own]
-        return run_threads(runs, lambda: None, one_core_each=self.on_cpu)
+        limit = self._limit.seconds
+        try:
+            return run_threads(runs, lambda: None, one_core_each=self.on_cpu, limit=limit)
+        except Overdue as found:
+            self._replicas.busy = list(found.args[0].values())
+            devices = [own[k] for k in found.args[0]]
+            raise stuck_error(f"the update on device {' and '.join(map(str, devices))}", limit, devices) from None

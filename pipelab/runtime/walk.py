@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelab.errors import PipelabError, TimeLimitError
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.channels import Deadlocked, StepWire
+from pipelab.runtime.device.channels import StepWire
 from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
@@ -26,8 +26,10 @@ from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import StageRunner, StageStep, Task
 from pipelab.runtime.device.threads import Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
-from pipelab.runtime.faults.deadlock import deadlock_error
+from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
+from pipelab.runtime.faults.limit import TimeLimit
+from pipelab.runtime.faults.where import described
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -37,9 +39,6 @@ from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["Walk", "Walked", "device_meter"]
-
-_FIRST_LIMIT, _LIMIT = 600.0, 60.0
-"""Seconds: a first step may compile, load, warm up."""
 
 _SMALL = 400e-6
 """Seconds of a slot up to which devices of one process take turns."""
@@ -78,7 +77,7 @@ class Walk:
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
-        self._longest = 0.0
+        self.limit = TimeLimit(settings.time_limit)
         self._small = False
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}
@@ -102,7 +101,8 @@ class Walk:
             if settings.check_finite:
                 for runner in runners.values():
                     watch(runner, gradients=settings.grad_scaler is None or not settings.grad_scaler.is_enabled())
-            self.workers.append(Worker(r, self.table.programs[r], runners, memory[r], self._places[r]))
+            told = (self.table.programs[r], runners, memory[r], self._places[r])
+            self.workers.append(Worker(r, *told, replicas.peers.whereabouts))
 
     @property
     def turns(self) -> bool:
@@ -113,26 +113,28 @@ class Walk:
         """
         return self._may_take_turns and (self._by_device or self._small)
 
-    @property
-    def limit(self) -> float:
-        """Seconds that a step may take: as told, or learnt."""
-        if self.settings.time_limit is not None:
-            return self.settings.time_limit
-        return max(_LIMIT, 20 * self._longest) if self._longest else _FIRST_LIMIT
+    def _look(self) -> None:
+        """Raise DeadlockError if the devices can never go on."""
+        found = deadlock(self.table, self._replicas.peers.look(), self.settings.outstanding)
+        if found is not None:
+            raise found
 
-    def _time_limit_error(self, limit: float, stuck: set[int]) -> TimeLimitError:
-        """Says what the devices whose thread cannot be ended are doing."""
-        lines, named = [], []
-        for worker in self.workers:
-            if worker.device in stuck and worker.running is not None:
-                named.append(worker.device)
-                lines.append(
-                    f"  device {worker.device} is still in {worker.running} (stage {worker.running.stage}, micro-batch "
-                    f"{worker.running.microbatch}), and a thread cannot be ended from outside"
-                )
+    def _time_limit_error(self, limit: float, before: Sequence[int], held: set[int]) -> TimeLimitError:
+        """Says what the devices are doing that neither wait nor end; of this process's own, those that are ``held``."""
+        now, lines, named = list(self._replicas.peers.whereabouts), [], []
+        if any(in_action(now[device]) for device in held):  # where devices take turns, others wait for the thread
+            held = {device for device in held if in_action(now[device])}
+        for device, place in enumerate(now):
+            here = device in self._own
+            if (device in held if here else is_stuck(self.table, device, now)) and place == before[device]:
+                named.append(device)
+                how = ", and a thread cannot be ended from outside" if here else ", in another process"
+                lines.append(f"  device {device} is still {described(self.table, device, place)}{how}")
         head = f"the step has not come to its end within {limit:g} s, and was stopped"
         hint = "its devices ended when they were told to: allow more with time_limit=..., in seconds"
-        if named:
+        if named and len(self._own) < len(now):
+            hint = "that process has to be ended; a new Pipeline can go on"
+        elif named:
             hint = "this Pipeline cannot go on before that returns; a new one beside it can"
         error = TimeLimitError("\n".join([head, *lines, hint]))
         error.stuck = tuple(named)
@@ -156,6 +158,7 @@ class Walk:
                 "beside it"
             )
         self._replicas.busy = []
+        limit, seen = self.limit.seconds, list[int]()
         caller = CallerSettings([self._places[r] for r in own])
         allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
         try:
@@ -165,20 +168,22 @@ class Walk:
             walks = [self._begun(worker, wire, told) for worker in self.workers]
             each = [walks] if turns else [[walk] for walk in walks]
             runs = [
-                partial(caller.run, partial(take_turns, walks, wire.look_for_deadlock), worker.place)
+                partial(caller.run, partial(take_turns, walks), worker.place)
                 for walks, worker in zip(each, self.workers, strict=False)
             ]
-            begun, limit = time.monotonic(), self.limit
-            outcomes = run_threads(runs, wire.abort, one_core_each=self._updates.on_cpu, limit=limit)
-            self._longest = max(self._longest, time.monotonic() - begun)
+
+            def abort() -> None:
+                seen.extend(self._replicas.peers.whereabouts)
+                wire.abort()
+
+            begun = time.monotonic()
+            outcomes = run_threads(runs, abort, one_core_each=self._updates.on_cpu, limit=limit, look=self._look)
+            self.limit.learn(time.monotonic() - begun)
             return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
-        except Deadlocked as found:
-            wire.abort()
-            raise deadlock_error(found.args[0], self.table, {w.device: w.position for w in self.workers}) from None
         except Overdue as found:
-            stuck = {own[k] for k in found.args[0]} if not turns else set(own)
             self._replicas.busy = list(found.args[0].values())
-            raise self._time_limit_error(limit, stuck if self._replicas.busy else set()) from None
+            held = set(own) if turns and found.args[0] else {own[k] for k in found.args[0]}
+            raise self._time_limit_error(limit, seen, held) from None
         except BaseException:
             wire.abort()
             raise
@@ -230,7 +235,6 @@ class Walk:
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)
-        worker.running = None  # what an earlier step failed in is not what this one is stuck in
         return worker.walk(wire, meter, held, allowed)
 
     def _has_own_allocator(self, r: int) -> bool:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import torch
@@ -18,10 +16,7 @@ import torch
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 
-__all__ = ["Aborted", "Deadlocked", "Receive", "Send", "Settle", "StepWire", "Waiting", "Wire", "WireEnd"]
-
-LOOKS_EVERY = 0.1
-"""Seconds of waiting after which a device looks whether anyone can still go on."""
+__all__ = ["Aborted", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
 
 Send = Callable[[Payload], float]
 """Send a message and come back at once, with the time of sending."""
@@ -34,28 +29,6 @@ Settle = Callable[[], bool]
 
 class Aborted(Exception):
     """Another device failed; this one stops."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A device that waits on a channel: for its next message, or (``room``) until the other end has taken some.
-
-    ``number`` of its messages have come, or been taken, so far.
-    """
-
-    device: int
-    channel: Channel
-    number: int
-    room: bool = False
-
-    @property
-    def other(self) -> int:
-        """The device that it waits for."""
-        return self.channel.destination if self.room else self.channel.source
-
-
-class Deadlocked(Exception):
-    """Every device that has not ended waits for another; the first argument says how, a Waiting each."""
 
 
 class WireEnd(Protocol):
@@ -80,17 +53,9 @@ class WireEnd(Protocol):
         """Raise Aborted if another device has failed."""
         ...
 
-    def end(self, device: int) -> None:
-        """``device`` has walked its program to the end."""
-        ...
-
 
 class StepWire(WireEnd, Protocol):
     """The wire of one step, as its owner sees it."""
-
-    def look_for_deadlock(self) -> None:
-        """Raise Deadlocked if no device can go on; asked where devices take turns and none did."""
-        ...
 
     def abort(self) -> None:
         """A device of this process has failed: end every wait, here and at the other ends, with Aborted."""
@@ -105,28 +70,14 @@ class StepWire(WireEnd, Protocol):
         ...
 
 
-class _Mailbox:
-    """A queue with one device at each end, which counts what went in and, once nobody waits for it, what came out."""
-
-    __slots__ = ("came", "queue", "went")
-
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[Any] = SimpleQueue()
-        self.went = self.came = 0
-
-    def put(self, thing: Any) -> None:
-        """Put something in."""
-        self.went += 1
-        self.queue.put(thing)
-
-
 class _Line:
     """One channel: what was sent and not taken; and, on a strict wire, a token for each message that was taken."""
 
     __slots__ = ("free_at", "messages", "tokens", "unsettled")
 
     def __init__(self) -> None:
-        self.messages, self.tokens = _Mailbox(), _Mailbox()
+        self.messages: SimpleQueue[Payload | None] = SimpleQueue()
+        self.tokens: SimpleQueue[bool | None] = SimpleQueue()
         self.unsettled = 0
         self.free_at = 0.0
 
@@ -153,8 +104,6 @@ class Wire:
     ) -> None:
         self._lines = {channel: _Line() for channel in channels}
         self._places = places
-        self._waiting: dict[int, tuple[Waiting, _Mailbox]] = {}
-        self._ended: set[int] = set()
         self.stopped, self._turns = False, turns
         self.outstanding, self.latency, self.bandwidth = outstanding, latency, bandwidth
         self._modelled = latency > 0 or bandwidth < float("inf")
@@ -180,11 +129,10 @@ class Wire:
     def inlet(self, channel: Channel) -> Receive:
         """What takes the next message of ``channel``."""
         line = self._lines[channel]
-        box = line.messages
         modelled, strict = self._modelled, self.outstanding is not None
 
         def receive() -> Payload | None:
-            payload: Payload | None = self._take(box, channel.destination, channel, room=False)
+            payload: Payload | None = self._take(line.messages)
             if payload is None:
                 return None
             if strict:
@@ -203,63 +151,29 @@ class Wire:
 
         def settle() -> bool:
             while line.unsettled > outstanding:
-                if self._take(line.tokens, channel.source, channel, room=True) is None:
+                if self._take(line.tokens) is None:
                     return False
                 line.unsettled -= 1
             return True
 
         return settle
 
-    def _take(self, box: _Mailbox, device: int, channel: Channel, *, room: bool) -> Any:
-        """What comes out of ``box``: waited for, or where devices take turns None if it is not there."""
-        queue = box.queue
-        if queue.empty():
-            self._waiting[device] = Waiting(device, channel, box.came, room), box
-            if self._turns:
-                return None
-            found = self._await(queue)
-        else:
-            found = queue.get()
-        self._waiting.pop(device, None)
-        box.came += 1
+    def _take(self, queue: SimpleQueue[Any]) -> Any:
+        """What comes out of ``queue``: waited for, or where devices take turns None if it is not there."""
+        if self._turns and queue.empty():
+            return None
+        found = queue.get()
         if found is None:
             queue.put(None)
             raise Aborted
         return found
 
-    def _await(self, queue: SimpleQueue[Any]) -> Any:
-        while True:
-            with suppress(Empty):
-                return queue.get(timeout=LOOKS_EVERY)
-            self.look_for_deadlock()
-
-    def look_for_deadlock(self) -> None:
-        """Raise Deadlocked if every device that has not ended waits for something that nobody has sent.
-
-        Who waits for an empty box goes on doing so until something is put in: if nothing was from one look at them all
-        to the next, they all wait now.
-        """
-        if self._everyone_waits() and not self.stopped:
-            boxes = [box for line in self._lines.values() for box in (line.messages, line.tokens)]
-            before = [box.went for box in boxes]
-            if self._everyone_waits() and before == [box.went for box in boxes]:
-                raise Deadlocked(tuple(waiting for waiting, _ in self._waiting.copy().values()))
-
-    def _everyone_waits(self) -> bool:
-        waits = self._waiting.copy().values()
-        everyone = len(waits) > 0 and len(waits) + len(self._ended) == len(self._places)
-        return everyone and all(box.went == box.came for _, box in waits)
-
-    def end(self, device: int) -> None:
-        """``device`` has walked its program to the end."""
-        self._ended.add(device)
-
     def abort(self) -> None:
         """Wake everyone who waits, now and later, with Aborted."""
         self.stopped = True
         for line in self._lines.values():
-            line.messages.queue.put(None)
-            line.tokens.queue.put(None)
+            line.messages.put(None)
+            line.tokens.put(None)
 
     interrupt = abort
 

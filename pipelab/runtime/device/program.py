@@ -14,9 +14,15 @@ from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route, routes, takes
 
-__all__ = ["Act", "CompiledSlot", "Passage", "Program", "ProgramTable", "compile_table"]
+__all__ = ["SLOT", "Act", "CompiledSlot", "Passage", "Program", "ProgramTable", "compile_table"]
 
 NOTHING = -1
+SLOT = 1 << 16
+"""Where a device is, is one number, so that others read it whole: ``slot * SLOT`` before a slot and beyond the last.
+
+To that is added 2k + 1 where it waits for the slot's message k (and, counting on, until outlet k has room), and 2k + 2
+in the slot's action k. A negative number is not in a program at all.
+"""
 
 
 @dataclass(slots=True)

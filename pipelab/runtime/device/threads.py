@@ -32,13 +32,10 @@ class Overdue(Exception):
 
 
 _ENDED = object()
-GRACE = 1.0
+LOOKS_EVERY = 0.1
+"""Seconds of waiting after which someone looks whether it will ever end."""
+GRACE = 0.5
 """Seconds that threads have to end once they are told to."""
-
-
-def _until(deadline: float) -> float | None:
-    """Seconds that are left; None for ever (a lock cannot wait for longer than TIMEOUT_MAX)."""
-    return max(deadline - time.monotonic(), 0.0) if deadline < time.monotonic() + threading.TIMEOUT_MAX else None
 
 
 class _IntraOp:
@@ -73,19 +70,30 @@ def _one_intra_op_thread(limit: bool) -> Iterator[None]:
             torch.set_num_threads(1 if _intra_op.users else _intra_op.before)
 
 
-def take_turns(walks: Sequence[Iterator[None]], stuck: Callable[[], None]) -> None:
-    """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all.
-
-    ``stuck`` is asked after each round, and raises if no one can go on.
-    """
+def take_turns(walks: Sequence[Iterator[None]]) -> None:
+    """Walk them all in this thread: each goes on until it has to wait for another. What one raises ends all."""
     waiting = list(walks)
     try:
         while waiting:
             waiting = [walk for walk in waiting if next(walk, _ENDED) is not _ENDED]
-            stuck()
     finally:
         for walk in walks:
             walk.close()  # type: ignore[attr-defined]
+
+
+def _wait(ended: Sequence[threading.Event], limit: float, look: Callable[[], None] = lambda: None) -> bool:
+    """Wait for all, for ``limit`` seconds at most; whether all have ended.
+
+    Counted is what this thread has seen go by: a program that was stopped for an hour has not used it up.
+    """
+    left = limit
+    for one in ended:
+        while not one.wait(min(LOOKS_EVERY, left)):
+            left -= LOOKS_EVERY
+            if left <= 0:
+                return False
+            look()
+    return True
 
 
 def run_threads(
@@ -94,12 +102,13 @@ def run_threads(
     *,
     one_core_each: bool = True,
     limit: float = math.inf,
+    look: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
-    """Run each piece of ``work`` in a thread of its own and wait for all.
+    """Run each piece of ``work`` in a thread of its own and wait for all; ``look`` is called every ``LOOKS_EVERY``.
 
-    If one raises, ``abort`` is called to wake the others, and once all have ended the first error is raised. The same
-    happens on KeyboardInterrupt: no thread outlives this call. After ``limit`` seconds ``abort`` is called too, and
-    Overdue raised: with the threads that do not end even then, if there are any.
+    If one raises, or ``look`` does, ``abort`` is called to wake the others, and once all have ended the first error is
+    raised. The same happens on KeyboardInterrupt: no thread outlives this call. After ``limit`` seconds ``abort`` is
+    called too, and Overdue raised: with the threads that do not end even then, if there are any.
     """
     outcomes = [Outcome() for _ in work]
     # A join that is interrupted may take a thread for ended that is not.
@@ -124,12 +133,11 @@ def run_threads(
         try:
             for thread in threads:
                 thread.start()
-            deadline = time.monotonic() + limit
-            for thread, one in zip(threads, ended, strict=True):
-                if not one.wait(_until(deadline)):
-                    abort()
-                    late = time.monotonic() + GRACE
-                    raise Overdue({k: t for k, t in enumerate(threads) if not ended[k].wait(_until(late))})
+            if not _wait(ended, limit, look):
+                abort()
+                _wait(ended, GRACE)
+                raise Overdue({k: thread for k, thread in enumerate(threads) if not ended[k].is_set()})
+            for thread in threads:
                 thread.join()
         except Overdue:
             raise

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableSequence
 from typing import Any
 
 import torch
 
-from pipelab.errors import OutOfMemoryError, StageError
+from pipelab.errors import OutOfMemoryError, PipelabError, StageError
 from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.channels import Aborted, WireEnd
@@ -27,7 +27,7 @@ from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import MemoryMeter, WallError
 from pipelab.runtime.device.payload import Payload
-from pipelab.runtime.device.program import Act, Program
+from pipelab.runtime.device.program import SLOT, Act, Program
 from pipelab.runtime.device.stage import StageRunner
 from pipelab.schedules.action import Action
 
@@ -35,7 +35,7 @@ __all__ = ["Worker", "stage_error"]
 
 
 class Worker:
-    """Runs one device's program, step after step."""
+    """Runs one device's program, step after step. ``whereabouts[device]`` says where it is (see ``program.SLOT``)."""
 
     def __init__(
         self,
@@ -44,16 +44,13 @@ class Worker:
         runners: Mapping[int, StageRunner],
         memory: MemoryMeter,
         place: torch.device,
+        whereabouts: MutableSequence[int],
     ) -> None:
         self.device, self.program, self.runners = device, program, runners
-        self.memory, self.place = memory, place
+        self.memory, self.place, self.whereabouts = memory, place, whereabouts
         self._acts = [
             [(act, runners[act.action.stage].acts[act.action.op]) for act in slot.acts] for slot in program.slots
         ]
-        self.position = 0
-        """The slot that it is at."""
-        self.running: Action | None = None
-        """The action that runs now."""
         self._mail: list[Payload | None] = [None] * len(program.users)
         self._mail_held: list[Any] = [None] * len(program.users)
 
@@ -68,12 +65,14 @@ class Worker:
         self.log = DeviceLog()
         try:
             yield from self._walk(wire)
-        except BaseException:
+        except BaseException as error:
             self._mail = [None] * len(self._mail)
             self._mail_held = [None] * len(self._mail)
             for runner in self.runners.values():
                 runner.drop()
-            raise
+            if isinstance(error, (Aborted, PipelabError)) or not isinstance(error, (Exception, SystemExit)):
+                raise
+            raise stage_error(error, self.device, self._last_met()) from error  # in a message, on its way
         self.log.peaks, self.log.after, self.log.peak = self.memory.peaks, self.memory.after, self.memory.peak
 
     def _walk(self, wire: WireEnd) -> Iterator[None]:
@@ -81,16 +80,21 @@ class Worker:
         receive = [wire.inlet(channel) for channel in self.program.inlets]
         send = [wire.outlet(channel) for channel in self.program.outlets]
         settle = [wire.settling(channel) for channel in self.program.outlets]
+        at, device = self.whereabouts, self.device
         outbox: list[tuple[int, Payload]] = []
         for position, (slot, acts) in enumerate(zip(self.program.slots, self._acts, strict=True)):
-            self.position = position
+            here = position * SLOT
+            at[device] = here
             for outlet, _ in outbox:
-                while (settled := settle[outlet]) is not None and not settled():
-                    yield
+                if (settled := settle[outlet]) is not None:
+                    at[device] = here + 2 * (len(slot.receives) + outlet) + 1
+                    while not settled():
+                        yield
             outbox.clear()
             if wire.stopped:
                 wire.check()
-            for inlet, mail in slot.receives:
+            for number, (inlet, mail) in enumerate(slot.receives):
+                at[device] = here + 2 * number + 1
                 while (payload := receive[inlet]()) is None:
                     yield
                 log.taken.append(now())
@@ -101,7 +105,8 @@ class Worker:
             memory.begin_slot()
             meter.begin()
             try:
-                for act, run in acts:
+                for number, (act, run) in enumerate(acts):
+                    at[device] = here + 2 * number + 2
                     made = self._run(act, run)
                     if made is not None:
                         if act.outlet >= 0:
@@ -115,7 +120,13 @@ class Worker:
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))
-        wire.end(self.device)
+        at[device] = len(self.program.slots) * SLOT
+
+    def _last_met(self) -> Action:
+        """The action that it is in, or waits before."""
+        position, inside = divmod(self.whereabouts[self.device], SLOT)
+        acts = self.program.slots[position].acts
+        return acts[inside // 2 - 1 if inside % 2 == 0 else 0].action
 
     def _keep(self, number: int, payload: Payload) -> None:
         """Keep a message in a mail slot until the action that it is for needs it."""
@@ -138,19 +149,15 @@ class Worker:
             held, self._mail_held[act.mail] = self._mail_held[act.mail], None
             if act.action.op == "F":
                 del held  # from here on the stage counts its input itself
-        crossed, self.running = 0, act.action
+        crossed = 0
         try:
             made: Payload | None = run(act.action.microbatch, message)
-            self.running = None
             return made
         except WallError as wall:
             crossed = wall.held
         except (Aborted, StageError):
             raise
-        except SystemExit as error:  # of the stage, not of the caller's program
-            reason = f"exit({error.code!r}) was called in it"
-            raise stage_error(RuntimeError(reason), self.device, act.action, kind="SystemExit") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise stage_error(error, self.device, act.action) from error
         raise self._out_of_memory(crossed, act.action)
 
@@ -179,20 +186,26 @@ class Worker:
         return f" (CUDA's allocator: {format_bytes(torch.cuda.memory_allocated(self.place))} in use)"
 
 
-def stage_error(error: Exception, device: int, action: Action, kind: str | None = None) -> StageError:
+def stage_error(error: Exception | SystemExit, device: int, where: Action | int, kind: str | None = None) -> StageError:
     """The error that reaches the caller: a StageError that is also of the original's type, where Python allows it.
 
-    ``kind`` is that type's name, if ``error`` only stands for it.
+    ``where`` is an action, or the stage whose update it was. ``kind`` is that type's name, if ``error`` only stands for
+    it.
     """
-    message = (
-        f"{kind or type(error).__name__} on device {device}, stage {action.stage}, action {action}, micro-batch "
-        f"{action.microbatch}: {error}"
-    )
+    if isinstance(error, SystemExit):  # it is the stage that was left, not the caller's program
+        error, kind = RuntimeError(f"exit({error.code!r}) was called in it"), "SystemExit"
+    if isinstance(where, Action):
+        stage, action, microbatch = where.stage, str(where), where.microbatch
+        at = f"stage {stage}, action {action}, micro-batch {microbatch}"
+    else:
+        stage, action, microbatch = where, "update", None
+        at = f"stage {stage}, in its update"
+    message = f"{kind or type(error).__name__} on device {device}, {at}: {error}"
     made: StageError
     try:
         own = {"__module__": StageError.__module__, "__str__": lambda self: message}
         made = type(StageError.__name__, (StageError, type(error)), own)(message)
     except Exception:  # noqa: BLE001 (its constructor or layout does not allow it)
         made = StageError(message)
-    made.device, made.stage, made.action, made.microbatch = device, action.stage, str(action), action.microbatch
+    made.device, made.stage, made.action, made.microbatch = device, stage, action, microbatch
     return made

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 
 import cloudpickle
 
-from pipelab.errors import ConfigurationError, OutOfMemoryError, PipelabError, ScheduleError, StageError
+from pipelab.errors import (
+    ConfigurationError,
+    LostProcessError,
+    OutOfMemoryError,
+    PipelabError,
+    ScheduleError,
+    StageError,
+)
 from pipelab.runtime.device.worker import stage_error
 from pipelab.schedules.action import Action
 
-__all__ = ["CarriedError", "LostError", "is_known_to_all", "known_to_all"]
-
-
-class LostError(PipelabError):
-    """Another process is gone: that one's error, if it can still be told, is the one that matters."""
+__all__ = ["CarriedError", "is_known_to_all", "known_to_all"]
 
 
 def known_to_all(error: BaseException) -> None:
@@ -31,13 +34,13 @@ def is_known_to_all(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class CarriedError:
-    """An exception in a form that always pickles. ``place`` is (device, action) of a StageError."""
+    """An exception in a form that always pickles. ``place`` is (device, action or stage) of a StageError."""
 
     kind: str
     text: str
     trace: str
     pickled: bytes | None
-    place: tuple[int, str] | None = None
+    place: tuple[int, str | int] | None = None
     echo: bool = False
     """Whether it was heard from another process, rather than raised in this one."""
 
@@ -49,7 +52,8 @@ class CarriedError:
             return replace(heard, echo=True)
         place = None
         if isinstance(error, StageError) and error.__cause__ is not None:
-            place, error = (error.device, error.action), error.__cause__
+            where = error.stage if error.microbatch is None else error.action
+            place, error = (error.device, where), error.__cause__
         try:
             trace, text = "".join(traceback.format_exception(error)), str(error)
         except Exception:  # noqa: BLE001 (its own __str__ raises)
@@ -59,7 +63,7 @@ class CarriedError:
             pickle.loads(pickled)
         except Exception:  # noqa: BLE001 (anything may come out of a foreign exception's own pickling)
             pickled = None
-        return cls(type(error).__name__, text, trace, pickled, place, isinstance(error, LostError))
+        return cls(type(error).__name__, text, trace, pickled, place, isinstance(error, LostProcessError))
 
     def rebuild(self) -> BaseException:
         """The exception; its notes say what the traceback was where it happened."""
@@ -73,10 +77,10 @@ class CarriedError:
             error = pickle.loads(self.pickled) if self.pickled is not None else self._plain()
         except Exception:  # noqa: BLE001 (a class that only the other process has)
             error = self._plain()
-        if self.place is not None and isinstance(error, Exception):
-            device, action = self.place
+        if self.place is not None and isinstance(error, (Exception, SystemExit)):
+            device, where = self.place
             error.add_note(f"\nIn the process of device {device}:\n{self.trace}")
-            made = stage_error(error, device, Action.parse(action), self.kind)
+            made = stage_error(error, device, where if isinstance(where, int) else Action.parse(where), self.kind)
             made.__cause__ = error
             return made
         if not isinstance(error, ConfigurationError | ScheduleError | OutOfMemoryError):

@@ -12,10 +12,10 @@ import pickle
 import platform
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipelab.errors import ConfigurationError, PipelabError, ScheduleError
+from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
 from pipelab.runtime.device.channels import Aborted
 from pipelab.runtime.peers import Move, Numbers
 from pipelab.runtime.processes.carry import pack
-from pipelab.runtime.processes.errors import CarriedError, LostError, is_known_to_all, known_to_all
+from pipelab.runtime.processes.errors import CarriedError, is_known_to_all, known_to_all
+from pipelab.runtime.processes.wires.board import Board, Far
 from pipelab.runtime.processes.wires.home import Home, address
 from pipelab.runtime.processes.wires.lines import Lines
 from pipelab.runtime.processes.wires.rounds import GlooRounds
@@ -62,9 +63,18 @@ class Group:
     ``prefix`` keeps this group's keys apart from others' in the store. Raises PipelabError if they cannot connect.
     """
 
-    def __init__(self, store: Any, rank: int, size: int, prefix: str, place: torch.device) -> None:
+    def __init__(
+        self,
+        store: Any,
+        rank: int,
+        size: int,
+        prefix: str,
+        place: torch.device,
+        board: Board | None = None,
+    ) -> None:
         self.rank, self.size = rank, size
         own = (host_id(), address(host_id()), str(place), _gpu_id(place), secrets.token_hex(8))
+        self._far = Far(dist.PrefixStore(f"{prefix}/whereabouts", store), rank)
         told = [pickle.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, pickle.dumps(own))]
         self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
@@ -72,6 +82,11 @@ class Group:
         self.places = tuple(torch.device(name) for _, _, name, _, _ in told)
         here = [r for r in range(size) if told[r][1] == own[1]]
         self._home = Home(dist.PrefixStore(f"home{here[0]}", self._store), here, rank, CONNECT)
+        self._far.ranks = tuple(r for r in range(size) if r not in here)
+        self._board = board or self._home.pass_on(partial(Board, size))
+        self._board.claim(rank)
+        self._borrowed = board is not None
+        self.whereabouts: MutableSequence[int] = self._board.whereabouts
         self._rounds: Home | GlooRounds | None = self._home
         if len(here) < size:
             self._rounds = GlooRounds(dist.PrefixStore("control", self._store), rank, size, CONNECT)
@@ -82,6 +97,11 @@ class Group:
         self.asynchronous = self.backend == "nccl"
         self._lines = self._new_lines(0)
         self._locks: dict[torch.device, _FileLock] = {}
+
+    def look(self) -> Sequence[int]:
+        """The whereabouts of all devices."""
+        with self._lost():
+            return self._far.look(self.whereabouts) if self._far.ranks else list(self.whereabouts)
 
     # ---- saying and deciding things together ---------------------------------------------------------------------
 
@@ -124,7 +144,7 @@ class Group:
 
     def _say(self, topic: int, outcome: int, data: bytes) -> list[tuple[int, bytes]]:
         """Everyone's (outcome, data)."""
-        with _lost():
+        with self._lost():
             said = self._talking().say(bytes((topic, outcome)) + data)
         if any(one[0] != topic for one in said):
             raise ConfigurationError(_DISAGREE)
@@ -143,11 +163,14 @@ class Group:
             data = work()
         except Aborted as error:
             outcome, data = _STOPPED, (str(error) or "stopped").encode()
-        except BaseException as error:  # noqa: BLE001 (the others must hear of it, whatever it is)
+        except BaseException as error:
+            if isinstance(error, TimeLimitError) and error.stuck:  # they will not answer
+                self.close()
+                raise
             own, outcome, data = error, _ERROR, pickle.dumps(CarriedError.of(error))
         try:
             everyone = self._say(topic, outcome, data)
-        except LostError as lost:  # perhaps because of it
+        except LostProcessError as lost:  # perhaps because of it
             raise own or lost from None
         if any(outcome for outcome, _ in everyone):
             verdict = self._verdict(own, everyone)
@@ -177,7 +200,7 @@ class Group:
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value on rank 0; None elsewhere."""
         packed = self.agree_own(lambda: pack(value, "what rank 0 asked for") if self.rank else b"")
-        with _lost():
+        with self._lost():
             found = self._talking().say(packed, hears=False)
         return None if self.rank else [value, *map(pickle.loads, found[1:])]
 
@@ -189,7 +212,7 @@ class Group:
         lines = self._connected(channels)
         waits = []
         try:
-            with _lost():
+            with self._lost():
                 for move in moves:
                     line = lines[Channel("tied", move.source, move.destination)]
                     if move.source == self.rank:
@@ -199,7 +222,7 @@ class Group:
                 for tensor, arrived in waits:
                     tensor.copy_(arrived())
         except (KeyError, AttributeError):  # another thread has hung up
-            raise LostError("a process of this pipeline is gone: the lines were dropped") from None
+            raise self._lost_process("the lines were dropped") from None
 
     # ---- the wire ------------------------------------------------------------------------------------------------
 
@@ -218,6 +241,7 @@ class Group:
         if len(set(self.hosts)) > 1 and (latency or bandwidth < float("inf")):
             raise ConfigurationError("a link is modelled between processes of one host only; leave latency= out")
         lines = self._connected(messages)
+        self._far.walk += 1
         return GroupWire(lines, messages, places[self.rank], sizes, signature, latency, bandwidth)
 
     def _connected(self, channels: Iterable[Channel]) -> Lines:
@@ -251,7 +275,7 @@ class Group:
             return [0.0] * self.size, 0.0
         assert isinstance(self._rounds, GlooRounds)
         leaders = {host: r for r, host in reversed(list(enumerate(self.hosts)))}
-        with _lost():
+        with self._lost():
             found = self._rounds.measure_clocks(sorted(r for r in leaders.values() if r))
         measured = self.exchange({0: (0.0, 0.0)} | found)[0]
         errors = sorted(error for _, error in measured.values())
@@ -274,26 +298,35 @@ class Group:
         for lock in self._locks.values():
             lock.close()
         self._home.close()
+        if not self._borrowed:
+            self._board.close(self.rank)
         if self._rounds is not None:
             self._rounds.close()
         self._rounds = None
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, PipelabError):
+                raise
+            raise self._lost_process((str(error) or type(error).__name__).splitlines()[0]) from None
+
+    def _lost_process(self, reason: str) -> LostProcessError:
+        """Says which process is gone, if that can be seen."""
+        gone = self._board.gone(self.rank)
+        if not gone:
+            return LostProcessError(f"a process of this pipeline is gone, or the network between them: {reason}")
+        error = LostProcessError(f"the process of device {gone[0]} has ended")
+        error.device = gone[0]
+        return error
 
 
 _DISAGREE = (
     "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, gather and "
     "load_state_dict has to be made by all ranks, in the same order"
 )
-
-
-@contextmanager
-def _lost() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, PipelabError):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise LostError(f"a process of this pipeline is gone, or the network between them: {reason}") from None
 
 
 def roll_call(store: Any, name: str, rank: int, size: int, word: bytes = b"here") -> list[bytes]:

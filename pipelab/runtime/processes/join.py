@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
+from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
 __all__ = ["enter_world", "in_group", "join", "require_size", "world"]
@@ -41,7 +42,7 @@ def in_group() -> bool:
     return world() is not None
 
 
-def join(devices: int, device: DeviceChoice, group: Any = None) -> Group:
+def join(devices: int, device: DeviceChoice, group: Any = None, board: Board | None = None) -> Group:
     """The pipeline's group: ``group``, or all processes. Raises ConfigurationError if it has not one a device.
 
     Joins the world first, if that has not been done.
@@ -58,7 +59,7 @@ def join(devices: int, device: DeviceChoice, group: Any = None) -> Group:
         size = found[1]
     require_size(devices, size)
     with _only_here():
-        return _joined(devices, device, group)
+        return _joined(devices, device, group, board)
 
 
 def require_size(devices: int, size: int) -> None:
@@ -81,7 +82,7 @@ def _only_here() -> Iterator[None]:
         raise
 
 
-def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
+def _joined(devices: int, device: DeviceChoice, group: Any, board: Board | None) -> Group:
     place = _local_device(devices, device, group)
     if place.type == "cuda":
         torch.cuda.set_device(place)
@@ -91,7 +92,7 @@ def _joined(devices: int, device: DeviceChoice, group: Any) -> Group:
     name = f"pipelab/{'-'.join(map(str, ranks))}"
     number = store.add(f"{name}/made/{dist.get_rank()}", 1)  # all ranks make their pipelines in the same order
     try:
-        made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place)
+        made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place, board)
     except (OSError, RuntimeError) as error:
         raise PipelabError(f"rank {dist.get_rank()} cannot connect to the others: {_first_line(error)}") from error
     _open.add(made)

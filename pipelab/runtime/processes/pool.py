@@ -7,6 +7,7 @@ over), and when this process ends, however it does.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import select
 import signal
@@ -16,17 +17,19 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.errors import ConfigurationError, PipelabError, TimeLimitError
+from pipelab.runtime.device.program import ProgramTable
+from pipelab.runtime.faults.limit import Patience, is_stopped
+from pipelab.runtime.faults.where import described, lost_process
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.server import start_server
+from pipelab.runtime.processes.wires.board import Board
 
-__all__ = ["Pool", "lease", "release", "shielded", "stop_all"]
-
-T = TypeVar("T")
+__all__ = ["Pool", "lease", "release", "stop_all"]
 
 LINGER = 2.0
 """Seconds that idle processes wait for another pipeline."""
@@ -34,6 +37,10 @@ GRACE = 5.0
 """Seconds that an interrupted step has to stop in."""
 AT_ONCE = 32
 """Ranks that the fork server is asked for at once: a message carries so many open files."""
+GRACE_OVERDUE = 1.5
+"""The same where the others say that a device is stuck."""
+_OVERDUE = TimeLimitError.__name__
+_GO_ON = "the model holds the weights of the last step that was finished: make a new Pipeline to go on"
 _POLL = 0.05
 _FILES = Sequence[int]
 
@@ -47,6 +54,7 @@ class Pool:
         self._server, self._number, self._owner = server, 0, os.getpid()
         self._modules: dict[str, float] = {}
         self.has_current_modules()
+        self.board = Board(size)
         pairs = [Link.pair() for _ in range(size)]
         self._links = [here for here, _ in pairs]
         self.pids: list[int] = []
@@ -61,7 +69,7 @@ class Pool:
             alarm, its = Link.pair()
             self._alarms.append(alarm)
             try:
-                link.send("alarm", [its.fileno()])
+                link.send(size, [its.fileno(), self.board.file])
             except EOFError:
                 raise self._died(rank) from None
             finally:
@@ -77,11 +85,15 @@ class Pool:
         arguments: Sequence[Any],
         files: Sequence[_FILES] | None = None,
         unwanted: threading.Event | None = None,
+        *,
+        table: ProgramTable | None = None,
+        limit: float = math.inf,
     ) -> list[tuple[Any, list[int]]]:
         """Each rank's (value, files). Raises what went wrong on the first rank where something did.
 
         Once ``unwanted`` is set the ranks are asked to stop; those that have finished stay finished. Call it through
-        :func:`shielded`: a KeyboardInterrupt in the middle of a message would be the end of the line.
+        ``shielded``: a KeyboardInterrupt in the middle of a message would be the end of the line. ``table`` is what
+        they run, and serves to say where one was. When nothing has moved for ``limit`` seconds all are ended.
         """
         if not self.is_mine():
             raise PipelabError("this process was forked from the one that this Pipeline belongs to; use it there")
@@ -95,16 +107,19 @@ class Pool:
                 try:
                     link.send((name, arguments[r], self._number), files[r] if files is not None else ())
                 except EOFError:
-                    raise self._died(r) from None
+                    raise self._died(r, table) from None
             replies: dict[int, Any] = {}
             waiting = select.poll()
             for link in self._links:
                 waiting.register(link, select.POLLIN)
             asked_to_stop: float | None = None
             failed: float | None = None
+            patience = Patience(limit + 2 * GRACE_OVERDUE, _POLL)
             while len(replies) < self.size:
-                self._collect(replies, waiting)
+                self._collect(replies, waiting, table)
                 now = time.monotonic()
+                if patience.is_over([*self.board.whereabouts, len(replies)]):
+                    raise self._stuck(limit, table, set(range(self.size)) - set(replies))
                 if asked_to_stop is None and unwanted is not None and unwanted.is_set():
                     asked_to_stop = now
                     for alarm in self._alarms:
@@ -114,12 +129,17 @@ class Pool:
                 if len(replies) < self.size and asked_to_stop is not None and now > asked_to_stop + GRACE:
                     self.kill("a stage did not stop when it was interrupted")
                     self._require_alive()
-                if len(replies) < self.size and failed is not None and now > failed + GRACE:
+                overdue = any(found[0] == "error" and found[1].kind == _OVERDUE for found, _ in replies.values())
+                grace = GRACE_OVERDUE if overdue else GRACE
+                if len(replies) < self.size and failed is not None and now > failed + grace:
                     self.kill("one device failed, and others did not stop")
                     break
             errors = [found for found, _ in replies.values() if found[0] == "error"]
             if errors:
-                raise min(errors, key=lambda found: found[1].echo)[1].rebuild()
+                error = min(errors, key=lambda found: found[1].echo)[1].rebuild()
+                if isinstance(error, TimeLimitError) and error.stuck:
+                    self.kill(f"device {error.stuck[0]} did not come to its end")
+                raise error
             return [(replies[r][0][1], replies[r][1]) for r in range(self.size)]
         finally:
             self._lock.release()
@@ -137,8 +157,7 @@ class Pool:
         if not self.is_mine():
             return
         self.broken = self.broken or reason
-        for link in (*self._links, *self._alarms):
-            link.close()
+        self._hang_up()
         for pid in self.pids:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -150,10 +169,13 @@ class Pool:
         if not self.is_mine():
             return
         self.broken = self.broken or "they were stopped"
-        for link in (*self._links, *self._alarms):
-            link.close()
+        self._hang_up()
 
-    def _collect(self, replies: dict[int, Any], waiting: select.poll) -> None:
+    def _hang_up(self) -> None:
+        for end in (*self._links, *self._alarms, self.board):
+            end.close()
+
+    def _collect(self, replies: dict[int, Any], waiting: select.poll, table: ProgramTable | None) -> None:
         """Take the replies that have come; waits a moment for one."""
         ready = {number for number, _ in waiting.poll(_POLL * 1e3)}
         self._require_alive()  # another thread may have stopped them
@@ -163,23 +185,34 @@ class Pool:
                 try:
                     replies[r] = link.receive()
                 except EOFError:
-                    raise self._died(r) from None
+                    raise self._died(r, table) from None
                 waiting.unregister(number)
 
     def _require_alive(self) -> None:
         if self.broken:
-            raise PipelabError(
-                f"the processes of this Pipeline are gone ({self.broken}); the model holds the weights of the last "
-                "step that was finished: make a new Pipeline to go on"
-            )
+            raise PipelabError(f"the processes of this Pipeline are gone ({self.broken}); {_GO_ON}")
 
-    def _died(self, rank: int) -> PipelabError:
+    def _stuck(self, limit: float, table: ProgramTable | None, ranks: set[int]) -> TimeLimitError:
+        """No rank has moved for too long: end them all, and say where each is that has not answered."""
+        lines = []
+        for r in sorted(ranks):
+            stopped = "; its process is stopped" if is_stopped(self.pids[r]) else ""
+            lines.append(f"  device {r} is {described(table, r, self.board.whereabouts[r])}{stopped}")
+        self.kill(f"nothing had moved in them for {limit:g} s")
+        hint = "they have been ended; allow more with time_limit=..., in seconds, and make a new Pipeline to go on"
+        head = f"the processes of this Pipeline have not moved for {limit:g} s"
+        error = TimeLimitError("\n".join([head, *lines, hint]))
+        error.stuck = tuple(sorted(ranks))
+        return error
+
+    def _died(self, rank: int, table: ProgramTable | None = None) -> PipelabError:
         """A rank has ended: end the others, and say how."""
         if not self.broken:  # else they have been stopped from here, in the middle of a call
             how = "has ended"
             with suppress(EOFError):  # the fork server may have gone, too
                 how = self._how_it_ended(self.pids[rank])
             self.kill(f"the process of device {rank} {how}")
+            return lost_process(how, table, rank, self.board.whereabouts[rank], _GO_ON)
         try:
             self._require_alive()
         except PipelabError as error:
@@ -198,43 +231,6 @@ class Pool:
             return "has ended" if code is None else f"has exited with {code}"
         hint = ", as a system does that runs out of memory" if -code == signal.SIGKILL else ""
         return f"was ended by signal {-code} ({_signal_name(-code)}){hint}"
-
-
-def shielded(work: Callable[[threading.Event], T]) -> T:
-    """Do ``work`` in a thread, where no KeyboardInterrupt can cut it in two.
-
-    One that comes meanwhile sets the event that ``work`` gets, and is raised once the work is over.
-    """
-    unwanted = threading.Event()
-    done = threading.Event()  # a join that is interrupted may take the thread for ended
-    outcome: list[Any] = []
-
-    def body() -> None:
-        try:
-            outcome[:] = [work(unwanted), None]
-        except BaseException as error:  # noqa: BLE001 (it is raised again in the caller's thread)
-            outcome[:] = [None, error]
-        done.set()
-
-    thread = threading.Thread(target=body, name="pipelab processes", daemon=True)
-    while not done.is_set():
-        try:
-            if thread.ident is None:
-                thread.start()
-            done.wait()
-        except KeyboardInterrupt:
-            unwanted.set()
-    try:
-        result, error = outcome
-        if unwanted.is_set():
-            raise KeyboardInterrupt
-        if error is not None:
-            raise error
-        found: T = result
-        return found
-    finally:  # an error's traceback holds this frame, which would hold the error
-        outcome.clear()
-        del error
 
 
 class _Pools:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
+from pipelab.runtime.faults.where import OPENING, OUTSIDE
 from pipelab.runtime.processes.block import (
     Block,
     Spec,
@@ -38,6 +39,7 @@ from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import join
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.modules import Modules, tensors_of
+from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
@@ -113,7 +115,8 @@ def main(number: int) -> None:
     rank = _Rank()
     block: Block | None = None
     try:
-        _, (alarm,) = link.receive()
+        size, (alarm, board) = link.receive()
+        rank.board = Board(size, board)
         threading.Thread(target=_heed, args=(alarm, parent, rank), daemon=True).start()
         while True:
             (name, argument, number), files = link.receive()
@@ -203,6 +206,7 @@ class _Rank:
         self._open: dict[int, _Open] = {}
         self._number, self._unwanted = 0, 0
         self._running: Engine | None = None
+        self.board: Board | None = None
 
     def begin(self, number: int) -> None:
         """The next command is number ``number``."""
@@ -235,7 +239,9 @@ class _Rank:
             warnings.simplefilter("always")
             sys.path[:] = task.path
             settings: Settings = unpack(task.settings)
-            peers = join(settings.schedule.devices, [torch.device(place) for place in task.places])
+            places = [torch.device(place) for place in task.places]
+            peers = join(settings.schedule.devices, places, board=self.board)
+            peers.whereabouts[peers.rank] = OPENING
             torch.manual_seed(task.seed + peers.rank)
             here = settings.schedule.stages_on(peers.rank)
             block = Block(task.specs, files[0]) if files else None
@@ -248,6 +254,7 @@ class _Rank:
                 peers.close()
                 raise
         self._open[key] = _Open(engine, block)
+        peers.whereabouts[peers.rank] = OUTSIDE
         told = [(str(entry.message), _plain_category(entry.category)) for entry in caught]
         built = task.skeletons is None
         return (_table(engine), peers.backend, block.specs if built else None, told), block if built else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,14 +24,18 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.split import SplitModel
 from pipelab.runtime.device.payload import flatten
+from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.faults.limit import TimeLimit
+from pipelab.runtime.faults.stop import shielded
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
+from pipelab.runtime.measuring.profile import one_pass
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.modules import Modules
-from pipelab.runtime.processes.pool import Pool, lease, release, shielded
-from pipelab.runtime.processes.rank import Feed, Flags, Given, Skeleton, Table, Task
-from pipelab.runtime.processes.share import Share, as_parameters
+from pipelab.runtime.processes.pool import Pool, lease, release
+from pipelab.runtime.processes.rank import Feed, Flags, Given, Table, Task
+from pipelab.runtime.processes.share import Share, as_parameters, skeleton_of
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
 from pipelab.runtime.setup.by_name import TensorsByName
@@ -43,11 +48,14 @@ from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
 from pipelab.runtime.step import Reports
+from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
 
 _keys = itertools.count()
+OPENING = 60.0
+"""Seconds that opening may take, where a step may take less."""
 
 
 class RemoteEngine(TensorsByName):
@@ -60,7 +68,7 @@ class RemoteEngine(TensorsByName):
         self.settings, self.schedule = settings, settings.schedule
         self.places = choose_devices(device, self.schedule.devices)
         self.step_number = 0
-        self._key = next(_keys)
+        self._key, self._limit = next(_keys), TimeLimit(settings.time_limit)
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
         self._modules: list[Modules] = []
@@ -73,7 +81,7 @@ class RemoteEngine(TensorsByName):
         if not built:
             self._parts = with_loss(self._parts, settings)
             self._stages = self._parts.stages
-            self._fit = FitCheck(self._stages, settings.loss)
+            self._fit = FitCheck(self._stages, settings.loss, self._limit)
         elif isinstance(settings.loss, nn.Module) and next(settings.loss.parameters(), None) is not None:
             raise ConfigurationError(
                 "the loss has parameters, and stages that are built in other processes would train a copy of them: "
@@ -201,7 +209,7 @@ class RemoteEngine(TensorsByName):
         for r in range(self.schedule.devices):
             own = self._tensors_on(r)
             try:
-                skeletons = tuple(_skeleton(s, self._stages[s], own) for s in self.schedule.stages_on(r))
+                skeletons = tuple(skeleton_of(s, self._stages[s], own) for s in self.schedule.stages_on(r))
             except ConfigurationError:
                 pack(model, "model", lambda obj: 0 if isinstance(obj, Tensor) else None)  # names it as the user does
                 raise
@@ -214,12 +222,12 @@ class RemoteEngine(TensorsByName):
         self, tasks: Sequence[Task], blocks: Sequence[Block | None], unwanted: threading.Event
     ) -> dict[str, type[Warning]]:
         """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
-        self._pool = lease(self.schedule.devices)
+        self._pool, limit = lease(self.schedule.devices), max(self._limit.seconds, OPENING)
         self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
         self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]
-        replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted)
-        grads = self._pool.call("grads", [self._key] * self.schedule.devices)
+        replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted, limit=limit)
+        grads = self._pool.call("grads", [self._key] * self.schedule.devices, limit=limit)
         told: dict[str, type[Warning]] = {}
         for r, ((table, self.backend, specs, caught), given) in enumerate(replies):
             told |= dict(caught)
@@ -252,7 +260,9 @@ class RemoteEngine(TensorsByName):
     def _at_once(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
         """A command that needs no batch, on all ranks."""
         with self._working():
-            return shielded(lambda unwanted: self._pool.call(name, arguments, files, unwanted))
+            return shielded(
+                lambda unwanted: self._pool.call(name, arguments, files, unwanted, limit=self._limit.seconds)
+            )
 
     def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
         with self._working():
@@ -290,7 +300,10 @@ class RemoteEngine(TensorsByName):
             flags = None if one.flags == self._flags.get(r) else one.flags
             arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
-            replies = self._pool.call("call", arguments, files, unwanted)
+            begun = time.monotonic()
+            table, limit = compile_table(self._walked(what)), self._limit.seconds
+            replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
+            self._limit.learn(time.monotonic() - begun)
         except BaseException:
             self._feeds.clear()  # no one knows whether it has arrived
             self._flags.clear()
@@ -310,6 +323,12 @@ class RemoteEngine(TensorsByName):
         if what == "record_step":
             self.step_number += 1
         return value
+
+    def _walked(self, what: str) -> Schedule:
+        """The table that a call runs."""
+        if what == "record_evaluation" and not self.schedule.forward_only:
+            return self.schedule.forward_part()
+        return one_pass(self.schedule) if what == "profile" else self.schedule
 
     def _given(self, r: int) -> Given:
         mode = torch.get_default_device()
@@ -354,21 +373,6 @@ class RemoteEngine(TensorsByName):
         return (block.specs, len(x), lone, len(y), lone_target), block
 
 
-def _skeleton(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:
-    """``stage`` with stand-ins for its tensors, which are in the block."""
-    places = {id(tensor): place for place, tensor in enumerate(own)}
-    told: list[tuple[int, bool, bool, bytes | None]] = []
-
-    def stand_in(obj: Any) -> int | None:
-        if not isinstance(obj, Tensor) or id(obj) not in places:
-            return None
-        more = pack(vars(obj), f"what hangs on a parameter of stage {s}") if vars(obj) else None
-        told.append((places[id(obj)], isinstance(obj, nn.Parameter), obj.requires_grad, more))
-        return len(told) - 1
-
-    return Skeleton(s, pack(stage, f"stage {s}", stand_in), tuple(told))
-
-
 def _first(targets: Any, size: int) -> Any:
     tensors, lone = flatten(targets, "targets")
     return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
@@ -384,7 +388,7 @@ def _let_go(pool: Pool, key: int) -> None:
     """Close a pipeline's part of the ranks."""
     try:
         if not pool.broken:
-            pool.call("close", [key] * pool.size)
+            pool.call("close", [key] * pool.size, limit=1.5)  # what does not answer soon is ended
     except PipelabError:
         pass
     finally:

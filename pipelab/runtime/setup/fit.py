@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dis
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,19 +22,25 @@ from torch.nn.parameter import is_lazy
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
+from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.payload import Payload, describe, flatten
+from pipelab.runtime.device.threads import Overdue, run_threads
+from pipelab.runtime.faults.limit import TimeLimit, stuck_error
 
 __all__ = ["FitCheck", "check_fit"]
 
+_CPU = torch.device("cpu")
 _LITTLE = 5e9
 """Multiplications that are done sooner than shapes are asked of ``meta`` tensors."""
 
 
 class FitCheck:
-    """Checks ``stages`` and ``loss`` once per kind of micro-batch."""
+    """Checks ``stages`` and ``loss`` once per kind of micro-batch, within the time that a step may take."""
 
-    def __init__(self, stages: Mapping[int, nn.Module], loss: Callable[[Any, Any], Tensor] | None) -> None:
-        self._stages, self._loss = list(stages.values()), loss
+    def __init__(
+        self, stages: Mapping[int, nn.Module], loss: Callable[[Any, Any], Tensor] | None, limit: TimeLimit
+    ) -> None:
+        self._stages, self._loss, self._limit = list(stages.values()), loss, limit
         self._seen: set[Any] = set()
 
     def check(self, inputs: Payload, targets: Any) -> None:
@@ -42,7 +49,18 @@ class FitCheck:
         tensors = [t for value in (first, targets) if value is not None for t in flatten(value, "targets")[0]]
         signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
         if signature not in self._seen:
-            check_fit(self._stages, self._loss if targets is not None else None, first, targets)
+            loss, limit, at = self._loss if targets is not None else None, self._limit.seconds, list[int]()
+            caller = CallerSettings(sorted({t.device for t in tensors}, key=str))
+
+            def work() -> None:
+                with caller.autocast():
+                    check_fit(self._stages, loss, first, targets, at)
+
+            try:
+                run_threads([partial(caller.run, work, _CPU)], lambda: None, one_core_each=False, limit=limit)
+            except Overdue:
+                what = f"stage {at[-1]}, on a copy that shows before the step whether stages fit,"
+                raise stuck_error(what, limit) from None
             self._seen.add(signature)
 
 
@@ -64,12 +82,17 @@ class _Misfit(Exception):
 
 
 def check_fit(
-    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, inputs: Any, targets: Any
+    stages: Sequence[nn.Module],
+    loss: Callable[[Any, Any], Tensor] | None,
+    inputs: Any,
+    targets: Any,
+    at: list[int] | None = None,
 ) -> None:
     """Raise ConfigurationError naming the stages if one cannot take what the one before it gives, or the loss fails.
 
-    ``inputs`` and ``targets`` are one micro-batch.
+    ``inputs`` and ``targets`` are one micro-batch. The stages that are reached are noted down in ``at``.
     """
+    at = [] if at is None else at
     for s, stage in enumerate(stages):
         lazy = [name for name, parameter in stage.named_parameters() if is_lazy(parameter)]
         if lazy:
@@ -82,24 +105,30 @@ def check_fit(
         return  # hooks look at real runs, and may change what a layer takes: the run itself will tell
     if not _is_little(stages, inputs):
         try:
-            _walk(stages, loss, inputs, targets, meta=True)
+            _walk(stages, loss, inputs, targets, at, meta=True)
             return
         except ConfigurationError:
             raise
         except Exception:  # noqa: BLE001 (anything may come out of a model that is run without data)
             pass
-    misfit = _try(stages, loss, inputs, targets, graph=False)
+    misfit = _try(stages, loss, inputs, targets, at, graph=False)
     if misfit is not None and not _raised_by_model(misfit.error):
-        misfit = _try(stages, loss, inputs, targets, graph=True)  # a layer may differentiate in its forward
+        misfit = _try(stages, loss, inputs, targets, at, graph=True)  # a layer may differentiate in its forward
     if misfit is not None and not _raised_by_model(misfit.error):
         raise ConfigurationError(_sentence(misfit, len(stages))) from misfit.error
 
 
 def _try(
-    stages: Sequence[nn.Module], loss: Callable[[Any, Any], Tensor] | None, inputs: Any, targets: Any, *, graph: bool
+    stages: Sequence[nn.Module],
+    loss: Callable[[Any, Any], Tensor] | None,
+    inputs: Any,
+    targets: Any,
+    at: list[int],
+    *,
+    graph: bool,
 ) -> _Misfit | None:
     try:
-        _walk(stages, loss, inputs, targets, meta=False, graph=graph)
+        _walk(stages, loss, inputs, targets, at, meta=False, graph=graph)
     except ConfigurationError:
         raise
     except _Misfit as misfit:
@@ -114,6 +143,7 @@ def _walk(
     loss: Callable[[Any, Any], Tensor] | None,
     x: Any,
     targets: Any,
+    at: list[int],
     *,
     meta: bool,
     graph: bool = False,
@@ -122,6 +152,7 @@ def _walk(
         if not meta:  # a stage may work in place
             x, targets = (_map(value, Tensor.clone) for value in (x, targets))
         for s, stage in enumerate(stages):
+            at.append(s)
             copied = _copy(stage, meta=meta)
             x = _map(x, lambda t, m=copied: t.to("meta" if meta else _home(m, t)))  # type: ignore[misc]
             took = flatten(x, "inputs")[0]

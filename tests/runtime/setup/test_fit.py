@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipelab import ConfigurationError, Pipeline, build_schedule
+from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.setup import fit as probe
 from pipelab.runtime.setup.fit import FitCheck, check_fit
 from pipelab.runtime.setup.microbatches import make_inputs
@@ -127,7 +128,7 @@ def test_each_kind_of_micro_batch_is_asked_once():
             calls.append((tuple(x.shape), x.dtype))
             return x
 
-    check = FitCheck({0: Where()}, None)
+    check = FitCheck({0: Where()}, None, TimeLimit(None))
     for shape, dtype in (
         ((4, 3), torch.float32),
         ((2, 3), torch.float32),

@@ -12,12 +12,13 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelab.runtime.processes.wires.board import Board
 from pipelab.schedules.wire import Channel
 
 __all__ = ["Home", "address"]
@@ -81,6 +82,16 @@ class Home:
             end.sendall(reply)
         return everyone
 
+    def pass_on(self, board: Callable[..., Board]) -> Board:
+        """A board that these ranks share; all of them call it alike."""
+        if self._rank != self._first:
+            return board(_take_file(self._ends[0]))
+        made = board()
+        for end in self._ends:
+            end.recv(1)
+            socket.send_fds(end, [b"!"], [made.file])
+        return made
+
     def connect(self, channels: Iterable[Channel]) -> dict[Channel, socket.socket]:
         """This rank's ends of ``channels``, which are between ranks of this home; all of them call it alike."""
         try:
@@ -103,11 +114,7 @@ class Home:
                             to.recv(1)
                             socket.send_fds(to, [b"!"], [end.fileno()])
             elif self._rank in (channel.source, channel.destination):
-                self._ends[0].sendall(b"?")
-                _, files, _, _ = socket.recv_fds(self._ends[0], 1, 1)
-                if not files:
-                    raise ConnectionError("the first process of this host is gone")
-                found[channel] = socket.socket(fileno=files[0])
+                found[channel] = socket.socket(fileno=_take_file(self._ends[0]))
         for end in found.values():
             end.set_inheritable(False)
             _widen(end)
@@ -166,6 +173,15 @@ def _let_in(store: Any, count: int, patience: float) -> list[socket.socket]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return [ends[number] for number in sorted(ends)]
+
+
+def _take_file(end: socket.socket) -> int:
+    """The file that the first rank sends when it is asked for one."""
+    end.sendall(b"?")
+    _, files, _, _ = socket.recv_fds(end, 1, 1)
+    if not files:
+        raise ConnectionError("the first process of this host is gone")
+    return files[0]
 
 
 def _open_socket() -> socket.socket:

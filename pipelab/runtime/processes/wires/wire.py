@@ -121,13 +121,7 @@ class GroupWire:
         if self.stopped:
             raise Aborted(self._reason)
 
-    def end(self, device: int) -> None:
-        """The others see it in what they receive."""
-
     # ---- what its owner asks for ---------------------------------------------------------------------------------
-
-    def look_for_deadlock(self) -> None:
-        """One device waits in its own thread here."""
 
     def interrupt(self) -> None:
         """Let this rank's device stop at its next slot; the others follow."""

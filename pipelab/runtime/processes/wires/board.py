@@ -1,0 +1,95 @@
+"""Where each device is, written down where it can be read even if its process is stopped, stuck or gone.
+
+Processes of one host share a page of memory, a number for each device. Those of other hosts are told through the
+store, by whoever has been waiting for a while.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pipelab.runtime.faults.where import OUTSIDE
+from pipelab.runtime.processes.block import nameless_file
+
+__all__ = ["Board", "Far"]
+
+_EVERY = 0.5
+_WORD = 8
+
+
+class Board:
+    """The whereabouts of ``size`` devices, in ``file``, or in a new one."""
+
+    def __init__(self, size: int, file: int | None = None) -> None:
+        self.size = size
+        self.file = nameless_file(2 * size * _WORD) if file is None else file
+        words = memoryview(mmap.mmap(self.file, 2 * size * _WORD)).cast("q")
+        self.whereabouts: Any = words[:size]
+        self._claimed: Any = words[size:]
+        if file is None:
+            for device in range(size):
+                self.whereabouts[device] = OUTSIDE
+
+    def claim(self, device: int) -> None:
+        """This process drives ``device``. The system notices when it ends, however that happens."""
+        fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, device)
+        self._claimed[device] = True
+
+    def gone(self, but: int) -> list[int]:
+        """The devices, ``but`` for one's own, whose process has ended without a word; waits a moment for one."""
+        for _ in range(20):
+            others = [device for device in range(self.size) if device != but and self._claimed[device]]
+            if found := [device for device in others if self._ended(device)]:
+                return found
+            time.sleep(0.01)
+        return []
+
+    def _ended(self, device: int) -> bool:
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, device)
+        except OSError:
+            return False
+        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, device)
+        return True
+
+    def close(self, device: int | None = None) -> None:
+        """Let go of the file, and take leave of ``device``; whoever reads may read on."""
+        if device is not None:
+            self._claimed[device] = False
+        if self.file >= 0:
+            os.close(self.file)
+        self.file = -1
+
+
+class Far:
+    """What ranks of several hosts tell each other of walk number ``walk``: only while they wait, twice a second."""
+
+    def __init__(self, store: Any, rank: int) -> None:
+        self.walk = 0
+        self.ranks: tuple[int, ...] = ()
+        """Those of other hosts."""
+        self._store, self._rank = store, rank
+        self._last, self._next = OUTSIDE, 0.0
+        store.set(str(rank), f"0 {OUTSIDE}")
+
+    def look(self, whereabouts: Sequence[int]) -> list[int]:
+        """``whereabouts``, with what is known of those of other hosts filled in."""
+        now, own, found = time.monotonic(), whereabouts[self._rank], list(whereabouts)
+        for r in self.ranks:
+            found[r] = OUTSIDE
+        if now < self._next:
+            return found
+        self._next = now + _EVERY
+        if own == self._last:
+            self._store.set(str(self._rank), f"{self.walk} {own}")
+        self._last = own
+        for r, told in zip(self.ranks, self._store.multi_get([str(r) for r in self.ranks]), strict=True):
+            walk, place = map(int, told.split())
+            if walk == self.walk:
+                found[r] = place
+        return found
