@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelab.runtime.device.channels import StepWire, Wire
+from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.schedules.wire import Channel, Route
 
 __all__ = ["Alone", "Move", "Numbers", "Peers"]
@@ -43,6 +44,9 @@ class Peers(Protocol):
     whereabouts: MutableSequence[int]
     """Where each device is in its program (see ``device.program.SLOT``), or in what else, as far as this process sees;
     of its own it says so here."""
+
+    limit: TimeLimit
+    """How long a step may take."""
 
     def look(self) -> Sequence[int]:
         """The whereabouts of all devices, for one who has been waiting for a while."""
@@ -120,6 +124,7 @@ class Alone:
     def __init__(self, devices: int) -> None:
         self.own = tuple(range(devices))
         self.whereabouts: MutableSequence[int] = [-1] * devices
+        self.limit = TimeLimit(None)
         self._locks: dict[torch.device, threading.Lock] = {}
 
     def look(self) -> Sequence[int]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pipelab.errors import whole_number
 from pipelab.models.split import SplitModel
-from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
 from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
@@ -104,7 +103,7 @@ class Rehearsals:
         settings = replace(self._settings, schedule=schedule, **changed)  # type: ignore[arg-type]
         replicas = self._replicas
         meter = partial(device_meter, settings=settings, replicas=replicas)
-        nothing = Updates(replicas, meter, {}, {}, TimeLimit(settings.time_limit), idle=True)
+        nothing = Updates(replicas, meter, {}, {}, idle=True)
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
         run = [self._whole.model if isinstance(self._whole, SplitModel) else self._whole, self._settings.loss]
         with buffers_kept([*self._stages.values(), *(module for module in run if isinstance(module, nn.Module))]):

@@ -13,7 +13,7 @@ from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.threads import Outcome, Overdue, run_threads
 from pipelab.runtime.device.worker import stage_error
-from pipelab.runtime.faults.limit import TimeLimit, stuck_error
+from pipelab.runtime.faults.limit import stuck_error
 from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
 from pipelab.runtime.setup import optimizer_state
 from pipelab.runtime.setup.optimizer_state import OptimizerState
@@ -35,7 +35,6 @@ class Updates:
         meter: Callable[[int], SlotMeter],
         optimizers: Optimizers,
         schedulers: Schedulers,
-        limit: TimeLimit,
         *,
         idle: bool = False,
     ) -> None:
@@ -43,7 +42,7 @@ class Updates:
         self._replicas, self._meter = replicas, meter
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
-        self._planner, self._limit = Planner(), limit
+        self._planner = Planner()
 
     @property
     def on_cpu(self) -> bool:
@@ -148,7 +147,7 @@ class Updates:
         own = self._own
         caller = CallerSettings([self._places[r] for r in own])
         runs = [partial(caller.run, partial(work, r), self._places[r]) for r in own]
-        limit = self._limit.seconds
+        limit = self._replicas.peers.limit.seconds
         try:
             return run_threads(runs, lambda: None, one_core_each=self.on_cpu, limit=limit)
         except Overdue as found:

@@ -28,7 +28,6 @@ from pipelab.runtime.device.threads import Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
-from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.where import described
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
@@ -77,7 +76,7 @@ class Walk:
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
-        self.limit = TimeLimit(settings.time_limit)
+        self.limit = replicas.peers.limit
         self._small = False
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}

@@ -65,13 +65,13 @@ class CarriedError:
             pickled = None
         return cls(type(error).__name__, text, trace, pickled, place, isinstance(error, LostProcessError))
 
-    def rebuild(self) -> BaseException:
-        """The exception; its notes say what the traceback was where it happened."""
-        error = self._rebuilt()
+    def rebuild(self, rank: int) -> BaseException:
+        """The exception of the process of device ``rank``; its notes say what the traceback was there."""
+        error = self._rebuilt(rank)
         error._carried = self  # type: ignore[attr-defined]
         return error
 
-    def _rebuilt(self) -> BaseException:
+    def _rebuilt(self, rank: int) -> BaseException:
         error: BaseException
         try:
             error = pickle.loads(self.pickled) if self.pickled is not None else self._plain()
@@ -84,7 +84,7 @@ class CarriedError:
             made.__cause__ = error
             return made
         if not isinstance(error, ConfigurationError | ScheduleError | OutOfMemoryError):
-            error.add_note(f"\nIn the other process:\n{self.trace}")
+            error.add_note(f"\nIn the process of device {rank}:\n{self.trace}")
         return error
 
     def _plain(self) -> Exception:

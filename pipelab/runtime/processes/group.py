@@ -25,6 +25,9 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
 from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.faults.deadlock import in_action
+from pipelab.runtime.faults.limit import Patience, TimeLimit, is_stopped
+from pipelab.runtime.faults.where import OUTSIDE, described
 from pipelab.runtime.peers import Move, Numbers
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, is_known_to_all, known_to_all
@@ -87,6 +90,7 @@ class Group:
         self._board.claim(rank)
         self._borrowed = board is not None
         self.whereabouts: MutableSequence[int] = self._board.whereabouts
+        self.limit = TimeLimit(None)
         self._rounds: Home | GlooRounds | None = self._home
         if len(here) < size:
             self._rounds = GlooRounds(dist.PrefixStore("control", self._store), rank, size, CONNECT)
@@ -145,10 +149,29 @@ class Group:
     def _say(self, topic: int, outcome: int, data: bytes) -> list[tuple[int, bytes]]:
         """Everyone's (outcome, data)."""
         with self._lost():
-            said = self._talking().say(bytes((topic, outcome)) + data)
+            said = self._talking().say(bytes((topic, outcome)) + data, look=self._impatient())
         if any(one[0] != topic for one in said):
             raise ConfigurationError(_DISAGREE)
         return [(one[1], one[2:]) for one in said]
+
+    def _impatient(self) -> Callable[[], None]:
+        """What raises TimeLimitError once no one has moved for a step's time: but for those who do something else."""
+        limit = self.limit.seconds
+        patience = Patience(limit + 1.0, 1.0)
+
+        def look() -> None:
+            now = list(self.whereabouts)
+            if patience.is_over(now) and OUTSIDE not in now:
+                others = [r for r in range(self.size) if r != self.rank]
+                stopped = [r for r in others if is_stopped(self._board.pids[r])]
+                named = stopped or [r for r in others if in_action(now[r])] or others
+                told = ", ".join(f"device {r} is {described(None, r, now[r])}" for r in named)
+                why = "; its process is stopped" if stopped else ""
+                error = TimeLimitError(f"the processes of this pipeline have not moved for {limit:g} s: {told}{why}")
+                error.stuck = tuple(named)
+                raise error
+
+        return look
 
     def _talking(self) -> Home | GlooRounds:
         if self._rounds is None:
@@ -185,7 +208,7 @@ class Group:
         for r, (outcome, data) in enumerate(everyone):
             if outcome == _ERROR:
                 carried: CarriedError = pickle.loads(data)
-                return own if own is not None and r == self.rank else carried.rebuild()
+                return own if own is not None and r == self.rank else carried.rebuild(r)
         r = next(r for r, (outcome, _) in enumerate(everyone) if outcome == _STOPPED)
         return PipelabError(f"the step was stopped on rank {r}: {everyone[r][1].decode()}")
 

@@ -134,9 +134,13 @@ class Pool:
                 if len(replies) < self.size and failed is not None and now > failed + grace:
                     self.kill("one device failed, and others did not stop")
                     break
-            errors = [found for found, _ in replies.values() if found[0] == "error"]
+            errors = [(found[1].echo, r, found[1]) for r, (found, _) in replies.items() if found[0] == "error"]
             if errors:
-                error = min(errors, key=lambda found: found[1].echo)[1].rebuild()
+                for _, opened in replies.values():
+                    for number in opened:
+                        os.close(number)
+                _, first, carried = min(errors, key=lambda found: found[:2])
+                error = carried.rebuild(first)
                 if isinstance(error, TimeLimitError) and error.stuck:
                     self.kill(f"device {error.stuck[0]} did not come to its end")
                 raise error
@@ -172,7 +176,8 @@ class Pool:
         self._hang_up()
 
     def _hang_up(self) -> None:
-        for end in (*self._links, *self._alarms, self.board):
+        ends: list[Any] = [*self._links, *self._alarms, self.board]
+        for end in ends:
             end.close()
 
     def _collect(self, replies: dict[int, Any], waiting: select.poll, table: ProgramTable | None) -> None:

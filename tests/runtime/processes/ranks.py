@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -14,13 +15,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from pipelab import build_schedule
+from pipelab import Schedule, build_schedule
 from pipelab.errors import PipelabError
 from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
+from pipelab.runtime import walk as walk_module
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes.wires import lines as lines_module
 from pipelab.runtime.processes.wires.home import address
+from pipelab.runtime.setup import settings as settings_module
 from tests import tables
 from tests.runtime.setup import test_ties as ties
 from tests.runtime.small import data, mlp, mse, tuple_net
@@ -207,6 +210,89 @@ def dies():
     if RANK == 1:
         os._exit(0)
     return {"said": said(lambda: pipeline.step(*data(8)))}
+
+
+class Once(nn.Module):
+    """Does ``work`` in its forward, in the step after the first."""
+
+    def __init__(self, work):
+        super().__init__()
+        self.work, self.armed = work, False
+
+    def forward(self, x):
+        if self.armed:
+            self.work()
+        return x * 1
+
+
+def trained(work, *, limit=2.0):
+    """A pipeline of which device 1 does ``work`` in its second step, and what that came to."""
+    model, once = mlp(), Once(work)
+    model[3] = nn.Sequential(model[3], once)
+    pipeline = opened(
+        model, build_schedule("1f1b", devices=SIZE, microbatches=4), cuts=range(2, 2 * SIZE, 2), time_limit=limit
+    )
+    pipeline.step(*data(8))
+    once.armed = RANK == 1
+    begun = time.monotonic()
+    return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
+
+
+def quits():
+    """A rank that ends in the middle of an action."""
+    return trained(lambda: os._exit(0), limit=20)
+
+
+def stuck():
+    """An action that does not return, though its process answers."""
+    return trained(lambda: time.sleep(6))
+
+
+def stopped():
+    """A process that is stopped; another continues it once it has seen."""
+    pid = os.getpid()
+    found = trained(lambda: (_default_store().set("stopped", str(pid)), os.kill(pid, signal.SIGSTOP)))
+    if RANK == 0:
+        os.kill(int(_default_store().get("stopped")), signal.SIGCONT)
+    return found
+
+
+def _default_store():
+    return dist.distributed_c10d._get_default_store()
+
+
+def outside():
+    """A rank that is stopped in its update, where others wait for what it says."""
+    pid = os.getpid()
+
+    class Stops(torch.optim.SGD):
+        def step(self, closure=None):
+            if RANK == 1:
+                _default_store().set("halted", str(pid))
+                os.kill(pid, signal.SIGSTOP)
+            return super().step(closure)
+
+    schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
+    pipeline = opened(mlp(), schedule, optimizer=lambda named: Stops([p for _, p in named], lr=0.1), time_limit=1.5)
+    found = {"said": said(lambda: pipeline.step(*data(8)))}
+    if RANK == 0:
+        os.kill(int(_default_store().get("halted")), signal.SIGCONT)
+    return found
+
+
+def deadlock():
+    """A table that the checker would refuse: two devices in the middle wait for one another."""
+    plain = walk_module.require_sound, settings_module.require_sound
+    walk_module.require_sound = settings_module.require_sound = lambda *args, **settings: None
+    early = SIZE // 2 - 1
+    orders = ["F0 B1 F1 B0" if s == early else "F0 F1 B0 B1" if s < early else "F0 B0 F1 B1" for s in range(SIZE)]
+    rows = [[f"{s}{action}" for action in order.split()] for s, order in enumerate(orders)]
+    try:
+        pipeline = opened(mlp(), Schedule.from_rows(rows, name="ring"))
+        begun = time.monotonic()
+        return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
+    finally:
+        walk_module.require_sound, settings_module.require_sound = plain
 
 
 def patience():

@@ -12,7 +12,7 @@ from pipelab.schedules.action import Action
 
 
 def over(error):
-    return pickle.loads(pickle.dumps(CarriedError.of(error))).rebuild()
+    return pickle.loads(pickle.dumps(CarriedError.of(error))).rebuild(1)
 
 
 def raised(error):
@@ -51,7 +51,7 @@ def test_a_stage_error_keeps_type_place_and_cause(original):
 
 def test_what_was_heard_is_passed_on_as_it_was_said():
     once = CarriedError.of(raised(ZeroDivisionError("nought")))
-    twice = CarriedError.of(once.rebuild())
+    twice = CarriedError.of(once.rebuild(1))
     assert not once.echo
     assert twice.echo
     assert twice.trace == once.trace

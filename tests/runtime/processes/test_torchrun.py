@@ -204,7 +204,37 @@ def test_a_slot_that_differs_is_named_and_a_two_way_table_is_proved(tmp_path):
 def test_a_rank_that_is_gone_is_noticed_by_the_others(tmp_path):
     found = results(tmp_path, "dies", ranks=3)
     for rank in (0, 2):
-        assert "a process of this pipeline is gone, or the network between them" in found[rank]["dies"]["said"]
+        assert "LostProcessError: the process of device 1 has ended, between two calls" in found[rank]["dies"]["said"]
+
+
+def test_where_a_rank_was_is_told_when_it_is_gone(tmp_path):
+    found = results(tmp_path, "quits", ranks=3)
+    for rank in (0, 2):
+        assert "the process of device 1 has ended, in 1F0 (stage 1, micro-batch 0)" in found[rank]["quits"]["said"]
+        assert found[rank]["quits"]["seconds"] < 5
+
+
+@pytest.mark.parametrize("case", ["stuck", "stopped"])
+def test_a_rank_that_does_not_answer_is_named_by_one_that_waits(tmp_path, case):
+    told = [one[case] for one in results(tmp_path, case, ranks=3)]
+    named = [one["said"] for one in told if "device 1 is still " in one["said"]]
+    assert any("within 2 s" in text and "in another process" in text for text in named), told
+    assert all(one["seconds"] < 7 for rank, one in enumerate(told) if rank != 1)
+
+
+def test_a_rank_that_is_stopped_in_its_update_is_named(tmp_path):
+    told = [one["outside"]["said"] for one in results(tmp_path, "outside", ranks=3)]
+    assert any("device 1 is in the update" in text and "TimeLimitError" in text for text in told), told
+
+
+@pytest.mark.parametrize(("near", "nodes", "ring"), [("", 1, (0, 1)), ("far_", 2, (1, 2))])
+def test_a_deadlock_is_seen_within_a_host_and_between_hosts(tmp_path, near, nodes, ring):
+    told = [one[f"{near}deadlock"] for one in results(tmp_path, f"{near}deadlock", nodes=nodes, ranks=2 + nodes)]
+    a, b = ring
+    for one in told:
+        assert f"DeadlockError: deadlock: device {a} waits for device {b} waits for device {a}" in one["said"], told
+        assert f"device {a} waits before {a}B1 for the gradient of {b}B1 from device {b}" in one["said"]
+        assert one["seconds"] < 5
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

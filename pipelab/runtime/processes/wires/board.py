@@ -30,7 +30,8 @@ class Board:
         self.file = nameless_file(2 * size * _WORD) if file is None else file
         words = memoryview(mmap.mmap(self.file, 2 * size * _WORD)).cast("q")
         self.whereabouts: Any = words[:size]
-        self._claimed: Any = words[size:]
+        self.pids: Any = words[size:]
+        """Of those who have said so; 0 of the others."""
         if file is None:
             for device in range(size):
                 self.whereabouts[device] = OUTSIDE
@@ -38,12 +39,12 @@ class Board:
     def claim(self, device: int) -> None:
         """This process drives ``device``. The system notices when it ends, however that happens."""
         fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, device)
-        self._claimed[device] = True
+        self.pids[device] = os.getpid()
 
     def gone(self, but: int) -> list[int]:
         """The devices, ``but`` for one's own, whose process has ended without a word; waits a moment for one."""
         for _ in range(20):
-            others = [device for device in range(self.size) if device != but and self._claimed[device]]
+            others = [device for device in range(self.size) if device != but and self.pids[device]]
             if found := [device for device in others if self._ended(device)]:
                 return found
             time.sleep(0.01)
@@ -60,7 +61,7 @@ class Board:
     def close(self, device: int | None = None) -> None:
         """Let go of the file, and take leave of ``device``; whoever reads may read on."""
         if device is not None:
-            self._claimed[device] = False
+            self.pids[device] = 0
         if self.file >= 0:
             os.close(self.file)
         self.file = -1

@@ -8,6 +8,7 @@ of further lines, and hands each of the two their end.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import struct
@@ -64,11 +65,12 @@ class Home:
             end.connect(store.get("door").decode())
             end.sendall(_LENGTH.pack(self.ranks.index(rank)))
 
-    def say(self, data: bytes, *, hears: bool = True) -> list[bytes]:
+    def say(self, data: bytes, *, hears: bool = True, look: Callable[[], None] = lambda: None) -> list[bytes]:
         """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only the first rank gets them.
 
-        Raises OSError if a rank is gone.
+        Raises OSError if a rank is gone. ``look`` is called in each second of waiting, and may raise.
         """
+        self._look = look
         if not self._ends:
             return [data]
         if self._rank != self._first:
@@ -148,7 +150,14 @@ class Home:
         if len(self._room) < wanted:
             self._room.extend(bytes(wanted - len(self._room)))
         while got < wanted:
-            count = end.recv_into(memoryview(self._room)[got:])
+            try:
+                count = end.recv_into(memoryview(self._room)[got:], 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                waiting = select.poll()
+                waiting.register(end, select.POLLIN)
+                if not waiting.poll(1000.0):
+                    self._look()
+                continue
             if not count:
                 raise ConnectionError("the line was closed")
             got += count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -30,7 +30,7 @@ class GlooRounds:
         self._rank, self._size = rank, size
         self._group: Any = dist.ProcessGroupGloo(store, rank, size, patience)
 
-    def say(self, data: bytes, *, hears: bool = True) -> list[bytes]:
+    def say(self, data: bytes, *, hears: bool = True, look: Callable[[], None] = lambda: None) -> list[bytes]:
         """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them."""
         if not hears:
             return self._collect(data)

@@ -1,0 +1,28 @@
+"""Every fault is found, named, in time, and leaves nothing: a cross-section here, all of them in the long run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime.faults import matrix
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server():
+    with matrix.fork_server():
+        yield
+
+
+def _params():
+    seen = set()
+    for case in matrix.cases():
+        first = case.kind, case.where if case.kind in ("raise", "SIGKILL") else case.where in matrix.IN_AN_ACTION
+        quick = case.device == 1 and (case.launch, *first) not in seen
+        if quick:
+            seen.add((case.launch, *first))
+        yield pytest.param(case, id=str(case), marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", _params())
+def test_it_is_found_and_named_and_nothing_is_left(case, monkeypatch, tmp_path):
+    assert matrix.complaints(case, matrix.run(case, monkeypatch, tmp_path)) == []
