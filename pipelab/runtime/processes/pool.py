@@ -48,7 +48,7 @@ _FILES = Sequence[int]
 class Pool:
     """``size`` processes, joined in a group. One command at a time; all ranks get each command."""
 
-    def __init__(self, size: int, server: Link) -> None:
+    def __init__(self, size: int, server: Link, *, optimizers: bool = False) -> None:
         self.size, self.users, self.broken = size, 0, ""
         self._lock = threading.Lock()
         self._server, self._number, self._owner = server, 0, os.getpid()
@@ -59,7 +59,7 @@ class Pool:
         self._links = [here for here, _ in pairs]
         self.pids: list[int] = []
         for start in range(0, size, AT_ONCE):
-            server.send(("start", None), [there.fileno() for _, there in pairs[start : start + AT_ONCE]])
+            server.send(("start", optimizers), [there.fileno() for _, there in pairs[start : start + AT_ONCE]])
             (pids, self.slow), _ = server.receive()
             self.pids += pids
         self._alarms: list[Link] = []
@@ -100,6 +100,7 @@ class Pool:
         while not self._lock.acquire(timeout=_POLL):
             if unwanted is not None and unwanted.is_set():
                 raise KeyboardInterrupt
+        replies: dict[int, Any] = {}
         try:
             self._require_alive()
             self._number += 1
@@ -108,7 +109,6 @@ class Pool:
                     link.send((name, arguments[r], self._number), files[r] if files is not None else ())
                 except EOFError:
                     raise self._died(r, table) from None
-            replies: dict[int, Any] = {}
             waiting = select.poll()
             for link in self._links:
                 waiting.register(link, select.POLLIN)
@@ -136,15 +136,16 @@ class Pool:
                     break
             errors = [(found[1].echo, r, found[1]) for r, (found, _) in replies.items() if found[0] == "error"]
             if errors:
-                for _, opened in replies.values():
-                    for number in opened:
-                        os.close(number)
                 _, first, carried = min(errors, key=lambda found: found[:2])
                 error = carried.rebuild(first)
                 if isinstance(error, TimeLimitError) and error.stuck:
                     self.kill(f"device {error.stuck[0]} did not come to its end")
                 raise error
             return [(replies[r][0][1], replies[r][1]) for r in range(self.size)]
+        except BaseException:
+            for number in (number for _, opened in replies.values() for number in opened):
+                os.close(number)
+            raise
         finally:
             self._lock.release()
 
@@ -255,8 +256,11 @@ class _Pools:
 _here = _Pools()
 
 
-def lease(size: int) -> Pool:
-    """A pool of ``size`` processes, warm if there is one; give it back with :func:`release`."""
+def lease(size: int, *, optimizers: bool = False) -> Pool:
+    """A pool of ``size`` processes, warm if there is one; give it back with :func:`release`.
+
+    ``optimizers`` says that they will make some, which new ones are then ready for.
+    """
     if sys.platform == "win32":
         raise ConfigurationError("launch='processes' needs Linux or macOS (on Windows: WSL2); use launch='threads'")
     with _here.lock:
@@ -275,7 +279,7 @@ def lease(size: int) -> Pool:
                 _here.server = start_server()
             try:
                 with _here.server_lock:
-                    pool = _here.pools[size] = Pool(size, _here.server[1])
+                    pool = _here.pools[size] = Pool(size, _here.server[1], optimizers=optimizers)
             except EOFError:
                 code = _here.server[0].wait()
                 _here.server = None

@@ -222,7 +222,8 @@ class RemoteEngine(TensorsByName):
         self, tasks: Sequence[Task], blocks: Sequence[Block | None], unwanted: threading.Event
     ) -> dict[str, type[Warning]]:
         """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
-        self._pool, limit = lease(self.schedule.devices), max(self._limit.seconds, OPENING)
+        self._pool = lease(self.schedule.devices, optimizers=self.settings.optimizer is not None)
+        limit = max(self._limit.seconds, OPENING)
         self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
         self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]

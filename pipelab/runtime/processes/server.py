@@ -56,7 +56,7 @@ def main(number: int) -> None:
     """Serve the caller at the other end of file ``number`` until it is gone."""
     caller, link = os.getppid(), Link(socket.socket(fileno=number))
     if sys.platform == "linux":
-        import torch.fx.experimental.symbolic_shapes  # noqa: F401 (autograd imports it in its first backward)
+        import torch.fx.experimental.symbolic_shapes
 
         import pipelab.runtime.processes.rank  # noqa: F401
     reason = unsafe_to_fork()
@@ -72,6 +72,8 @@ def main(number: int) -> None:
         except EOFError:
             break
         if request == "start":
+            if argument and reason is None:  # torch.optim imports it with the first optimizer: once here, not in each
+                import torch._dynamo  # noqa: F401
             pids = [_start(file, files, link, children, reason) for file in files]
             for file in files:
                 os.close(file)
