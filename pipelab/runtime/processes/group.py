@@ -280,8 +280,8 @@ class Group:
 
 
 _DISAGREE = (
-    "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, gather and "
-    "load_state_dict has to be made by all ranks, in the same order"
+    "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, save, load, "
+    "gather and load_state_dict has to be made by all ranks, in the same order"
 )
 
 

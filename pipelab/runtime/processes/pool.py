@@ -24,7 +24,7 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.server import start_server
 
-__all__ = ["Pool", "lease", "release", "shielded", "stop_all"]
+__all__ = ["Pool", "forget", "lease", "let_go", "release", "shielded", "stop_all"]
 
 T = TypeVar("T")
 
@@ -302,6 +302,23 @@ def release(pool: Pool) -> None:
             _here.timer = threading.Timer(LINGER, _stop_idle)
             _here.timer.daemon = True
             _here.timer.start()
+
+
+def let_go(pool: Pool, key: int) -> None:
+    """Close the ranks' part of pipeline ``key``, and give its pool back."""
+    try:
+        if not pool.broken:
+            pool.call("close", [key] * pool.size)
+    except PipelabError:
+        pass
+    finally:
+        release(pool)
+
+
+def forget(pool: Pool, key: int) -> None:
+    """The same where its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
+    if pool.is_mine():
+        threading.Thread(target=let_go, args=(pool, key), daemon=True).start()
 
 
 def stop_all() -> None:

@@ -22,18 +22,21 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.split import SplitModel
+from pipelab.runtime.checkpoint.generators import random_state, set_random_state
+from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
+from pipelab.runtime.peers import Alone
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.modules import Modules
-from pipelab.runtime.processes.pool import Pool, lease, release, shielded
-from pipelab.runtime.processes.rank import Feed, Flags, Given, Skeleton, Table, Task
+from pipelab.runtime.processes.pool import forget, lease, let_go, shielded
+from pipelab.runtime.processes.rank import Feed, Flags, Given, Table, Task
 from pipelab.runtime.processes.share import Share, as_parameters
+from pipelab.runtime.processes.skeleton import skeleton
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
-from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.loss_scale import advance
@@ -50,7 +53,7 @@ __all__ = ["RemoteEngine"]
 _keys = itertools.count()
 
 
-class RemoteEngine(TensorsByName):
+class RemoteEngine(Saving):
     """Speaks for the engines of all ranks."""
 
     rank = 0
@@ -58,6 +61,7 @@ class RemoteEngine(TensorsByName):
 
     def __init__(self, settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice) -> None:
         self.settings, self.schedule = settings, settings.schedule
+        self.peers = Alone(self.schedule.devices)
         self.places = choose_devices(device, self.schedule.devices)
         self.step_number = 0
         self._key = next(_keys)
@@ -147,19 +151,45 @@ class RemoteEngine(TensorsByName):
     def optimizer_state(self) -> OptimizerState:
         """What the optimizers of all ranks remember, by name."""
         require_optimizer(self.settings)
-        replies = self._at_once("optimizer_state", [self._key] * self.schedule.devices)
+        with self._working():
+            return self._told_optimizer_state()
+
+    def _told_optimizer_state(self) -> OptimizerState:
+        replies = self._told("optimizer_state", [self._key] * self.schedule.devices)
         state = merge(unpack_with_tensors(data, specs, files[0]) for (data, specs), files in replies)
         return state | {"step_number": self.step_number}
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError, and changes nothing, if it does not fit."""
         require_optimizer(self.settings)
+        with self._working():
+            self._take_optimizer_state(state)
+
+    def _take_optimizer_state(self, state: Mapping[str, Any]) -> None:
         data, specs, block = pack_with_tensors(on_cpu(state), "the optimizer's state")
         arguments = [(self._key, data, specs)] * self.schedule.devices
-        self._at_once("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
+        self._told("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
         if self.settings.grad_scaler is not None and state.get("grad_scaler"):
             self.settings.grad_scaler.load_state_dict(state["grad_scaler"])
         self.step_number = state.get("step_number", self.step_number)
+
+    @property
+    def processes(self) -> list[str]:
+        """Whose random generators this is in charge of."""
+        return [*map(str, range(self.schedule.devices)), "caller"]
+
+    def random_states(self) -> dict[str, Any]:
+        """Of the ranks, and of this process."""
+        told = self._told("random_states", [self._key] * self.schedule.devices)
+        ranks = {name: state for states, _ in told for name, state in states.items()}
+        return ranks | {"caller": random_state(self.places)}
+
+    def take_random_states(self, states: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ranks = [{name: states[name]} if name in states else {} for name in self.processes[:-1]]
+        self._told("take_random_states", [(self._key, state) for state in ranks])
+        if "caller" in states:
+            set_random_state(states["caller"], self.places)
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """This process has them all."""
@@ -179,7 +209,7 @@ class RemoteEngine(TensorsByName):
     def close(self) -> None:
         """Let go of this pipeline's part of the processes."""
         if self._finalizer is not None and self._finalizer.detach() is not None:
-            shielded(lambda _: _let_go(self._pool, self._key))
+            shielded(lambda _: let_go(self._pool, self._key))
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -201,7 +231,7 @@ class RemoteEngine(TensorsByName):
         for r in range(self.schedule.devices):
             own = self._tensors_on(r)
             try:
-                skeletons = tuple(_skeleton(s, self._stages[s], own) for s in self.schedule.stages_on(r))
+                skeletons = tuple(skeleton(s, self._stages[s], own) for s in self.schedule.stages_on(r))
             except ConfigurationError:
                 pack(model, "model", lambda obj: 0 if isinstance(obj, Tensor) else None)  # names it as the user does
                 raise
@@ -215,7 +245,7 @@ class RemoteEngine(TensorsByName):
     ) -> dict[str, type[Warning]]:
         """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
         self._pool = lease(self.schedule.devices)
-        self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
+        self._finalizer = weakref.finalize(self, forget, self._pool, self._key)
         self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]
         replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted)
@@ -249,10 +279,9 @@ class RemoteEngine(TensorsByName):
         finally:
             self._running.release()
 
-    def _at_once(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
+    def _told(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
         """A command that needs no batch, on all ranks."""
-        with self._working():
-            return shielded(lambda unwanted: self._pool.call(name, arguments, files, unwanted))
+        return shielded(lambda unwanted: self._pool.call(name, arguments, files, unwanted))
 
     def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
         with self._working():
@@ -354,38 +383,6 @@ class RemoteEngine(TensorsByName):
         return (block.specs, len(x), lone, len(y), lone_target), block
 
 
-def _skeleton(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:
-    """``stage`` with stand-ins for its tensors, which are in the block."""
-    places = {id(tensor): place for place, tensor in enumerate(own)}
-    told: list[tuple[int, bool, bool, bytes | None]] = []
-
-    def stand_in(obj: Any) -> int | None:
-        if not isinstance(obj, Tensor) or id(obj) not in places:
-            return None
-        more = pack(vars(obj), f"what hangs on a parameter of stage {s}") if vars(obj) else None
-        told.append((places[id(obj)], isinstance(obj, nn.Parameter), obj.requires_grad, more))
-        return len(told) - 1
-
-    return Skeleton(s, pack(stage, f"stage {s}", stand_in), tuple(told))
-
-
 def _first(targets: Any, size: int) -> Any:
     tensors, lone = flatten(targets, "targets")
     return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
-
-
-def _forget(pool: Pool, key: int) -> None:
-    """Its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
-    if pool.is_mine():
-        threading.Thread(target=_let_go, args=(pool, key), daemon=True).start()
-
-
-def _let_go(pool: Pool, key: int) -> None:
-    """Close a pipeline's part of the ranks."""
-    try:
-        if not pool.broken:
-            pool.call("close", [key] * pool.size)
-    except PipelabError:
-        pass
-    finally:
-        release(pool)
