@@ -1,4 +1,4 @@
-"""A crash at any moment leaves the last complete checkpoint; nothing is left behind, and nothing is removed too early."""
+"""A crash at any moment leaves the last complete checkpoint; nothing is left behind, none is removed too early."""
 
 import errno
 import json
