@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import PipelabError
+from pipelab.runtime.checkpoint.generators import random_state, set_random_state
+from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.allocator import keep_freed_memory
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
@@ -30,7 +32,7 @@ from pipelab.runtime.setup.assembly import (
     warn_of_random_masks,
     with_loss,
 )
-from pipelab.runtime.setup.by_name import TensorsByName, named_parameters, named_state
+from pipelab.runtime.setup.by_name import named_parameters, named_state
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.loss_scale import require_scale
 from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu, renamed, require_names
@@ -46,7 +48,7 @@ from pipelab.simulation.costs import Costs
 __all__ = ["Engine"]
 
 
-class Engine(TensorsByName):
+class Engine(Saving):
     """Runs the devices ``peers.own`` of a schedule; ``stages`` are the modules that live on them.
 
     ``places[r]`` is where device r keeps its tensors.
@@ -177,21 +179,40 @@ class Engine(TensorsByName):
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError everywhere if it does not fit anywhere."""
         require_optimizer(self.settings)
-        updates, scaler = self._stepper.updates, self.settings.grad_scaler
         with self._working():
-            names = {name for part in self.peers.exchange(sorted(updates.names())) for name in part}
-            aliases = {a: b for part in self.peers.exchange(self.aliases()) for a, b in part.items()}
+            self._take_optimizer_state(state)
 
-            def plan() -> Callable[[], None]:
-                require_names(state, names, aliases)
-                require_scale(scaler, state)
-                return updates.plan(renamed(state, aliases))
+    _told_optimizer_state = optimizer_state
 
-            apply = self.peers.agree_own(plan)
-            self.peers.agree(apply)
+    def _take_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        updates, scaler = self._stepper.updates, self.settings.grad_scaler
+        names = {name for part in self.peers.exchange(sorted(updates.names())) for name in part}
+        aliases = {a: b for part in self.peers.exchange(self.aliases()) for a, b in part.items()}
+
+        def plan() -> Callable[[], None]:
+            require_names(state, names, aliases)
+            require_scale(scaler, state)
+            return updates.plan(renamed(state, aliases))
+
+        apply = self.peers.agree_own(plan)
+        self.peers.agree(apply)
         if scaler is not None and state.get("grad_scaler"):
             scaler.load_state_dict(state["grad_scaler"])
         self.step_number = state.get("step_number", self.step_number)
+
+    @property
+    def processes(self) -> list[str]:
+        """Whose random generators this is in charge of: what they are called in a checkpoint."""
+        return [str(self.rank)]
+
+    def random_states(self) -> dict[str, Any]:
+        """The states of this process's random generators."""
+        return {str(self.rank): random_state([self.places[r] for r in self.peers.own])}
+
+    def take_random_states(self, states: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for state in states.values():
+            set_random_state(state, [self.places[r] for r in self.peers.own])
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.models.split import SplitModel
 from pipelab.quantities import Limits
+from pipelab.runtime.checkpoint import Checkpoint
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Alone
@@ -248,6 +251,34 @@ class Pipeline:
         from the whole model's state, and all ranks call it.
         """
         self._engine.load_optimizer_state(state)
+
+    def save(self, folder: str | os.PathLike[str], *, data: Any = None, keep: int | None = 2) -> Path:
+        """Write down all that is needed to go on from here; returns the new folder, ``folder/step-00000012``.
+
+        Weights, optimizers, schedulers, scaler, step number, the states of random generators, and ``data``: your own
+        place in your data, say, made of numbers, text, tensors, lists, tuples and dicts. Names are the unsplit model's.
+        The folder gets its name when all of it is on the disk: a crash at any moment leaves the last complete one. Then
+        those before it are removed, but the last ``keep`` (None: none is). Under torchrun all ranks call it, each
+        writes its own stages, into a folder that all see, and ``data`` is rank 0's.
+
+        ``torch.distributed.checkpoint`` reads it: ``load({"model": model.state_dict()}, checkpoint_id=...)``.
+        Raises ConfigurationError for what cannot be written down, PipelabError if another save into ``folder`` is
+        running, OSError if the disk is full; nothing is left of it then.
+        """
+        return self._engine.save(Path(folder), data, keep)
+
+    def load(self, folder: str | os.PathLike[str], *, optimizer: bool = True) -> Checkpoint:
+        """Go on from a checkpoint: the newest in ``folder``, or ``folder`` itself; returns its step number and data.
+
+        It may come from another launch, schedule, p, m, v. With the same of each, dtype and kernels, training goes on
+        bit for bit, else to rounding (plain dropout draws anew where other processes take part). A Pipeline that has no
+        optimizer takes weights and step number; so that one with an optimizer takes nothing but weights, say
+        ``optimizer=False``. Under torchrun all ranks call it, each reads its own stages.
+
+        No code in it is run, whoever wrote it. Raises ConfigurationError, and changes nothing, if there is none, if it
+        is damaged or of a newer version, or if it does not fit this Pipeline.
+        """
+        return self._engine.load(Path(folder), optimizer)
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Copies of all ranks' tensors, by name, on the CPU of rank 0; None on the others. All ranks call it.

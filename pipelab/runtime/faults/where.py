@@ -7,15 +7,16 @@ from pipelab.runtime.device.program import SLOT, ProgramTable
 from pipelab.runtime.faults.deadlock import in_action, reason, wait_at
 from pipelab.schedules.action import Action
 
-__all__ = ["LOOKING", "OPENING", "OUTSIDE", "UPDATING", "described", "lost_process"]
+__all__ = ["LOOKING", "OPENING", "OUTSIDE", "SAVING", "UPDATING", "described", "lost_process"]
 
-OUTSIDE, OPENING, LOOKING, UPDATING = range(-1, -5, -1)
+OUTSIDE, OPENING, LOOKING, UPDATING, SAVING = range(-1, -6, -1)
 """Where a device is while it is in no program."""
 _PHASES = {
     OUTSIDE: "between two calls",
     OPENING: "in opening the pipeline",
     LOOKING: "at the beginning of a call",
     UPDATING: "in the update",
+    SAVING: "in saving or loading",
 }
 
 

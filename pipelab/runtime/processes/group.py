@@ -25,9 +25,7 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
 from pipelab.runtime.device.channels import Aborted
-from pipelab.runtime.faults.deadlock import in_action
-from pipelab.runtime.faults.limit import Patience, TimeLimit, is_stopped
-from pipelab.runtime.faults.where import OUTSIDE, described
+from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.peers import Move, Numbers
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, is_known_to_all, known_to_all
@@ -149,29 +147,12 @@ class Group:
     def _say(self, topic: int, outcome: int, data: bytes) -> list[tuple[int, bytes]]:
         """Everyone's (outcome, data)."""
         with self._lost():
-            said = self._talking().say(bytes((topic, outcome)) + data, look=self._impatient())
+            said = self._talking().say(
+                bytes((topic, outcome)) + data, look=self._board.patience(self.rank, self.limit.seconds)
+            )
         if any(one[0] != topic for one in said):
             raise ConfigurationError(_DISAGREE)
         return [(one[1], one[2:]) for one in said]
-
-    def _impatient(self) -> Callable[[], None]:
-        """What raises TimeLimitError once no one has moved for a step's time: but for those who do something else."""
-        limit = self.limit.seconds
-        patience = Patience(limit + 1.0, 1.0)
-
-        def look() -> None:
-            now = list(self.whereabouts)
-            if patience.is_over(now) and OUTSIDE not in now:
-                others = [r for r in range(self.size) if r != self.rank]
-                stopped = [r for r in others if is_stopped(self._board.pids[r])]
-                named = stopped or [r for r in others if in_action(now[r])] or others
-                told = ", ".join(f"device {r} is {described(None, r, now[r])}" for r in named)
-                why = "; its process is stopped" if stopped else ""
-                error = TimeLimitError(f"the processes of this pipeline have not moved for {limit:g} s: {told}{why}")
-                error.stuck = tuple(named)
-                raise error
-
-        return look
 
     def _talking(self) -> Home | GlooRounds:
         if self._rounds is None:
@@ -347,8 +328,8 @@ class Group:
 
 
 _DISAGREE = (
-    "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, gather and "
-    "load_state_dict has to be made by all ranks, in the same order"
+    "the ranks of this pipeline disagree about what to do: each call of step, evaluate, verify, profile, save, load, "
+    "gather and load_state_dict has to be made by all ranks, in the same order"
 )
 
 

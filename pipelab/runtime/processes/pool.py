@@ -29,7 +29,7 @@ from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.server import start_server
 from pipelab.runtime.processes.wires.board import Board
 
-__all__ = ["Pool", "lease", "release", "stop_all"]
+__all__ = ["Pool", "forget", "lease", "let_go", "release", "stop_all"]
 
 LINGER = 2.0
 """Seconds that idle processes wait for another pipeline."""
@@ -307,6 +307,23 @@ def release(pool: Pool) -> None:
             _here.timer = threading.Timer(LINGER, _stop_idle)
             _here.timer.daemon = True
             _here.timer.start()
+
+
+def let_go(pool: Pool, key: int) -> None:
+    """Close the ranks' part of pipeline ``key``, and give its pool back."""
+    try:
+        if not pool.broken:
+            pool.call("close", [key] * pool.size, limit=1.5)  # what does not answer soon is ended
+    except PipelabError:
+        pass
+    finally:
+        release(pool)
+
+
+def forget(pool: Pool, key: int) -> None:
+    """The same where its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
+    if pool.is_mine():
+        threading.Thread(target=let_go, args=(pool, key), daemon=True).start()
 
 
 def stop_all() -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.faults.where import OPENING, OUTSIDE
+from pipelab.runtime.measuring.profile import one_pass
 from pipelab.runtime.processes.block import (
     Block,
     Spec,
@@ -39,12 +40,14 @@ from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import join
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.modules import Modules, tensors_of
+from pipelab.runtime.processes.skeleton import Skeleton, fleshed
 from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
+from pipelab.schedules.schedule import Schedule
 
-__all__ = ["Feed", "Flags", "Given", "Skeleton", "Table", "Task", "main"]
+__all__ = ["Feed", "Flags", "Given", "Table", "Task", "main", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,6 @@ class Table:
     """Which parameters have their home in another stage."""
     aliases: tuple[tuple[str, str], ...]
     """Other names of tied parameters, and the one that each is known under."""
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """A stage without its tensors, which are in the block."""
-
-    stage: int
-    data: bytes
-    tensors: tuple[tuple[int, bool, bool, bytes | None], ...]
-    """In the order of stand-ins: place in the block, whether it is a parameter, whether that takes a gradient, what
-    else was hung on it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +99,13 @@ class Given:
     flags: Flags | None
     """None: as they were at the call before."""
     feed: Feed | None
+
+
+def table_of(what: str, schedule: Schedule) -> Schedule:
+    """The table that a call walks."""
+    if what == "record_evaluation" and not schedule.forward_only:
+        return schedule.forward_part()
+    return one_pass(schedule) if what == "profile" else schedule
 
 
 def main(number: int) -> None:
@@ -308,6 +307,16 @@ class _Rank:
         self._open[key].engine.load_optimizer_state(unpack_with_tensors(data, specs, files[0]))
         return None, None
 
+    def random_states(self, key: int, files: list[int]) -> tuple[Any, None]:
+        """The states of this process's random generators."""
+        return self._open[key].engine.random_states(), None
+
+    def take_random_states(self, argument: tuple[int, Any], files: list[int]) -> tuple[None, None]:
+        """Go on from there."""
+        key, states = argument
+        self._open[key].engine.take_random_states(states)
+        return None, None
+
     def close(self, key: int, files: list[int]) -> tuple[None, None]:
         """Let go of a pipeline."""
         opened = self._open.pop(key, None)
@@ -321,23 +330,7 @@ def _parts(task: Task, settings: Settings, here: Sequence[int], block: Block | N
         assert task.build is not None
         return make_stages(unpack(task.build), settings.schedule, None, here)
     assert block is not None
-    return Parts({skeleton.stage: _fleshed(skeleton, block) for skeleton in task.skeletons}, task.tied)
-
-
-def _fleshed(skeleton: Skeleton, block: Block) -> nn.Module:
-    """A stage whose tensors are in the block."""
-    made: dict[int, Tensor] = {}
-
-    def restore(number: int) -> Tensor:
-        place, parameter, requires_grad, more = skeleton.tensors[number]
-        if place not in made:  # a tied parameter is met twice, and stays one
-            shared = block.tensors[place]
-            made[place] = nn.Parameter(shared, requires_grad) if parameter else shared
-            vars(made[place]).update(unpack(more) if more else {})
-        return made[place]
-
-    stage: nn.Module = unpack(skeleton.data, restore)
-    return stage
+    return Parts({skeleton.stage: fleshed(skeleton, block) for skeleton in task.skeletons}, task.tied)
 
 
 def _plain_category(category: type[Warning]) -> type[Warning]:

@@ -23,22 +23,25 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.split import SplitModel
+from pipelab.runtime.checkpoint.generators import random_state, set_random_state
+from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import shielded
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
-from pipelab.runtime.measuring.profile import one_pass
+from pipelab.runtime.measuring.profile import first_sequences
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
+from pipelab.runtime.peers import Alone
 from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.modules import Modules
-from pipelab.runtime.processes.pool import Pool, lease, release
-from pipelab.runtime.processes.rank import Feed, Flags, Given, Table, Task
-from pipelab.runtime.processes.share import Share, as_parameters, skeleton_of
+from pipelab.runtime.processes.pool import forget, lease, let_go
+from pipelab.runtime.processes.rank import Feed, Flags, Given, Table, Task, table_of
+from pipelab.runtime.processes.share import Share, as_parameters
+from pipelab.runtime.processes.skeleton import skeleton
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
-from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.loss_scale import advance
@@ -48,17 +51,16 @@ from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
 from pipelab.runtime.step import Reports
-from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
 
 _keys = itertools.count()
 OPENING = 60.0
-"""Seconds that opening may take, where a step may take less."""
+"""Seconds that opening and saving may take, where a step may take less."""
 
 
-class RemoteEngine(TensorsByName):
+class RemoteEngine(Saving):
     """Speaks for the engines of all ranks."""
 
     rank = 0
@@ -66,6 +68,7 @@ class RemoteEngine(TensorsByName):
 
     def __init__(self, settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice) -> None:
         self.settings, self.schedule = settings, settings.schedule
+        self.peers = Alone(self.schedule.devices)
         self.places = choose_devices(device, self.schedule.devices)
         self.step_number = 0
         self._key, self._limit = next(_keys), TimeLimit(settings.time_limit)
@@ -155,19 +158,45 @@ class RemoteEngine(TensorsByName):
     def optimizer_state(self) -> OptimizerState:
         """What the optimizers of all ranks remember, by name."""
         require_optimizer(self.settings)
-        replies = self._at_once("optimizer_state", [self._key] * self.schedule.devices)
+        with self._working():
+            return self._told_optimizer_state()
+
+    def _told_optimizer_state(self) -> OptimizerState:
+        replies = self._told("optimizer_state", [self._key] * self.schedule.devices)
         state = merge(unpack_with_tensors(data, specs, files[0]) for (data, specs), files in replies)
         return state | {"step_number": self.step_number}
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError, and changes nothing, if it does not fit."""
         require_optimizer(self.settings)
+        with self._working():
+            self._take_optimizer_state(state)
+
+    def _take_optimizer_state(self, state: Mapping[str, Any]) -> None:
         data, specs, block = pack_with_tensors(on_cpu(state), "the optimizer's state")
         arguments = [(self._key, data, specs)] * self.schedule.devices
-        self._at_once("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
+        self._told("load_optimizer_state", arguments, [[block.file]] * self.schedule.devices)
         if self.settings.grad_scaler is not None and state.get("grad_scaler"):
             self.settings.grad_scaler.load_state_dict(state["grad_scaler"])
         self.step_number = state.get("step_number", self.step_number)
+
+    @property
+    def processes(self) -> list[str]:
+        """Whose random generators this is in charge of."""
+        return [*map(str, range(self.schedule.devices)), "caller"]
+
+    def random_states(self) -> dict[str, Any]:
+        """Of the ranks, and of this process."""
+        told = self._told("random_states", [self._key] * self.schedule.devices)
+        ranks = {name: state for states, _ in told for name, state in states.items()}
+        return ranks | {"caller": random_state(self.places)}
+
+    def take_random_states(self, states: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ranks = [{name: states[name]} if name in states else {} for name in self.processes[:-1]]
+        self._told("take_random_states", [(self._key, state) for state in ranks])
+        if "caller" in states:
+            set_random_state(states["caller"], self.places)
 
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """This process has them all."""
@@ -187,7 +216,7 @@ class RemoteEngine(TensorsByName):
     def close(self) -> None:
         """Let go of this pipeline's part of the processes."""
         if self._finalizer is not None and self._finalizer.detach() is not None:
-            shielded(lambda _: _let_go(self._pool, self._key))
+            shielded(lambda _: let_go(self._pool, self._key))
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -209,7 +238,7 @@ class RemoteEngine(TensorsByName):
         for r in range(self.schedule.devices):
             own = self._tensors_on(r)
             try:
-                skeletons = tuple(skeleton_of(s, self._stages[s], own) for s in self.schedule.stages_on(r))
+                skeletons = tuple(skeleton(s, self._stages[s], own) for s in self.schedule.stages_on(r))
             except ConfigurationError:
                 pack(model, "model", lambda obj: 0 if isinstance(obj, Tensor) else None)  # names it as the user does
                 raise
@@ -223,12 +252,11 @@ class RemoteEngine(TensorsByName):
     ) -> dict[str, type[Warning]]:
         """Open the pipeline on all ranks and lay out what is shared with each; returns the warnings heard there."""
         self._pool = lease(self.schedule.devices, optimizers=self.settings.optimizer is not None)
-        limit = max(self._limit.seconds, OPENING)
-        self._finalizer = weakref.finalize(self, _forget, self._pool, self._key)
+        self._finalizer = weakref.finalize(self, forget, self._pool, self._key)
         self._finalizer.atexit = False  # the pools have their own
         files = [[] if block is None else [block.file] for block in blocks]
-        replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted, limit=limit)
-        grads = self._pool.call("grads", [self._key] * self.schedule.devices, limit=limit)
+        replies = self._pool.call("open", [(self._key, task) for task in tasks], files, unwanted, limit=self._patience)
+        grads = self._pool.call("grads", [self._key] * self.schedule.devices, limit=self._patience)
         told: dict[str, type[Warning]] = {}
         for r, ((table, self.backend, specs, caught), given) in enumerate(replies):
             told |= dict(caught)
@@ -258,12 +286,14 @@ class RemoteEngine(TensorsByName):
         finally:
             self._running.release()
 
-    def _at_once(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
+    def _told(self, name: str, arguments: Sequence[Any], files: Sequence[Sequence[int]] | None = None) -> Any:
         """A command that needs no batch, on all ranks."""
-        with self._working():
-            return shielded(
-                lambda unwanted: self._pool.call(name, arguments, files, unwanted, limit=self._limit.seconds)
-            )
+        return shielded(lambda unwanted: self._pool.call(name, arguments, files, unwanted, limit=self._patience))
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that what is no step may take."""
+        return max(self._limit.seconds, OPENING)
 
     def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
         with self._working():
@@ -273,8 +303,7 @@ class RemoteEngine(TensorsByName):
         length = batch_size(inputs, targets)
         sizes = self.schedule.microbatch_sizes(length)
         if self._fit is not None:
-            first = None if targets is None else _first(targets, sizes[0])
-            self._fit.check(make_inputs(inputs, sizes)[0], first)
+            self._fit.check(make_inputs(inputs, sizes)[0], first_sequences(targets, sizes[0]))
         if self._stages is not None:
             self._take_up()
         given = [self._given(r) for r in range(self.schedule.devices)]
@@ -302,7 +331,7 @@ class RemoteEngine(TensorsByName):
             arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
             begun = time.monotonic()
-            table, limit = compile_table(self._walked(what)), self._limit.seconds
+            table, limit = compile_table(table_of(what, self.schedule)), self._limit.seconds
             replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
             self._limit.learn(time.monotonic() - begun)
         except BaseException:
@@ -324,12 +353,6 @@ class RemoteEngine(TensorsByName):
         if what == "record_step":
             self.step_number += 1
         return value
-
-    def _walked(self, what: str) -> Schedule:
-        """The table that a call runs."""
-        if what == "record_evaluation" and not self.schedule.forward_only:
-            return self.schedule.forward_part()
-        return one_pass(self.schedule) if what == "profile" else self.schedule
 
     def _given(self, r: int) -> Given:
         mode = torch.get_default_device()
@@ -372,25 +395,3 @@ class RemoteEngine(TensorsByName):
             block = Block(specs_of(given))
         block.fill(given)
         return (block.specs, len(x), lone, len(y), lone_target), block
-
-
-def _first(targets: Any, size: int) -> Any:
-    tensors, lone = flatten(targets, "targets")
-    return tensors[0][:size] if lone else tuple(tensor[:size] for tensor in tensors)
-
-
-def _forget(pool: Pool, key: int) -> None:
-    """Its owner was not closed, but forgotten: this may be any thread, in the middle of anything."""
-    if pool.is_mine():
-        threading.Thread(target=_let_go, args=(pool, key), daemon=True).start()
-
-
-def _let_go(pool: Pool, key: int) -> None:
-    """Close a pipeline's part of the ranks."""
-    try:
-        if not pool.broken:
-            pool.call("close", [key] * pool.size, limit=1.5)  # what does not answer soon is ended
-    except PipelabError:
-        pass
-    finally:
-        release(pool)

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import describe
 from pipelab.runtime.processes.block import Block, copy_all
-from pipelab.runtime.processes.carry import pack
-from pipelab.runtime.processes.rank import Skeleton, Table
+from pipelab.runtime.processes.rank import Table
 from pipelab.runtime.setup.replicas import require_same
 
-__all__ = ["Share", "as_parameters", "skeleton_of"]
+__all__ = ["Share", "as_parameters"]
 
 
 @dataclass
@@ -91,18 +90,3 @@ def as_parameters(table: Table, shared: Sequence[Tensor]) -> list[Tensor]:
     """Parameters and buffers in the block itself, for stages that only a rank has."""
     told = zip(shared, table.parameter, table.requires_grad, strict=True)
     return [nn.Parameter(tensor, takes) if is_one else tensor for tensor, is_one, takes in told]
-
-
-def skeleton_of(s: int, stage: nn.Module, own: Sequence[Tensor]) -> Skeleton:
-    """``stage`` with stand-ins for its tensors, which are in the block."""
-    places = {id(tensor): place for place, tensor in enumerate(own)}
-    told: list[tuple[int, bool, bool, bytes | None]] = []
-
-    def stand_in(obj: Any) -> int | None:
-        if not isinstance(obj, Tensor) or id(obj) not in places:
-            return None
-        more = pack(vars(obj), f"what hangs on a parameter of stage {s}") if vars(obj) else None
-        told.append((places[id(obj)], isinstance(obj, nn.Parameter), obj.requires_grad, more))
-        return len(told) - 1
-
-    return Skeleton(s, pack(stage, f"stage {s}", stand_in), tuple(told))

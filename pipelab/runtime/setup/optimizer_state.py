@@ -8,6 +8,7 @@ it, and ``"lr_scheduler"`` and ``"grad_scaler"`` where there are such.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,8 +68,9 @@ def on_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: on_cpu(inner) for key, inner in value.items()}
-    return [on_cpu(inner) for inner in value] if type(value) in (list, tuple) else value
+        copied = {key: on_cpu(inner) for key, inner in value.items()}
+        return Counter(copied) if isinstance(value, Counter) else copied  # MultiStepLR asks its milestones for more
+    return type(value)([on_cpu(inner) for inner in value]) if type(value) in (list, tuple) else value
 
 
 def require_names(state: Any, known: set[str], aliases: Mapping[str, str]) -> None:

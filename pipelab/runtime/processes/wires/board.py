@@ -10,10 +10,13 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelab.runtime.faults.where import OUTSIDE
+from pipelab.errors import TimeLimitError
+from pipelab.runtime.faults.deadlock import in_action
+from pipelab.runtime.faults.limit import Patience, is_stopped
+from pipelab.runtime.faults.where import OUTSIDE, SAVING, described
 from pipelab.runtime.processes.block import nameless_file
 
 __all__ = ["Board", "Far"]
@@ -57,6 +60,29 @@ class Board:
             return False
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, device)
         return True
+
+    def patience(self, own: int, limit: float) -> Callable[[], None]:
+        """What is called in each second of a wait for the others.
+
+        It raises TimeLimitError once no one has moved for ``limit`` seconds, unless someone is saving, or outside.
+        """
+        patience = Patience(limit + 1.0, 1.0)
+
+        def look() -> None:
+            now = list(self.whereabouts)
+            if not patience.is_over(now):
+                return
+            others = [device for device in range(self.size) if device != own]
+            stopped = [device for device in others if is_stopped(self.pids[device])]
+            if stopped or not {OUTSIDE, SAVING}.intersection(now):
+                named = stopped or [device for device in others if in_action(now[device])] or others
+                told = ", ".join(f"device {device} is {described(None, device, now[device])}" for device in named)
+                told += "; its process is stopped" if stopped else ""
+                error = TimeLimitError(f"the processes of this pipeline have not moved for {limit:g} s: {told}")
+                error.stuck = tuple(named)
+                raise error
+
+        return look
 
     def close(self, device: int | None = None) -> None:
         """Let go of the file, and take leave of ``device``; whoever reads may read on."""

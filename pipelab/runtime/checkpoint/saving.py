@@ -1,0 +1,83 @@
+"""What an engine needs to save and to load: the same for one that runs devices and one that speaks for processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelab.runtime.checkpoint.folder import Checkpoint
+from pipelab.runtime.faults.where import OUTSIDE, SAVING
+from pipelab.runtime.peers import Peers
+from pipelab.runtime.setup.by_name import TensorsByName
+from pipelab.runtime.setup.optimizer_state import OptimizerState
+from pipelab.runtime.setup.settings import Settings
+
+__all__ = ["Saving"]
+
+
+class Saving(TensorsByName):
+    """Saves and loads. All processes of a pipeline call it, and what fails in one of them fails in all."""
+
+    settings: Settings
+    peers: Peers
+    step_number: int
+
+    def save(self, folder: Path, data: Any, keep: int | None) -> Path:
+        """Write a checkpoint; returns where it is."""
+        from pipelab.runtime.checkpoint.save import Contents, save
+
+        def collect() -> Contents:
+            optimizer = None if self.settings.optimizer is None else self._told_optimizer_state()
+            return Contents(self.step_number, self.state_dict(), optimizer, self.random_states(), data)
+
+        with self._working(), self._saving():
+            return save(self.peers, folder, collect, keep)
+
+    def load(self, folder: Path, optimizer: bool) -> Checkpoint:
+        """Go on from a checkpoint. Raises ConfigurationError, and changes nothing, if it does not fit."""
+        from pipelab.runtime.checkpoint.load import read
+
+        learns = optimizer and self.settings.optimizer is not None
+        with self._working(), self._saving():
+            found = read(self.peers, self, folder, self.all_names(), self.processes, learns=learns)
+            if found.optimizer is not None:
+                self._take_optimizer_state(found.optimizer)
+            TensorsByName.load_state_dict(self, found.weights)
+            if optimizer:
+                self.step_number = found.checkpoint.step_number
+                self.take_random_states(found.random)
+        return found.checkpoint
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Say so to who looks on."""
+        for r in self.peers.own:
+            self.peers.whereabouts[r] = SAVING
+        yield
+        for r in self.peers.own:
+            self.peers.whereabouts[r] = OUTSIDE
+
+    @property
+    def processes(self) -> list[str]:
+        """Whose random generators this is in charge of: what they are called in a checkpoint."""
+        raise NotImplementedError
+
+    def random_states(self) -> dict[str, Any]:
+        """The states of their generators."""
+        raise NotImplementedError
+
+    def take_random_states(self, states: Mapping[str, Any]) -> None:
+        """Let them go on from there; ``states`` may lack some."""
+        raise NotImplementedError
+
+    def _told_optimizer_state(self) -> OptimizerState:
+        raise NotImplementedError
+
+    def _take_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _working(self) -> AbstractContextManager[None]:
+        """One thing at a time."""
+        raise NotImplementedError
