@@ -25,8 +25,9 @@ from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
+from pipelab.runtime.faults.deadlock import is_stuck
 from pipelab.runtime.faults.stop import Stop
-from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING, lost_process
+from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING, described, lost_process
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -103,11 +104,13 @@ class Stepper:
         try:
             return self._record(inputs, targets, training, number)
         except LostProcessError as lost:
-            if lost.device is None or lost.action is not None:
-                raise
-            place = self.peers.whereabouts[lost.device]
-            table = self._walk_of(training).table
-            raise lost_process("has ended", table, lost.device, place, "go on from the last checkpoint") from None
+            table, now = self._walk_of(training).table, list(self.peers.whereabouts)
+            if lost.device is not None:
+                where = lost.device, now[lost.device]
+                raise lost_process("has ended", table, *where, "go on from the last checkpoint") from None
+            others = [r for r in range(len(now)) if r not in self.peers.own and is_stuck(table, r, now)]
+            told = [f"device {r} is {described(table, r, now[r])}" for r in others]
+            raise LostProcessError("; ".join([str(lost), *told])) from None
 
     def _record(self, inputs: Any, targets: Any, training: bool, number: int) -> StepRecord:
         self._note(LOOKING)
