@@ -194,7 +194,6 @@ class Walk:
     def _walked(self, allocators: dict[int, AllocatorPeak], cpu: float, *, turns: bool) -> Walked:
         """What there is to tell, once the devices' work is done."""
         for worker in self.workers:  # waits for the device's work to be done
-            worker.log.readings = worker.meter.readings()
             worker.log.model_states = self._updates.model_states(worker.device)
             if worker.device in allocators:
                 worker.log.allocated = allocators[worker.device].read()

@@ -43,6 +43,10 @@ class SlotMeter(Protocol):
         """The slot is done (on a GPU: enqueued)."""
         ...
 
+    def reached(self) -> tuple[int, bool] | None:
+        """The slot that the device is at, and whether it has begun it; None if all that was enqueued is done."""
+        ...
+
     def readings(self) -> Readings:
         """What was read, slot by slot; waits for the device if it must."""
         ...
@@ -82,6 +86,9 @@ class CpuMeter:
             if self._shared is not None:
                 self._shared.release()
 
+    def reached(self) -> None:
+        """Nothing is enqueued here."""
+
     def readings(self) -> Readings:
         """What was read, slot by slot."""
         start, end = self._host[::2], self._host[1::2]
@@ -98,6 +105,9 @@ class NoMeter:
     def end(self) -> None:
         """The slot is done."""
 
+    def reached(self) -> None:
+        """No one has looked."""
+
     def readings(self) -> Readings:
         """Nothing."""
         return Readings()
@@ -113,7 +123,7 @@ class CudaMeter:
         self._anchor.record(torch.cuda.current_stream(device))
         self._anchor.synchronize()
         self._anchor_host = time.perf_counter()
-        self._host_start = 0.0
+        self._host_start, self._done = 0.0, 0
         self._start = self._anchor
 
     def begin(self) -> None:
@@ -143,6 +153,12 @@ class CudaMeter:
     def _release(self) -> None:
         if self._shared is not None:
             self._shared.release()
+
+    def reached(self) -> tuple[int, bool] | None:
+        """The first slot that is not done, and whether it has begun."""
+        while self._done < len(self._slots) and self._slots[self._done][3].query():
+            self._done += 1
+        return (self._done, self._slots[self._done][2].query()) if self._done < len(self._slots) else None
 
     def readings(self) -> Readings:
         """What was read, slot by slot, once the device has finished them."""

@@ -33,6 +33,9 @@ from pipelab.schedules.action import Action
 
 __all__ = ["Worker", "stage_error"]
 
+LOOKS_EVERY = 1e-4
+"""Seconds between two looks at how far a GPU is: what a step may take longer for it."""
+
 
 class Worker:
     """Runs one device's program, step after step. ``whereabouts[device]`` says where it is (see ``program.SLOT``)."""
@@ -120,13 +123,26 @@ class Worker:
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))
-        at[device] = len(self.program.slots) * SLOT
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Where the host has run ahead of its device: wait for that, and say meanwhile where it is."""
+        slots = self.program.slots
+        while (reached := self.meter.reached()) is not None:
+            position, begun = reached
+            waits = not begun and len(slots[position].receives) > 0
+            self.whereabouts[self.device] = position * SLOT + (1 if waits else 2)
+            time.sleep(LOOKS_EVERY)
+        self.whereabouts[self.device] = len(slots) * SLOT
+        self.log.readings = self.meter.readings()
 
     def _last_met(self) -> Action:
-        """The action that it is in, or waits before."""
+        """The action that it is in, or waits before, or was in last."""
         position, inside = divmod(self.whereabouts[self.device], SLOT)
-        acts = self.program.slots[position].acts
-        return acts[inside // 2 - 1 if inside % 2 == 0 else 0].action
+        slots = self.program.slots
+        if position >= len(slots):
+            return next(slot.acts[-1].action for slot in reversed(slots) if slot.acts)
+        return slots[position].acts[inside // 2 - 1 if inside % 2 == 0 else 0].action
 
     def _keep(self, number: int, payload: Payload) -> None:
         """Keep a message in a mail slot until the action that it is for needs it."""

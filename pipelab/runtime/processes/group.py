@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import pickle
 import platform
@@ -76,12 +77,12 @@ class Group:
         self.rank, self.size = rank, size
         own = (host_id(), address(host_id()), str(place), _gpu_id(place), secrets.token_hex(8))
         self._far = Far(dist.PrefixStore(f"{prefix}/whereabouts", store), rank)
-        told = [pickle.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, pickle.dumps(own))]
+        told = [json.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, json.dumps(own).encode())]
         self.own: tuple[int, ...] = (rank,)
         self._store = dist.PrefixStore(prefix, store)
         self.hosts = [host for host, *_ in told]
         self.places = tuple(torch.device(name) for _, _, name, _, _ in told)
-        here = [r for r in range(size) if told[r][1] == own[1]]
+        here = [r for r in range(size) if told[r][1] == told[rank][1]]
         self._home = Home(dist.PrefixStore(f"home{here[0]}", self._store), here, rank, CONNECT)
         self._far.ranks = tuple(r for r in range(size) if r not in here)
         self._board = board or self._home.pass_on(partial(Board, size))

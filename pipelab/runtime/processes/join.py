@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,9 @@ from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
 from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
-__all__ = ["enter_world", "in_group", "join", "require_size", "world"]
+__all__ = ["LOOPBACK", "enter_world", "in_group", "join", "require_size", "world"]
+
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 def world() -> tuple[int, int] | None:
@@ -120,6 +123,8 @@ def _join_world() -> None:
             "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: start with torchrun, which sets all of "
             "them, or unset RANK to run alone"
         )
+    if os.environ.get("LOCAL_WORLD_SIZE") == size:  # all are on this host, and no one beyond it need reach them
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=CONNECT))
         roll_call(store, "pipelab/world", int(rank), int(size))

@@ -37,7 +37,7 @@ from pipelab.runtime.processes.block import (
 from pipelab.runtime.processes.carry import identity, unpack
 from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
-from pipelab.runtime.processes.join import join
+from pipelab.runtime.processes.join import LOOPBACK, join
 from pipelab.runtime.processes.link import Link
 from pipelab.runtime.processes.modules import Modules, tensors_of
 from pipelab.runtime.processes.skeleton import Skeleton, fleshed
@@ -224,8 +224,7 @@ class _Rank:
         os.chdir(folder)
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
-        os.environ["NCCL_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"]
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = LOOPBACK
         listening: dict[str, Any] = {"is_master": True, "master_listen_fd": files[0]} if rank == 0 else {}
         store = dist.TCPStore("127.0.0.1", port, size, timeout=CONNECT, **listening)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)

@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -293,6 +294,14 @@ def deadlock():
         return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
     finally:
         walk_module.require_sound, settings_module.require_sound = plain
+
+
+def listening():
+    """Where the ranks of one host can be reached."""
+    with opened(mlp(), build_schedule("1f1b", devices=SIZE, microbatches=4)) as pipeline:
+        pipeline.step(*data(8))
+        found = psutil.Process().net_connections("inet")
+        return sorted({one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN})
 
 
 def patience():

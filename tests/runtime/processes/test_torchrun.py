@@ -202,6 +202,10 @@ def test_a_slot_that_differs_is_named_and_a_two_way_table_is_proved(tmp_path):
         assert "slot 2 of device 0 is 0B0 on rank 0 and 0F2 on rank 1" in told["disagreements"]["slot"]
 
 
+def test_the_ranks_of_one_host_listen_on_loopback_only(tmp_path):
+    assert [one["listening"] for one in results(tmp_path, "listening", ranks=2)] == [["127.0.0.1"]] * 2
+
+
 def test_a_rank_that_is_gone_is_noticed_by_the_others(tmp_path):
     found = results(tmp_path, "dies", ranks=3)
     for rank in (0, 2):
