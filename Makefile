@@ -12,7 +12,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 # The last lessons take longest: they start first.
 NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120 $(shell ls -r notebooks/*.ipynb)
 
-.PHONY: help install lab course grade lint test test-browser test-full demo bench clean
+.PHONY: help install lab course grade lint test test-browser test-full demo bench faults clean
 
 help:
 	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-browser  the course in a real JupyterLab: needs a Chromium; screenshots in out/screenshots"
 	@echo "make demo       the worked example through all schedules: about a minute, and a bar says how much is left"
 	@echo "make test-full  tests, the long ones too"
+	@echo "make faults     everything that can go wrong in a step, done and told: about ten minutes"
 	@echo "make course     build notebooks/, exercises/, solutions/ from course/"
 	@echo "make bench      benchmarks, side by side, into benchmarks/RESULTS.md; ARGS=--quick for fewer"
 	@echo "make clean      remove the environment and what was built"
@@ -75,6 +76,9 @@ demo: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/all.py $(ARGS)
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.runtime.faults.matrix
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out
