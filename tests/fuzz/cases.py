@@ -1,0 +1,22 @@
+"""How many cases a property gets: few and the same ones in make test, many and new ones in make test-full."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+
+def fuzzed(*strategies, few: int, many: int):
+    """Make a test of a property of these strategies' examples. A failure of the many prints how to see it again."""
+    counts = [few] * (few > 0) + [pytest.param(many, marks=pytest.mark.slow)]
+
+    def of(holds):
+        @pytest.mark.parametrize("examples", counts)
+        def test(examples):
+            new = examples == many
+            settings(max_examples=examples, derandomize=not new, print_blob=new)(given(*strategies)(holds))()
+
+        test.__name__, test.__doc__ = holds.__name__, holds.__doc__
+        return test
+
+    return of
