@@ -5,6 +5,7 @@ numpy is loaded when arrays are first asked for: whoever only names schedules do
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -346,10 +347,14 @@ class TimeTable:
             weights = (1.0,) * _infer_microbatches(self.rows)
         try:
             sizes = tuple(float(weight) for weight in weights)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigurationError(f"weights are one number per micro-batch, got {weights!r}; try (1, 1)") from None
         try:
-            homes = _infer_placement(self.rows) if placement is None else tuple(map(tuple, placement))
+            homes = (
+                _infer_placement(self.rows)
+                if placement is None
+                else tuple(tuple(map(operator.index, devices)) for devices in placement)
+            )
         except TypeError:
             raise ConfigurationError(
                 f"placement is one tuple of devices per stage, got {placement!r}; try ((0,), (1,))"

@@ -128,7 +128,8 @@ def _slot(cell: object, row: int, column: int) -> Slot | None:
     if isinstance(cell, str):
         return _parse_cell(cell, row, column)
     if isinstance(cell, tuple) and cell and all(isinstance(part, Action) for part in cell):
-        return tuple(_whole(part, row, column) for part in cell)
+        parts = tuple(_whole(part, row, column) for part in cell)
+        return parts[0] if len(parts) == 1 else parts
     example = "an action is text such as '3F0': stage, op, micro-batch"
     raise ScheduleParseError(f"{type(cell).__name__} {str(cell)[:60]!r}; {example}", row, column, str(cell)[:60])
 

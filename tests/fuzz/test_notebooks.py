@@ -79,7 +79,7 @@ def taken(content: bytes) -> Submission | str:
             return str(problem)
 
 
-@fuzzed(handed_in(), few=40, many=2000)
+@fuzzed(handed_in(), few=12, many=2000)
 def test_a_damaged_notebook_is_taken_apart_or_refused_in_a_sentence(content):
     found = taken(content)
     if isinstance(found, Submission):
@@ -138,7 +138,7 @@ def test_what_is_no_file_and_what_is_named_oddly_gets_a_line_each(tmp_path):
 @fuzzed(
     texts | texts.map(lambda text: f"learner,exercise,points,reason,name\n{text}"),
     st.sampled_from(["utf-8", "utf-16", "latin-1"]),
-    few=30,
+    few=15,
     many=600,
 )
 def test_a_roster_and_decided_points_are_read_or_refused_in_a_sentence(text, encoding):

@@ -50,7 +50,7 @@ def use(table: Schedule | TimeTable) -> None:
         assert check_schedule(schedule.with_recompute()) == []
 
 
-@fuzzed(texts, st.sampled_from(READERS), few=60, many=2000)
+@fuzzed(texts, st.sampled_from(READERS), few=40, many=2000)
 def test_a_text_is_a_table_or_is_refused_with_row_column_and_token(text, read):
     with quickly():
         try:
@@ -63,7 +63,7 @@ def test_a_text_is_a_table_or_is_refused_with_row_column_and_token(text, read):
             assert len(str(error)) < 400 and "\0" not in str(error)
 
 
-@fuzzed(st.lists(things, max_size=4) | things, few=60, many=1500)
+@fuzzed(st.lists(things, max_size=4) | things, few=30, many=1500)
 def test_rows_are_a_table_or_are_refused_in_a_sentence(rows):
     with quickly():
         try:
@@ -72,7 +72,7 @@ def test_rows_are_a_table_or_are_refused_in_a_sentence(rows):
             assert len(str(error)) < 600
 
 
-@fuzzed(things, things, few=60, many=600)
+@fuzzed(things, things, few=20, many=600)
 def test_placement_and_weights_are_taken_or_refused(placement, weights):
     try:
         schedule = Schedule.from_csv("0F0,0B0,1F0,1B0\n", placement=placement, weights=weights)
@@ -150,7 +150,7 @@ def test_a_command_says_a_sentence_and_never_a_traceback(content, command):
 # ---- other texts that are read ---------------------------------------------------------------------------------------
 
 
-@fuzzed(texts, few=30, many=800)
+@fuzzed(texts, few=15, many=800)
 def test_a_board_is_loaded_or_refused_in_a_sentence(text):
     with quickly():
         try:
@@ -160,7 +160,7 @@ def test_a_board_is_loaded_or_refused_in_a_sentence(text):
 
 
 @fuzzed(
-    st.text() | numbers.map(str) | st.from_regex(r"-?\d{0,4}[.,/e]?-?\d{0,12} ?%?", fullmatch=True), few=60, many=1500
+    st.text() | numbers.map(str) | st.from_regex(r"-?\d{0,4}[.,/e]?-?\d{0,12} ?%?", fullmatch=True), few=30, many=1500
 )
 def test_a_guess_is_a_finite_number_or_none(text):
     with quickly():
@@ -177,7 +177,7 @@ def test_a_guess_with_a_giant_exponent_does_not_hang_the_notebook():
 SHIPPED = json.loads((resources.files("pipelab.tuning") / "profiles" / "worked_example.json").read_text())
 
 
-@fuzzed(damaged(SHIPPED), few=60, many=1000)
+@fuzzed(damaged(SHIPPED), few=20, many=1000)
 def test_a_damaged_cost_profile_is_read_or_refused(text):
     try:
         CostProfile._read(text, "mine")
