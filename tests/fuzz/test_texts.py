@@ -109,6 +109,13 @@ def test_a_token_of_a_thousand_characters_is_shown_in_part_and_kept_whole():
     assert caught.value.token == "x" * 1000
 
 
+@pytest.mark.parametrize("cell", ["0F" + "9" * 5000, "0" * 5000 + "F0", "0F" + "9" * 30])
+def test_a_number_beyond_any_table_is_refused_in_our_words(cell):
+    """Python's own said to call sys.set_int_max_str_digits()."""
+    with pytest.raises(ScheduleParseError, match=r"row 0, column 1: '0.*\.* counts beyond what a table can hold"):
+        Schedule.from_csv(f"0F0,{cell}\n")
+
+
 @pytest.mark.parametrize(
     "action", [Action("0", "F", 0), Action(0.5, "F", 0), Action(0, None, 0), Action(0, [], 0), Action(10**5000, "F", 0)]
 )
@@ -175,6 +182,13 @@ def test_a_guess_with_a_giant_exponent_does_not_hang_the_notebook():
 
 
 SHIPPED = json.loads((resources.files("pipelab.tuning") / "profiles" / "worked_example.json").read_text())
+
+
+@pytest.mark.parametrize("size", ["Infinity", "1" + "0" * 400])
+def test_an_endless_number_in_a_cost_profile_is_refused(size):
+    text = json.dumps(SHIPPED).replace('"update": ', f'"update": {size}, "was": ')
+    with pytest.raises(ConfigurationError, match="no cost profile, or a damaged one"):
+        CostProfile._read(text, "mine")
 
 
 @fuzzed(damaged(SHIPPED), few=20, many=1000)
