@@ -155,7 +155,7 @@ def test_damage_may_leave_a_schedule_sound_or_not():
         assert find(hurt([kind]), check_schedule, settings=SEEK)
 
 
-@fuzzed(hurt(), st.sampled_from(["device", "wall"]), few=15, many=800)
+@fuzzed(hurt(), st.sampled_from(["device", "wall"]), few=15, many=600)
 def test_what_the_checker_accepts_runs_right_and_the_rest_is_refused_with_its_reasons(schedule, clock):
     found = check_schedule(schedule)
     told = {"loss": mse, "clock": clock, "time_limit": 10, "device": "cpu"}
@@ -171,7 +171,7 @@ def test_what_the_checker_accepts_runs_right_and_the_rest_is_refused_with_its_re
             assert pipeline.verify(*batch(schedule, 1)) < 1e-10
 
 
-@fuzzed(hurt(ORDER), st.sampled_from(["device", "wall"]), few=15, many=800)
+@fuzzed(hurt(ORDER), st.sampled_from(["device", "wall"]), few=15, many=600)
 def test_behind_the_checkers_back_a_wrong_order_is_caught_by_the_wire(schedule, clock):
     """The detective ends what waits for ever. Of stages on one device only the checker knows who comes first."""
     found = check_schedule(schedule)
