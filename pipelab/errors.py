@@ -17,6 +17,7 @@ __all__ = [
     "ScheduleParseError",
     "StageError",
     "TimeLimitError",
+    "shown",
     "whole_number",
 ]
 
@@ -132,3 +133,9 @@ def _nearest_whole(value: object) -> int:
         return max(1, round(float(value)))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return 1
+
+
+def shown(text: str, most: int = 60) -> str:
+    """``text`` for a message: what fits on its line, and no control characters."""
+    cut = text if len(text) <= most else f"{text[: most - 3]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]

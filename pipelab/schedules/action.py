@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from pipelab.errors import shown
+
 __all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "actions_of", "format_slot", "parse_slot"]
 
 OPS: Final = {
@@ -23,6 +25,7 @@ OPS: Final = {
 }
 BACKWARD_OPS: Final = frozenset("BIW")
 
+_DIGITS: Final = 18  # of a number, and room to spare
 _ACTION = re.compile(r"(\d+)([A-Z]+)(\d+)", re.ASCII)
 _FUSED = re.compile(r"\(([^()]*)\)(OVERLAP_F_B)?")
 
@@ -44,6 +47,8 @@ class Action:
         text = token.strip()
         match = _ACTION.fullmatch(text)
         if match and match[2] in OPS:
+            if max(len(match[1]), len(match[3])) > _DIGITS:
+                raise ValueError(f"'{shown(text)}' counts beyond what a table can hold; an action reads like 3F0")
             return cls(int(match[1]), match[2], int(match[3]))
         raise ValueError(_explain(text))
 
@@ -71,14 +76,19 @@ def parse_slot(token: str) -> Slot:
         return Action.parse(text)
     match = _FUSED.fullmatch(text)
     if not match:
-        raise ValueError(f"'{text}' is not a fused slot; write actions in brackets with ';' between them: (4F1;3B0)")
+        raise ValueError(
+            f"'{shown(text)}' is not a fused slot; write actions in brackets with ';' between them: (4F1;3B0)"
+        )
     parts = tuple(Action.parse(part) for part in match[1].split(";"))
     if match[2] and sorted(action.op for action in parts) != ["B", "F"]:
-        raise ValueError(f"'{text}': OVERLAP_F_B fuses one F with one B; leave the suffix out for other fused slots")
+        raise ValueError(
+            f"'{shown(text)}': OVERLAP_F_B fuses one F with one B; leave the suffix out for other fused slots"
+        )
     return parts[0] if len(parts) == 1 else parts
 
 
 def _explain(text: str) -> str:
+    text = shown(text)
     shape = "an action is stage, op, micro-batch, like 3F0"
     match = _ACTION.fullmatch(text)
     if match:

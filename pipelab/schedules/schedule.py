@@ -5,6 +5,7 @@ numpy is loaded when arrays are first asked for: whoever only names schedules do
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Program", "Schedule", "TimeTable"]
 
 Program = tuple[Slot, ...]
+_HEAVIEST = 1e12
 
 
 def _infer_placement(programs: Sequence[Sequence[Slot | None]]) -> tuple[tuple[int, ...], ...]:
@@ -66,8 +68,10 @@ class Schedule:
                 raise ConfigurationError(
                     f"placement puts stage {stage} on devices {tuple(homes)}, there are devices 0..{self.devices - 1}"
                 )
-        if any(not weight > 0 for weight in self.weights):
-            raise ConfigurationError(f"weights must be positive, got {self.weights}")
+        if any(not 0 < weight < _HEAVIEST for weight in self.weights):
+            raise ConfigurationError(
+                f"weights must be positive and below {_HEAVIEST:.0e}, got {self.weights}; 1 is batch / m"
+            )
 
     @classmethod
     def of_table(
@@ -187,6 +191,8 @@ class Schedule:
             raise ConfigurationError(
                 f"m = {m} micro-batches need a batch of at least {m} sequences, got {batch}; try m = {max(batch, 1)}"
             )
+        if not m:
+            return ()
         if len(set(self.weights)) == 1:
             small, rest = divmod(batch, m)
             return tuple(small + (i < rest) for i in range(m))
@@ -259,7 +265,8 @@ class Schedule:
         """Read a schedule from CSV. Empty cells are idle time and are skipped.
 
         Placement and the number of micro-batches are read off the table unless given. Weights are not part of the
-        text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token.
+        text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token, and
+        ConfigurationError for what is not text.
         """
         return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights)
 
@@ -338,9 +345,23 @@ class TimeTable:
         """The order of this table without its times."""
         if weights is None:
             weights = (1.0,) * _infer_microbatches(self.rows)
+        try:
+            sizes = tuple(float(weight) for weight in weights)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigurationError(f"weights are one number per micro-batch, got {weights!r}; try (1, 1)") from None
+        try:
+            homes = (
+                _infer_placement(self.rows)
+                if placement is None
+                else tuple(tuple(map(operator.index, devices)) for devices in placement)
+            )
+        except TypeError:
+            raise ConfigurationError(
+                f"placement is one tuple of devices per stage, got {placement!r}; try ((0,), (1,))"
+            ) from None
         return Schedule(
             name=name,
             programs=tuple(tuple(slot for slot in row if slot is not None) for row in self.rows),
-            placement=_infer_placement(self.rows) if placement is None else tuple(map(tuple, placement)),
-            weights=tuple(float(weight) for weight in weights),
+            placement=homes,
+            weights=sizes,
         )

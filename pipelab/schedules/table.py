@@ -170,20 +170,31 @@ class Table:
         return frozenset(zip(self.stage[here].tolist(), self.microbatch[here].tolist(), strict=True))
 
     def with_recompute(self) -> Table:
-        """An R, alone in its slot, before each slot with a B, an I, or a W that has no I."""
+        """An R, alone in its slot, before each slot with a B, an I, or a W that has no I.
+
+        Where that slot has the F as well, the R stands in it, right before the backward.
+        """
         begins, halved = (self.op == B) | (self.op == I), self.pairs("I")
         for k in (self.op == W).nonzero()[0].tolist():
             begins[k] = (int(self.stage[k]), int(self.microbatch[k])) not in halved
         which = begins.nonzero()[0]
-        where = self.first[self.slot[which]]
+        first = self.first[self.slot[which]]
+        alone = np.array([not self._forward_among(begin, k) for begin, k in zip(first, which, strict=True)], bool)
+        where = np.where(alone, first, which)
         return Table(
             np.insert(self.stage, where, self.stage[which]),
             np.insert(self.op, where, np.int8(R)),
             np.insert(self.microbatch, where, self.microbatch[which]),
-            np.insert(self.opens, where, True),
-            self.bounds + np.searchsorted(where, self.bounds),
+            np.insert(self.opens, where, alone),
+            self.bounds + np.searchsorted(np.sort(where), self.bounds),
             self.names,
         )
+
+    def _forward_among(self, begin: int, k: int) -> bool:
+        """Whether one of the actions from ``begin`` up to action k is the forward that k takes back."""
+        here = slice(begin, k)
+        same = (self.stage[here] == self.stage[k]) & (self.microbatch[here] == self.microbatch[k])
+        return bool((same & (self.op[here] == F)).any())
 
     def forward_part(self) -> Table:
         """The forwards, each in a slot of its own."""

@@ -141,7 +141,10 @@ def read_guess(text: str) -> float | None:
     text = text.strip().rstrip("%").strip()
     for form in (text, text.replace(",", ".") if text.count(",") == 1 else text.replace(",", "")):
         try:
-            value = float(Fraction(form.replace(" ", "")))
+            written = form.replace(" ", "")
+            value = float(
+                Fraction(written) if "/" in written else written
+            )  # Fraction would write out all of 1e999999999
         except (ValueError, ZeroDivisionError, OverflowError):
             continue
         if math.isfinite(value):

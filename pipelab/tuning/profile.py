@@ -188,7 +188,7 @@ class CostProfile:
             if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
                 raise ValueError(f"tokens {tokens!r}")
             return cls(devices, stages, _line(told["link"]), tokens, about)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             reason = f"{type(error).__name__}: {error}"

@@ -143,6 +143,14 @@ def test_recomputation_stands_alone_before_a_fused_slot():
     assert row == "0F0,0R0,(0F1;0B0)OVERLAP_F_B,0R1,(0F2;0B1)OVERLAP_F_B,0R2,0B2"
 
 
+def test_recomputation_stands_inside_a_slot_that_has_the_forward_too():
+    """Before the slot there would be nothing to recompute yet: the checker used to refuse what came of it."""
+    row = tables.read("0F0,(0F1;0B1),(0F2;0I2;0B0),0W2\n").with_recompute()
+    assert row.to_csv() == "0F0,(0F1;0R1;0B1),0R0,(0F2;0R2;0I2;0B0),0W2\n"
+    assert check_schedule(row) == []
+    assert tables.read("0F0,(0F1;0B1;0B0)\n").with_recompute().to_csv() == "0F0,0R0,(0F1;0R1;0B1;0B0)\n"
+
+
 def test_recomputing_what_is_recomputed_already_changes_nothing():
     schedule = tables.read(tables.RECOMPUTED)
     assert schedule.with_recompute() == schedule

@@ -80,6 +80,11 @@ def test_people_write_idle_time_as_a_dot_a_dash_or_nothing():
     assert read_csv("0F0, . ,-, ,0B0\n") == ((F, None, None, None, B),)
 
 
+def test_a_slot_of_one_action_is_that_action_however_it_is_given():
+    """A tuple of one used to stay one, and no longer equalled itself after it had been written and read."""
+    assert Schedule.from_rows([[(F,), "(0B0)"]]).programs == ((F, B),)
+
+
 def test_an_order_takes_no_notice_of_idle_cells():
     assert tables.read("0F0,,.,0B0\n").programs == ((F, B),)
 

@@ -33,7 +33,8 @@ def as_text(report: Report, names: Mapping[str, str] | None = None) -> str:
             mine = report.of(learner)
             points, possible = sum(n.points for n in mine), sum(n.possible for n in mine)
             problems = "; ".join(f"{n.path.name}: {n.problem}" if n.path.name else n.problem for n in mine if n.problem)
-            lines.append(f"{_called(learner, names):<{width}}  {_of(points, possible):>10}  {problems}".rstrip())
+            told = _oneline(problems)
+            lines.append(f"{_called(learner, names):<{width}}  {_of(points, possible):>10}  {told}".rstrip())
         lines.append("")
     lines.append(f"{_of(report.points, report.possible)} points")
     lines += [f"warning: {warning}" for warning in report.warnings]
@@ -42,12 +43,12 @@ def as_text(report: Report, names: Mapping[str, str] | None = None) -> str:
 
 def _notebook_lines(notebook: NotebookGrade) -> list[str]:
     if notebook.problem:
-        return [f"{notebook.path}: {notebook.problem}"]
+        return [_oneline(f"{notebook.path}: {notebook.problem}")]
     filled = round(_BAR * notebook.points / notebook.possible) if notebook.possible else 0
     bar = "█" * filled + "·" * (_BAR - filled)
     width = max((len(exercise.title) for exercise in notebook.exercises), default=0)
     points = _of(notebook.points, notebook.possible)
-    lines = [f"{bar}  {points:>8}  {notebook.title or notebook.lesson}  ({notebook.path})"]
+    lines = [f"{bar}  {points:>8}  {notebook.title or notebook.lesson}  ({_oneline(str(notebook.path))})"]
     for exercise in notebook.exercises:
         lines.append(
             f"  {exercise.title:<{width}}  {_of(exercise.points, exercise.possible)}  {_oneline(exercise.message)}"
@@ -61,7 +62,7 @@ def _oneline(message: str) -> str:
 
 def _called(learner: str, names: Mapping[str, str]) -> str:
     name = names.get(learner, "")
-    return f"{learner} ({name})" if name and name != learner else learner
+    return _oneline(f"{learner} ({name})" if name and name != learner else learner)
 
 
 def _of(points: float, possible: float) -> str:

@@ -113,6 +113,8 @@ def read_submission(path: Path, templates: Sequence[Template]) -> Submission:
 
 def _read(path: Path) -> NotebookNode:
     try:
+        if not path.is_file():
+            raise UnreadableError("not a file: hand in the .ipynb file that JupyterLab saves")
         if path.stat().st_size > LARGEST:
             raise UnreadableError(f"larger than {LARGEST // 1_000_000} MB: clear its outputs and hand it in again")
         notebook = nbformat.reads(path.read_text(encoding="utf-8-sig", errors="replace"), as_version=4)
