@@ -59,8 +59,8 @@ class Pipeline:
     ``measure_memory`` and ``measure_costs`` switch off what a report tells of bytes and of time, and their cost.
     ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
     ``time_limit``: seconds after which a step that has not come to its end stops with TimeLimitError, which names the
-    devices that are stuck; processes are then ended, a thread cannot be, and a new Pipeline works beside it (default: ten
-    minutes for the first, then twenty times the longest so far, and a minute at least; math.inf: never).
+    devices that are stuck (default: ten minutes for the first, then twenty times the longest so far, and a minute at
+    least; math.inf: never). Processes are then ended; a thread cannot be, and a new Pipeline works beside it.
     ``check_finite`` stops at the first activation, loss or gradient that is nan or infinite, with StageError that is
     also NonFiniteError, and says where; it reads every value once more (with a ``grad_scaler`` not the gradients).
 
