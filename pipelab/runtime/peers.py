@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelab.runtime.device.channels import StepWire, Wire
+from pipelab.runtime.device.program import ProgramTable
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.schedules.wire import Channel, Route
 
@@ -44,6 +45,9 @@ class Peers(Protocol):
     whereabouts: MutableSequence[int]
     """Where each device is in its program (see ``device.program.SLOT``), or in what else, as far as this process sees;
     of its own it says so here."""
+
+    table: ProgramTable | None
+    """What they are walking, or walked last."""
 
     limit: TimeLimit
     """How long a step may take."""
@@ -124,6 +128,7 @@ class Alone:
     def __init__(self, devices: int) -> None:
         self.own = tuple(range(devices))
         self.whereabouts: MutableSequence[int] = [-1] * devices
+        self.table: ProgramTable | None = None
         self.limit = TimeLimit(None)
         self._locks: dict[torch.device, threading.Lock] = {}
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelab.errors import ConfigurationError, LostProcessError, ScheduleError
+from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.log import DeviceLog
@@ -25,9 +25,8 @@ from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
-from pipelab.runtime.faults.deadlock import is_stuck
 from pipelab.runtime.faults.stop import Stop
-from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING, described, lost_process
+from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -101,18 +100,6 @@ class Stepper:
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
-        try:
-            return self._record(inputs, targets, training, number)
-        except LostProcessError as lost:
-            table, now = self._walk_of(training).table, list(self.peers.whereabouts)
-            if lost.device is not None:
-                where = lost.device, now[lost.device]
-                raise lost_process("has ended", table, *where, "go on from the last checkpoint") from None
-            others = [r for r in range(len(now)) if r not in self.peers.own and is_stuck(table, r, now)]
-            told = [f"device {r} is {described(table, r, now[r])}" for r in others]
-            raise LostProcessError("; ".join([str(lost), *told])) from None
-
-    def _record(self, inputs: Any, targets: Any, training: bool, number: int) -> StepRecord:
         self._note(LOOKING)
         cut = self._look_and_cut(inputs, targets, training, number)
         self._replicas.prepare(training)
@@ -200,7 +187,7 @@ class Stepper:
     def _walk(self, cut: _Cut) -> StepRecord:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
         walk = self._walk_of(cut.training)
-        turns = walk.turns
+        self.peers.table, turns = walk.table, walk.turns
         modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
         wire = self.peers.open_wire(
             walk.table.messages,

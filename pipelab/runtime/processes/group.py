@@ -26,7 +26,10 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
 from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.device.program import ProgramTable
+from pipelab.runtime.faults.deadlock import is_stuck
 from pipelab.runtime.faults.limit import TimeLimit
+from pipelab.runtime.faults.where import described, lost_process
 from pipelab.runtime.peers import Move, Numbers
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.errors import CarriedError, is_known_to_all, known_to_all
@@ -89,6 +92,7 @@ class Group:
         self._board.claim(rank)
         self._borrowed = board is not None
         self.whereabouts: MutableSequence[int] = self._board.whereabouts
+        self.table: ProgramTable | None = None
         self.limit = TimeLimit(None)
         self._rounds: Home | GlooRounds | None = self._home
         if len(here) < size:
@@ -149,7 +153,7 @@ class Group:
         """Everyone's (outcome, data)."""
         with self._lost():
             said = self._talking().say(
-                bytes((topic, outcome)) + data, look=self._board.patience(self.rank, self.limit.seconds)
+                bytes((topic, outcome)) + data, look=self._board.patience(self.rank, self.limit.seconds, self.table)
             )
         if any(one[0] != topic for one in said):
             raise ConfigurationError(_DISAGREE)
@@ -320,12 +324,13 @@ class Group:
 
     def _lost_process(self, reason: str) -> LostProcessError:
         """Says which process is gone, if that can be seen."""
-        gone = self._board.gone(self.rank)
-        if not gone:
-            return LostProcessError(f"a process of this pipeline is gone, or the network between them: {reason}")
-        error = LostProcessError(f"the process of device {gone[0]} has ended")
-        error.device = gone[0]
-        return error
+        table, now = self.table, self.whereabouts
+        for r in self._board.gone(self.rank):
+            return lost_process("has ended", table, r, now[r], "go on from the last checkpoint")
+        others = [r for r in range(self.size) if r != self.rank and table is not None and is_stuck(table, r, now)]
+        told = [f"device {r} is {described(table, r, now[r])}" for r in others]
+        head = f"a process of this pipeline is gone, or the network between them: {reason}"
+        return LostProcessError("; ".join([head, *told]))
 
 
 _DISAGREE = (

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelab.errors import TimeLimitError
+from pipelab.runtime.device.program import ProgramTable
 from pipelab.runtime.faults.deadlock import in_action
 from pipelab.runtime.faults.limit import Patience, is_stopped
 from pipelab.runtime.faults.where import OUTSIDE, SAVING, described
@@ -61,10 +62,11 @@ class Board:
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, device)
         return True
 
-    def patience(self, own: int, limit: float) -> Callable[[], None]:
+    def patience(self, own: int, limit: float, table: ProgramTable | None) -> Callable[[], None]:
         """What is called in each second of a wait for the others.
 
         It raises TimeLimitError once no one has moved for ``limit`` seconds, unless someone is saving, or outside.
+        ``table`` is what they walk.
         """
         patience = Patience(limit + 1.0, 1.0)
 
@@ -76,7 +78,7 @@ class Board:
             stopped = [device for device in others if is_stopped(self.pids[device])]
             if stopped or not {OUTSIDE, SAVING}.intersection(now):
                 named = stopped or [device for device in others if in_action(now[device])] or others
-                told = ", ".join(f"device {device} is {described(None, device, now[device])}" for device in named)
+                told = ", ".join(f"device {device} is {described(table, device, now[device])}" for device in named)
                 told += "; its process is stopped" if stopped else ""
                 error = TimeLimitError(f"the processes of this pipeline have not moved for {limit:g} s: {told}")
                 error.stuck = tuple(named)
