@@ -334,16 +334,18 @@ def _left() -> dict[str, int]:
     me = psutil.Process()
     return {
         "threads": sum(thread.name.startswith("pipelab") for thread in threading.enumerate()),
-        "processes": sum(child.status() != "zombie" for child in _children(me)),
+        "processes": len(_children(me)),
         "open files": me.num_fds(),
         "files": sum(1 for _ in Path(tempfile.gettempdir()).glob("pipelab*")),
     }
 
 
 def _children(me):
-    with suppress(psutil.Error):
-        return me.children(recursive=True)
-    return []
+    found = []
+    for child in me.children(recursive=True):
+        with suppress(psutil.Error):  # it ends while one looks
+            found += [child] if child.status() != "zombie" else []
+    return found
 
 
 def _settled(before: dict[str, int], seconds: float = 3.0) -> list[str]:
