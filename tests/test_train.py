@@ -65,19 +65,21 @@ def true(text, tmp_path_factory):
 
 
 def ended(process, chance, folder):
-    """Kill it: while it starts, once it trains, or (half of the time) in a save."""
-    lines, until = len(losses(folder)), time.monotonic() + 100
-    saving = chance.random() < 0.5
-
-    def reached():
-        return any(folder.glob(".step-*")) if saving else len(losses(folder)) > lines
-
-    while chance.random() > 0.0005 and process.poll() is None and not reached():
-        time.sleep(0.001 if saving else 0.01)
+    """Kill it while it starts, trains, or (half of the time) saves; returns (what it said, whether a save was cut off)."""
+    moment = chance.choice(["start", "training", "saving", "saving"])
+    lines, left, until = len(losses(folder)), {*folder.glob(".step-*")}, time.monotonic() + 100
+    reached = {
+        "start": lambda: True,
+        "training": lambda: len(losses(folder)) > lines,
+        "saving": lambda: {*folder.glob(".step-*")} - left,
+    }[moment]
+    while process.poll() is None and not reached():
+        time.sleep(0.001)
         assert time.monotonic() < until
-    time.sleep(chance.uniform(0, 0.05 if saving else 1))
+    time.sleep(chance.uniform(0, {"start": 3, "training": 1, "saving": 0.03}[moment]))
     process.kill()
-    return process.communicate(timeout=100)
+    _, err = process.communicate(timeout=100)
+    return err, bool({*folder.glob(".step-*")} - left)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,10 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_losses(launch, kills, see
     folder, seen, half = tmp_path / "run0", 0, 0
     while seen < kills:
         process = started(folder, text, "--launch", launch, "--every", "1", "--resume")
-        _, err = ended(process, chance, folder)
+        err, in_save = ended(process, chance, folder)
         assert process.returncode in (0, -signal.SIGKILL), err
         assert all(told[step] == loss for step, loss in losses(folder)), "the same to the last bit"
-        half += len(list(folder.glob(".step-*"))) if folder.exists() else 0
+        half += in_save
         seen += process.returncode != 0
         if process.returncode == 0:
             assert export_safetensors(folder, folder / "weights").read_bytes() == weights
