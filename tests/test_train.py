@@ -65,7 +65,7 @@ def true(text, tmp_path_factory):
 
 
 def ended(process, chance, folder):
-    """Kill it while it starts, trains, or (half of the time) saves; (what it said, whether a save was cut off)."""
+    """Kill it while it starts, trains or (half of the time) saves. Returns (what it said, whether it was saving)."""
     moment = chance.choice(["start", "training", "saving", "saving"])
     lines, left, until = len(losses(folder)), {*folder.glob(".step-*")}, time.monotonic() + 100
     reached = {
