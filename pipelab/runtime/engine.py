@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import PipelabError
+from pipelab.errors import LostProcessError, PipelabError, TimeLimitError
 from pipelab.runtime.checkpoint.generators import random_state, set_random_state
 from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.allocator import keep_freed_memory
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
+from pipelab.runtime.faults.where import OUTSIDE
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.rehearsals import Rehearsals
@@ -78,8 +79,8 @@ class Engine(Saving):
         self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
         meter = partial(device_meter, settings=settings, replicas=replicas)
         self._running, self._stop = threading.Lock(), Stop()
-        limit = peers.limit = TimeLimit(settings.time_limit)
-        fit = FitCheck(self._stages, settings.loss, limit)
+        peers.limit = TimeLimit(settings.time_limit)
+        fit = FitCheck(self._stages, settings.loss, TimeLimit(settings.time_limit))
         made = make_optimizers(settings, replicas)
         updates = Updates(replicas, meter, *made, idle=settings.optimizer is None)
         self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
@@ -254,6 +255,10 @@ class Engine(Saving):
         """Let go of connections."""
         self.peers.close()
 
+    def _note(self, phase: int) -> None:
+        for r in self.peers.own:
+            self.peers.whereabouts[r] = phase
+
     @contextmanager
     def _working(self) -> Iterator[None]:
         """One thing at a time; and what goes wrong without the others' knowledge must not leave them waiting."""
@@ -261,7 +266,10 @@ class Engine(Saving):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
             yield
+            self._note(OUTSIDE)
         except BaseException as error:
+            if not isinstance(error, TimeLimitError | LostProcessError):  # then it matters where this was
+                self._note(OUTSIDE)
             self.peers.abandon(error)
             raise
         finally:

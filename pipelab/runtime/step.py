@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
 from pipelab.runtime.faults.stop import Stop
-from pipelab.runtime.faults.where import LOOKING, OUTSIDE, UPDATING
+from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -102,13 +103,15 @@ class Stepper:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
         self._note(LOOKING)
         cut = self._look_and_cut(inputs, targets, training, number)
+        begun, limit = time.monotonic(), self.peers.limit
+        limit.kind = (id(self.schedule), training, sum(cut.sizes))
         self._replicas.prepare(training)
         record = self._walk(cut)
         self._note(UPDATING)
         if training:
             self._update(record)
         self._set_clocks(record)
-        self._note(OUTSIDE)
+        limit.learn(time.monotonic() - begun)
         return record
 
     def _note(self, phase: int) -> None:

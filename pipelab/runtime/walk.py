@@ -24,7 +24,7 @@ from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import StageRunner, StageStep, Task
-from pipelab.runtime.device.threads import Overdue, run_threads, take_turns
+from pipelab.runtime.device.threads import GRACE, LOOKS_EVERY, Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
@@ -76,8 +76,9 @@ class Walk:
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
-        self.limit = replicas.peers.limit
         self._small = False
+        self._seen = self._judged = list[int]()
+        """Whereabouts: when looked at last, and when a deadlock was looked for."""
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}
         for r in self._own:
@@ -114,13 +115,27 @@ class Walk:
 
     def _look(self) -> None:
         """Raise DeadlockError if the devices can never go on."""
-        found = deadlock(self.table, self._replicas.peers.look(), self.settings.outstanding)
-        if found is not None:
-            raise found
+        now = list(self._replicas.peers.look())
+        if now == self._seen and now != self._judged:  # who moves is not stuck
+            self._judged = now
+            found = deadlock(self.table, now, self.settings.outstanding)
+            if found is not None:
+                raise found
+        self._seen = now
+
+    def _told_to_stop(self, before: Sequence[int]) -> Sequence[int]:
+        """The whereabouts, once the devices of other processes have had a moment to stop after ``before``."""
+        late = time.monotonic() + (GRACE if len(self._own) < len(before) else 0.0)
+        while True:
+            now = list(self._replicas.peers.look())
+            same = [r for r, place in enumerate(now) if r not in self._own and place == before[r]]
+            if time.monotonic() >= late or not any(is_stuck(self.table, r, now) for r in same):
+                return now
+            time.sleep(LOOKS_EVERY / 5)
 
     def _time_limit_error(self, limit: float, before: Sequence[int], held: set[int]) -> TimeLimitError:
         """Says what the devices are doing that neither wait nor end; of this process's own, those that are ``held``."""
-        now, lines, named = list(self._replicas.peers.whereabouts), [], []
+        now, lines, named = self._told_to_stop(before), [], []
         if any(in_action(now[device]) for device in held):  # where devices take turns, others wait for the thread
             held = {device for device in held if in_action(now[device])}
         for device, place in enumerate(now):
@@ -157,7 +172,7 @@ class Walk:
                 "beside it"
             )
         self._replicas.busy = []
-        limit, seen = self.limit.seconds, list[int]()
+        limit, seen = self._replicas.peers.limit.seconds, list[int]()
         caller = CallerSettings([self._places[r] for r in own])
         allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
         try:
@@ -172,15 +187,15 @@ class Walk:
             ]
 
             def abort() -> None:
-                seen.extend(self._replicas.peers.whereabouts)
+                seen[:] = self._replicas.peers.whereabouts
                 wire.abort()
 
-            begun = time.monotonic()
             outcomes = run_threads(runs, abort, one_core_each=self._updates.on_cpu, limit=limit, look=self._look)
-            self.limit.learn(time.monotonic() - begun)
             return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
         except Overdue as found:
             self._replicas.busy = list(found.args[0].values())
+            if found.error is not None:
+                raise found.error from None
             held = set(own) if turns and found.args[0] else {own[k] for k in found.args[0]}
             raise self._time_limit_error(limit, seen, held) from None
         except BaseException:

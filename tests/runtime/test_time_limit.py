@@ -97,7 +97,7 @@ def test_a_step_that_is_only_slow_leaves_nothing_behind():
 def test_the_limit_is_learnt_and_can_be_off():
     made = pipeline(Waits(nth=-1))
     made.step(*data())
-    limit = made._engine._stepper._walks[True].limit
+    limit = made._engine.peers.limit
     assert limit.seconds == 60.0
     limit.learn(10.0)
     assert limit.seconds == 200.0

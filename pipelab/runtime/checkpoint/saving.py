@@ -55,9 +55,11 @@ class Saving(TensorsByName):
         """Say so to who looks on."""
         for r in self.peers.own:
             self.peers.whereabouts[r] = SAVING
-        yield
-        for r in self.peers.own:
-            self.peers.whereabouts[r] = OUTSIDE
+        try:
+            yield
+        finally:
+            for r in self.peers.own:
+                self.peers.whereabouts[r] = OUTSIDE
 
     @property
     def processes(self) -> list[str]:

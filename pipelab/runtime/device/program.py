@@ -14,9 +14,11 @@ from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route, routes, takes
 
-__all__ = ["SLOT", "Act", "CompiledSlot", "Passage", "Program", "ProgramTable", "compile_table"]
+__all__ = ["FAILED", "SLOT", "Act", "CompiledSlot", "Passage", "Program", "ProgramTable", "compile_table"]
 
 NOTHING = -1
+FAILED = -100
+"""Where a device is that has left its program by an error."""
 SLOT = 1 << 16
 """Where a device is, is one number, so that others read it whole: ``slot * SLOT`` before a slot and beyond the last.
 

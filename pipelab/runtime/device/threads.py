@@ -28,7 +28,14 @@ class Outcome:
 
 
 class Overdue(Exception):
-    """The time limit is over; the first argument are the threads, by number, that could not be ended."""
+    """The time limit is over; ``threads`` are those, by number, that could not be ended.
+
+    ``error``: what one that has ended had failed with before.
+    """
+
+    def __init__(self, threads: dict[int, threading.Thread], error: BaseException | None) -> None:
+        super().__init__(threads)
+        self.error = error
 
 
 _ENDED = object()
@@ -96,6 +103,11 @@ def _wait(ended: Sequence[threading.Event], limit: float, look: Callable[[], Non
     return True
 
 
+def _first_error(outcomes: Sequence[Outcome]) -> BaseException | None:
+    failed = [o for o in outcomes if o.error is not None and not isinstance(o.error, Aborted)]
+    return min(failed, key=lambda o: o.failed_at).error if failed else None
+
+
 def run_threads(
     work: Sequence[Callable[[], Any]],
     abort: Callable[[], None],
@@ -103,12 +115,14 @@ def run_threads(
     one_core_each: bool = True,
     limit: float = math.inf,
     look: Callable[[], None] = lambda: None,
+    waits: bool = True,
 ) -> list[Outcome]:
     """Run each piece of ``work`` in a thread of its own and wait for all; ``look`` is called every ``LOOKS_EVERY``.
 
     If one raises, or ``look`` does, ``abort`` is called to wake the others, and once all have ended the first error is
-    raised. The same happens on KeyboardInterrupt: no thread outlives this call. After ``limit`` seconds ``abort`` is
-    called too, and Overdue raised: with the threads that do not end even then, if there are any.
+    raised. The same happens on KeyboardInterrupt; then they are waited for as long again, or (not ``waits``: what is
+    left behind does no harm) not at all. After ``limit`` seconds ``abort`` is called too, and Overdue raised: with the
+    threads that do not end even then, if there are any.
     """
     outcomes = [Outcome() for _ in work]
     # A join that is interrupted may take a thread for ended that is not.
@@ -136,22 +150,20 @@ def run_threads(
             if not _wait(ended, limit, look):
                 abort()
                 _wait(ended, GRACE)
-                raise Overdue({k: thread for k, thread in enumerate(threads) if not ended[k].is_set()})
+                alive = {k: thread for k, thread in enumerate(threads) if not ended[k].is_set()}
+                raise Overdue(alive, _first_error(outcomes))
             for thread in threads:
                 thread.join()
         except Overdue:
             raise
         except BaseException:
             abort()
-            for thread, one in zip(threads, ended, strict=True):
-                if thread.ident is not None:
-                    one.wait()
+            begun = [one for thread, one in zip(threads, ended, strict=True) if thread.ident is not None]
+            _wait(begun, limit if waits else GRACE)
             raise
-    failed = [o for o in outcomes if o.error is not None and not isinstance(o.error, Aborted)]
-    if failed:
-        first = min(failed, key=lambda o: o.failed_at)
-        assert first.error is not None
-        raise first.error
+    first = _first_error(outcomes)
+    if first is not None:
+        raise first
     stopped = [o.error for o in outcomes if o.error is not None]
     if stopped:  # by an error that is not here
         raise stopped[0]

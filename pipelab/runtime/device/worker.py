@@ -27,7 +27,7 @@ from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import MemoryMeter, WallError
 from pipelab.runtime.device.payload import Payload
-from pipelab.runtime.device.program import SLOT, Act, Program
+from pipelab.runtime.device.program import FAILED, SLOT, Act, Program
 from pipelab.runtime.device.stage import StageRunner
 from pipelab.schedules.action import Action
 
@@ -73,9 +73,11 @@ class Worker:
             self._mail_held = [None] * len(self._mail)
             for runner in self.runners.values():
                 runner.drop()
+            last = self._last_met()
+            self.whereabouts[self.device] = FAILED
             if isinstance(error, (Aborted, PipelabError)) or not isinstance(error, (Exception, SystemExit)):
                 raise
-            raise stage_error(error, self.device, self._last_met()) from error  # in a message, on its way
+            raise stage_error(error, self.device, last) from error  # in a message, on its way
         self.log.peaks, self.log.after, self.log.peak = self.memory.peaks, self.memory.after, self.memory.peak
 
     def _walk(self, wire: WireEnd) -> Iterator[None]:
@@ -140,9 +142,9 @@ class Worker:
         """The action that it is in, or waits before, or was in last."""
         position, inside = divmod(self.whereabouts[self.device], SLOT)
         slots = self.program.slots
-        if position >= len(slots):
-            return next(slot.acts[-1].action for slot in reversed(slots) if slot.acts)
-        return slots[position].acts[inside // 2 - 1 if inside % 2 == 0 else 0].action
+        if position < len(slots) and slots[position].acts:
+            return slots[position].acts[inside // 2 - 1 if inside and inside % 2 == 0 else 0].action
+        return next(slot.acts[-1].action for slot in reversed(slots[: max(position, 1)]) if slot.acts)
 
     def _keep(self, number: int, payload: Payload) -> None:
         """Keep a message in a mail slot until the action that it is for needs it."""

@@ -87,9 +87,10 @@ def _is_over(table: ProgramTable, wait: Waiting, whereabouts: Sequence[int], out
     if not wait.room:
         routes = table.messages[wait.channel]
         return wait.number < len(routes) and position > routes[wait.number].sent_by[1]
-    within = (
-        inside // 2 if inside % 2 else len(program.slots[position].receives) if position < len(program.slots) else 0
-    )
+    receives = len(program.slots[position].receives) if position < len(program.slots) else 0
+    within = inside // 2 if inside % 2 else receives if inside else 0
+    if inside % 2 and within >= receives:  # it waits for room itself, and has taken none of its slot's messages
+        within = 0
     inlet = program.inlets.index(wait.channel)
     slots = (*program.slots, CompiledSlot((), ()))
     return wait.number - _taken(slots, min(position, len(program.slots)), within, inlet) <= (outstanding or 0)

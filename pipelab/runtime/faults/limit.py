@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,21 +16,23 @@ _FIRST, _LEAST, _TIMES = 600.0, 60.0, 20
 
 
 class TimeLimit:
-    """Seconds, as told, or learnt from the steps so far."""
+    """Seconds, as told, or learnt from what was of the same ``kind``: the first of a kind has time to compile."""
 
     def __init__(self, told: float | None) -> None:
-        self._told, self.longest = told, 0.0
+        self._told, self._longest = told, dict[Hashable, float]()
+        self.kind: Hashable = None
 
     @property
     def seconds(self) -> float:
-        """What the next step may take."""
+        """What the next of this kind may take."""
         if self._told is not None:
             return self._told
-        return max(_LEAST, _TIMES * self.longest) if self.longest else _FIRST
+        longest = self._longest.get(self.kind)
+        return _FIRST if longest is None else max(_LEAST, _TIMES * longest)
 
     def learn(self, seconds: float) -> None:
-        """A step has taken so long."""
-        self.longest = max(self.longest, seconds)
+        """One has taken so long. What is beyond the limit was spent stopped, as by Ctrl-Z."""
+        self._longest[self.kind] = max(self._longest.get(self.kind, 0.0), min(seconds, self.seconds))
 
 
 def stuck_error(what: str, limit: float, devices: Sequence[int] = ()) -> TimeLimitError:

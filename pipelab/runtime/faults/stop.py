@@ -58,9 +58,11 @@ def shielded(work: Callable[[threading.Event], T]) -> T:
         done.set()
 
     thread = threading.Thread(target=body, name="pipelab processes", daemon=True)
+    started = False
     while not done.is_set():
         try:
-            if thread.ident is None:
+            if not started:
+                started = True
                 thread.start()
             done.wait()
         except KeyboardInterrupt:

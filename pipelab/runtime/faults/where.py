@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelab.errors import LostProcessError
-from pipelab.runtime.device.program import SLOT, ProgramTable
+from pipelab.runtime.device.program import FAILED, SLOT, ProgramTable
 from pipelab.runtime.faults.deadlock import in_action, reason, wait_at
 from pipelab.schedules.action import Action
 
@@ -17,6 +17,7 @@ _PHASES = {
     LOOKING: "at the beginning of a call",
     UPDATING: "in the update",
     SAVING: "in saving or loading",
+    FAILED: "at its end, after an error",
 }
 
 

@@ -179,7 +179,7 @@ class Group:
             own, outcome, data = error, _ERROR, pickle.dumps(CarriedError.of(error))
         try:
             everyone = self._say(topic, outcome, data)
-        except LostProcessError as lost:  # perhaps because of it
+        except (LostProcessError, TimeLimitError) as lost:  # perhaps because of it
             raise own or lost from None
         if any(outcome for outcome, _ in everyone):
             verdict = self._verdict(own, everyone)
@@ -306,9 +306,10 @@ class Group:
         self._lines.settle()
         for lock in self._locks.values():
             lock.close()
+        self._locks.clear()
         self._home.close()
         if not self._borrowed:
-            self._board.close(self.rank)
+            self._board.close()
         if self._rounds is not None:
             self._rounds.close()
         self._rounds = None

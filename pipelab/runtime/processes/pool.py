@@ -111,7 +111,8 @@ class Pool:
                     raise self._died(r, table) from None
             waiting = select.poll()
             for link in self._links:
-                waiting.register(link, select.POLLIN)
+                if link.fileno() >= 0:  # else another thread has just stopped them, as is seen below
+                    waiting.register(link, select.POLLIN)
             asked_to_stop: float | None = None
             failed: float | None = None
             patience = Patience(limit + 2 * GRACE_OVERDUE, _POLL)
@@ -134,9 +135,13 @@ class Pool:
                 if len(replies) < self.size and failed is not None and now > failed + grace:
                     self.kill("one device failed, and others did not stop")
                     break
-            errors = [(found[1].echo, r, found[1]) for r, (found, _) in replies.items() if found[0] == "error"]
+            errors = [
+                (found[1].echo, found[1].kind == _OVERDUE, r, found[1])
+                for r, (found, _) in replies.items()
+                if found[0] == "error"
+            ]
             if errors:
-                _, first, carried = min(errors, key=lambda found: found[:2])
+                *_, first, carried = min(errors, key=lambda found: found[:3])
                 error = carried.rebuild(first)
                 if isinstance(error, TimeLimitError) and error.stuck:
                     self.kill(f"device {error.stuck[0]} did not come to its end")
@@ -313,7 +318,7 @@ def let_go(pool: Pool, key: int) -> None:
     """Close the ranks' part of pipeline ``key``, and give its pool back."""
     try:
         if not pool.broken:
-            pool.call("close", [key] * pool.size, limit=1.5)  # what does not answer soon is ended
+            pool.call("close", [key] * pool.size, limit=1.5 if pool.users == 1 else 600.0)
     except PipelabError:
         pass
     finally:

@@ -84,7 +84,7 @@ class RemoteEngine(Saving):
         if not built:
             self._parts = with_loss(self._parts, settings)
             self._stages = self._parts.stages
-            self._fit = FitCheck(self._stages, settings.loss, self._limit)
+            self._fit = FitCheck(self._stages, settings.loss, TimeLimit(settings.time_limit))
         elif isinstance(settings.loss, nn.Module) and next(settings.loss.parameters(), None) is not None:
             raise ConfigurationError(
                 "the loss has parameters, and stages that are built in other processes would train a copy of them: "
@@ -330,7 +330,7 @@ class RemoteEngine(Saving):
             flags = None if one.flags == self._flags.get(r) else one.flags
             arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
-            begun = time.monotonic()
+            begun, self._limit.kind = time.monotonic(), (what, batch_size(inputs, targets))
             table, limit = compile_table(table_of(what, self.schedule)), self._limit.seconds
             replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
             self._limit.learn(time.monotonic() - begun)

@@ -57,9 +57,12 @@ class FitCheck:
                     check_fit(self._stages, loss, first, targets, at)
 
             try:
-                run_threads([partial(caller.run, work, _CPU)], lambda: None, one_core_each=False, limit=limit)
+                run_threads(
+                    [partial(caller.run, work, _CPU)], lambda: None, one_core_each=False, limit=limit, waits=False
+                )
             except Overdue:
-                what = f"stage {at[-1]}, on a copy that shows before the step whether stages fit,"
+                where = f"stage {at[-1]}" if at and at[-1] < len(self._stages) else "the loss" if at else "a copy"
+                what = f"{where}, tried before the step to see whether stages fit,"
                 raise stuck_error(what, limit) from None
             self._seen.add(signature)
 
@@ -165,6 +168,7 @@ def _walk(
             flatten(x, f"the output of stage {s}")
         if loss is None or targets is None:
             return
+        at.append(len(stages))
         gave = flatten(x, "output")[0]
         fn = _copy(loss, meta=meta) if isinstance(loss, nn.Module) else loss
         try:

@@ -31,6 +31,7 @@ class Board:
 
     def __init__(self, size: int, file: int | None = None) -> None:
         self.size = size
+        self._own: int | None = None
         self.file = nameless_file(2 * size * _WORD) if file is None else file
         words = memoryview(mmap.mmap(self.file, 2 * size * _WORD)).cast("q")
         self.whereabouts: Any = words[:size]
@@ -43,11 +44,11 @@ class Board:
     def claim(self, device: int) -> None:
         """This process drives ``device``. The system notices when it ends, however that happens."""
         fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, device)
-        self.pids[device] = os.getpid()
+        self.pids[device], self._own = os.getpid(), device
 
     def gone(self, but: int) -> list[int]:
         """The devices, ``but`` for one's own, whose process has ended without a word; waits a moment for one."""
-        for _ in range(20):
+        for _ in range(20 if self.file >= 0 else 0):
             others = [device for device in range(self.size) if device != but and self.pids[device]]
             if found := [device for device in others if self._ended(device)]:
                 return found
@@ -86,13 +87,16 @@ class Board:
 
         return look
 
-    def close(self, device: int | None = None) -> None:
-        """Let go of the file, and take leave of ``device``; whoever reads may read on."""
-        if device is not None:
-            self.pids[device] = 0
+    def close(self) -> None:
+        """Let go of the file, and take leave; whoever reads may read on."""
         if self.file >= 0:
+            if self._own is not None:
+                self.pids[self._own] = 0
             os.close(self.file)
         self.file = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Far:
@@ -104,21 +108,20 @@ class Far:
         """Those of other hosts."""
         self._store, self._rank = store, rank
         self._last, self._next = OUTSIDE, 0.0
+        self._heard: dict[int, tuple[int, ...]] = {}
         store.set(str(rank), f"0 {OUTSIDE}")
 
     def look(self, whereabouts: Sequence[int]) -> list[int]:
-        """``whereabouts``, with what is known of those of other hosts filled in."""
+        """``whereabouts``, with what is known of those of other hosts in this walk filled in."""
         now, own, found = time.monotonic(), whereabouts[self._rank], list(whereabouts)
+        if now >= self._next:
+            self._next = now + _EVERY
+            if own == self._last:
+                self._store.set(str(self._rank), f"{self.walk} {own}")
+            self._last = own
+            told = self._store.multi_get([str(r) for r in self.ranks])
+            self._heard = {r: tuple(map(int, one.split())) for r, one in zip(self.ranks, told, strict=True)}
         for r in self.ranks:
-            found[r] = OUTSIDE
-        if now < self._next:
-            return found
-        self._next = now + _EVERY
-        if own == self._last:
-            self._store.set(str(self._rank), f"{self.walk} {own}")
-        self._last = own
-        for r, told in zip(self.ranks, self._store.multi_get([str(r) for r in self.ranks]), strict=True):
-            walk, place = map(int, told.split())
-            if walk == self.walk:
-                found[r] = place
+            walk, place = self._heard.get(r, (0, OUTSIDE))
+            found[r] = place if walk == self.walk else OUTSIDE
         return found
