@@ -59,6 +59,8 @@ def rate(step: int, steps: int) -> float:
 
 def main(told: argparse.Namespace) -> None:
     """Train, and write down every ``told.every`` steps how it goes and what is needed to go on."""
+    if told.batch < told.microbatches:
+        raise SystemExit(f"--batch {told.batch} is smaller than --microbatches {told.microbatches}: one sequence each")
     found = newest_checkpoint(told.folder)
     if found and not told.resume:
         raise SystemExit(f"there is {found}: go on with --resume, or choose another --folder")

@@ -80,7 +80,7 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         found = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
         number = found["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, error) from None
     if number != FORMAT:
         raise ConfigurationError(
@@ -200,5 +200,8 @@ def _locked(folder: Path) -> Iterator[bool]:
                     f"another Pipeline is saving into {folder} at this moment; give each run a folder of its own"
                 ) from None
             yield False
-        else:
+            return
+        try:
             yield True
+        finally:  # a child that was forked meanwhile would hold it
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
-from pipelab.runtime.checkpoint.folder import Checkpoint, find_checkpoint, read_description
+from pipelab.runtime.checkpoint.folder import Checkpoint, damaged, find_checkpoint, read_description
+from pipelab.runtime.checkpoint.generators import require_random_state
 from pipelab.runtime.checkpoint.plain import from_plain
 from pipelab.runtime.checkpoint.tensors import TensorReader
 from pipelab.runtime.peers import Peers
@@ -49,6 +50,24 @@ def _read(
 ) -> Found:
     told, reader = read_description(path), TensorReader(path)
     names = _names(path, own, known, reader.shapes)
+    try:
+        return _found(path, told, reader, names, own, processes, everyone, learns)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whoever has changed the description may have done anything to it)
+        raise damaged(path, error) from None
+
+
+def _found(
+    path: Path,
+    told: Mapping[str, Any],
+    reader: TensorReader,
+    names: Mapping[str, str],
+    own: TensorsByName,
+    processes: Sequence[str],
+    everyone: set[str],
+    learns: bool,
+) -> Found:
     alike = {*told["random"], "caller"} == {*everyone, "caller"}
     picked = [name for name in processes if name in told["random"] and (alike or name == "caller")]
     optimizer = _of_optimizer(path, told["optimizer"], own) if learns else None
@@ -58,6 +77,10 @@ def _read(
     tensors = reader.read(wanted)
     data, optimizer, random = from_plain(plain, tensors.__getitem__)
     weights = {name: tensors[_MODEL + saved] for name, saved in names.items()}
+    for state in random.values():
+        require_random_state(state)
+    if not isinstance(told["step_number"], int):
+        raise TypeError(f"step_number is {told['step_number']!r}")
     return Found(Checkpoint(path, told["step_number"], data), weights, optimizer, random)
 
 

@@ -1,4 +1,4 @@
-"""What is no tensor, as JSON: exactly what it was when it is read again, and nothing that would have to be run."""
+"""What is no tensor, as JSON: what it was when it is read again, and nothing that would have to be run."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def to_plain(value: Any, path: Keys, tensors: dict[Keys, Tensor]) -> Any:
     if isinstance(value, np.generic):
         return to_plain(value.item(), path, tensors)
     if isinstance(value, Tensor) and value.layout == torch.strided:
+        if path[0] == "data":  # whose keys may look alike as text
+            path = ("data", str(len(tensors)))
         tensors[path] = value.detach()
         return {_TENSOR: ".".join(path)}
     if isinstance(value, list | tuple):
@@ -36,15 +38,23 @@ def to_plain(value: Any, path: Keys, tensors: dict[Keys, Tensor]) -> Any:
     if isinstance(value, Mapping):
         told = {key: to_plain(entry, (*path, str(key)), tensors) for key, entry in value.items()}
         if isinstance(value, Counter):
-            return {_COUNTER: [[to_plain(key, path, {}), count] for key, count in told.items()]}
+            return {_COUNTER: [[_key(key, path), count] for key, count in told.items()]}
         if all(isinstance(key, str) and not key.startswith("$") for key in told):
             return told
-        return {_PAIRS: [[to_plain(key, path, {}), entry] for key, entry in told.items()]}
+        return {_PAIRS: [[_key(key, path), entry] for key, entry in told.items()]}
     kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
     raise ConfigurationError(
         f"{'.'.join(path)} is a {kind}, which a checkpoint does not hold: numbers, text, None, dense tensors, and "
         "lists, tuples and dicts of them it does"
     )
+
+
+def _key(key: Any, path: Keys) -> Any:
+    tensors: dict[Keys, Tensor] = {}
+    plain = to_plain(key, path, tensors)
+    if tensors:
+        raise ConfigurationError(f"{'.'.join(path)} has a tensor for a key, which a checkpoint does not hold")
+    return plain
 
 
 def from_plain(value: Any, tensor: Callable[[str], Any]) -> Any:

@@ -1,5 +1,9 @@
 """What does not fit is named, before anything changes."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +46,39 @@ REFUSED = {
         "the state has a learning-rate scheduler's",
     ),
 }
+
+
+def _changed(change):
+    def damage(path):
+        told = json.loads((path / "pipelab.json").read_text())
+        change(told)
+        (path / "pipelab.json").write_text(json.dumps(told))
+
+    return damage
+
+
+NO_GENERATOR = {"cpu": {"$tensor": "model.0.bias"}, "cuda": []}
+DAMAGED = {
+    "nothing in it": lambda path: (path / "pipelab.json").write_text('{"format": 1}'),
+    "too deep": lambda path: (path / "pipelab.json").write_text('{"format": 1, "data": ' + "[" * 10**5),
+    "no number": _changed(lambda told: told.update(step_number="x")),
+    "no pairs": _changed(lambda told: told.update(data={"$pairs": 3})),
+    "no optimizer": _changed(lambda told: told.update(optimizer=[1])),
+    "no generator": _changed(lambda told: told.update(random=dict.fromkeys(["0", "caller"], NO_GENERATOR))),
+}
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_description_that_someone_has_changed_is_damaged_and_changes_nothing(damage, launch, folder, tmp_path):
+    path = Path(shutil.copytree(folder, tmp_path / "copy")) / "step-00000002"
+    DAMAGED[damage](path)
+    with opened(launch) as pipeline:
+        before, drawn = state(pipeline), torch.get_rng_state()
+        with pytest.raises(ConfigurationError, match="step-00000002 is damaged"):
+            pipeline.load(path)
+        assert state(pipeline) == before
+        assert torch.get_rng_state().equal(drawn)
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)

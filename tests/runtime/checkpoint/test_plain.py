@@ -60,3 +60,18 @@ def test_what_cannot_be_written_down_is_named(value, message):
 
 def test_nested_is_what_was_flat():
     assert nested({("a", "b.c"): 1, ("a", "d"): 2, ("e",): 3}) == {"a": {"b.c": 1, "d": 2}, "e": 3}
+
+
+def test_keys_that_look_alike_as_text_stay_apart_and_a_tensor_is_no_key():
+    tensors = {}
+    value = {
+        "x": {1: torch.tensor(1.0), "1": torch.tensor(2.0)},
+        "a.b": torch.tensor(3.0),
+        "a": {"b": torch.tensor(4.0)},
+    }
+    plain = to_plain(value, ("data",), tensors)
+    nested(tensors)
+    by_name = {".".join(path): tensor for path, tensor in tensors.items()}
+    assert from_plain(json.loads(json.dumps(plain)), by_name.__getitem__) == value
+    with pytest.raises(ConfigurationError, match="data has a tensor for a key"):
+        to_plain({torch.tensor(1): 2}, ("data",), {})
