@@ -107,6 +107,63 @@ def test_the_limit_is_learnt_and_can_be_off():
             pipeline(Waits(nth=-1), time_limit=wrong)
 
 
+class Slow(nn.Module):
+    """Each forward takes ``seconds``: as a first call that compiles, say."""
+
+    def __init__(self, seconds: float, *, fails: bool = False) -> None:
+        super().__init__()
+        self.seconds, self.fails = seconds, fails
+
+    def forward(self, x):
+        if x.requires_grad and self.fails:
+            raise ValueError("boom")
+        end = time.perf_counter() + self.seconds
+        while time.perf_counter() < end:
+            x = x * 1
+        return x
+
+
+def sgd(named):
+    return torch.optim.SGD([p for _, p in named], lr=0.1)
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_the_first_step_of_a_kind_has_time_whatever_has_been_quick_before(launch, monkeypatch):
+    monkeypatch.setattr("pipelab.runtime.faults.limit._LEAST", 0.05)
+    slow = Slow(0.0)
+    model = nn.Sequential(nn.Linear(5, 6), slow, nn.Linear(6, 3)).double()
+    with Pipeline(model, build_schedule("gpipe", 3, 2), loss=mse, launch=launch, optimizer=sgd) as made:
+        x, y = data(8)
+        for _ in range(2):
+            made.evaluate(x[:4], y[:4])
+            made.verify(x[:4], y[:4])
+        slow.seconds = 0.2
+        assert made.step(x, y).loss > 0
+
+
+def test_an_error_that_came_before_the_limit_is_the_one_that_is_told():
+    waits = Waits(nth=3)
+    model = nn.Sequential(Slow(0.0), nn.Linear(5, 6), waits, nn.Linear(6, 3), Slow(0.0, fails=True)).double()
+    made = Pipeline(model, build_schedule("gpipe", 3, 4), loss=mse, cuts=(2, 3), clock="wall", time_limit=0.5)
+    with pytest.raises(StageError, match="ValueError on device 2"):
+        made.step(*data())
+    assert [thread for thread in made._engine._replicas.busy if thread.is_alive()]
+    waits.go.set()
+
+
+def test_processes_that_are_only_slow_stop_and_go_on():
+    def build(s):
+        return nn.Sequential(nn.Linear(5, 5), Slow(0.15 if s == 1 else 0.0)).double()
+
+    told = {"loss": mse, "launch": "processes"}
+    with Pipeline(build, build_schedule("gpipe", 2, 8), time_limit=0.5, **told) as slow:
+        x = data(8)[0]
+        with pytest.raises(TimeLimitError, match="its devices ended when they were told to") as caught:
+            slow.step(x, x)
+        assert caught.value.stuck == ()
+        assert not slow._engine._pool.broken
+
+
 @pytest.mark.parametrize("op", ["F", "B"])
 def test_an_exit_inside_a_stage_does_not_end_the_callers_program(op):
     class Leaves(nn.Module):

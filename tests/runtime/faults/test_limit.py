@@ -21,6 +21,10 @@ def test_a_limit_is_learnt_unless_it_was_told():
         one.learn(7.0)
         one.learn(1.0)
     assert (learnt.seconds, told.seconds) == (140, 2.5)
+    learnt.learn(3600.0)
+    assert learnt.seconds == 20 * 140, "what is beyond the limit was spent stopped"
+    learnt.kind = "another table, or another batch"
+    assert learnt.seconds == 600
 
 
 def test_patience_ends_when_nothing_has_changed_for_long_and_an_hour_of_standstill_does_not_count(monkeypatch):

@@ -102,3 +102,10 @@ def test_hosts_tell_each_other_only_while_they_wait_and_of_this_walk_only(monkey
     assert look(0, 5) == [5, 9]
     ends[0].walk = 2
     assert look(0, 5) == [5, OUTSIDE], "that was in the walk before"
+
+
+def test_a_board_that_is_forgotten_lets_go_of_its_file():
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(10):
+        Board(2).claim(0)
+    assert len(os.listdir("/dev/fd")) <= before + 1
