@@ -19,11 +19,12 @@ class Waits(nn.Module):
 
     def __init__(self, nth: int) -> None:
         super().__init__()
-        self.nth, self.calls, self.go = nth, 0, threading.Event()
+        self.nth, self.calls, self.there, self.go = nth, 0, threading.Event(), threading.Event()
 
     def forward(self, x):
         self.calls += 1
         if self.calls == self.nth:
+            self.there.set()
             self.go.wait(60)
         return x * 1
 
@@ -110,13 +111,11 @@ def test_the_limit_is_learnt_and_can_be_off():
 class Slow(nn.Module):
     """Each forward takes ``seconds``: as a first call that compiles, say."""
 
-    def __init__(self, seconds: float, *, fails: bool = False) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.seconds, self.fails = seconds, fails
+        self.seconds = seconds
 
     def forward(self, x):
-        if x.requires_grad and self.fails:
-            raise ValueError("boom")
         end = time.perf_counter() + self.seconds
         while time.perf_counter() < end:
             x = x * 1
@@ -142,9 +141,16 @@ def test_the_first_step_of_a_kind_has_time_whatever_has_been_quick_before(launch
 
 
 def test_an_error_that_came_before_the_limit_is_the_one_that_is_told():
-    waits = Waits(nth=3)
-    model = nn.Sequential(Slow(0.0), nn.Linear(5, 6), waits, nn.Linear(6, 3), Slow(0.0, fails=True)).double()
-    made = Pipeline(model, build_schedule("gpipe", 3, 4), loss=mse, cuts=(2, 3), clock="wall", time_limit=0.5)
+    waits = Waits(nth=2)
+
+    class Fails(nn.Module):
+        def forward(self, x):
+            if waits.there.wait(0.0 if waits.calls == 0 else 10):
+                raise ValueError("boom")
+            return x
+
+    model = nn.Sequential(nn.Linear(5, 6), waits, nn.Linear(6, 3), Fails()).double()
+    made = Pipeline(model, build_schedule("gpipe", 3, 4), loss=mse, cuts=(1, 2), clock="wall", time_limit=0.5)
     with pytest.raises(StageError, match="ValueError on device 2"):
         made.step(*data())
     assert [thread for thread in made._engine._replicas.busy if thread.is_alive()]
