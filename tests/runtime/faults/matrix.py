@@ -116,12 +116,13 @@ class Faulty(nn.Module):
 
     def __init__(self, kind: str, where: str) -> None:
         super().__init__()
-        self.kind, self.where, self.calls = kind, where, 0
+        self.kind, self.where, self.calls, self.pid = kind, where, 0, os.getpid()
         self.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        patch(self.kind, self.where)
+        if self.pid != os.getpid():  # here, a copy has been made of it
+            patch(self.kind, self.where)
 
     def forward(self, x):
         step = 3 * (STEP - 1) + 1
@@ -177,11 +178,11 @@ class Optimizers:
     """Makes them; that of the stage that is faulty is faulty, too. It is unpickled on every rank."""
 
     def __init__(self, case: Case) -> None:
-        self.kind, self.where = case.kind, case.where
+        self.kind, self.where, self.pid = case.kind, case.where, os.getpid()
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        if self.kind == "deadlock":  # let any table pass
+        if self.kind == "deadlock" and self.pid != os.getpid():  # let any table pass
             walk.require_sound = lambda *args, **settings: None
 
     def __call__(self, named):
