@@ -23,7 +23,7 @@ from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import OUTSIDE
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
-from pipelab.runtime.peers import Peers
+from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import (
@@ -255,10 +255,6 @@ class Engine(Saving):
         """Let go of connections."""
         self.peers.close()
 
-    def _note(self, phase: int) -> None:
-        for r in self.peers.own:
-            self.peers.whereabouts[r] = phase
-
     @contextmanager
     def _working(self) -> Iterator[None]:
         """One thing at a time; and what goes wrong without the others' knowledge must not leave them waiting."""
@@ -266,10 +262,10 @@ class Engine(Saving):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
             yield
-            self._note(OUTSIDE)
+            note(self.peers, OUTSIDE)
         except BaseException as error:
             if not isinstance(error, TimeLimitError | LostProcessError):  # then it matters where this was
-                self._note(OUTSIDE)
+                note(self.peers, OUTSIDE)
             self.peers.abandon(error)
             raise
         finally:

@@ -16,7 +16,7 @@ from pipelab.runtime.device.program import ProgramTable
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Alone", "Move", "Numbers", "Peers"]
+__all__ = ["Alone", "Move", "Numbers", "Peers", "note"]
 
 T = TypeVar("T")
 Numbers = Sequence[float] | np.ndarray
@@ -117,6 +117,12 @@ class Peers(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def note(peers: Peers, phase: int) -> None:
+    """Write down where this process's devices are while they are in no program (see ``faults.where``)."""
+    for r in peers.own:
+        peers.whereabouts[r] = phase
 
 
 class Alone:

@@ -28,6 +28,7 @@ from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import LOOKING, UPDATING
+from pipelab.runtime.peers import note
 from pipelab.runtime.report import (
     CostHistory,
     SlotTable,
@@ -101,23 +102,18 @@ class Stepper:
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
-        self._note(LOOKING)
+        note(self.peers, LOOKING)
         cut = self._look_and_cut(inputs, targets, training, number)
         begun, limit = time.monotonic(), self.peers.limit
         limit.kind = (id(self.schedule), training, sum(cut.sizes))
         self._replicas.prepare(training)
         record = self._walk(cut)
-        self._note(UPDATING)
+        note(self.peers, UPDATING)
         if training:
             self._update(record)
         self._set_clocks(record)
         limit.learn(time.monotonic() - begun)
         return record
-
-    def _note(self, phase: int) -> None:
-        """Write down where this process's devices are; after an error, it stays where that was."""
-        for r in self.peers.own:
-            self.peers.whereabouts[r] = phase
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
 

@@ -110,9 +110,14 @@ def drafted(folder: Path, number: int) -> Iterator[Path]:
     """A new hidden folder for step ``number``; what is left of it in the end is removed.
 
     What earlier saves have left half-written is removed first: while this one has the lock, none of them is running.
-    Raises PipelabError if one is.
+    Raises PipelabError if one is, ConfigurationError if no folder can be made there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} cannot be made a folder for checkpoints: {error.strerror}; try one that is yours, such as 'run'"
+        ) from None
     with _locked(folder) as alone:
         for left in folder.glob(".step-*") if alone else ():
             shutil.rmtree(left, ignore_errors=True)

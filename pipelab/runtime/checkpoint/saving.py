@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelab.runtime.checkpoint.folder import Checkpoint
 from pipelab.runtime.faults.where import OUTSIDE, SAVING
-from pipelab.runtime.peers import Peers
+from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.optimizer_state import OptimizerState
 from pipelab.runtime.setup.settings import Settings
@@ -53,13 +53,11 @@ class Saving(TensorsByName):
     @contextmanager
     def _saving(self) -> Iterator[None]:
         """Say so to who looks on."""
-        for r in self.peers.own:
-            self.peers.whereabouts[r] = SAVING
+        note(self.peers, SAVING)
         try:
             yield
         finally:
-            for r in self.peers.own:
-                self.peers.whereabouts[r] = OUTSIDE
+            note(self.peers, OUTSIDE)
 
     @property
     def processes(self) -> list[str]:

@@ -238,3 +238,12 @@ def test_a_damaged_file_is_said_with_what_is_whole_beside_it(k, tmp_path):
                 pipeline.load(tmp_path)
             assert state(pipeline) == before
         assert pipeline.load(path.with_name("step-00000000")).step_number == 0
+
+
+@pytest.mark.parametrize("inside", ["", "below"])
+def test_where_no_folder_can_be_made_a_sentence_says_so(inside, tmp_path):
+    (tmp_path / "file").write_text("somebody's")
+    folder = tmp_path / "file" / inside
+    with opened() as pipeline, pytest.raises(ConfigurationError, match="cannot be made a folder for checkpoints: "):
+        pipeline.save(folder)
+    assert (tmp_path / "file").read_text() == "somebody's"
