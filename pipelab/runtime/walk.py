@@ -28,7 +28,7 @@ from pipelab.runtime.device.threads import GRACE, LOOKS_EVERY, Overdue, run_thre
 from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
-from pipelab.runtime.faults.where import described
+from pipelab.runtime.faults.where import LOOKING, OPENING, OUTSIDE, described
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -140,7 +140,8 @@ class Walk:
             held = {device for device in held if in_action(now[device])}
         for device, place in enumerate(now):
             here = device in self._own
-            if (device in held if here else is_stuck(self.table, device, now)) and place == before[device]:
+            late = place in (OPENING, LOOKING, OUTSIDE)  # it has not begun
+            if (device in held if here else late or is_stuck(self.table, device, now)) and place == before[device]:
                 named.append(device)
                 how = ", and a thread cannot be ended from outside" if here else ", in another process"
                 lines.append(f"  device {device} is still {described(self.table, device, place)}{how}")
@@ -187,7 +188,8 @@ class Walk:
             ]
 
             def abort() -> None:
-                seen[:] = self._replicas.peers.whereabouts
+                here = self._replicas.peers.whereabouts
+                seen[:] = here if len(own) == len(here) else self._seen or here
                 wire.abort()
 
             outcomes = run_threads(runs, abort, one_core_each=self._updates.on_cpu, limit=limit, look=self._look)

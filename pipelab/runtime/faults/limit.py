@@ -30,6 +30,11 @@ class TimeLimit:
         longest = self._longest.get(self.kind)
         return _FIRST if longest is None else max(_LEAST, _TIMES * longest)
 
+    @property
+    def silence(self) -> float:
+        """How long nothing need be heard of a process elsewhere: one that loads something may hold its interpreter."""
+        return _FIRST if self._told is None else self._told
+
     def learn(self, seconds: float) -> None:
         """One has taken so long. What is beyond the limit was spent stopped, as by Ctrl-Z."""
         self._longest[self.kind] = max(self._longest.get(self.kind, 0.0), min(seconds, self.seconds))

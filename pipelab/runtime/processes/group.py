@@ -5,14 +5,13 @@ Ranks count within this group, never in the world, so that a data- or tensor-par
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import pickle
 import platform
 import secrets
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -26,7 +25,7 @@ import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
 from pipelab.runtime.device.channels import Aborted
-from pipelab.runtime.device.program import ProgramTable
+from pipelab.runtime.device.program import FAILED, ProgramTable
 from pipelab.runtime.faults.deadlock import is_stuck
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.where import described, lost_process
@@ -37,6 +36,8 @@ from pipelab.runtime.processes.wires.board import Board, Far
 from pipelab.runtime.processes.wires.home import Home, address
 from pipelab.runtime.processes.wires.lines import Lines
 from pipelab.runtime.processes.wires.rounds import GlooRounds
+from pipelab.runtime.processes.wires.ticker import Ticker
+from pipelab.runtime.processes.wires.turn import FileLock, gpu_id
 from pipelab.runtime.processes.wires.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
 
@@ -78,7 +79,7 @@ class Group:
         board: Board | None = None,
     ) -> None:
         self.rank, self.size = rank, size
-        own = (host_id(), address(host_id()), str(place), _gpu_id(place), secrets.token_hex(8))
+        own = (host_id(), address(host_id()), str(place), gpu_id(place), secrets.token_hex(8))
         self._far = Far(dist.PrefixStore(f"{prefix}/whereabouts", store), rank)
         told = [json.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, json.dumps(own).encode())]
         self.own: tuple[int, ...] = (rank,)
@@ -87,13 +88,14 @@ class Group:
         self.places = tuple(torch.device(name) for _, _, name, _, _ in told)
         here = [r for r in range(size) if told[r][1] == told[rank][1]]
         self._home = Home(dist.PrefixStore(f"home{here[0]}", self._store), here, rank, CONNECT)
-        self._far.ranks = tuple(r for r in range(size) if r not in here)
         self._board = board or self._home.pass_on(partial(Board, size))
         self._board.claim(rank)
         self._borrowed = board is not None
         self.whereabouts: MutableSequence[int] = self._board.whereabouts
         self.table: ProgramTable | None = None
         self.limit = TimeLimit(None)
+        self._far.begin([r for r in range(size) if r not in here], self.whereabouts)
+        weakref.finalize(self, self._far.close)
         self._rounds: Home | GlooRounds | None = self._home
         if len(here) < size:
             self._rounds = GlooRounds(dist.PrefixStore("control", self._store), rank, size, CONNECT)
@@ -103,12 +105,12 @@ class Group:
         """What carries the tensors."""
         self.asynchronous = self.backend == "nccl"
         self._lines = self._new_lines(0)
-        self._locks: dict[torch.device, _FileLock] = {}
+        self._locks: dict[torch.device, FileLock] = {}
 
     def look(self) -> Sequence[int]:
         """The whereabouts of all devices."""
         with self._lost():
-            return self._far.look(self.whereabouts) if self._far.ranks else list(self.whereabouts)
+            return self._far.look(self.whereabouts)
 
     # ---- saying and deciding things together ---------------------------------------------------------------------
 
@@ -152,12 +154,42 @@ class Group:
     def _say(self, topic: int, outcome: int, data: bytes) -> list[tuple[int, bytes]]:
         """Everyone's (outcome, data)."""
         with self._lost():
-            said = self._talking().say(
-                bytes((topic, outcome)) + data, look=self._board.patience(self.rank, self.limit.seconds, self.table)
-            )
+            said = self._talking().say(bytes((topic, outcome)) + data, look=self._patience())
         if any(one[0] != topic for one in said):
             raise ConfigurationError(_DISAGREE)
         return [(one[1], one[2:]) for one in said]
+
+    def _patience(self) -> Callable[[], None]:
+        return self._board.patience(self.rank, self.limit, self.table, self._far)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """End the waits of what is done in here, by hanging up, when the others do not move.
+
+        In a notebook the caller does that, who ends the processes.
+        """
+        look, found = self._patience(), list[BaseException]()
+
+        def watch() -> bool:
+            try:
+                with self._lost():
+                    look()
+            except PipelabError as error:
+                found.append(error)
+                self._lines.hang_up()
+                self._home.close()
+                if self._rounds is not None:
+                    self._rounds.close()
+            return bool(found)
+
+        watcher = None if self._borrowed else Ticker(1.0, watch, "watch")
+        try:
+            yield
+        except (PipelabError, OSError, RuntimeError) as error:
+            raise found[0] if found else error from None
+        finally:
+            if watcher is not None:
+                watcher.stop()
 
     def _talking(self) -> Home | GlooRounds:
         if self._rounds is None:
@@ -209,7 +241,7 @@ class Group:
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value on rank 0; None elsewhere."""
         packed = self.agree_own(lambda: pack(value, "what rank 0 asked for") if self.rank else b"")
-        with self._lost():
+        with self._watched(), self._lost():
             found = self._talking().say(packed, hears=False)
         return None if self.rank else [value, *map(pickle.loads, found[1:])]
 
@@ -221,7 +253,7 @@ class Group:
         lines = self._connected(channels)
         waits = []
         try:
-            with self._lost():
+            with self._watched(), self._lost():
                 for move in moves:
                     line = lines[Channel("tied", move.source, move.destination)]
                     if move.source == self.rank:
@@ -260,11 +292,15 @@ class Group:
             self._lines = self._new_lines(self._lines.generation + 1)
         if not self._lines.knows(channels):
             try:
-                self.agree(lambda: self._lines.connect(channels))
+                self.agree(partial(self._connect, channels))
             except BaseException:
                 self._lines.hang_up()
                 raise
         return self._lines
+
+    def _connect(self, channels: Iterable[Channel]) -> None:
+        with self._watched():
+            self._lines.connect(channels)
 
     def _new_lines(self, generation: int) -> Lines:
         store = dist.PrefixStore(f"lines{generation}", self._store)
@@ -284,7 +320,7 @@ class Group:
             return [0.0] * self.size, 0.0
         assert isinstance(self._rounds, GlooRounds)
         leaders = {host: r for r, host in reversed(list(enumerate(self.hosts)))}
-        with self._lost():
+        with self._watched(), self._lost():
             found = self._rounds.measure_clocks(sorted(r for r in leaders.values() if r))
         measured = self.exchange({0: (0.0, 0.0)} | found)[0]
         errors = sorted(error for _, error in measured.values())
@@ -297,7 +333,7 @@ class Group:
             return None
         if place not in self._locks:
             name = f"pipelab-{self._token}-{hashlib.sha256(mine.encode()).hexdigest()[:16]}.lock"
-            self._locks[place] = _FileLock(Path(tempfile.gettempdir()) / name)
+            self._locks[place] = FileLock(Path(tempfile.gettempdir()) / name)
         return self._locks[place]
 
     def close(self) -> None:
@@ -308,6 +344,7 @@ class Group:
             lock.close()
         self._locks.clear()
         self._home.close()
+        self._far.close()
         if not self._borrowed:
             self._board.close()
         if self._rounds is not None:
@@ -326,7 +363,7 @@ class Group:
     def _lost_process(self, reason: str) -> LostProcessError:
         """Says which process is gone, if that can be seen."""
         table, now = self.table, self.whereabouts
-        for r in self._board.gone(self.rank):
+        for r in sorted(self._board.gone(self.rank), key=lambda r: now[r] == FAILED):  # it ended because of another
             return lost_process("has ended", table, r, now[r], "go on from the last checkpoint")
         others = [r for r in range(self.size) if r != self.rank and table is not None and is_stuck(table, r, now)]
         told = [f"device {r} is {described(table, r, now[r])}" for r in others]
@@ -356,32 +393,3 @@ def roll_call(store: Any, name: str, rank: int, size: int, word: bytes = b"here"
             f"rank {rank} has waited {seconds:g} s for rank {', '.join(missing) or 'none'} to come"
         ) from None
     return [store.get(key) for key in names]
-
-
-def _gpu_id(place: torch.device) -> str | None:
-    """Which GPU it is, whatever it is called in this process; None for a CPU."""
-    if place.type != "cuda":
-        return None
-    properties = torch.cuda.get_device_properties(place)
-    return str(getattr(properties, "uuid", f"{host_id()} {place}"))
-
-
-class _FileLock:
-    """A lock between processes of one host."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-
-    def acquire(self) -> None:
-        """Wait for it."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        """Let the next one in."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Remove it."""
-        os.close(self._file)
-        self._path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from pipelab.errors import PipelabError
 from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
 from pipelab.runtime import walk as walk_module
+from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes.wires import lines as lines_module
 from pipelab.runtime.processes.wires.home import address
@@ -214,7 +215,7 @@ def dies():
 
 
 class Once(nn.Module):
-    """Does ``work`` in its forward, in the step after the first."""
+    """Does ``work`` in the first forward after it was armed."""
 
     def __init__(self, work):
         super().__init__()
@@ -222,6 +223,7 @@ class Once(nn.Module):
 
     def forward(self, x):
         if self.armed:
+            self.armed = False
             self.work()
         return x * 1
 
@@ -262,23 +264,62 @@ def _default_store():
     return dist.distributed_c10d._get_default_store()
 
 
+def halt():
+    """Stop this process, if it is the last rank, until ``continued``."""
+    if RANK == SIZE - 1:
+        _default_store().set("halted", str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def continued(found):
+    """``found``, once the rank that was stopped has been told to go on."""
+    if RANK == 0:
+        os.kill(int(_default_store().get("halted")), signal.SIGCONT)
+    return found
+
+
 def outside():
     """A rank that is stopped in its update, where others wait for what it says."""
-    pid = os.getpid()
 
     class Stops(torch.optim.SGD):
         def step(self, closure=None):
-            if RANK == 1:
-                _default_store().set("halted", str(pid))
-                os.kill(pid, signal.SIGSTOP)
+            halt()
             return super().step(closure)
 
     schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
     pipeline = opened(mlp(), schedule, optimizer=lambda named: Stops([p for _, p in named], lr=0.1), time_limit=1.5)
-    found = {"said": said(lambda: pipeline.step(*data(8)))}
-    if RANK == 0:
-        os.kill(int(_default_store().get("halted")), signal.SIGCONT)
-    return found
+    return continued({"said": said(lambda: pipeline.step(*data(8)))})
+
+
+def lending():
+    """A rank that is stopped before its step, where it would be handed a tied parameter."""
+    return handing(LOOKING)
+
+
+def collecting():
+    """A rank that is stopped where another waits for its share of the gradient of a tied parameter."""
+    return handing(UPDATING)
+
+
+def handing(phase):
+    """A rank that is stopped in handing over, in one phase of its second step."""
+    x, y = ties.batch()
+    pipeline = Pipeline(
+        ties.LM(), build_schedule("1f1b", SIZE, 2), loss=ties.loss, launch="processes", device="cpu", time_limit=1.5
+    )
+    pipeline.step(x, y)
+    plain = group_module.Group.hand_over
+
+    def hand_over(group, *told):
+        if group.whereabouts[RANK] == phase:
+            halt()
+        plain(group, *told)
+
+    group_module.Group.hand_over = hand_over
+    try:
+        return continued({"said": said(lambda: pipeline.step(x, y))})
+    finally:
+        group_module.Group.hand_over = plain
 
 
 def deadlock():

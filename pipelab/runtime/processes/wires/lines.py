@@ -27,9 +27,10 @@ from torch import Tensor
 from pipelab.errors import PipelabError
 from pipelab.runtime.processes.wires.home import Home
 from pipelab.runtime.processes.wires.local import LocalLine
+from pipelab.runtime.processes.wires.ticker import Ticker
 from pipelab.schedules.wire import Channel
 
-__all__ = ["FOREVER", "GroupLine", "Lines", "as_bytes"]
+__all__ = ["FOREVER", "GroupLine", "Lines", "as_bytes", "cut"]
 
 FOREVER = timedelta(days=1)
 """How long a device waits for a message: another may be computing, or held in a debugger."""
@@ -37,8 +38,16 @@ FOREVER = timedelta(days=1)
 WATCHED = ("nccl",)
 """Backends whose waits do not end by themselves when the other end is gone."""
 _FAILED = "failed"
+_CUT = 1 << 16
+"""A tag that no message has."""
 NCCL_PATIENCE = timedelta(minutes=30)
 """NCCL's watchdog counts from when a receive was posted, not from when its message was sent."""
+
+
+def cut(group: Any, peer: int) -> None:
+    """End all waits in a gloo group, at ``peer`` too: when one ends before its time, gloo closes the connections."""
+    with suppress(RuntimeError):
+        group.recv([torch.empty(1, dtype=torch.uint8, device="cpu")], peer, _CUT).wait(timedelta(milliseconds=1))
 
 
 class GroupLine:
@@ -101,8 +110,8 @@ class GroupLine:
         """Drop the group."""
         if self._waiting is not None:
             self._waiting.put(None)
-        if self.place.type == "cuda" and self.group is not None:
-            self.group.abort()
+        if self.group is not None:
+            self.group.abort() if self.place.type == "cuda" else cut(self.group, self._other)
         self.group, self._sent = None, deque()
 
     def settle(self, seconds: float) -> None:
@@ -149,8 +158,7 @@ class Lines:
         self._known: set[Channel] = set()
         self._lines: dict[Channel, GroupLine | LocalLine] = {}
         self._changing = threading.Lock()
-        self._over = threading.Event()
-        self._watcher: threading.Thread | None = None
+        self._watcher: Ticker | None = None
         self._gone: list[GroupLine | LocalLine] = []
 
     def __getitem__(self, channel: Channel) -> GroupLine | LocalLine:
@@ -178,8 +186,7 @@ class Lines:
                 store = dist.PrefixStore("meta", self._store)
                 self.meta = dist.ProcessGroupGloo(store, self.rank, self._size, self._timeout)
                 if self._backend in WATCHED:
-                    self._watcher = threading.Thread(target=self._watch, name="pipelab lines", daemon=True)
-                    self._watcher.start()
+                    self._watcher = Ticker(0.5, self._watch, "lines")
             for channel in far:
                 if self.rank in (channel.source, channel.destination):
                     self._lines[channel] = self._warmed_up(channel)
@@ -190,13 +197,14 @@ class Lines:
 
     def hang_up(self) -> None:
         """Drop all lines, which ends the waits at the other ends."""
-        self._over.set()
         with self._changing:
             self.cut = True
             self._gone += self._lines.values()
             for line in self._lines.values():
                 line.hang_up()
             self._lines.clear()
+            if self.meta is not None:
+                cut(self.meta, int(self.rank == 0))
             self.meta = None
 
     def fail(self) -> None:
@@ -206,18 +214,17 @@ class Lines:
                 self._store.set(_FAILED, b"")
         self.hang_up()
 
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            try:
-                if self._store.check([_FAILED]):
-                    self.hang_up()
-            except RuntimeError:
-                self.hang_up()
+    def _watch(self) -> bool:
+        with suppress(RuntimeError):  # the store is gone
+            if not self._store.check([_FAILED]):
+                return self.cut
+        self.hang_up()
+        return True
 
     def settle(self) -> None:
         """After hanging up for good: wait, shortly, until no thread of this rank is in a group any more."""
         if self._watcher is not None:
-            self._watcher.join(1.0)
+            self._watcher.stop()
         for line in self._gone:
             line.settle(1.0)
         self._gone.clear()

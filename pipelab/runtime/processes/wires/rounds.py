@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipelab.runtime.processes.wires.lines import FOREVER
+from pipelab.runtime.processes.wires.lines import FOREVER, cut
 
 __all__ = ["GlooRounds"]
 
@@ -21,6 +21,7 @@ _LENGTH = struct.Struct("=Q")
 _SMALL = 2048
 """Bytes of a round. What does not fit takes a second one."""
 _PING_ROUNDS = 8
+_A_SECOND = timedelta(seconds=1)
 
 
 class GlooRounds:
@@ -31,20 +32,25 @@ class GlooRounds:
         self._group: Any = dist.ProcessGroupGloo(store, rank, size, patience)
 
     def say(self, data: bytes, *, hears: bool = True, look: Callable[[], None] = lambda: None) -> list[bytes]:
-        """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them."""
+        """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them.
+
+        Who hears calls ``look`` in each second of waiting; it may raise.
+        """
         if not hears:
             return self._collect(data)
         room = _SMALL - _LENGTH.size
-        found = self._gather((_LENGTH.pack(len(data)) + data)[:_SMALL], _SMALL)
+        found = self._gather((_LENGTH.pack(len(data)) + data)[:_SMALL], _SMALL, look)
         sizes = [_LENGTH.unpack_from(one)[0] for one in found]
         said = [one[_LENGTH.size :] for one in found]
         if max(sizes) > room:
-            more = self._gather(data[room:], max(sizes) - room)
+            more = self._gather(data[room:], max(sizes) - room, look)
             said = [one + other for one, other in zip(said, more, strict=True)]
         return [one[:size] for one, size in zip(said, sizes, strict=True)]
 
     def close(self) -> None:
         """Hang up."""
+        if self._group is not None:
+            cut(self._group, int(self._rank == 0))
         self._group = None
 
     def measure_clocks(self, leaders: Sequence[int]) -> dict[int, tuple[float, float]]:
@@ -71,13 +77,21 @@ class GlooRounds:
         self._receive(token, 0)
         self._send(token.fill_(time.perf_counter()), 0)
 
-    def _gather(self, data: bytes, size: int) -> list[bytes]:
+    def _gather(self, data: bytes, size: int, look: Callable[[], None]) -> list[bytes]:
         mine = torch.frombuffer(bytearray(data.ljust(size, b"\0")), dtype=torch.uint8)
         found = [torch.empty_like(mine) for _ in range(self._size)]
         options = dist.distributed_c10d.AllgatherOptions()
         options.timeout = FOREVER  # others may be computing
-        with _lost():
-            self._group.allgather([found], [mine], options).wait(FOREVER)
+        work = self._group.allgather([found], [mine], options)
+        while True:
+            with _lost():
+                try:
+                    work.wait(_A_SECOND)
+                    break
+                except RuntimeError:
+                    if work.is_completed():
+                        raise
+            look()
         return [one.numpy().tobytes() for one in found]
 
     def _collect(self, data: bytes) -> list[bytes]:
