@@ -11,6 +11,7 @@ from tests.runtime.small import check_step, tuple_net
 
 P = (1, 2, 3, 4, 8)
 M = (1, 2, 3, 4, 5, 7, 8, 12, 20)
+QUICK = {(2, False, False), (2, True, True), (3, False, False), (4, True, True)}
 
 
 def shapes():
@@ -26,7 +27,7 @@ def grid():
     """Each p with and without recomputation, and with and without dropout; not all of both where time is short."""
     for p in P:
         for recompute, dropout in product([False, True], [0.0, 0.3]):
-            quick = p <= 4 and recompute == (dropout > 0) and not (p == 1 and recompute)
+            quick = (p, recompute, dropout > 0) in QUICK
             words = f"{p}-{'recomputed' if recompute else 'kept'}-{'dropout' if dropout else 'plain'}"
             yield pytest.param(p, recompute, dropout, id=words, marks=[] if quick else [pytest.mark.slow])
 

@@ -253,29 +253,20 @@ def stuck():
 
 def stopped():
     """A process that is stopped; another continues it once it has seen."""
-    pid = os.getpid()
-    found = trained(lambda: (_default_store().set("stopped", str(pid)), os.kill(pid, signal.SIGSTOP)))
-    if RANK == 0:
-        os.kill(int(_default_store().get("stopped")), signal.SIGCONT)
+    found = trained(lambda: halt("stopped"))
+    go_on("stopped")
     return found
 
 
-def _default_store():
-    return dist.distributed_c10d._get_default_store()
+def halt(key):
+    """Stop this process until rank 0 says ``go_on``."""
+    dist.distributed_c10d._get_default_store().set(key, str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def halt():
-    """Stop this process, if it is the last rank, until ``continued``."""
-    if RANK == SIZE - 1:
-        _default_store().set("halted", str(os.getpid()))
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def continued(found):
-    """``found``, once the rank that was stopped has been told to go on."""
+def go_on(key):
     if RANK == 0:
-        os.kill(int(_default_store().get("halted")), signal.SIGCONT)
-    return found
+        os.kill(int(dist.distributed_c10d._get_default_store().get(key)), signal.SIGCONT)
 
 
 def outside():
@@ -283,43 +274,47 @@ def outside():
 
     class Stops(torch.optim.SGD):
         def step(self, closure=None):
-            halt()
+            if RANK == SIZE - 1:
+                halt("outside")
             return super().step(closure)
 
     schedule = build_schedule("1f1b", devices=SIZE, microbatches=4)
     pipeline = opened(mlp(), schedule, optimizer=lambda named: Stops([p for _, p in named], lr=0.1), time_limit=1.5)
-    return continued({"said": said(lambda: pipeline.step(*data(8)))})
+    found = {"said": said(lambda: pipeline.step(*data(8)))}
+    go_on("outside")
+    return found
 
 
 def lending():
     """A rank that is stopped before its step, where it would be handed a tied parameter."""
-    return handing(LOOKING)
+    return handing("lending", LOOKING)
 
 
 def collecting():
     """A rank that is stopped where another waits for its share of the gradient of a tied parameter."""
-    return handing(UPDATING)
+    return handing("collecting", UPDATING)
 
 
-def handing(phase):
+def handing(key, phase):
     """A rank that is stopped in handing over, in one phase of its second step."""
     x, y = ties.batch()
-    pipeline = Pipeline(
-        ties.LM(), build_schedule("1f1b", SIZE, 2), loss=ties.loss, launch="processes", device="cpu", time_limit=1.5
-    )
+    schedule = build_schedule("1f1b", SIZE, 2)
+    pipeline = Pipeline(ties.LM(), schedule, loss=ties.loss, launch="processes", device="cpu", time_limit=1.5)
     pipeline.step(x, y)
     plain = group_module.Group.hand_over
 
     def hand_over(group, *told):
-        if group.whereabouts[RANK] == phase:
-            halt()
+        if RANK == SIZE - 1 and group.whereabouts[RANK] == phase:
+            halt(key)
         plain(group, *told)
 
     group_module.Group.hand_over = hand_over
     try:
-        return continued({"said": said(lambda: pipeline.step(x, y))})
+        found = {"said": said(lambda: pipeline.step(x, y))}
     finally:
         group_module.Group.hand_over = plain
+    go_on(key)
+    return found
 
 
 def deadlock():
