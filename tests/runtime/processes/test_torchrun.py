@@ -296,7 +296,10 @@ def test_pipelab_run_joins_the_group_and_only_rank_0_speaks(tmp_path):
             *(["interleaved", "-m", "3"], {}, "interleaved needs m divisible by p: m = 3, p = 2; try 2 or 4"),
             marks=pytest.mark.slow,  # the catalogue's sentence, on the way of the line above
         ),
-        (["1f1b", "--launch", "threads"], {}, "--launch threads runs all devices in one process"),
+        pytest.param(
+            *(["1f1b", "--launch", "threads"], {}, "--launch threads runs all devices in one process"),
+            marks=pytest.mark.slow,
+        ),
         (["1f1b"], {"GLOO_SOCKET_IFNAME": "eth77"}, "GLOO_SOCKET_IFNAME=eth77: this host has no network interface"),
     ],
 )

@@ -61,7 +61,10 @@ def test_under_plain_nbval_every_check_of_the_untouched_exercises_fails(tmp_path
     assert [passed for _, passed in found] == [cell not in checks for cell in codes]
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(one, id=one.name, marks=[] if one is LESSONS[-1] else [pytest.mark.slow]) for one in LESSONS],
+)
 def test_under_plain_nbval_every_check_of_wrong_answers_fails(lesson, tmp_path):
     """Each exercise's first two wrong answers, each followed by its check; nbval sees no cell but those fail."""
     notebook = page(lesson.name)
