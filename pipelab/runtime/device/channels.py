@@ -129,10 +129,12 @@ class Wire:
     def inlet(self, channel: Channel) -> Receive:
         """What takes the next message of ``channel``."""
         line = self._lines[channel]
-        modelled, strict = self._modelled, self.outstanding is not None
+        modelled, strict, take = self._modelled, self.outstanding is not None, self._taker(line.messages)
+        if not (modelled or strict):
+            return take
 
         def receive() -> Payload | None:
-            payload: Payload | None = self._take(line.messages)
+            payload: Payload | None = take()
             if payload is None:
                 return None
             if strict:
@@ -148,25 +150,31 @@ class Wire:
         outstanding, line = self.outstanding, self._lines[channel]
         if outstanding is None:
             return None
+        take = self._taker(line.tokens)
 
         def settle() -> bool:
             while line.unsettled > outstanding:
-                if self._take(line.tokens) is None:
+                if take() is None:
                     return False
                 line.unsettled -= 1
             return True
 
         return settle
 
-    def _take(self, queue: SimpleQueue[Any]) -> Any:
-        """What comes out of ``queue``: waited for, or where devices take turns None if it is not there."""
-        if self._turns and queue.empty():
-            return None
-        found = queue.get()
-        if found is None:
-            queue.put(None)
-            raise Aborted
-        return found
+    def _taker(self, queue: SimpleQueue[Any]) -> Callable[[], Any]:
+        """What takes out of ``queue``, and waits for it; where devices take turns it gives None if nothing is there."""
+        get, empty, turns = queue.get, queue.empty, self._turns
+
+        def take() -> Any:
+            if turns and empty():
+                return None
+            found = get()
+            if found is None:
+                queue.put(None)
+                raise Aborted
+            return found
+
+        return take
 
     def abort(self) -> None:
         """Wake everyone who waits, now and later, with Aborted."""
