@@ -89,7 +89,7 @@ def ended(process, chance, folder):
 @pytest.mark.slow  # in make test: tests/runtime/checkpoint/test_folder.py, and Ctrl-C below
 @pytest.mark.parametrize(
     ("launch", "kills", "seed"),
-    [("threads", 5, seed) for seed in range(8)] + [("processes", 5, seed) for seed in (0, 1)],
+    [("threads", 3, seed) for seed in range(14)] + [("processes", 2, seed) for seed in range(4)],
 )
 def test_killed_at_any_moment_it_goes_on_with_the_same_losses(launch, kills, seed, text, true, tmp_path):
     """Every step is saved."""
