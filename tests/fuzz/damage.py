@@ -35,7 +35,7 @@ def damaged(draw: st.DrawFn, value: Any, most: int = 3) -> str:
         if kind == "drop":
             del place[key]
         elif kind == "replace":
-            place[key] = draw(scalars)
+            place[key] = copy.deepcopy(draw(scalars))  # the next damage may be inside it
         elif kind == "double" and isinstance(place, list):
             place.insert(draw(st.integers(0, len(place))), copy.deepcopy(place[key]))
         elif kind == "wrap":
