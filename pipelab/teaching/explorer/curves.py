@@ -20,7 +20,7 @@ _MOST = 16  # points of a curve
 class Curve:
     """``figure`` at each place of ``against``; None where it is not known yet, or where there is no such schedule.
 
-    ``over``: the places at which a device needs more than the settings' memory limit.
+    ``over``: the places at which a device's activations are over the settings' limit.
     """
 
     figure: str
@@ -76,7 +76,7 @@ def _at(settings: Settings, against: str, place: float) -> Settings:
 
 
 def _point(figure: str, settings: Settings) -> tuple[float | None, bool]:
-    """The figure, and whether a device needs more memory than it has."""
+    """The figure, and whether a device's activations are over the limit."""
     try:
         timeline = settings.timeline()
         return value_of(figure, settings, timeline), bool(over_limit(settings, timeline))

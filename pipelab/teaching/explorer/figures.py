@@ -157,7 +157,7 @@ def _departure(name: str, settings: Settings) -> str:
 
 
 def over_limit(settings: Settings, timeline: Timeline) -> str:
-    """A sentence where a device needs more than the memory limit, else ""."""
+    """A sentence where a device's activations need more than the limit, else ""."""
     if settings.limit is None or not timeline.peak_bytes:
         return ""
     allowed = settings.limit * 1e6
@@ -166,8 +166,8 @@ def over_limit(settings: Settings, timeline: Timeline) -> str:
         return ""
     r = max(over, key=lambda r: timeline.peak_bytes[r])
     rest = len(over) - 1
-    others = f"; {rest} other device{'s are' if rest > 1 else ' is'} over too" if rest else ""
+    others = f" {rest} other device{'s are' if rest > 1 else ' is'} over it too." if rest else ""
     return (
         f"Out of memory under {settings.recipe.title}: device {r} would hold {format_bytes(timeline.peak_bytes[r])} of "
-        f"activations, {format_bytes(allowed)} are allowed{others}."
+        f"activations, and the limit on activations is {format_bytes(allowed)}.{others}"
     )

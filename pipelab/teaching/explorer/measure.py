@@ -75,7 +75,7 @@ def require_runnable(settings: Settings) -> None:
     if settings.sequences > MOST_SEQUENCES:
         raise ConfigurationError(
             f"m = {settings.microbatches} micro-batches of {UNIT_SEQUENCES} are {settings.sequences} sequences a step, "
-            f"too long a wait; hold the batch fixed at 64, or take m of at most {MOST_SEQUENCES // UNIT_SEQUENCES}"
+            f"too long a wait; fix the batch at 64, or take m of at most {MOST_SEQUENCES // UNIT_SEQUENCES}"
         )
 
 

@@ -158,7 +158,7 @@ def _nearest_m(settings: Settings) -> int | None:
     """
     m, one = settings.microbatches, CONTROLS["microbatches"]
     ways = [range(int(one.low), m)]
-    if settings.hold == BATCH:
+    if settings.fixed == BATCH:
         ways.append(range(min(int(one.high), settings.batch), m, -1))
     found = [n for way in ways if (n := _border(settings, way)) is not None]
     return min(found, key=lambda n: (abs(n - m), n), default=None)

@@ -14,7 +14,16 @@ from pipelab.teaching.explorer.curves import AGAINST, Curves
 from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
 from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.teaching.explorer.nearest import Problem, timelines_of
-from pipelab.teaching.explorer.settings import CONTROLS, Control, Settings, choices, control, normalised, require_names
+from pipelab.teaching.explorer.settings import (
+    BATCH,
+    CONTROLS,
+    Control,
+    Settings,
+    choices,
+    control,
+    normalised,
+    require_names,
+)
 from pipelab.teaching.running_widget import RunningWidget
 from pipelab.timeline import Timeline
 from pipelab.view import words
@@ -181,7 +190,8 @@ class Explorer(RunningWidget):
             "edition": self._edition,
             "full": self._full,
             "controls": [self._control(control(name)) for name in self._names()],
-            "fixed": self._fixed(),
+            "preset": self._preset(),
+            "sizes": settings.sizes,
             "said": self._said,
             "problem": None if self.problem is None else _problem(self.problem),
             "scenes": [
@@ -201,20 +211,20 @@ class Explorer(RunningWidget):
         if self._full:
             hidden |= {"chunks"} if "interleaved" not in used else set()
             hidden |= {"warmup"} if self.settings.schedule != "1f1b" else set()
-            hidden |= {"batch"} if self.settings.hold != "batch" else set()
+            hidden |= {"batch"} if self.settings.fixed != BATCH else set()
         return [name for name in CONTROLS if name in self._free and name not in hidden]
 
     def _control(self, one: Control) -> dict[str, Any]:
         told = asdict(one) | {"value": getattr(self.settings, one.name)}
-        if one.kind == "choice":
+        if one.kind in ("choice", "either"):
             told["choices"] = [list(pair) for pair in choices(one.name)]
         return told
 
-    def _fixed(self) -> str:
+    def _preset(self) -> str:
         """In words, what a preset does not let turn, where it matters."""
         if self._full:
             return ""
-        s, usual = self.settings, Settings()
+        s = self.settings
         told = {
             "devices": f"p = {s.devices}",
             "microbatches": f"m = {s.microbatches}",
@@ -224,12 +234,11 @@ class Explorer(RunningWidget):
             "backward": f"tB = {s.backward:.3g}",
             "overhead": f"α = {s.overhead:.3g}" if s.overhead else "",
             "latency": f"latency {s.latency:.3g}" if s.latency else "",
-            "hold": f"batch of {s.batch} sequences" if s.hold != usual.hold else "micro-batch of 16 sequences",
-            "limit": f"memory limit {s.limit:g} MB" if s.limit is not None else "",
+            "limit": f"limit of {s.limit:g} MB on activations alone" if s.limit is not None else "",
             "recompute": "with recomputation" if s.recompute else "",
         }
         parts = [said for name, said in told.items() if said and name not in self._free]
-        return f"Fixed here: {', '.join(parts)}." if parts else ""
+        return f"Preset: {', '.join(parts)}." if parts else ""
 
     def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
         return [asdict(figure) for figure in figures(settings, timeline)]
@@ -303,12 +312,13 @@ def explore(
     """Turn a schedule's numbers and see what follows, in a notebook.
 
     ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: only what ``free`` names can be
-    turned (one or two things, by name or symbol: m, p, v, w, tF, tB, alpha, L, B, limit, schedule, hold, recompute,
-    compare). Everything else stays as the keywords say: ``devices``, ``microbatches``, ``chunks``, ``forward``,
-    ``backward``, ``overhead``, ``latency``, ``hold`` ("micro-batch" or "batch"), ``batch``, ``limit`` (MB),
-    ``warmup``, ``recompute``, ``compare``; symbols will do. ``curve`` is the figure that is drawn ("makespan",
-    "bubble", "rate", "held", "memory", "messages"), ``against`` the number it is drawn against (default: the first
-    free one).
+    turned (one or two things, by name or symbol: m, p, v, w, tF, tB, alpha, L, B, limit, schedule, fixed, recompute,
+    compare). Where m can be turned, so can ``fixed``. Everything else stays as the keywords say: ``devices``,
+    ``microbatches``, ``chunks``, ``forward``, ``backward``, ``overhead``, ``latency``, ``fixed`` ("microbatch": each
+    has 16 sequences; "batch": ``batch`` sequences are cut into m), ``batch``, ``limit`` (MB of activations alone;
+    ``Pipeline``'s memory_limit counts weights, gradients and optimizer state too), ``warmup``, ``recompute``,
+    ``compare``. Symbols work as well. ``curve`` is the figure that is drawn ("makespan", "bubble", "rate", "held",
+    "memory", "messages"), ``against`` the number it is drawn against (default: the first free one).
 
     *Run it* runs the shown schedule on the 48-layer model and lays what was measured over what was predicted. Without
     a browser it is the static picture of its first state. Raises ConfigurationError for settings that do not exist or
@@ -323,6 +333,8 @@ def explore(
     if said:
         raise ConfigurationError(said)
     names = list(CONTROLS) if free is None else [control(name).name for name in _listed(free)]
+    if "microbatches" in names and "fixed" not in names:
+        names.append("fixed")  # what m does to times and memory depends on it
     if curve not in FIGURES:
         raise ConfigurationError(f"curve is one of {', '.join(FIGURES)}, not '{curve}'")
     numeric = [name for name in names if name in AGAINST]

@@ -58,7 +58,7 @@ def test_a_latency_in_units_is_felt_in_units_of_the_measured_forward():
             r"p \* v = 64 stages, but .* 48",
         ),
         (Settings(microbatches=17), r"17 micro-batches of 16 are 272 sequences a step.* take m of at most 16"),
-        (Settings(hold="batch", batch=300), "300 sequences a step"),
+        (Settings(fixed="batch", batch=300), "300 sequences a step"),
     ],
 )
 def test_what_the_model_or_a_laptop_cannot_do_is_refused_before_anything_starts(settings, says):
@@ -68,7 +68,7 @@ def test_what_the_model_or_a_laptop_cannot_do_is_refused_before_anything_starts(
     assert told == []
 
 
-@pytest.mark.parametrize("settings", [Settings(microbatches=16), Settings(hold="batch", batch=64, microbatches=64)])
+@pytest.mark.parametrize("settings", [Settings(microbatches=16), Settings(fixed="batch", batch=64, microbatches=64)])
 def test_what_can_be_run_is_not_refused(settings):
     assert require_runnable(settings) is None
     assert require_runnable(replace(settings, devices=16)) is None

@@ -76,7 +76,7 @@ def test_the_full_explorer_lets_everything_be_turned():
     names = [one["name"] for one in told(explorer)["controls"]]
     assert {"schedule", "devices", "microbatches", "warmup", "limit", "recompute", "compare"} <= set(names)
     assert "chunks" not in names  # 1F1B has none
-    assert told(explorer)["fixed"] == ""
+    assert told(explorer)["preset"] == ""
     explorer.set(schedule="interleaved")
     names = [one["name"] for one in told(explorer)["controls"]]
     assert ("chunks" in names, "warmup" in names) == (True, False)
@@ -85,8 +85,8 @@ def test_the_full_explorer_lets_everything_be_turned():
 def test_a_preset_shows_its_few_controls_and_says_what_is_fixed():
     explorer = explore("gpipe", free=["m"], p=3, compare="1f1b", curve="held", overhead=0.5)
     view = told(explorer)
-    assert [one["name"] for one in view["controls"]] == ["microbatches"]
-    assert view["fixed"] == "Fixed here: p = 3, tF = 1, tB = 1, α = 0.5, micro-batch of 16 sequences."
+    assert [one["name"] for one in view["controls"]] == ["microbatches", "fixed"]
+    assert view["preset"] == "Preset: p = 3, tF = 1, tB = 1, α = 0.5."
     assert view["titles"] == ["GPipe", "1F1B"]
     assert len(view["scenes"]) == len(view["figures"]) == len(view["curve"]["lines"]) == 2
     assert (view["curve"]["figure"], view["curve"]["against"]) == ("held", "microbatches")
@@ -140,6 +140,38 @@ def test_turning_a_number_in_the_browser_is_turning_it_in_python():
     assert explorer.set(m=8).settings == Settings(microbatches=8)
 
 
+def test_what_is_fixed_is_a_switch_that_times_and_memory_and_words_follow():
+    """At m = 8 a batch of 64 has micro-batches of 8, as the lesson's runs do: half the time, half the memory."""
+    explorer = explore("gpipe", free=["m"], m=8, fixed="batch")
+    switch = next(one for one in told(explorer)["controls"] if one["name"] == "fixed")
+    assert (switch["kind"], switch["value"]) == ("either", "batch")
+    assert [value for value, _ in switch["choices"]] == ["batch", "microbatch"]
+    assert told(explorer)["sizes"] == "The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8."
+    small = {figure.name: figure.simulated for figure in explorer.figures}
+    turn(explorer, fixed="microbatch")
+    words = "The micro-batch of 16 sequences is fixed: m = 8 of them make a batch of 128."
+    assert told(explorer)["sizes"] == words
+    large = {figure.name: figure.simulated for figure in explorer.figures}
+    for name in ("makespan", "held", "memory"):
+        assert large[name] == pytest.approx(2 * small[name])
+    assert (large["bubble"], large["rate"]) == pytest.approx((small["bubble"], small["rate"]))
+
+
+def test_the_switch_is_there_wherever_m_can_be_turned():
+    def names(explorer):
+        return [one["name"] for one in told(explorer)["controls"]]
+
+    assert names(explore("gpipe", free=["m"])) == ["microbatches", "fixed"]
+    assert names(explore("gpipe", free=["hold", "m"])) == ["microbatches", "fixed"]
+    assert names(explore("gpipe", free=["p"])) == ["devices"]
+
+
+@pytest.mark.parametrize("old", [{"hold": "micro-batch"}, {"hold": "batch"}, {"fixed": "micro-batch"}], ids=str)
+def test_the_switchs_name_and_values_of_old_still_work(old):
+    [value] = old.values()
+    assert explore(**old).settings.fixed == value.replace("-", "")
+
+
 def test_only_what_is_free_can_be_turned_from_the_browser():
     explorer = explore("1f1b", free=["m"])
     turn(explorer, microbatches=6, devices=8, schedule="gpipe", compare="gpipe", limit=1)
@@ -159,7 +191,7 @@ def test_a_symbol_from_the_browser_does_not_turn_what_is_fixed():
 )
 def test_a_damaged_value_is_answered_and_what_is_shown_stays_drawable(value):
     explorer = explore(p=2)
-    for name in ("microbatches", "limit", "forward", "recompute", "schedule", "hold", "compare"):
+    for name in ("microbatches", "limit", "forward", "recompute", "schedule", "fixed", "compare"):
         ask(explorer, "set", values={name: value})
         view = told(explorer)
         assert view["scenes"][0]["blocks"]["device"]
@@ -252,7 +284,7 @@ def test_another_curve_may_be_asked_for_and_stays():
     assert told(explorer)["curve"]["figure"] == "held"
 
 
-@pytest.mark.parametrize("message", [{"figure": "speed"}, {"against": "hold"}, {"figure": []}, {"against": None}])
+@pytest.mark.parametrize("message", [{"figure": "speed"}, {"against": "fixed"}, {"figure": []}, {"against": None}])
 def test_a_curve_that_there_is_not_is_answered_with_those_there_are(message):
     explorer = explore()
     assert "bubble" in said(explorer, "curve", **message) or "microbatches" in said(explorer, "curve", **message)

@@ -35,6 +35,10 @@ class Controls {
       const select = h("select", { id, "data-control": one.name, onchange: () => tell(select.value) }, one.choices.map(([value, text]) => h("option", { value }, text)));
       put = (value) => (select.value = value);
       root = h("div", { class: "pl-control" }, h("label", { for: id }, words), select);
+    } else if (one.kind === "either") {
+      const ways = one.choices.map(([value, text]) => ({ value, text, dot: h("input", { type: "radio", name: id, value, "data-control": one.name, onchange: () => tell(value) }) }));
+      put = (value) => ways.forEach((way) => (way.dot.checked = way.value === value));
+      root = h("div", { class: "pl-control pl-either", role: "radiogroup", "aria-labelledby": id }, h("span", { id, class: "pl-name" }, words), ways.map((way) => h("label", {}, way.dot, way.text)));
     } else if (one.kind === "switch") {
       const box = h("input", { type: "checkbox", id, "data-control": one.name, onchange: () => tell(box.checked) });
       put = (value) => (box.checked = value);
@@ -74,7 +78,8 @@ class ExplorerPane {
     this.link = link;
     this.root = root;
     const controls = h("div", { class: "pl-controls", role: "group", "aria-label": "Controls" });
-    this.fixed = h("p", { class: "pl-small" });
+    this.preset = h("p", { class: "pl-small" });
+    this.sizes = h("p", { class: "pl-small" });
     this.waiting = h("div", { class: "pl-note", role: "status" });
     this.said = h("div", { class: "pl-note", role: "status" });
     this.problem = h("div", { class: "pl-note pl-problem", role: "alert" });
@@ -82,7 +87,7 @@ class ExplorerPane {
     const curve = h("div", { class: "pl-side" });
     const table = h("div", { class: "pl-side" });
     const runs = h("div");
-    root.append(controls, this.fixed, this.waiting, this.said, this.problem, picture, h("div", { class: "pl-sides" }, table, curve), runs);
+    root.append(controls, this.sizes, this.preset, this.waiting, this.said, this.problem, picture, h("div", { class: "pl-sides" }, table, curve), runs);
     this.controls = new Controls(controls, (values) => this.turn(values));
     this.timeline = new TimelinePane(picture, { need: () => this.askDetail() });
     this.picture = picture;
@@ -144,7 +149,8 @@ class ExplorerPane {
     const view = (this.view = JSON.parse(this.model.get("view")));
     this.lastCurve = view.curve;
     this.controls.show(view.controls, !this.link.busy);
-    tell(this.fixed, view.fixed);
+    tell(this.sizes, view.sizes);
+    tell(this.preset, view.preset);
     tell(this.said, view.said);
     if (view.problem) {
       fill(
