@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError
+from pipelab.teaching.explorer import beside
+from pipelab.teaching.explorer.code import CURVE, axis_of, line
 from pipelab.teaching.explorer.curves import AGAINST, Curves
 from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
+from pipelab.teaching.explorer.mathml import mathml
 from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.teaching.explorer.nearest import Problem, timelines_of
 from pipelab.teaching.explorer.settings import (
@@ -81,6 +84,11 @@ class Explorer(RunningWidget):
         """The figures of the schedule, formula beside simulation."""
         return figures(self._shown, self.timeline)
 
+    @property
+    def code(self) -> str:
+        """The line of Python that opens an explorer with the settings that are shown."""
+        return line(self._shown, None if self._full else self._free, self._figure, self._against)
+
     def run(self, *, wait: bool = True) -> Measured | None:
         """Run the shown schedule on the 48-layer model; what *Run it* does. ``wait``: until it is over."""
         self._start()
@@ -112,6 +120,16 @@ class Explorer(RunningWidget):
             return plot_schedules(self.timelines, memory=True)
         return plot_timeline(self.timeline)
 
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **rest: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, and for pages on which none runs: the picture, and below it figures, formulas and the line."""
+        data, metadata = super()._repr_mimebundle_(include, exclude, **rest)
+        if "text/html" in data:
+            titles, sizes = [_title(one) for one in self._both()], (self._shown.sizes, self._preset())
+            data["text/html"] += beside.static(titles, sizes, self._found(), self._notes(), self.code)
+        return data, metadata
+
     # ---- from the browser ------------------------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
@@ -139,7 +157,7 @@ class Explorer(RunningWidget):
         for settings in self._both():
             curve = self._curves.curve(settings, figure, against)
             self._curves.work(settings, curve, _CHUNK)
-        self.send({"curve": self._curve_view()})
+        self.send({"curve": self._curve_view(), "code": self.code})
 
     # ---- what happens ----------------------------------------------------------------------------------------------
 
@@ -200,6 +218,8 @@ class Explorer(RunningWidget):
             ],
             "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
             "titles": [_title(one) for one in self._both()],
+            "notes": self._notes(),
+            "code": self.code,
             "curve": self._curve_view(),
             "measured": None if self.measured is None else self._measured(self.measured),
         }
@@ -241,7 +261,20 @@ class Explorer(RunningWidget):
         return f"Preset: {', '.join(parts)}." if parts else ""
 
     def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
-        return [asdict(figure) for figure in figures(settings, timeline)]
+        found = figures(settings, timeline)
+        return [asdict(one) | {"math": mathml(one.formula) if one.formula else ""} for one in found]
+
+    def _found(self) -> list[tuple[Figure, ...]]:
+        return [figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)]
+
+    def _notes(self) -> str:
+        """Below the figures, as HTML."""
+        both, told = self._both(), ""
+        if self.measured is not None:
+            told = "Measured figures are those of this machine; the other figures are those of the settings."
+            if len(both) > 1:
+                told += f" The picture shows {_title(both[1])} again once you turn a control."
+        return beside.notes(both, self._found(), told)
 
     def _measured(self, found: Measured) -> dict[str, Any]:
         pair = [found.predicted, found.measured]
@@ -305,7 +338,7 @@ def explore(
     schedule: str | None = None,
     *,
     free: Iterable[str] | None = None,
-    curve: str = "bubble",
+    curve: str = CURVE,
     against: str | None = None,
     **settings: Any,
 ) -> Explorer:
@@ -337,9 +370,8 @@ def explore(
         names.append("fixed")  # what m does to times and memory depends on it
     if curve not in FIGURES:
         raise ConfigurationError(f"curve is one of {', '.join(FIGURES)}, not '{curve}'")
-    numeric = [name for name in names if name in AGAINST]
     if against is None:
-        axis = "microbatches" if free is None or not numeric else numeric[0]
+        axis = axis_of(None if free is None else names)
     else:
         axis = control(against).name
         if axis not in AGAINST:

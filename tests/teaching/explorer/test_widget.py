@@ -304,6 +304,37 @@ def test_without_a_browser_it_is_a_picture_that_says_in_words_what_it_shows():
     assert len(alt) > 40
 
 
+def test_without_a_browser_there_are_figures_formulas_and_the_line_that_opens_it_again():
+    html = explore("gpipe", m=8, p=2, fixed="batch", free=["m"])._repr_mimebundle_()[0]["text/html"]
+    bare = re.sub("<[^>]*>", " ", html)
+    assert html.count("<math>") == 5  # four formulas, and what T is
+    assert "The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8. Preset: p = 2" in bare
+    assert "11.1%" in bare
+    assert "explore(&quot;gpipe&quot;, p=2, m=8, fixed=&quot;batch&quot;, free=[&quot;m&quot;])" in html
+    two = explore(compare="gpipe")._repr_mimebundle_()[0]["text/html"]
+    assert two.count("<math>") == 9
+    assert "<th>1F1B</th><th>GPipe</th>" in two
+
+
+def test_notes_tell_what_the_letters_mean_and_what_a_limit_counts(slow_measure):
+    explorer = explore("gpipe")
+    assert "time of one micro-batch on one device" in told(explorer)["notes"]
+    assert "counts activations alone" not in told(explorer)["notes"]
+    assert "counts activations alone" in told(explorer.set(limit=500))["notes"]
+    assert "Recomputing" in told(explorer.set(recompute=True))["notes"]
+    said = told(explorer.set(latency=1))["notes"]
+    assert "Where formula and simulation differ, the formula assumes messages that take no time." in said
+    slow_measure.gate.set()
+    explorer.set(compare="1f1b").run()
+    assert "The picture shows 1F1B with recomputation again once you turn a control." in told(explorer)["notes"]
+
+
+def test_formulas_are_set_as_formulas():
+    figures = {figure["name"]: figure for figure in told(explore())["figures"][0]}
+    assert "<mfrac>" in figures["bubble"]["math"]
+    assert figures["memory"]["math"] == ""
+
+
 def test_its_picture_is_of_what_is_shown(slow_measure):
     explorer = explore(p=2, m=2, compare="gpipe")
     assert "GPipe" in explorer.picture().alt
