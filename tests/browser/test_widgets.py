@@ -177,7 +177,7 @@ def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     expect(found.get_by_role("button", name="Stop")).to_be_visible()
     expect(found.get_by_role("progressbar")).to_be_visible()
     expect(found).to_have_attribute("data-run", "done", timeout=60_000)
-    expect(found).to_contain_text("Its gradients equal those of the model in one piece")
+    expect(found).to_contain_text("Its gradients equal those of the unsplit model")
     expect(found).to_contain_text("measured below predicted")
     expect(found.get_by_role("columnheader", name="measured")).to_be_visible()
     for kind, suffix in (("picture", "png"), ("csv", "csv"), ("trace", "json")):

@@ -33,8 +33,8 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
         said.append(html.escape(f"Where formula and simulation differ, {'; '.join(apart)}."))
     if first.limit is not None:
         said.append(
-            "The limit counts activations alone. Pipeline's memory_limit counts weights, gradients and optimizer state "
-            "too."
+            "The limit counts activations alone. Pipeline's memory_limit also counts weights, gradients and optimizer "
+            "state."
         )
     return " ".join([*said, html.escape(measured)] if measured else said)
 

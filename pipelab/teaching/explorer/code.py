@@ -20,7 +20,7 @@ def axis_of(free: Iterable[str] | None) -> str:
 
 
 def line(settings: Settings, free: Iterable[str] | None, figure: str, against: str) -> str:
-    """``explore(...)`` with all that is not as usual. ``free``: names of what can be turned, None for everything."""
+    """``explore(...)`` with all that is not as usual. ``free``: names of what can be changed, None for everything."""
     usual = Settings()
     given = [repr(settings.schedule)]
     for name in (field.name for field in fields(Settings) if field.name != "schedule"):

@@ -1,8 +1,8 @@
-"""Formulas set as formulas: from the text that figures carry to MathML, which browsers draw without a network.
+"""Formulas as MathML, which browsers draw without a network. They are made from the text of the figures.
 
-Where MathML is not drawn (JupyterLab strips it from the output of a notebook that it does not trust yet), its letters
-are left: brackets and slashes that a fraction does not show stand in the markup all the same, hidden, so that what is
-left is the text that went in.
+JupyterLab removes MathML from the output of a notebook that it does not trust yet, and leaves its letters. So the
+markup also contains the brackets and slashes that a fraction does not show, hidden. The letters that are left then read
+like the original text.
 """
 
 from __future__ import annotations

@@ -383,7 +383,7 @@ def test_a_run_is_started_watched_and_stopped_from_the_browser(slow_measure):
     assert said(explorer, "run") is None
     assert slow_measure.begun.wait(LONG)
     assert explorer.run_state == {"state": "running", "words": "building the model", "done": 1, "total": 7}
-    assert said(explorer, "run") == "it is running already; stop it first, or wait"
+    assert said(explorer, "run") == "it is already running; stop it first, or wait"
     assert said(explorer, "stop") is None
     slow_measure.gate.set()
     explorer._wait()
@@ -395,7 +395,10 @@ def test_two_explorers_cannot_run_at_once(slow_measure):
     first, second = explore(), explore()
     first.run(wait=False)
     assert slow_measure.begun.wait(LONG)
-    assert said(second, "run") == "another run was on its way in this notebook: it is being stopped; press again soon"
+    assert (
+        said(second, "run")
+        == "another run is still going in this notebook. It is being stopped; press again in a moment"
+    )
     assert second.run_state == {}
     slow_measure.gate.set()
     first._wait()
@@ -459,9 +462,9 @@ def test_settings_turned_in_python_just_as_a_run_ends_are_not_shown_with_its_res
 
 
 def test_what_the_model_cannot_run_is_refused_before_anything_starts(slow_measure):
-    assert "too long a wait" in said(explore(m=40), "run")
+    assert "takes too long here" in said(explore(m=40), "run")
     assert not slow_measure.begun.is_set()
-    with pytest.raises(ConfigurationError, match="the model has 48 layers"):
+    with pytest.raises(ConfigurationError, match="more than the 48 layers"):
         explore("interleaved", p=10, m=10, v=5).run()
 
 

@@ -129,7 +129,7 @@ class ExplorerPane {
     root.append(this.timeline.foot);
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
-    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this schedule, about ten seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
+    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model under this schedule; takes about ten seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
       if (content.detail && content.edition === this.view.edition && !this.view.measured) this.timeline.detail(content.detail);
@@ -193,7 +193,7 @@ class ExplorerPane {
         this.problem,
         h("div", {}, view.problem.sentence),
         view.problem.offers.length ? h("div", { class: "pl-row" }, "Nearest that works:", view.problem.offers.map((offer) => h("button", { type: "button", onclick: () => this.turn(offer.values) }, offer.label))) : null,
-        view.problem.possible ? null : h("div", { class: "pl-small" }, "The picture below is still the one before."),
+        view.problem.possible ? null : h("div", { class: "pl-small" }, "The picture below still shows the last possible settings."),
       );
     } else fill(this.problem);
     this.picture.classList.toggle("pl-stale", Boolean(view.problem && !view.problem.possible));
