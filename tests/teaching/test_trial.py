@@ -31,7 +31,7 @@ def test_whatever_a_learner_holds_is_checked_and_trains(given):
     assert trial.right
     assert trial.losses[1] < trial.losses[0]
     assert "equal to those of the unsplit model" in str(trial)
-    assert "<pre>Sound." in trial._repr_mimebundle_()["text/html"]
+    assert "<pre>The schedule is sound." in trial._repr_mimebundle_()["text/html"]
 
 
 def test_a_generator_is_called_with_p_and_m():

@@ -24,7 +24,7 @@ def test_a_sound_configuration_needs_no_advice():
         (("interleaved", 4, 66), {}, "take m = 64, or 1f1b"),
         (("1f1b", 4, 20), {}, "64 sequences in m = 20 micro-batches have sizes 4 and 3"),
         (("naive", 4, 1), {}, "naive keeps p - 1 = 3 of 4 devices idle"),
-        (("1f1b", 4, 128), {}, "need 128 sequences, but the batch has 64"),
+        (("1f1b", 4, 128), {}, "need at least 128 sequences, but the batch has 64"),
         (
             ("gpipe", 4, 16),
             {"profile": profile(alpha=1e-4), "memory_limit": "75MB"},

@@ -17,6 +17,7 @@ __all__ = ["mathml"]
 
 _TOKEN = re.compile(r"(?P<number>\d+)|(?P<name>t[A-Z]|[A-Zα]|[a-z](?![a-z]))|(?P<word>[a-z]+)|(?P<sign>[-+/=(),])")
 _FUNCTIONS = ("min",)
+_OPEN, _CLOSE = (f'<mo stretchy="false">{sign}</mo>' for sign in "()")
 
 
 def mathml(formula: str) -> str:
@@ -26,13 +27,13 @@ def mathml(formula: str) -> str:
     ConfigurationError for what is no such formula.
 
     >>> mathml("(p - 1) / p")
-    '<math><mrow><mfrac>...'
+    '<math displaystyle="true"><mrow><mfrac>...'
     """
     found = _Reader(formula)
     inside = found.equation()
     if found.kind:
         raise ConfigurationError(f"'{formula}' cannot be set as a formula from '{found.text}' on")
-    return f"<math>{_row(inside)}</math>"
+    return f'<math displaystyle="true">{_row(inside)}</math>'
 
 
 def _row(inside: str) -> str:
@@ -122,7 +123,7 @@ class _Bracket:
     inside: str
 
     def __str__(self) -> str:
-        return _row(f"<mo>(</mo>{self.inside}<mo>)</mo>")
+        return _row(f"{_OPEN}{self.inside}{_CLOSE}")
 
 
 def _bare(factors: Sequence[str | _Bracket]) -> str:

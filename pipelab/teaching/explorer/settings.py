@@ -73,7 +73,7 @@ def control(name: str) -> Control:
     """The control called ``name``, by its name or its symbol (``"m"``). Raises ConfigurationError with the nearest."""
     found = CONTROLS.get(_SYMBOLS.get(name, name))
     if found is None:
-        known = list(dict.fromkeys([*CONTROLS, *_SYMBOLS]))
+        known = [one for one in dict.fromkeys([*CONTROLS, *_SYMBOLS]) if one != "hold"]
         close = [one for one in known if one.lower() == str(name).lower()]
         close += difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -55,10 +55,10 @@ def test_a_latency_in_units_is_felt_in_units_of_the_measured_forward():
     [
         (
             Settings(devices=16, schedule="interleaved", chunks=4, microbatches=16),
-            r"p \* v = 64 stages, but .* 48",
+            r"p \* v = 64 stages are more than the 48 layers",
         ),
-        (Settings(microbatches=17), r"17 micro-batches of 16 are 272 sequences a step.* take m of at most 16"),
-        (Settings(fixed="batch", batch=300), "300 sequences a step"),
+        (Settings(microbatches=17), "a step of 272 sequences takes too long here; .* take m of at most 16"),
+        (Settings(fixed="batch", batch=300), "a step of 300 sequences"),
     ],
 )
 def test_what_the_model_or_a_laptop_cannot_do_is_refused_before_anything_starts(settings, says):
