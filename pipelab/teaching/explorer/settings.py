@@ -1,4 +1,4 @@
-"""What can be turned in the explorer, and what a setting means: a schedule, its costs, a batch. Pure Python."""
+"""The explorer's settings, and what they mean: a schedule, its costs, a batch. Pure Python."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ __all__ = ["CONTROLS", "LAYERS", "UNIT_SEQUENCES", "Control", "Settings", "Setti
 UNIT_SEQUENCES = 16  # tF and tB are the times of a micro-batch of so many sequences, that of the worked example
 LAYERS = 48
 MOST_SLOTS = 16 * 2 * 128  # forwards, and as many backwards: what still draws in a second
-BATCH, MICROBATCH = "batch", "micro-batch"
+BATCH, MICROBATCH = "batch", "microbatch"
 
 
 @dataclass(frozen=True)
 class Control:
-    """One thing that can be turned. ``kind`` is "whole", "number", "choice" or "switch"; ``symbol`` its short name."""
+    """One setting that a reader can change; ``symbol`` is its short name.
+
+    ``kind`` is "whole", "number", "choice" (a list), "either" (two choices side by side) or "switch" (on or off).
+    """
 
     name: str
     label: str
@@ -57,24 +60,24 @@ CONTROLS = {
         Control("backward", "Backward tB", "number", "tB", 0.1, 10, 0.1, "units"),
         Control("overhead", "Fixed cost of an action α", "number", "alpha", 0, 5, 0.05, "units"),
         Control("latency", "Latency of a message", "number", "L", 0, 5, 0.1, "units"),
-        Control("hold", "Held fixed", "choice"),
+        Control("fixed", "What is fixed", "either"),
         Control("batch", "Batch (sequences)", "whole", "B", 1, 512, 1),
-        Control("limit", "Memory limit for activations", "number", "limit", 0, 100_000, 1, "MB", optional=True),
+        Control("limit", "Limit on activations alone", "number", "limit", 0, 100_000, 1, "MB", optional=True),
         Control("recompute", "Recompute forwards (R)", "switch"),
     )
 }
-_SYMBOLS = {one.symbol: one.name for one in CONTROLS.values() if one.symbol}
+_SYMBOLS = {one.symbol: one.name for one in CONTROLS.values() if one.symbol} | {"hold": "fixed"}  # its name of old
 
 
 def control(name: str) -> Control:
     """The control called ``name``, by its name or its symbol (``"m"``). Raises ConfigurationError with the nearest."""
     found = CONTROLS.get(_SYMBOLS.get(name, name))
     if found is None:
-        known = list(dict.fromkeys([*CONTROLS, *_SYMBOLS]))
+        known = [one for one in dict.fromkeys([*CONTROLS, *_SYMBOLS]) if one != "hold"]
         close = [one for one in known if one.lower() == str(name).lower()]
         close += difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise ConfigurationError(f"there is no control '{name}'; there are {', '.join(known)}{hint}")
+        raise ConfigurationError(f"there is no control '{name}'; the controls are {', '.join(known)}{hint}")
     return found
 
 
@@ -83,11 +86,12 @@ class Settings:
     """One state of the explorer.
 
     ``forward`` and ``backward``: tF and tB, the time of a micro-batch of 16 sequences on one device's layers, in units.
-    ``overhead`` is paid by every forward and every backward on a full device share besides, whatever its size (alpha).
-    ``hold``: what stays when m changes: the "batch" (``batch`` sequences, cut into m), or the "micro-batch" (of 16
-    sequences, so that the batch grows with m). ``warmup``: forwards that each device of 1F1B runs first, beyond its
-    p - 1 - r. ``limit``: MB of activations on a device, of the 48-layer model. ``compare``: a second schedule, "" for
-    none.
+    ``overhead`` (alpha): a fixed time that every forward and every backward on a full device share adds, at any size.
+    ``fixed``: what stays the same when m changes. With "batch", ``batch`` sequences are cut into m, so that more
+    micro-batches are smaller. With "microbatch", each micro-batch has 16 sequences, so that the batch grows with m.
+    ``warmup``: forwards that each device of 1F1B runs first, beyond its p - 1 - r. ``limit``: MB of activations on a
+    device, for the 48-layer model; weights, gradients and optimizer state are not counted. ``compare``: a second
+    schedule, "" for none.
     """
 
     schedule: str = "1f1b"
@@ -98,7 +102,7 @@ class Settings:
     backward: float = 1.0
     overhead: float = 0.0
     latency: float = 0.0
-    hold: str = MICROBATCH
+    fixed: str = MICROBATCH
     batch: int = 64
     warmup: int = 0
     limit: float | None = None
@@ -117,7 +121,22 @@ class Settings:
 
     def sequences_at(self, microbatches: int) -> int:
         """The whole batch, were there so many micro-batches."""
-        return self.batch if self.hold == BATCH else UNIT_SEQUENCES * microbatches
+        return self.batch if self.fixed == BATCH else UNIT_SEQUENCES * microbatches
+
+    @property
+    def sizes(self) -> str:
+        """What is fixed, and what follows for the sizes, as a sentence or two."""
+        batch, m = self.sequences, self.microbatches
+        small, rest = divmod(batch, m)
+        each = f"{small} or {small + 1}" if rest else f"{small}"
+        if self.fixed == BATCH:
+            fixed = f"The batch of {batch} sequences is fixed"
+            told = f"{fixed}: m = {m} cuts it into micro-batches of {each}."
+        else:
+            fixed = f"The micro-batch of {UNIT_SEQUENCES} sequences is fixed"
+            told = f"{fixed}: m = {m} of them make a batch of {batch}."
+        whole = self.schedule == "naive"
+        return f"{fixed}. The naive pipeline runs the whole batch of {batch} at once." if whole else told
 
     @property
     def v(self) -> int:
@@ -130,7 +149,7 @@ class Settings:
 
     def build(self) -> Schedule:
         """The schedule. Raises ConfigurationError or ScheduleError if there is none with these numbers."""
-        if self.hold == BATCH and self.microbatches > self.batch:
+        if self.fixed == BATCH and self.microbatches > self.batch:
             raise ConfigurationError(
                 f"a batch of {self.batch} sequences cannot be cut into m = {self.microbatches} micro-batches; try "
                 f"m = {self.batch}, or a larger batch"
@@ -138,9 +157,7 @@ class Settings:
         slots = self.devices * self.v * self.microbatches
         if slots > MOST_SLOTS:
             fits = max(MOST_SLOTS // (self.devices * self.v), 1)
-            raise ConfigurationError(
-                f"p v m = {slots} is more than a page can be asked to draw; try m of at most {fits}"
-            )
+            raise ConfigurationError(f"p v m = {slots} is too much for a page to draw; try m of at most {fits}")
         deeper = self.warmup if self.schedule == "1f1b" else 0
         return _built(self.schedule, self.devices, self.microbatches, self.v, deeper, self.recompute)
 
@@ -149,7 +166,7 @@ class Settings:
         return SettingsCosts(self, self.sequences)
 
     def timeline(self) -> Timeline:
-        """The prediction. Raises as :meth:`build`, and ScheduleError where the order waits for ever."""
+        """The prediction. Raises as :meth:`build`, and ScheduleError if the order waits forever."""
         schedule = self.build()
         return simulate(schedule, self.costs(), batch=self.sequences, check=False)
 
@@ -231,8 +248,8 @@ def _bytes() -> tuple[float, float]:
 
 def choices(name: str) -> list[tuple[str, str]]:
     """(value, words) of a control with choices."""
-    if name == "hold":
-        return [(MICROBATCH, "micro-batch of 16 sequences"), (BATCH, "batch, cut into m")]
+    if name == "fixed":
+        return [(BATCH, "the batch, cut into m"), (MICROBATCH, f"the micro-batch, {UNIT_SEQUENCES} sequences")]
     known = [(recipe.name, recipe.title) for recipe in recipes().values()]
     order = ["naive", "gpipe", "1f1b", "interleaved"]
     known.sort(key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]))
@@ -240,7 +257,7 @@ def choices(name: str) -> list[tuple[str, str]]:
 
 
 def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings, str]:
-    """``settings`` with ``values`` put in, each brought into its range; and a sentence where one had to be.
+    """``settings`` with ``values`` put in, each moved into its range, and a sentence if one was moved.
 
     Raises ConfigurationError for names or choices that do not exist.
     """
@@ -256,9 +273,9 @@ def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings,
 def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
     if one.kind == "switch":
         if not isinstance(value, bool | int):
-            return before, f"{one.label} is on or off; a {type(value).__name__} was left out."
+            return before, f"{one.label} must be on or off; a {type(value).__name__} was ignored."
         return bool(value), ""
-    if one.kind == "choice":
+    if one.kind in ("choice", "either"):
         return _chosen(one, value)
     if one.optional and (value is None or value == ""):
         return None, ""
@@ -273,7 +290,7 @@ def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
         )
     inside = min(max(number, one.low), one.high)
     if one.optional and inside <= 0:
-        return None, f"{one.label} has to be above 0: now there is none."
+        return None, f"{one.label} must be above 0; now there is no limit."
     if one.kind == "whole":
         inside = round(inside)
     if abs(inside - number) > 1e-9:
@@ -297,11 +314,13 @@ def _chosen(one: Control, value: Any) -> tuple[str, str]:
     if value is not None and not isinstance(value, str):
         value = f"a {type(value).__name__}"
     text = (value or "").lower()
+    if one.kind == "either":
+        text = text.replace("-", "")  # "micro-batch"
     if text in known:
         return text, ""
     close = difflib.get_close_matches(text, [name for name in known if name], n=1, cutoff=0.3)
     hint = f"; did you mean '{close[0]}'?" if close else ""
-    raise ConfigurationError(f"{one.label} cannot be '{value}'; known are {', '.join(filter(None, known))}{hint}")
+    raise ConfigurationError(f"{one.label} cannot be '{value}'; it can be {', '.join(filter(None, known))}{hint}")
 
 
 def require_names(values: Mapping[str, Any]) -> dict[str, Any]:

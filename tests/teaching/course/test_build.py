@@ -79,7 +79,7 @@ def test_building_again_without_a_change_changes_nothing(root):
     changed, _ = build(root)
     assert changed == ["notebooks/00_small.ipynb", "exercises/00_small.ipynb", "solutions/00_small.ipynb"]
     before = {path: path.read_bytes() for path in root.rglob("*.ipynb")}
-    assert build(root) == ([], ["nothing to build: every page stands as its source says"])
+    assert build(root) == ([], ["nothing to build: every page is up to date"])
     assert {path: path.read_bytes() for path in root.rglob("*.ipynb")} == before
     source = root / "course" / "00_small.py"
     source.write_text(LESSON.replace("Words.", "Other words."))
@@ -88,6 +88,17 @@ def test_building_again_without_a_change_changes_nothing(root):
     source.write_text(LESSON.replace("Words.", "Other words.").replace("# One.", "# Another hint."))
     build(root)  # the source's digest is another: outputs of an older one are stale, whatever it was that changed
     assert nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs != shown
+
+
+def test_words_of_the_builder_change_without_running_anything_again(root, monkeypatch):
+    """Another sentence at the head of every page ran all lessons again, for minutes."""
+    build(root)
+    path = root / "notebooks" / "00_small.ipynb"
+    before = path.read_text()
+    path.write_text(before.replace("After this lesson you can", "Then you can"))
+    monkeypatch.setattr("pipelab.commands.course.executed", None)  # nothing may run
+    assert build(root)[0] == ["notebooks/00_small.ipynb"]
+    assert path.read_text() == before
 
 
 def test_the_three_pages_of_a_source(root):
@@ -120,7 +131,7 @@ def test_a_stub_keeps_what_is_around_the_solution():
 @pytest.mark.parametrize(
     "old, new, says",
     [
-        ("#     minutes: 10\n", "", "its header gives no minutes"),
+        ("#     minutes: 10\n", "", "its header has no minutes"),
         ('role="setup"', 'role="set-up"', "role='set-up'"),
         (
             "# Two.\n",
@@ -155,7 +166,7 @@ def test_work_is_filled_once_and_never_overwritten(root):
     lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
     assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
     assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
-    assert lesson.cells[0].source.endswith("[All lessons, and your points so far](../index.ipynb)")
+    assert lesson.cells[0].source.endswith("[All lessons and your points so far](../index.ipynb)")
     mine = work / "exercises" / "00_small_exercises.ipynb"
     text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
     mine.write_text(text)

@@ -21,7 +21,7 @@ def even(draw, max_p=6, max_m=16, max_v=3):
         forward=draw(st.sampled_from(COSTS)),
         backward=draw(st.sampled_from(COSTS)),
         overhead=draw(st.sampled_from([0.0, 0.0, 0.25, 2.0])),
-        hold=draw(st.sampled_from([BATCH, MICROBATCH])),
+        fixed=draw(st.sampled_from([BATCH, MICROBATCH])),
         batch=m * draw(st.sampled_from([1, 3, 4])),
         recompute=draw(st.booleans()),
     )
@@ -45,7 +45,7 @@ def anything(draw, max_p=16, max_m=128, **fixed):
         "backward": st.sampled_from([0.1, 1.0, 2.0, 10.0]),
         "overhead": st.sampled_from([0.0, 0.5, 5.0]),
         "latency": st.sampled_from([0.0, 0.5, 5.0]),
-        "hold": st.sampled_from([BATCH, MICROBATCH]),
+        "fixed": st.sampled_from([BATCH, MICROBATCH]),
         "batch": whole("batch", 512),
         "limit": st.sampled_from([None, None, 1.0, 20.0, 60.0, 200.0]),
         "recompute": st.booleans(),

@@ -75,7 +75,7 @@ def test_interleaved_goes_in_steps_of_p_so_that_no_point_is_missing():
 
 
 def test_where_there_is_no_schedule_there_is_no_point():
-    curve = whole(Settings(hold="batch", batch=7))
+    curve = whole(Settings(fixed="batch", batch=7))
     assert [place for place in curve.places if curve.values[place] is None] == [p for p in curve.places if p > 7]
 
 
@@ -131,7 +131,7 @@ def test_old_curves_are_forgotten():
 
 
 def test_a_curve_that_there_is_not_is_refused_with_those_there_are():
-    with pytest.raises(ConfigurationError, match="no figure 'speed'; there are makespan, bubble"):
+    with pytest.raises(ConfigurationError, match="no figure 'speed'; the figures are makespan, bubble"):
         Curves().curve(Settings(), "speed", "microbatches")
-    with pytest.raises(ConfigurationError, match=r"against one of microbatches, devices.*not 'hold'"):
-        Curves().curve(Settings(), "bubble", "hold")
+    with pytest.raises(ConfigurationError, match=r"against one of microbatches, devices.*not 'fixed'"):
+        Curves().curve(Settings(), "bubble", "fixed")

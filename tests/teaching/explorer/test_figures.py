@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipelab import PipelabError
 from pipelab.teaching.explorer import Settings, figures
-from pipelab.teaching.explorer.figures import FIGURES, over_limit, value_of
+from pipelab.teaching.explorer.figures import FIGURES, over_limit, shown, value_of
 
 from .states import anything, even
 
@@ -45,17 +45,17 @@ def test_where_a_formula_does_not_say_what_was_found_a_note_says_why(settings):
 @pytest.mark.parametrize(
     ("settings", "names", "note"),
     [
-        (Settings(latency=0.5), {"makespan", "bubble"}, "the formula is for messages that take no time"),
+        (Settings(latency=0.5), {"makespan", "bubble"}, "the formula assumes messages that take no time"),
         (
-            Settings(microbatches=12, hold="batch", batch=64),
+            Settings(microbatches=12, fixed="batch", batch=64),
             {"makespan", "bubble", "held"},
-            "the formula is for micro-batches of one size",
+            "the formula assumes micro-batches of one size",
         ),
-        (Settings(microbatches=8, warmup=2), {"held"}, "the formula is for a warm-up of p - 1 - r"),
+        (Settings(microbatches=8, warmup=2), {"held"}, "the formula assumes a warm-up of p - 1 - r"),
         (
             Settings(microbatches=8, warmup=-1, latency=1),
             {"makespan", "bubble", "held"},
-            "the formula is for a warm-up of p - 1 - r",
+            "the formula assumes a warm-up of p - 1 - r",
         ),
     ],
     ids=["latency", "uneven", "deeper", "shallower and latency"],
@@ -68,7 +68,7 @@ def test_what_a_formula_is_not_for(settings, names, note):
 
 def test_two_reasons_are_told_together():
     [note] = {f.note for f in by_name(Settings(warmup=-1, microbatches=8, latency=1)).values() if f.name == "makespan"}
-    assert note == "the formula is for a warm-up of p - 1 - r and for messages that take no time"
+    assert note == "the formula assumes a warm-up of p - 1 - r and messages that take no time"
 
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
@@ -115,13 +115,22 @@ def test_one_figure_alone_is_the_same_as_among_all(settings, name):
 
 def test_at_a_fixed_batch_gpipe_needs_the_same_memory_whatever_m_and_1f1b_less_and_less():
     def needs(name):
-        states = [Settings(schedule=name, hold="batch", batch=64, microbatches=m) for m in (4, 8, 16)]
+        states = [Settings(schedule=name, fixed="batch", batch=64, microbatches=m) for m in (4, 8, 16)]
         return [value_of("memory", settings, settings.timeline()) for settings in states]
 
     assert needs("gpipe") == pytest.approx([needs("gpipe")[0]] * 3, rel=0.1)
     one, two, three = needs("1f1b")
     assert two < 0.6 * one
     assert three < 0.6 * two
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(27.2727, "%", "27.3%"), (14.0, "units", "14"), (0.0253123, "", "0.02531"), (123456.0, "", "123456"),
+     (None, "", "–")],
+)  # fmt: skip
+def test_values_are_shown_with_the_digits_that_count(value, unit, text):
+    assert shown(value, unit) == text
 
 
 # ---- the memory limit ------------------------------------------------------------------------------------------------
@@ -137,10 +146,10 @@ def test_the_fullest_device_is_named_with_what_it_would_hold_and_what_is_allowed
     peaks = settings.timeline().peak_bytes
     assert peaks[1] > 60e6 > peaks[2]
     assert said == (
-        f"Out of memory under 1F1B: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, 60.0 MB are allowed; "
-        "1 other device is over too."
+        f"Out of memory under 1F1B: device 0 would hold {peaks[0] / 1e6:.1f} MB of activations, and the limit on "
+        "activations is 60.0 MB. 1 other device is over it too."
     )
-    assert "2 other devices are over too" in over_limit(replace(settings, limit=30), settings.timeline())
+    assert "2 other devices are over it too" in over_limit(replace(settings, limit=30), settings.timeline())
 
 
 @given(even(max_p=4, max_m=8), st.sampled_from([5.0, 20.0, 40.0, 80.0]))

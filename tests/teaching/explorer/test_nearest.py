@@ -39,15 +39,15 @@ def test_of_two_schedules_the_one_that_cannot_be_is_told():
 
 
 def test_more_microbatches_than_sequences():
-    problem = problem_of(Settings(hold="batch", batch=6, microbatches=40))
+    problem = problem_of(Settings(fixed="batch", batch=6, microbatches=40))
     assert "a batch of 6 sequences cannot be cut into m = 40" in problem.sentence.lower()
     assert labels(problem) == ["m = 6", "m = 5"]
 
 
 def test_a_batch_too_small_for_any_m_is_offered_larger():
     """Interleaved at p = 4 has no m below 4: a batch of 3 sequences had no way out."""
-    assert labels(problem_of(Settings(schedule="interleaved", hold="batch", batch=3, microbatches=4)))[0] == "B = 4"
-    problem = problem_of(Settings(compare="interleaved", hold="batch", batch=3, microbatches=5))
+    assert labels(problem_of(Settings(schedule="interleaved", fixed="batch", batch=3, microbatches=4)))[0] == "B = 4"
+    problem = problem_of(Settings(compare="interleaved", fixed="batch", batch=3, microbatches=5))
     assert labels(problem) == ["m = 4, B = 4"]
 
 
@@ -64,7 +64,7 @@ def test_what_does_not_fit_can_be_seen_all_the_same():
 
 
 def test_at_a_fixed_batch_more_microbatches_are_a_way_out_for_1f1b():
-    problem = problem_of(Settings(hold="batch", batch=64, microbatches=4, limit=60))
+    problem = problem_of(Settings(fixed="batch", batch=64, microbatches=4, limit=60))
     assert "m = 7" in labels(problem)
 
 
@@ -80,10 +80,10 @@ def test_no_offer_is_made_twice():
 
 
 @pytest.mark.parametrize("schedule", ["naive", "gpipe", "1f1b", "interleaved"])
-@pytest.mark.parametrize("hold", ["batch", "micro-batch"])
+@pytest.mark.parametrize("fixed", ["batch", "microbatch"])
 @pytest.mark.parametrize("limit", [8, 30, 60, 110])
-def test_the_m_offered_is_the_nearest_that_fits(schedule, hold, limit):
-    state = Settings(schedule=schedule, hold=hold, batch=24, devices=3, microbatches=12, chunks=2, limit=limit)
+def test_the_m_offered_is_the_nearest_that_fits(schedule, fixed, limit):
+    state = Settings(schedule=schedule, fixed=fixed, batch=24, devices=3, microbatches=12, chunks=2, limit=limit)
     fit = []
     for m in range(1, 25):
         try:

@@ -32,7 +32,8 @@ junk = st.one_of(
 @pytest.mark.parametrize(
     ("given", "name"),
     [("m", "microbatches"), ("p", "devices"), ("v", "chunks"), ("w", "warmup"), ("tF", "forward"), ("tB", "backward"),
-     ("alpha", "overhead"), ("L", "latency"), ("B", "batch"), ("limit", "limit"), ("recompute", "recompute")],
+     ("alpha", "overhead"), ("L", "latency"), ("B", "batch"), ("limit", "limit"), ("hold", "fixed"),
+     ("recompute", "recompute")],
 )  # fmt: skip
 def test_a_control_goes_by_its_name_or_its_symbol(given, name):
     assert control(given) is control(name) is CONTROLS[name]
@@ -42,7 +43,7 @@ def test_a_control_goes_by_its_name_or_its_symbol(given, name):
     ("typed", "meant"), [("microbatch", "microbatches"), ("devcies", "devices"), ("overhed", "overhead"), ("tb", "tB")]
 )
 def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(typed, meant):
-    with pytest.raises(ConfigurationError, match=rf"no control '{typed}'; there are .*did you mean '{meant}'\?"):
+    with pytest.raises(ConfigurationError, match=rf"no control '{typed}'; the controls are .*did you mean '{meant}'\?"):
         control(typed)
 
 
@@ -60,9 +61,12 @@ def test_every_schedule_of_the_catalogue_can_be_chosen_and_compared_with():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"schedule": "1f1"}, r"Schedule cannot be '1f1'; known are naive, gpipe, .*did you mean '1f1b'\?"),
+        ({"schedule": "1f1"}, r"Schedule cannot be '1f1'; it can be naive, gpipe, .*did you mean '1f1b'\?"),
         ({"compare": "gpip"}, r"Compare with cannot be 'gpip'.*did you mean 'gpipe'\?"),
-        ({"hold": "batches"}, r"Held fixed cannot be 'batches'; known are micro-batch, batch; did you mean 'batch'\?"),
+        (
+            {"fixed": "batches"},
+            r"What is fixed cannot be 'batches'; it can be batch, microbatch; did you mean 'batch'\?",
+        ),
         ({"schedule": None}, "Schedule cannot be 'None'"),
         ({"schedule": 10**400}, "Schedule cannot be 'a int'"),
         ({"mircobatches": 3}, "did you mean 'microbatches'"),
@@ -86,8 +90,8 @@ def test_a_choice_or_a_name_that_there_is_not_is_refused(values, says):
         ({"w": -20}, "warmup", -8, "Warm-up: p - 1 - r plus takes values from -8 to 8: -20 became -8."),
         ({"m": "abc"}, "microbatches", 4, "Micro-batches m needs a number from 1 to 128, not 'abc'; it stays 4."),
         ({"m": True}, "microbatches", 4, "Micro-batches m needs a number from 1 to 128, not 'True'; it stays 4."),
-        ({"limit": -3}, "limit", None, "Memory limit for activations has to be above 0: now there is none."),
-        ({"recompute": "no"}, "recompute", False, "Recompute forwards (R) is on or off; a str was left out."),
+        ({"limit": -3}, "limit", None, "Limit on activations alone must be above 0; now there is no limit."),
+        ({"recompute": "no"}, "recompute", False, "Recompute forwards (R) must be on or off; a str was ignored."),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_becomes_the_nearest_and_a_sentence_says_so(values, name, becomes, said):
@@ -133,10 +137,23 @@ def test_whatever_is_put_in_the_result_is_in_range_or_it_is_refused_with_a_sente
 # ---- what settings mean ----------------------------------------------------------------------------------------------
 
 
-def test_held_fixed_is_the_microbatch_or_the_batch():
+def test_what_is_fixed_is_the_microbatch_or_the_batch():
     settings = Settings(microbatches=8)
     assert settings.sequences == 128
-    assert replace(settings, hold="batch", batch=48).sequences == 48
+    assert replace(settings, fixed="batch", batch=48).sequences == 48
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (Settings(microbatches=12, fixed="batch"), "m = 12 cuts it into micro-batches of 5 or 6."),
+        (Settings(microbatches=3), "The micro-batch of 16 sequences is fixed: m = 3 of them make a batch of 48."),
+        (Settings("naive", fixed="batch"), "is fixed. The naive pipeline runs the whole batch of 64 at once."),
+        (Settings("naive", microbatches=2), "is fixed. The naive pipeline runs the whole batch of 32 at once."),
+    ],
+)
+def test_the_sizes_are_said_in_words(settings, says):
+    assert settings.sizes.endswith(says)
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
@@ -153,7 +170,7 @@ def test_the_other_schedule_has_the_same_numbers_and_its_own_warm_up():
 
 def test_more_microbatches_than_sequences_are_refused_with_the_nearest():
     with pytest.raises(ConfigurationError, match=r"batch of 8 sequences cannot be cut into m = 12.*try m = 8"):
-        Settings(hold="batch", batch=8, microbatches=12).build()
+        Settings(fixed="batch", batch=8, microbatches=12).build()
 
 
 @given(anything(max_p=5, max_m=16))

@@ -76,7 +76,7 @@ def test_the_full_explorer_lets_everything_be_turned():
     names = [one["name"] for one in told(explorer)["controls"]]
     assert {"schedule", "devices", "microbatches", "warmup", "limit", "recompute", "compare"} <= set(names)
     assert "chunks" not in names  # 1F1B has none
-    assert told(explorer)["fixed"] == ""
+    assert told(explorer)["preset"] == ""
     explorer.set(schedule="interleaved")
     names = [one["name"] for one in told(explorer)["controls"]]
     assert ("chunks" in names, "warmup" in names) == (True, False)
@@ -85,8 +85,8 @@ def test_the_full_explorer_lets_everything_be_turned():
 def test_a_preset_shows_its_few_controls_and_says_what_is_fixed():
     explorer = explore("gpipe", free=["m"], p=3, compare="1f1b", curve="held", overhead=0.5)
     view = told(explorer)
-    assert [one["name"] for one in view["controls"]] == ["microbatches"]
-    assert view["fixed"] == "Fixed here: p = 3, tF = 1, tB = 1, α = 0.5, micro-batch of 16 sequences."
+    assert [one["name"] for one in view["controls"]] == ["microbatches", "fixed"]
+    assert view["preset"] == "Preset: p = 3, tF = 1, tB = 1, α = 0.5."
     assert view["titles"] == ["GPipe", "1F1B"]
     assert len(view["scenes"]) == len(view["figures"]) == len(view["curve"]["lines"]) == 2
     assert (view["curve"]["figure"], view["curve"]["against"]) == ("held", "microbatches")
@@ -108,7 +108,7 @@ def test_by_default_a_curve_goes_against_the_first_free_number():
         ({"m": 500}, "takes values from 1 to 128: 500 became 128"),
         ({"m": "many"}, "not 'many'; it stays 4"),
         ({"m": 10**400}, "takes values from 1 to 128"),
-        ({"recompute": "no"}, r"Recompute forwards \(R\) is on or off; a str was left out"),
+        ({"recompute": "no"}, r"Recompute forwards \(R\) must be on or off; a str was ignored"),
         ({"curve": "speed"}, "curve is one of makespan, bubble, .*, not 'speed'"),
         ({"against": "tF"}, "against is one of microbatches, .*, not 'tF'"),
         ({"against": "nothing"}, "no control 'nothing'"),
@@ -140,6 +140,38 @@ def test_turning_a_number_in_the_browser_is_turning_it_in_python():
     assert explorer.set(m=8).settings == Settings(microbatches=8)
 
 
+def test_what_is_fixed_is_a_switch_that_times_and_memory_and_words_follow():
+    """At m = 8 a batch of 64 has micro-batches of 8, as the lesson's runs do: half the time, half the memory."""
+    explorer = explore("gpipe", free=["m"], m=8, fixed="batch")
+    switch = next(one for one in told(explorer)["controls"] if one["name"] == "fixed")
+    assert (switch["kind"], switch["value"]) == ("either", "batch")
+    assert [value for value, _ in switch["choices"]] == ["batch", "microbatch"]
+    assert told(explorer)["sizes"] == "The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8."
+    small = {figure.name: figure.simulated for figure in explorer.figures}
+    turn(explorer, fixed="microbatch")
+    words = "The micro-batch of 16 sequences is fixed: m = 8 of them make a batch of 128."
+    assert told(explorer)["sizes"] == words
+    large = {figure.name: figure.simulated for figure in explorer.figures}
+    for name in ("makespan", "held", "memory"):
+        assert large[name] == pytest.approx(2 * small[name])
+    assert (large["bubble"], large["rate"]) == pytest.approx((small["bubble"], small["rate"]))
+
+
+def test_the_switch_is_there_wherever_m_can_be_turned():
+    def names(explorer):
+        return [one["name"] for one in told(explorer)["controls"]]
+
+    assert names(explore("gpipe", free=["m"])) == ["microbatches", "fixed"]
+    assert names(explore("gpipe", free=["hold", "m"])) == ["microbatches", "fixed"]
+    assert names(explore("gpipe", free=["p"])) == ["devices"]
+
+
+@pytest.mark.parametrize("old", [{"hold": "micro-batch"}, {"hold": "batch"}, {"fixed": "micro-batch"}], ids=str)
+def test_the_switchs_name_and_values_of_old_still_work(old):
+    [value] = old.values()
+    assert explore(**old).settings.fixed == value.replace("-", "")
+
+
 def test_only_what_is_free_can_be_turned_from_the_browser():
     explorer = explore("1f1b", free=["m"])
     turn(explorer, microbatches=6, devices=8, schedule="gpipe", compare="gpipe", limit=1)
@@ -159,7 +191,7 @@ def test_a_symbol_from_the_browser_does_not_turn_what_is_fixed():
 )
 def test_a_damaged_value_is_answered_and_what_is_shown_stays_drawable(value):
     explorer = explore(p=2)
-    for name in ("microbatches", "limit", "forward", "recompute", "schedule", "hold", "compare"):
+    for name in ("microbatches", "limit", "forward", "recompute", "schedule", "fixed", "compare"):
         ask(explorer, "set", values={name: value})
         view = told(explorer)
         assert view["scenes"][0]["blocks"]["device"]
@@ -252,7 +284,7 @@ def test_another_curve_may_be_asked_for_and_stays():
     assert told(explorer)["curve"]["figure"] == "held"
 
 
-@pytest.mark.parametrize("message", [{"figure": "speed"}, {"against": "hold"}, {"figure": []}, {"against": None}])
+@pytest.mark.parametrize("message", [{"figure": "speed"}, {"against": "fixed"}, {"figure": []}, {"against": None}])
 def test_a_curve_that_there_is_not_is_answered_with_those_there_are(message):
     explorer = explore()
     assert "bubble" in said(explorer, "curve", **message) or "microbatches" in said(explorer, "curve", **message)
@@ -270,6 +302,37 @@ def test_without_a_browser_it_is_a_picture_that_says_in_words_what_it_shows():
     assert alt == data["text/plain"]
     assert "p = 2 devices, m = 3 micro-batches" in alt
     assert len(alt) > 40
+
+
+def test_without_a_browser_there_are_figures_formulas_and_the_line_that_opens_it_again():
+    html = explore("gpipe", m=8, p=2, fixed="batch", free=["m"])._repr_mimebundle_()[0]["text/html"]
+    bare = re.sub("<[^>]*>", " ", html)
+    assert html.count("<math ") == 5  # four formulas, and what T is
+    assert "The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8. Preset: p = 2" in bare
+    assert "11.1%" in bare
+    assert "explore(&quot;gpipe&quot;, p=2, m=8, fixed=&quot;batch&quot;, free=[&quot;m&quot;])" in html
+    two = explore(compare="gpipe")._repr_mimebundle_()[0]["text/html"]
+    assert two.count("<math ") == 9
+    assert "<th>1F1B</th><th>GPipe</th>" in two
+
+
+def test_notes_tell_what_the_letters_mean_and_what_a_limit_counts(slow_measure):
+    explorer = explore("gpipe")
+    assert "time of one micro-batch on one device" in told(explorer)["notes"]
+    assert "counts activations alone" not in told(explorer)["notes"]
+    assert "counts activations alone" in told(explorer.set(limit=500))["notes"]
+    assert "Recomputing" in told(explorer.set(recompute=True))["notes"]
+    said = told(explorer.set(latency=1))["notes"]
+    assert "Where formula and simulation differ, the formula assumes messages that take no time." in said
+    slow_measure.gate.set()
+    explorer.set(compare="1f1b").run()
+    assert "The picture shows 1F1B with recomputation again when you change a control." in told(explorer)["notes"]
+
+
+def test_formulas_are_set_as_formulas():
+    figures = {figure["name"]: figure for figure in told(explore())["figures"][0]}
+    assert "<mfrac>" in figures["bubble"]["math"]
+    assert figures["memory"]["math"] == ""
 
 
 def test_its_picture_is_of_what_is_shown(slow_measure):
@@ -295,7 +358,7 @@ def test_saving_never_overwrites(here):
 
 @pytest.mark.parametrize("kind", ["pdf", None, "../x", 3])
 def test_what_cannot_be_saved_is_told_what_can(here, kind):
-    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; there are picture, csv and trace"
+    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; save picture, csv or trace"
     assert list(here.iterdir()) == []
 
 
@@ -320,7 +383,7 @@ def test_a_run_is_started_watched_and_stopped_from_the_browser(slow_measure):
     assert said(explorer, "run") is None
     assert slow_measure.begun.wait(LONG)
     assert explorer.run_state == {"state": "running", "words": "building the model", "done": 1, "total": 7}
-    assert said(explorer, "run") == "it is running already; stop it first, or wait"
+    assert said(explorer, "run") == "it is already running; stop it first, or wait"
     assert said(explorer, "stop") is None
     slow_measure.gate.set()
     explorer._wait()
@@ -332,7 +395,10 @@ def test_two_explorers_cannot_run_at_once(slow_measure):
     first, second = explore(), explore()
     first.run(wait=False)
     assert slow_measure.begun.wait(LONG)
-    assert said(second, "run") == "another run was on its way in this notebook: it is being stopped; press again soon"
+    assert (
+        said(second, "run")
+        == "another run is still going in this notebook. It is being stopped; press again in a moment"
+    )
     assert second.run_state == {}
     slow_measure.gate.set()
     first._wait()
@@ -396,9 +462,9 @@ def test_settings_turned_in_python_just_as_a_run_ends_are_not_shown_with_its_res
 
 
 def test_what_the_model_cannot_run_is_refused_before_anything_starts(slow_measure):
-    assert "too long a wait" in said(explore(m=40), "run")
+    assert "takes too long here" in said(explore(m=40), "run")
     assert not slow_measure.begun.is_set()
-    with pytest.raises(ConfigurationError, match="the model has 48 layers"):
+    with pytest.raises(ConfigurationError, match="more than the 48 layers"):
         explore("interleaved", p=10, m=10, v=5).run()
 
 

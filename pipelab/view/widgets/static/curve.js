@@ -45,7 +45,7 @@ class CurvePane {
     const all = curve.lines.flatMap((line) => [...line.points, line.now]).filter(([, y]) => y !== null);
     if (!all.length) {
       fill(this.picture);
-      this.list.textContent = "There is nothing to draw for these settings.";
+      this.list.textContent = "There is no curve for these settings.";
       return;
     }
     const log = curve.against === "microbatches" || curve.against === "batch";
@@ -70,7 +70,7 @@ class CurvePane {
       parts.push(svg("polyline", { points, class: `pl-line pl-line-${k}`, "stroke-dasharray": look.dash }));
       for (const [a, b] of line.points) {
         const over = line.over.includes(a);
-        const said = svg("title", {}, `${number(a)}: ${number(b)}${over ? ", beyond the memory limit" : ""}`);
+        const said = svg("title", {}, `${number(a)}: ${number(b)}${over ? "; over the limit on activations" : ""}`);
         const half = over ? 3.1 : 2.3;
         const seen = `pl-dot-${k}${over ? " pl-over" : ""}`;
         parts.push(look.mark === "circle" ? svg("circle", { cx: x(a), cy: y(b), r: over ? 3.3 : 2.4, class: seen }, said) : svg("rect", { x: x(a) - half, y: y(b) - half, width: 2 * half, height: 2 * half, class: seen }, said));
@@ -86,8 +86,8 @@ class CurvePane {
     const keys = curve.lines.map((line, k) => `${k ? "Dashed, squares" : "Full line, dots"}: ${line.name}.`).join(" ");
     const least = (line) => line.points.reduce((a, b) => (b[1] < a[1] ? b : a), line.now);
     const lows = curve.figure === "makespan" ? curve.lines.map((line) => ` Lowest${curve.lines.length > 1 ? ` of ${line.name}` : ""}: ${number(least(line)[1])} at ${number(least(line)[0])}.`).join("") : "";
-    const over = curve.lines.some((line) => line.points.some(([a]) => line.over.includes(a))) ? " Hollow: beyond the memory limit." : "";
-    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${over}${curve.done ? lows : " More points are being computed."}`;
+    const over = curve.lines.some((line) => line.points.some(([a]) => line.over.includes(a))) ? " Hollow: over the limit on activations." : "";
+    this.list.textContent = `${curve.label}. The ring marks the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${over}${curve.done ? lows : " More points are coming."}`;
     this.picture.dataset.done = String(curve.done);
   }
 }
