@@ -33,12 +33,12 @@ def kept_drawing(name: str, rules: Rules) -> tuple[Board, str]:
     except (FileNotFoundError, NotADirectoryError):
         return Board.empty(rules), ""
     except (PipelabError, OSError, ValueError):
-        kept = f"What was kept in {FOLDER}/{path.name} is no grid of these rules"
+        kept = f"The file {FOLDER}/{path.name} does not hold a grid with these rules"
         try:
             aside = path.replace(unused(f"{name}.unreadable", path.parent))
         except OSError:
             return Board.empty(rules), f"{kept}, so this board is empty."
-        return Board.empty(rules), f"{kept}: it was put aside as {aside.name}, and this board is empty."
+        return Board.empty(rules), f"{kept}. It was renamed to {aside.name}, and this board is empty."
 
 
 def drawing_name(rules: Rules) -> str:
