@@ -135,10 +135,10 @@ plot_timeline(report.timeline)
 # $$w = \min(p - 1 - r,\; m)$$
 #
 # forwards, then m - w pairs of a forward and a backward, then w backwards. At most min(p - r, m) micro-batches are in
-# flight: those of the warm-up, and the forward of a pair. All weights are updated once, at the end of the batch. With
-# that **flush**, Narayanan et al. call this schedule PipeDream-Flush (2021, arXiv 2006.09503). Megatron-LM uses it
-# (Narayanan et al. 2021, arXiv 2104.04473, section 2.2), and PyTorch ships it as `Schedule1F1B` in
-# `torch.distributed.pipelining`.
+# flight: those of the warm-up, and the forward of a pair. At the end of the batch the pipeline runs empty, and all
+# weights are updated: a **flush**. Narayanan et al. therefore call the schedule PipeDream-Flush (2021, arXiv
+# 2006.09503). Megatron-LM uses it (Narayanan et al. 2021, arXiv 2104.04473, section 2.2). PyTorch ships it as
+# `Schedule1F1B` in `torch.distributed.pipelining`.
 #
 # p = m = 4 hides something. Device 0 may hold 4 micro-batches, and there are only 4. So it runs the same order as under
 # GPipe and holds as much. Repeat it with m = 8: the same batch in slices of 8 sequences, with slots half as long.
@@ -270,8 +270,8 @@ explore("1f1b", devices=4, microbatches=8, free=["w", "m"], curve="makespan", **
 # %% [markdown]
 # ## A claim on trial: "1F1B has a smaller bubble than GPipe"
 #
-# This is often said. One survey on the web has GPipe 75 % busy and 1F1B 92 %. In slots of equal length the two tables
-# took equally many. Now compare both on the device clock, with p = 4, m = 8 and the batch of 64. 1F1B has been measured
+# This is often said. One survey on the web has GPipe 75 % busy and 1F1B 92 %. Counted in slots, the two tables take
+# equally long. Now compare both on the device clock, with p = 4, m = 8 and the batch of 64. 1F1B has been measured
 # above, as the right depth. The last lines ask the simulator how many micro-batches the survey's figures need.
 
 # %%
@@ -286,10 +286,10 @@ for busy in (0.75, 0.92):
 reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1F1B"].bubble_fraction)
 
 # %% [markdown]
-# The formula is the same for both, (p - 1)/(m + p - 1), and the two measured figures differ by scatter. (The makespans
-# scatter more, because each run's costs are measured anew. The fraction does not depend on how fast the machine was as
-# a whole.) To get the survey's two figures one has to compare different m, or leave out the flush. With equal m, a
-# flush and free messages the claim is false. There is a reason.
+# The formula is the same for both, (p - 1)/(m + p - 1). Measured costs scatter, so the two measured figures differ a
+# little. If you run both cells again, the other one may be smaller. (The makespans scatter more: each run's costs are
+# measured anew, and the machine may be slower in one of them.) To get the survey's two figures one has to compare
+# different m, or leave out the flush. With equal m, a flush and free messages the claim is false. There is a reason.
 #
 # Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for
 # m(tF + tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all
@@ -298,9 +298,9 @@ reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1F1B"].
 # $$(p - 1)\,t_F + m\,(t_F + t_B) + (p - 1)\,t_B = (m + p - 1)(t_F + t_B).$$
 #
 # GPipe reaches this bound, and so does 1F1B. What differs is memory, as the strips show. The number of messages and the
-# work are the same. Each assumption matters. Lesson 4 drops the first. The last *Further* of this page cuts the
-# backward in two and takes less time than this bound. With slow messages 1F1B takes longer than GPipe; *when messages
-# take time*, also below, shows by how much.
+# work are the same. Each assumption matters. Lesson 4 drops the first. *Further: a backward in two pieces*, below, drops
+# the last and takes less time than this bound. With slow messages 1F1B takes longer
+# than GPipe; *Further: when messages take time* shows by how much.
 #
 # ## How much memory?
 #
@@ -400,9 +400,9 @@ reveal("03-faults", measurement=len(places))
 # <details><summary>What you should see, and why</summary>
 #
 # The other rows, without idle time, are `0F0,0F1,0F2,0F3,0B0,0B1,0B2,0B3`, and the same with stage 1 and stage 2. The
-# table is now sound. It takes 14 slots, as the bound says. Devices 0, 1 and 2 hold 4 micro-batches each, and device 3
-# holds 1: three devices run GPipe's order, and only the last one runs 1F1B's. Device 2 waits for the gradients anyway,
-# so the early backwards of device 3 save no time.
+# table is now sound. It takes 14 slots, as the bound says: device 3 works without a pause from t = 3 to t = 11, and then
+# its last gradient passes three devices. Devices 0, 1 and 2 hold 4 micro-batches each, and device 3 holds 1. Three
+# devices run GPipe's order, and only the last one runs 1F1B's.
 #
 # </details>
 #
@@ -459,7 +459,7 @@ except ScheduleError as refusal:
     print("Pipeline:", refusal)
 
 # %% [markdown]
-# With endless patience this run would hang for ever. In terms of warm-ups, device 0 has w = 0 and device 1 has w = 1.
+# With endless patience this run would hang forever. In terms of warm-ups, device 0 has w = 0 and device 1 has w = 1.
 # Take any order of forwards, pairs and backwards. It gets stuck when a device has a deeper warm-up than the device
 # before it, and only then. The device waits for forwards, and the other one runs them only after its own backward.
 # (Depths of m and of m - 1 give the same order.) In 1F1B the warm-up falls by one from device to device, so there is no
@@ -508,11 +508,11 @@ for latency in (0, 0.1, 0.25, 0.5):
 # %% [markdown] role="further"
 # ## Further: a backward in two pieces
 #
-# The bound above assumes that a backward is one piece. It is not: it computes the gradient of its input (I) and the
-# gradients of the weights (W). The device above waits for I alone. W can wait until the device would idle. The cell
+# The bound above assumes that a backward is one piece. It can be cut in two: the gradient of the input (I) and the
+# gradients of the weights (W). The device above waits only for I, so W can wait until the device would idle. The cell
 # takes the rows of 1F1B, with tF = 1 and tB = 2, and cuts each backward into I and W of 1 each. It runs W at once, or r
-# backwards later on device r. The second order is that of ZB-H1 in *Zero Bubble Pipeline Parallelism* (Qi et al. 2023,
-# arXiv 2401.10241).
+# backwards later on device r. ZB-H1 delays W in this way (*Zero Bubble Pipeline Parallelism*, Qi et al. 2024, arXiv
+# 2401.10241).
 
 # %% role="further"
 whole = build_schedule("1f1b", devices=4, microbatches=8)
@@ -574,8 +574,8 @@ puzzles("1f1b")
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Both swaps leave the order sound. If B goes before F, device 1 holds no more than before, but the step takes 24 units
-# in place of 22: device 2 gets that forward later and waits for it. If F goes before B, device 1 holds 4 in place of 3.
+# Both swaps leave the order sound. If B goes before F, device 1 holds no more than before. But the step takes 24 units
+# in place of 22, because device 2 waits for the later forward. If F goes before B, device 1 holds 4 in place of 3.
 # The step then takes 24 units too, because device 0 waits for the gradient. At the first and the last of these pairs it
 # stays at 22: there a slot that was idle absorbs the change.
 #
@@ -593,7 +593,7 @@ break_schedule("1f1b", devices=4, microbatches=8)
 #
 # **Where this leads.** 1F1B makes memory smaller, and leaves the bubble as it is. Lesson 4 cuts the bubble at the same
 # m: it gives each device several shorter stages. Lesson 5 measures which m is best once memory allows more.
-# `docs/pytorch.md` in the repository shows how to run the schedule with PyTorch's own tools. Your guesses so far:
+# `docs/pytorch.md` in the repository shows how PyTorch's own runtime runs such a table. Your guesses so far:
 
 # %%
 ledger()

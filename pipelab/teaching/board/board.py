@@ -111,8 +111,8 @@ class Board(Grid):
         """Why ``action`` may not be placed at ``time`` of ``device``, or None if it may.
 
         Its ``code`` is one of ``pipelab.schedules.CODES`` or of BOARD_CODES: "occupied", "memory", "off-board".
-        The memory cap is looked at over time: a forward is in flight until its backward ends, for ever while that is
-        not placed, and may crowd out what stands later already.
+        The memory cap is looked at over time. A forward is in flight until its backward ends, or forever while that is
+        not placed, and it may be too much for what stands later already.
         """
         return reasons.why_not(self, device, time, action)
 
@@ -126,8 +126,8 @@ class Board(Grid):
     def remove(self, action: Action) -> tuple[Board, tuple[Action, ...]]:
         """The board without ``action``, and what else had to go. Raises ConfigurationError if it is not placed.
 
-        What needs it goes with it, and what needs that. Where a backward goes, its micro-batch is held for ever, and
-        later forwards of its device may be too many: those go too, the first one over the limit first.
+        All that needs it goes with it. Where a backward goes, its micro-batch is held forever, and later forwards of
+        its device may be too many. Those go too, the first one over the limit first.
         """
         removal = self.removal(action)
         return removal.board, removal.also

@@ -1,7 +1,7 @@
 """Break it: take a sound schedule, drop, swap or start something early, and see what follows.
 
-Three breaks make a table, and :func:`follow` says what comes of any table: what the checker finds, what would still
-run, who then waits for whom for ever, and where nothing waits, what the gradients lack.
+Three breaks make a table, and :func:`follow` says what follows from any table: what the checker finds, what would still
+run, and who then waits for whom forever. Where nothing waits, it says what the gradients lack.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def swap(schedule: Schedule, device: int, position: int) -> Schedule:
 def start_early(schedule: Schedule, device: int, position: int) -> TimeTable:
     """The timetable of ``schedule``, every slot one column, with this slot one column before its input is there.
 
-    An order has no times to start too early in, so this break is made in the timetable of the earliest layout; only a
-    slot that waits for another device has a column to move to (:func:`early_spots` lists them). Raises
-    ConfigurationError for any other, ScheduleError if ``schedule`` waits for ever.
+    An order has no times, so this break is made in the timetable of the earliest layout. Only a slot that waits for
+    another device has a column to move to (:func:`early_spots` lists them). Raises ConfigurationError for any other,
+    ScheduleError if ``schedule`` waits forever.
     """
     slot = _slot(schedule, device, position)
     rows = [list(row) for row in earliest_slots(schedule.programs, schedule.placement)]
@@ -114,7 +114,7 @@ def _with_row(schedule: Schedule, device: int, row: tuple[Slot, ...]) -> tuple[t
 
 @dataclass(frozen=True)
 class Stuck:
-    """A device that waits for ever: ``slot`` is where it stands, ``waits_for`` the action it lacks, both as text.
+    """A device that waits forever: ``slot`` is where it stands, ``waits_for`` the action it lacks, both as text.
 
     Where the slot could never run at all, whatever comes (its stage lives elsewhere), ``waits_for`` is empty.
     ``behind`` is the device that would supply it and stands still itself; None where the cause lies here.
@@ -133,7 +133,7 @@ class Consequence:
     """What follows from a table.
 
     ``violations`` is what the checker finds. ``ran`` is the timeline of all that would still run, each device in its
-    order, up to where it stands; ``stuck`` who then stands for ever, and why. ``sentences`` tell it, the most important
+    order, up to where it stands; ``stuck`` who then stands forever, and why. ``sentences`` tell it, the most important
     first.
     """
 
@@ -144,7 +144,7 @@ class Consequence:
 
     @property
     def hangs(self) -> bool:
-        """Whether some device waits for ever."""
+        """Whether some device waits forever."""
         return bool(self.stuck)
 
     @property
@@ -156,8 +156,8 @@ class Consequence:
 def follow(table: Schedule | TimeTable, before: Schedule | None = None, costs: CostModel = _TEXTBOOK) -> Consequence:
     """What the checker says of ``table``, what would run of it, and what that leads to.
 
-    ``before`` is the sound schedule that ``table`` was made of: with it, what a change costs is said, and a TimeTable
-    keeps its placement and micro-batches, which are otherwise read off its cells. ``costs`` are those of the run. A
+    ``before`` is the sound schedule that ``table`` was made of. With it, what a change costs is said, and a TimeTable
+    keeps its placement and micro-batches; without it they are read off its cells. ``costs`` are those of the run. A
     TimeTable is checked as times; run, its devices keep their order and wait for what is not there yet.
     """
     if isinstance(table, TimeTable) and before is not None:
@@ -265,7 +265,7 @@ def _stuck(graph: SlotGraph, schedule: Schedule, reached: tuple[int, ...]) -> It
         if lack.other is not None:
             there = schedule.programs[lack.other][reached[lack.other]]
             clause += f", and device {lack.other} itself waits at {format_slot(there)}"
-        sentence = f"Device {device} waits at {slot} for ever: {clause}."
+        sentence = f"Device {device} waits at {slot} forever: {clause}."
         yield Stuck(device, position, slot, "" if lack.awaited is None else str(lack.awaited), sentence, lack.other)
 
 

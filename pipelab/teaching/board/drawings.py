@@ -25,7 +25,7 @@ def keep_drawing(board: Board, name: str) -> None:
 def kept_drawing(name: str, rules: Rules) -> tuple[Board, str]:
     """The grid that was kept under ``name``, or an empty one; and a sentence if there was one that does not fit here.
 
-    What cannot be read is put aside, not thrown away.
+    A file that cannot be read is renamed, not thrown away.
     """
     path = Path.cwd() / FOLDER / f"{name}.csv"
     try:

@@ -1,7 +1,7 @@
 """A ladder of small puzzles: from the first forward to interleaving, each a board with a goal.
 
-A goal is data: all actions placed, within so many columns, under the rules' memory cap, which the board itself keeps;
-one puzzle also asks for all forwards before all backwards. Whoever meets it another way than the hints has met it too.
+A goal is data: all actions placed, within so many columns, under the rules' memory cap, which the board itself keeps.
+One puzzle also asks for all forwards before all backwards. A solution that differs from the hints counts too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Puzzle:
 
     ``text`` says what is asked, ``goal`` the goal in one sentence. ``target`` is the most columns that a solution may
     take; with ``forwards_first`` each device also runs all its forwards before its first backward. ``hints`` are a
-    nudge, an approach and nearly the answer. ``learnt`` is what a solution has shown.
+    nudge, an approach and nearly the answer. ``learnt`` says what a solution shows.
     """
 
     name: str
@@ -145,7 +145,7 @@ PUZZLES: tuple[Puzzle, ...] = (
         ),
         learnt=(
             "An action can run when its input is there and its device is free. One micro-batch keeps only one device "
-            "busy at a time; two keep both busy. What stays idle while the pipeline fills and drains is the bubble."
+            "busy at a time; two keep both busy. The idle time while the pipeline fills and drains is the bubble."
         ),
     ),
     Puzzle(
@@ -187,7 +187,7 @@ PUZZLES: tuple[Puzzle, ...] = (
         ),
         learnt=(
             "A backward frees the room that its forward took. A device that runs backwards early needs room for only "
-            "a few micro-batches, however many there are in the batch."
+            "a few micro-batches, no matter how many the batch has."
         ),
     ),
     Puzzle(

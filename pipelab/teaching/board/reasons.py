@@ -132,7 +132,7 @@ def _memory(move: _Move) -> Violation | None:
     if move.action.op != "F" or rules.microbatches * rules.chunks <= capacity:
         return None
     backward = Action(move.action.stage, "B", move.action.microbatch)
-    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held for ever
+    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held forever
     steps = grid.holding(move.device)
     now = next((count for t, count in reversed(steps) if t <= move.time), 0)
     later = ((t, count) for t, count in steps if move.time < t < until)

@@ -41,8 +41,8 @@ _ROOM = 3  # empty columns behind what stands on the board
 class DrawingBoard(RunningWidget):
     """What :func:`draw_schedule` and :func:`puzzles` return.
 
-    ``board`` is what stands on it, ``puzzle`` the puzzle that is played (None where one draws freely), ``trial`` what
-    came of *Run it*. ``place`` and ``take`` are moves from Python; ``load`` puts another grid in.
+    ``board`` is what stands on it, ``puzzle`` the puzzle that is played (None where one draws freely), ``trial`` the
+    result of *Run it*. ``place`` and ``take`` are moves from Python; ``load`` puts another grid in.
     """
 
     def __init__(self, board: Board, *, now: Puzzle | None = None, name: str = "drawing", said: str = "") -> None:

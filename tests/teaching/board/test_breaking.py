@@ -94,9 +94,9 @@ def test_a_dropped_forward_stops_all_devices():
     assert stuck_at(found) == [(0, "0B0", "1B0"), (1, "1F1", "0F1"), (2, "2F1", "1F1")]
     assert found.sentences == (
         "The step never ends: after 4 units nothing moves any more, 5 of 23 slots have run and 3 devices wait.",
-        "Device 1 waits at 1F1 for ever: 0F1 is not in the table, so its input never comes.",
-        "Device 0 waits at 0B0 for ever: it needs 1B0, and device 1 itself waits at 1F1.",
-        "Device 2 waits at 2F1 for ever: it needs 1F1, and device 1 itself waits at 1F1.",
+        "Device 1 waits at 1F1 forever: 0F1 is not in the table, so its input never comes.",
+        "Device 0 waits at 0B0 forever: it needs 1B0, and device 1 itself waits at 1F1.",
+        "Device 2 waits at 2F1 forever: it needs 1F1, and device 1 itself waits at 1F1.",
     )
 
 
@@ -104,7 +104,7 @@ def test_a_dropped_backward_of_a_later_stage_stops_those_before_it():
     found = follow(drop(ONE_F_ONE_B, 1, 7))
     assert stuck_at(found) == [(0, "0B3", "1B3")]
     assert found.sentences[1:] == (
-        "Device 0 waits at 0B3 for ever: 1B3 is not in the table, so its gradient never comes.",
+        "Device 0 waits at 0B3 forever: 1B3 is not in the table, so its gradient never comes.",
     )
     assert found.ran.makespan == 10
 
@@ -144,14 +144,14 @@ def test_a_timetable_may_be_early_and_lack_something():
 def test_a_backward_before_its_forward_waits_for_what_stands_behind_it():
     found = follow(swap(ONE_F_ONE_B, 2, 0))
     assert (2, "2B0", "2F0") in stuck_at(found)
-    assert found.sentences[1] == ("Device 2 waits at 2B0 for ever: it needs 2F0, which comes after it in the same row.")
+    assert found.sentences[1] == ("Device 2 waits at 2B0 forever: it needs 2F0, which comes after it in the same row.")
 
 
 def test_a_forward_that_is_missing_on_the_same_device_has_kept_nothing():
     found = follow(drop(build_schedule("gpipe", 1, 1), 0, 0), before=build_schedule("gpipe", 1, 1))
     assert found.sentences == (
         "The step never ends: from the start nothing moves any more, 0 of 1 slots have run and 1 device waits.",
-        "Device 0 waits at 0B0 for ever: 0F0 is not in the table, so nothing was kept for it.",
+        "Device 0 waits at 0B0 forever: 0F0 is not in the table, so nothing was kept for it.",
     )
 
 
@@ -162,23 +162,23 @@ def test_a_ring_has_no_single_cause():
     assert found.sentences == (
         "The step never ends: after 2 units nothing moves any more, 2 of 8 slots have run and 2 devices wait.",
         "Devices 0 and 1 wait for each other in a ring.",
-        "Device 0 waits at 0B0 for ever: it needs 1B0, and device 1 itself waits at 1F1.",
-        "Device 1 waits at 1F1 for ever: it needs 0F1, and device 0 itself waits at 0B0.",
+        "Device 0 waits at 0B0 forever: it needs 1B0, and device 1 itself waits at 1F1.",
+        "Device 1 waits at 1F1 forever: it needs 0F1, and device 0 itself waits at 0B0.",
     )
 
 
 def test_what_can_never_run_anywhere_is_told():
     misplaced = follow(Schedule.from_rows([["0F0", "1F0"], ["1B0"]], placement=[[0], [1]]))
-    assert misplaced.sentences[1] == "Device 0 waits at 1F0 for ever: stage 1 lives on device 1."
+    assert misplaced.sentences[1] == "Device 0 waits at 1F0 forever: stage 1 lives on device 1."
     assert misplaced.stuck[0].waits_for == ""
     unknown = follow(Schedule.from_rows([["0F0", "0F7"]], weights=[1.0]))
-    assert unknown.sentences[1] == "Device 0 waits at 0F7 for ever: micro-batches are 0..0."
+    assert unknown.sentences[1] == "Device 0 waits at 0F7 forever: micro-batches are 0..0."
 
 
 def test_what_a_forward_kept_stays_on_its_device():
     found = follow(Schedule.from_rows([["0F0"], ["0B0"]], placement=[[0, 1]]))
     assert stuck_at(found) == [(1, "0B0", "0F0")]
-    assert found.sentences[1] == ("Device 1 waits at 0B0 for ever: it needs what 0F0 kept, and that stays on device 0.")
+    assert found.sentences[1] == ("Device 1 waits at 0B0 forever: it needs what 0F0 kept, and that stays on device 0.")
 
 
 def test_a_harmless_swap_says_what_it_costs():
