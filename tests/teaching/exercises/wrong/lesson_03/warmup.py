@@ -22,7 +22,7 @@ WRONG = [
     _warmup("min(devices - 1 - device, microbatches)", "right where messages are free", open=("messages",)),
     _warmup(  # the way back forgotten
         "min(devices - 1 - device + (devices - 1 - device) * message // 2, microbatches)",
-        "too few",
+        "4 slots of work and 2 messages",
         open=("messages",),
     ),
     _warmup(  # work of one slot, not of two
