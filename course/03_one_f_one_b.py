@@ -297,10 +297,10 @@ reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1F1B"].
 #
 # $$(p - 1)\,t_F + m\,(t_F + t_B) + (p - 1)\,t_B = (m + p - 1)(t_F + t_B).$$
 #
-# GPipe reaches this bound, and so does 1F1B. What differs is memory, as the strips show. The number of messages and the
-# work are the same. Each assumption matters. Lesson 4 drops the first. *Further: a backward in two pieces*, below, drops
-# the last and takes less time than this bound. With slow messages 1F1B takes longer
-# than GPipe; *Further: when messages take time* shows by how much.
+# GPipe reaches this bound, and so does 1F1B. Only memory differs, as the strips show. The number of messages and the
+# work are the same. Each assumption matters. Lesson 4 drops the first. *Further: a backward in two pieces*, below,
+# drops the last and takes less time than this bound. With slow messages 1F1B takes longer than GPipe, and *Further:
+# when messages take time* shows by how much.
 #
 # ## How much memory?
 #
@@ -400,8 +400,8 @@ reveal("03-faults", measurement=len(places))
 # <details><summary>What you should see, and why</summary>
 #
 # The other rows, without idle time, are `0F0,0F1,0F2,0F3,0B0,0B1,0B2,0B3`, and the same with stage 1 and stage 2. The
-# table is now sound. It takes 14 slots, as the bound says: device 3 works without a pause from t = 3 to t = 11, and then
-# its last gradient passes three devices. Devices 0, 1 and 2 hold 4 micro-batches each, and device 3 holds 1. Three
+# table is now sound. It takes 14 slots, as the bound says. Device 3 works without a pause from t = 3 to t = 11, and
+# then its last gradient passes three devices. Devices 0, 1 and 2 hold 4 micro-batches each, and device 3 holds 1. Three
 # devices run GPipe's order, and only the last one runs 1F1B's.
 #
 # </details>
