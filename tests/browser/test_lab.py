@@ -47,7 +47,7 @@ def test_a_failed_check_is_a_sentence_and_the_link_back_works(page):
 def test_the_index_of_work_leads_to_the_lessons(page):
     open_notebook(page, "index.ipynb")
     page.locator(".jp-RenderedMarkdown:visible", has_text="Nothing has been graded yet").first.wait_for()
-    page.get_by_role("link", name="1F1B: same bubble, less memory").first.click()
+    page.get_by_role("link", name="1F1B: the same work in less memory").first.click()
     page.locator(
         ".jp-RenderedMarkdown:visible", has_text="Does a device have to hold the whole batch?"
     ).first.wait_for()

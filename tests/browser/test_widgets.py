@@ -326,12 +326,12 @@ def test_a_grid_is_saved_half_finished_and_loaded_and_a_damaged_one_is_refused(n
     expect(found).to_contain_text("Saved as mine.csv")
     assert (work / "trials" / "mine.csv").read_text().startswith("0F0")
     found.get_by_role("button", name="Run it").click()
-    expect(found).to_contain_text("To run it the board has to be complete")
+    expect(found).to_contain_text("The board must be complete before it can run")
     damaged = tmp_path / "damaged.csv"
     damaged.write_bytes(b"0F0,1F9\n\x00\xff\n")
     loader = found.locator("input[type=file]")
     loader.set_input_files(damaged)
-    expect(found.locator(".pl-say")).to_contain_text("damaged.csv was not loaded, the board is as it was.")
+    expect(found.locator(".pl-say")).to_contain_text("damaged.csv was not loaded, and the board has not changed.")
     expect(found).to_have_attribute("data-placed", "1/8")
     good = tmp_path / "good.csv"
     good.write_text("0F0,0F1,,0B0,,0B1\n,1F0,1B0,1F1,1B1,\n")
@@ -357,7 +357,7 @@ def test_a_sound_schedule_is_broken_and_says_what_follows(notebook_with):
     found.get_by_role("button", name="Drop it").click()
     expect(found).to_have_attribute("data-hangs", "true")
     expect(found).to_contain_text("1B0 is not in the table")
-    expect(found).to_contain_text("for ever")
+    expect(found).to_contain_text("forever")
     found.get_by_role("button", name="Run it").click()
     expect(found).to_contain_text("Refused before anything starts")
     found.get_by_label("Action", exact=True).select_option(label="1F0")

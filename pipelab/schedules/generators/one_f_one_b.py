@@ -21,8 +21,8 @@ from pipelab.schedules.table import Table, in_turns
 def one_f_one_b(devices: int, microbatches: int, chunks: int) -> Table:
     """Device r runs w = min(p-1-r, m) forwards, then m - w pairs F, B, then w backwards: min(p-r, m) in flight.
 
-    The warm-up is just deep enough that the first gradient is back when device r has run out of forwards that it may
-    start: one deeper only holds more, one shallower waits.
+    The warm-up is just deep enough, where messages take no time: the first gradient is back when device r has run out
+    of forwards that it may start. One deeper only holds more, one shallower waits.
     """
     warmups = [min(devices - 1 - r, microbatches) for r in range(devices)]
     return in_turns(warmups, np.arange(microbatches), np.arange(devices)[:, None])

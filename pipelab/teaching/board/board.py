@@ -78,9 +78,11 @@ class Removal:
         """What went, and why."""
         said = f"{self.action} is taken away"
         if self.leaning:
-            said += f", and {listed(self.leaning)}, which {'lean' if len(self.leaning) > 1 else 'leans'} on it"
+            said += f", and with it {listed(self.leaning)}, which need{'' if len(self.leaning) > 1 else 's'} it"
         if self.crowded:
-            said += f"; {listed(self.crowded)} too: without those backwards a device would hold more than its limit"
+            go = "go" if len(self.crowded) > 1 else "goes"
+            why = "without those backwards a device would hold more than its limit"
+            said += f". {listed(self.crowded)} {go} too: {why}"
         return said
 
 
@@ -109,8 +111,8 @@ class Board(Grid):
         """Why ``action`` may not be placed at ``time`` of ``device``, or None if it may.
 
         Its ``code`` is one of ``pipelab.schedules.CODES`` or of BOARD_CODES: "occupied", "memory", "off-board".
-        The memory cap is looked at over time: a forward is in flight until its backward ends, for ever while that is
-        not placed, and may crowd out what stands later already.
+        The memory cap is looked at over time. A forward is in flight until its backward ends, or forever while that is
+        not placed, and it may be too much for what stands later already.
         """
         return reasons.why_not(self, device, time, action)
 
@@ -124,8 +126,8 @@ class Board(Grid):
     def remove(self, action: Action) -> tuple[Board, tuple[Action, ...]]:
         """The board without ``action``, and what else had to go. Raises ConfigurationError if it is not placed.
 
-        What needs it goes with it, and what needs that. Where a backward goes, its micro-batch is held for ever, and
-        later forwards of its device may be too many: those go too, the first one over the limit first.
+        All that needs it goes with it. Where a backward goes, its micro-batch is held forever, and later forwards of
+        its device may be too many. Those go too, the first one over the limit first.
         """
         removal = self.removal(action)
         return removal.board, removal.also
@@ -133,7 +135,7 @@ class Board(Grid):
     def removal(self, action: Action) -> Removal:
         """As :meth:`remove`, with the two kinds of what went told apart and in a sentence."""
         if action not in self.starts:
-            there = f"it has {counted(len(self.starts), 'action')}" if self.starts else "it is empty"
+            there = f"the board has {counted(len(self.starts), 'action')}" if self.starts else "the board is empty"
             raise ConfigurationError(f"{action} is not on the board, so it cannot be taken away; {there}")
         leaning = self._leaning_on(action)
         board = self._without({action, *leaning})
@@ -223,8 +225,8 @@ class Board(Grid):
         full = [device for device in sorted({self.rules.home(action.stage) for action in there}) if self._full(device)]
         if full:
             limits = listed(f"device {device} holds {held(self.peaks[device])}" for device in full)
-            return f"{limits}, which is all it may, and no backward can run: take some forwards back"
-        return f"none of {listed(there)} can be placed any more: take something back that stands in the way"
+            return f"{limits}, which is the limit, and no backward can run: take some forwards away"
+        return f"{listed(there)} can no longer be placed: take away what is in the way"
 
     def _full(self, device: int) -> bool:
         steps = self.holding(device)
@@ -295,7 +297,7 @@ def _require_fit(schedule: Schedule, rules: Rules) -> None:
         )
     if schedule.placement != rules.placement:
         raise ConfigurationError(
-            f"schedule '{schedule.name}' places its stages otherwise: on a board stage s lives on device s mod p"
+            f"schedule '{schedule.name}' places its stages differently: on a board stage s is on device s mod p"
         )
     if set(schedule.weights) != {1.0}:
         raise ConfigurationError(
@@ -305,6 +307,6 @@ def _require_fit(schedule: Schedule, rules: Rules) -> None:
         for slot in program:
             if not isinstance(slot, Action) or slot.op not in "FB":
                 raise ConfigurationError(
-                    f"schedule '{schedule.name}' runs {format_slot(slot)} on device {device}; a board has F and B, one "
-                    "at a time"
+                    f"schedule '{schedule.name}' runs {format_slot(slot)} on device {device}; a board has only F and "
+                    "B, one at a time"
                 )

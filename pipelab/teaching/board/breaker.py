@@ -57,11 +57,11 @@ class Breaker(RunningWidget):
         return f"Breaker({self.schedule.name}: {' '.join(self.consequence.sentences)})"
 
     def drop(self, device: int, position: int) -> Breaker:
-        """Leave the slot at ``position`` of ``device`` out."""
+        """Leave out the slot at ``position`` of ``device``."""
         return self._break("drop", device, position)
 
     def swap(self, device: int, position: int) -> Breaker:
-        """Change it round with the next one of its device."""
+        """Swap it with the next one on its device."""
         return self._break("swap", device, position)
 
     def start_early(self, device: int, position: int) -> Breaker:
@@ -70,7 +70,7 @@ class Breaker(RunningWidget):
 
     def reset(self) -> Breaker:
         """The sound schedule again."""
-        return self._show(self.schedule, None, "Whole again.")
+        return self._show(self.schedule, None, "This is the sound schedule again.")
 
     def run(self, *, wait: bool = True) -> Trial | None:
         """Run the broken table for real: the runtime refuses what the checker refuses, and trains with the rest."""
@@ -115,8 +115,8 @@ class Breaker(RunningWidget):
         behind = format_slot(program[position + 1]) if position + 1 < len(program) else ""
         told = {
             "drop": f"{slot} is left out",
-            "swap": f"{slot} and {behind} changed places",
-            "early": f"{slot} is set to start one column early",
+            "swap": f"{slot} and {behind} have changed places",
+            "early": f"{slot} now starts one column early",
         }
         return self._show(table, (device, position), f"{told[way]} on device {device}.")
 
@@ -185,9 +185,9 @@ def _train(schedule: Schedule, progress: Callable[[str], None]) -> Trial:
 def break_schedule(
     schedule: str | Schedule = "1f1b", devices: int = 4, microbatches: int = 4, *, chunks: int | None = None
 ) -> Breaker:
-    """Drop an action of a sound schedule, swap two, or start one early, and read what follows; then run it, if it can.
+    """Drop an action of a sound schedule, swap two, or start one early. Read what follows, and run what still can run.
 
-    ``schedule`` is a name of the catalogue or a Schedule. Raises ConfigurationError or ScheduleError for one that is
+    ``schedule`` is a name in the catalogue or a Schedule. Raises ConfigurationError or ScheduleError for one that is
     not sound to begin with.
 
     >>> break_schedule("1f1b", devices=3, microbatches=3)

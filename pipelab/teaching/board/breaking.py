@@ -1,7 +1,7 @@
 """Break it: take a sound schedule, drop, swap or start something early, and see what follows.
 
-Three breaks make a table, and :func:`follow` says what comes of any table: what the checker finds, what would still
-run, who then waits for whom for ever, and where nothing waits, what the gradients lack.
+Three breaks make a table, and :func:`follow` says what follows from any table: what the checker finds, what would still
+run, and who then waits for whom forever. Where nothing waits, it says what the gradients lack.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def swap(schedule: Schedule, device: int, position: int) -> Schedule:
     program = schedule.programs[device]
     if position + 1 == len(program):
         hint = f"; try position {position - 1}" if position else ""
-        raise ConfigurationError(f"{format_slot(slot)} is the last slot of device {device}, none is behind it{hint}")
+        raise ConfigurationError(f"{format_slot(slot)} is the last slot of device {device}, so none follows it{hint}")
     behind = program[position + 1]
     rows = _with_row(schedule, device, (*program[:position], behind, slot, *program[position + 2 :]))
     name = f"{schedule.name} with {format_slot(behind)} before {format_slot(slot)}"
@@ -54,9 +54,9 @@ def swap(schedule: Schedule, device: int, position: int) -> Schedule:
 def start_early(schedule: Schedule, device: int, position: int) -> TimeTable:
     """The timetable of ``schedule``, every slot one column, with this slot one column before its input is there.
 
-    An order has no times to start too early in, so this break is made in the timetable of the earliest layout; only a
-    slot that waits for another device has a column to move to (:func:`early_spots` lists them). Raises
-    ConfigurationError for any other, ScheduleError if ``schedule`` waits for ever.
+    An order has no times, so this break is made in the timetable of the earliest layout. Only a slot that waits for
+    another device has a column to move to (:func:`early_spots` lists them). Raises ConfigurationError for any other,
+    ScheduleError if ``schedule`` waits forever.
     """
     slot = _slot(schedule, device, position)
     rows = [list(row) for row in earliest_slots(schedule.programs, schedule.placement)]
@@ -65,7 +65,7 @@ def start_early(schedule: Schedule, device: int, position: int) -> TimeTable:
     if column == 0 or row[column - 1] is not None:
         before = "time begins at t = 0" if column == 0 else f"{format_slot(row[column - 1] or ())} runs until then"
         raise ConfigurationError(
-            f"{format_slot(slot)} starts at t = {column} on device {device}, and {before}: it waits for no other "
+            f"{format_slot(slot)} starts at t = {column} on device {device}, and {before}, so it waits for no other "
             f"device; {_those_that_wait(schedule)}"
         )
     row[column - 1], row[column] = slot, None
@@ -86,7 +86,7 @@ def early_spots(schedule: Schedule) -> tuple[tuple[int, int], ...]:
 def _those_that_wait(schedule: Schedule) -> str:
     spots = early_spots(schedule)
     if not spots:
-        return "here none does"
+        return "no slot here waits for one"
     device, position = spots[0]
     return f"try {format_slot(schedule.programs[device][position])} (device {device}, position {position})"
 
@@ -97,7 +97,7 @@ def _columns(row: list[Slot | None] | tuple[Slot | None, ...]) -> list[int]:
 
 def _slot(schedule: Schedule, device: int, position: int) -> Slot:
     if not 0 <= device < schedule.devices:
-        raise ConfigurationError(f"there is no device {device}; there are devices 0..{schedule.devices - 1}")
+        raise ConfigurationError(f"there is no device {device}; devices are 0..{schedule.devices - 1}")
     program = schedule.programs[device]
     if not 0 <= position < len(program):
         there = f"it has positions 0..{len(program) - 1}" if program else "it runs nothing"
@@ -114,7 +114,7 @@ def _with_row(schedule: Schedule, device: int, row: tuple[Slot, ...]) -> tuple[t
 
 @dataclass(frozen=True)
 class Stuck:
-    """A device that waits for ever: ``slot`` is where it stands, ``waits_for`` the action it lacks, both as text.
+    """A device that waits forever: ``slot`` is where it stands, ``waits_for`` the action it lacks, both as text.
 
     Where the slot could never run at all, whatever comes (its stage lives elsewhere), ``waits_for`` is empty.
     ``behind`` is the device that would supply it and stands still itself; None where the cause lies here.
@@ -133,7 +133,7 @@ class Consequence:
     """What follows from a table.
 
     ``violations`` is what the checker finds. ``ran`` is the timeline of all that would still run, each device in its
-    order, up to where it stands; ``stuck`` who then stands for ever, and why. ``sentences`` tell it, the most important
+    order, up to where it stands; ``stuck`` who then stands forever, and why. ``sentences`` tell it, the most important
     first.
     """
 
@@ -144,7 +144,7 @@ class Consequence:
 
     @property
     def hangs(self) -> bool:
-        """Whether some device waits for ever."""
+        """Whether some device waits forever."""
         return bool(self.stuck)
 
     @property
@@ -156,8 +156,8 @@ class Consequence:
 def follow(table: Schedule | TimeTable, before: Schedule | None = None, costs: CostModel = _TEXTBOOK) -> Consequence:
     """What the checker says of ``table``, what would run of it, and what that leads to.
 
-    ``before`` is the sound schedule that ``table`` was made of: with it, what a change costs is said, and a TimeTable
-    keeps its placement and micro-batches, which are otherwise read off its cells. ``costs`` are those of the run. A
+    ``before`` is the sound schedule that ``table`` was made of. With it, what a change costs is said, and a TimeTable
+    keeps its placement and micro-batches; without it they are read off its cells. ``costs`` are those of the run. A
     TimeTable is checked as times; run, its devices keep their order and wait for what is not there yet.
     """
     if isinstance(table, TimeTable) and before is not None:
@@ -228,9 +228,9 @@ def _why_never(
 
 def _impossible(action: Action, schedule: Schedule, device: int) -> str | None:
     if action.op not in OPS or not 0 <= action.stage < schedule.stages:
-        return f"there is no such action, with stages 0..{schedule.stages - 1}"
+        return f"there is no such action, because stages are 0..{schedule.stages - 1}"
     if not 0 <= action.microbatch < schedule.microbatches:
-        return f"there are micro-batches 0..{schedule.microbatches - 1}"
+        return f"micro-batches are 0..{schedule.microbatches - 1}"
     if device not in schedule.placement[action.stage]:
         homes = listed(f"device {home}" for home in schedule.placement[action.stage]) or "no device"
         return f"stage {action.stage} lives on {homes}"
@@ -247,7 +247,7 @@ def _unmet(graph: SlotGraph, place: Place, need: Need, ran: set[tuple[int, int]]
     if source.slot == place.slot and source.part < place.part:
         return None
     if source.device == place.device and source >= place:
-        return _Lack(supplier, f"it needs {supplier}, which stands behind it in the same program")
+        return _Lack(supplier, f"it needs {supplier}, which comes after it in the same row")
     if need.kind == LOCAL and source.device != place.device:
         return _Lack(supplier, f"it needs what {supplier} kept, and that stays on device {source.device}")
     return None if source.slot in ran else _Lack(supplier, f"it needs {supplier}", source.device)
@@ -265,7 +265,7 @@ def _stuck(graph: SlotGraph, schedule: Schedule, reached: tuple[int, ...]) -> It
         if lack.other is not None:
             there = schedule.programs[lack.other][reached[lack.other]]
             clause += f", and device {lack.other} itself waits at {format_slot(there)}"
-        sentence = f"Device {device} waits at {slot} for ever: {clause}."
+        sentence = f"Device {device} waits at {slot} forever: {clause}."
         yield Stuck(device, position, slot, "" if lack.awaited is None else str(lack.awaited), sentence, lack.other)
 
 
@@ -301,7 +301,7 @@ def _lacking(ran: Timeline) -> Iterator[str]:
         lacks = [i for i in range(m) if (stage, i) not in there]
         if lacks:
             which = f"micro-batch {lacks[0]}" if len(lacks) == 1 else f"micro-batches {listed(lacks)}"
-            gets = f"stage {stage} gets no gradient of {which}"
+            gets = f"stage {stage} gets no gradient from {which}"
             yield f"Nothing hangs, but {gets}: its update would use {m - len(lacks)} of {microbatches(m)}."
 
 
@@ -310,16 +310,16 @@ def _early(violations: tuple[Violation, ...]) -> Iterator[str]:
     for violation in violations:
         if violation.code == "too-early":
             said = violation.message
-            yield f"{said[0].upper()}{said[1:]}: started then, it would compute from what is not there."
+            yield f"{said[0].upper()}{said[1:]}. It would compute from an input that is not there yet."
 
 
 def _cost(ran: Timeline, before: Schedule | None, costs: CostModel, *, early: bool) -> tuple[str, ...]:
     """What a sound order takes, and against ``before``."""
-    sound = "The order is sound: every slot gets to run"
+    sound = "The order is sound: every slot can run"
     if early:
-        sound = "The order is sound: run in it, each device waits until its input is there"
+        sound = "The order is sound: if the devices keep to it, each waits until its input is there"
     takes = _time(ran.makespan, ran.unit)
-    if before is None:
+    if before is None or before is ran.schedule:
         return (f"{sound}. It takes {takes}.",)
     old = simulate(before, costs, check=False)
     change = ran.makespan - old.makespan
@@ -328,6 +328,6 @@ def _cost(ran: Timeline, before: Schedule | None, costs: CostModel, *, early: bo
     else:
         length = f"{takes}, {_time(abs(change), ran.unit)} {'longer' if change > 0 else 'shorter'} than before"
     peaks = enumerate(zip(old.peak_microbatches, ran.peak_microbatches, strict=True))
-    moved = [f"device {r} holds {held(new)} at most, before {was:.3g}" for r, (was, new) in peaks if was != new]
+    moved = [f"device {r} holds at most {held(new)} (before: {was:.3g})" for r, (was, new) in peaks if was != new]
     memory = f"In flight: {listed(moved)}." if moved else "Each device holds as many micro-batches as before."
     return (f"{sound}. It takes {length}.", memory)

@@ -25,7 +25,7 @@ def keep_drawing(board: Board, name: str) -> None:
 def kept_drawing(name: str, rules: Rules) -> tuple[Board, str]:
     """The grid that was kept under ``name``, or an empty one; and a sentence if there was one that does not fit here.
 
-    What cannot be read is put aside, not thrown away.
+    A file that cannot be read is renamed, not thrown away.
     """
     path = Path.cwd() / FOLDER / f"{name}.csv"
     try:
@@ -33,12 +33,12 @@ def kept_drawing(name: str, rules: Rules) -> tuple[Board, str]:
     except (FileNotFoundError, NotADirectoryError):
         return Board.empty(rules), ""
     except (PipelabError, OSError, ValueError):
-        kept = f"What was kept in {FOLDER}/{path.name} is no grid of these rules"
+        kept = f"The file {FOLDER}/{path.name} does not hold a grid with these rules"
         try:
             aside = path.replace(unused(f"{name}.unreadable", path.parent))
         except OSError:
             return Board.empty(rules), f"{kept}, so this board is empty."
-        return Board.empty(rules), f"{kept}: it was put aside as {aside.name}, and this board is empty."
+        return Board.empty(rules), f"{kept}. It was renamed to {aside.name}, and this board is empty."
 
 
 def drawing_name(rules: Rules) -> str:

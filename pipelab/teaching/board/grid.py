@@ -119,7 +119,7 @@ class Grid:
     def holding(self, device: int) -> tuple[tuple[int, int], ...]:
         """What ``device`` has in flight: steps (time, pairs of stage and micro-batch held from then on).
 
-        A micro-batch is in flight on a stage from the start of its F to the end of its B; without a B, for ever.
+        A micro-batch is in flight on a stage from the start of its F to the end of its B; without a B, forever.
         """
         return self._holdings[device]
 

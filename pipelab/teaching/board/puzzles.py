@@ -1,7 +1,7 @@
 """A ladder of small puzzles: from the first forward to interleaving, each a board with a goal.
 
-A goal is data: all actions placed, within so many columns, under the rules' memory cap, which the board itself keeps;
-one puzzle also asks for all forwards before all backwards. Whoever meets it another way than the hints has met it too.
+A goal is data: all actions placed, within so many columns, under the rules' memory cap, which the board itself keeps.
+One puzzle also asks for all forwards before all backwards. A solution that differs from the hints counts too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["PUZZLES", "Puzzle", "Verdict", "puzzle"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a puzzle is solved, and in a sentence or two what is missing, or what has been learnt."""
+    """Whether a puzzle is solved, and in a sentence or two what is missing, or what the solution shows."""
 
     done: bool
     sentence: str
@@ -32,7 +32,7 @@ class Puzzle:
 
     ``text`` says what is asked, ``goal`` the goal in one sentence. ``target`` is the most columns that a solution may
     take; with ``forwards_first`` each device also runs all its forwards before its first backward. ``hints`` are a
-    nudge, an approach and nearly the answer. ``learnt`` is what a solution has shown.
+    nudge, an approach and nearly the answer. ``learnt`` says what a solution shows.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Puzzle:
             late = waiting or (last[1] if last is not None and last > first else None)
             if late is not None:
                 return (
-                    f"All forwards come first here, and on device {self.rules.home(stage)} {first[1]} stands before "
-                    f"{late} has run."
+                    f"Here all forwards come first, but on device {self.rules.home(stage)} {first[1]} comes before "
+                    f"{late}."
                 )
         return None
 
@@ -90,12 +90,12 @@ class Puzzle:
             return None
         total = counted(len(self.rules.actions()), "action")
         if not board.starts:
-            return f"The board is empty: {total} to place, and {board.missing[0]} waits for nothing."
+            return f"The board is empty. There are {total} to place, and {board.missing[0]} needs no input."
         there = f"{len(board.starts)} of {total} placed."
         if board.dead_end is not None:
             return f"{there} It cannot be finished like this: {board.dead_end}."
         if board.makespan > self.target:
-            there += f" They reach to t = {board.makespan} already, and the goal is {columns(self.target)}."
+            there += f" The table already reaches t = {board.makespan}, and the goal is {columns(self.target)}."
         first = board.ready_anywhere()[0]
         return f"{there} {first.action} could be next, on device {first.device} at t = {first.time}."
 
@@ -103,13 +103,13 @@ class Puzzle:
         if board.makespan <= self.target:
             return None
         over = board.makespan - self.target
-        said = f"All is placed, in {columns(board.makespan)}, {over} more than the {self.target} of the goal."
+        said = f"All actions are placed, in {columns(board.makespan)}: {over} more than the goal of {self.target}."
         tightest = Board.from_schedule(board.schedule(), self.rules).makespan
         if tightest <= self.target:
-            return f"{said} The order is right: with nothing later than it must be it takes {tightest}."
+            return f"{said} The order is right. It takes {tightest} if every action starts as early as it can."
         if tightest < board.makespan:
-            return f"{said} In this order {tightest} would do; for fewer the order has to change."
-        return f"{said} Nothing in this order could start earlier: the order has to change."
+            return f"{said} This order needs only {tightest}. For fewer columns the order has to change."
+        return f"{said} In this order nothing can start earlier, so the order has to change."
 
 
 def _name(board: Board) -> str:
@@ -123,8 +123,8 @@ def _further(board: Board) -> str:
     if not shorter:
         return ""
     least = shorter[0].makespan
-    none = ", and fewer are impossible" if least == bound(board.rules) else ""
-    return f" It can be done in {least}{none}: do you see how?"
+    none = ", and not in fewer" if least == bound(board.rules) else ""
+    return f" It can be done in {least}{none}. Do you see how?"
 
 
 PUZZLES: tuple[Puzzle, ...] = (
@@ -139,141 +139,146 @@ PUZZLES: tuple[Puzzle, ...] = (
         goal="Place all 8 actions within 6 columns.",
         target=6,
         hints=(
-            "While device 1 works on micro-batch 0, device 0 need not wait for it to come back.",
-            "Begin with both forwards on device 0; device 1 follows one column behind.",
-            "Device 0: 0F0 and 0F1 at t = 0 and 1, 0B0 and 0B1 at the very end, t = 4 and 5. Device 1 has no gap.",
+            "While device 1 works on micro-batch 0, device 0 does not have to wait for it.",
+            "Begin with both forwards on device 0. Device 1 follows one column later.",
+            "Device 0 runs 0F0 and 0F1 at t = 0 and 1, and its two backwards at the very end. Device 1 has no gap.",
         ),
         learnt=(
-            "An action runs when its input is there and its device is free. Two micro-batches keep both devices busy "
-            "where one would keep only one; what stays idle, while the pipeline fills and drains, is the bubble."
+            "An action can run when its input is there and its device is free. One micro-batch keeps only one device "
+            "busy at a time; two keep both busy. The idle time while the pipeline fills and drains is the bubble."
         ),
     ),
     Puzzle(
         name="gpipe",
         title="GPipe",
         text=(
-            "Three devices, four micro-batches, and one simple rule: each device runs all its forwards before its "
+            "There are three devices, four micro-batches and one rule: each device runs all its forwards before its "
             "first backward. Watch how many micro-batches each device holds."
         ),
         rules=Rules(devices=3, microbatches=4),
-        goal="All forwards, then all backwards, within 12 columns.",
+        goal="Place all forwards, then all backwards, within 12 columns.",
         target=12,
         forwards_first=True,
         hints=(
-            "Stage by stage the same row of forwards, each one column later than the stage before.",
-            "The last device turns round without a gap: its first backward follows its last forward.",
-            "2F3 ends at t = 6. Then 2B0 .. 2B3 follow at once, and each lower device runs them one column later.",
+            "Every stage has the same row of forwards, one column later than the stage before.",
+            "The last device has no gap in the middle: its first backward directly follows its last forward.",
+            "2F3 ends at t = 6, and 2B0 follows at once. When can device 1 run its first backward, and when device 0?",
         ),
         learnt=(
-            "Filling and draining leave (p - 1)/(m + p - 1) = 2/6 of the cells idle. And each device comes to hold all "
-            "m micro-batches at once, 4 here: that is the price of running all forwards first."
+            "Filling and draining leave (p - 1)/(m + p - 1) = 2/6 of the cells idle. And at one moment each device "
+            "holds all m micro-batches, 4 here. That is the price of running all forwards first."
         ),
     ),
     Puzzle(
         name="memory-wall",
         title="The memory wall",
         text=(
-            "Two devices, four micro-batches, and room for only two of them on each device. A micro-batch takes its "
-            "room from the start of its forward to the end of its backward. All forwards first does not fit any more."
+            "There are two devices and four micro-batches, and each device has room for only two of them. A "
+            "micro-batch takes up room from the start of its forward to the end of its backward. All forwards first no "
+            "longer fits."
         ),
         rules=Rules(devices=2, microbatches=4, limit=2),
         goal="Place all 16 actions within 12 columns, with at most 2 micro-batches in flight on each device.",
         target=12,
         hints=(
-            "What makes room again on a device?",
-            "Once two micro-batches are under way, let a backward run before the next forward.",
-            "Device 1 runs 1B0 right after 1F0. At t = 4 device 0 has 0B0 behind it, and may start 0F2.",
+            "What frees room on a device?",
+            "Once two micro-batches are under way, run a backward before the next forward.",
+            "Device 1 runs 1B0 right after 1F0. At t = 4 device 0 has finished 0B0, so it may start 0F2.",
         ),
         learnt=(
-            "A backward gives back the room that its forward took. Whoever runs backwards early needs room for a few "
-            "micro-batches only, however many there are in the batch."
+            "A backward frees the room that its forward took. A device that runs backwards early needs room for only "
+            "a few micro-batches, no matter how many the batch has."
         ),
     ),
     Puzzle(
         name="1f1b",
         title="One forward, one backward",
         text=(
-            "Three devices, four micro-batches; device 0 has room for three of them, device 1 for two, device 2 for "
-            "one. Lose no time against GPipe all the same."
+            "There are three devices and four micro-batches. Device 0 has room for three of them, device 1 for two, "
+            "device 2 for one. Still take no more time than GPipe."
         ),
         rules=Rules(devices=3, microbatches=4, limit=(3, 2, 1)),
         goal="Place all 24 actions within 12 columns, with at most 3, 2 and 1 micro-batches in flight.",
         target=12,
         hints=(
-            "Begin with the last device: with room for one micro-batch there is only one order for it.",
-            "Each device warms up with as many forwards as there are devices behind it, then takes turns.",
-            "Device 0: two forwards, then pairs of a forward and a backward as their inputs come, then two backwards. "
-            "Device 1: one forward, then pairs, then one backward. Device 2: pairs only.",
+            "Begin with the last device. With room for one micro-batch only one order is possible there.",
+            "Each device first runs as many forwards as there are devices behind it. Then forwards and backwards "
+            "alternate.",
+            "Device 0 runs two forwards first, device 1 runs one, and device 2 none. Then each runs pairs of a forward "
+            "and a backward as soon as their inputs come. What is left at the end of each row?",
         ),
         learnt=(
-            "As short as GPipe, with min(p - r, m) micro-batches on device r in place of m. The warm-up of p - 1 - r "
-            "forwards is just deep enough that a gradient is back when the device would have to wait."
+            "The table is as short as GPipe's, and device r holds min(p - r, m) micro-batches instead of m. The "
+            "warm-up of p - 1 - r forwards is just deep enough: a gradient is back when the device would have to wait."
         ),
     ),
     Puzzle(
         name="tight-memory",
         title="Memory paid in time",
         text=(
-            "As before, three devices and four micro-batches, but now no device has room for more than two. The first "
-            "device would need three to stay busy."
+            "As before there are three devices and four micro-batches, but now no device has room for more than two. "
+            "The first device would need three to stay busy."
         ),
         rules=Rules(devices=3, microbatches=4, limit=2),
         goal="Place all 24 actions within 14 columns, with at most 2 micro-batches in flight on each device.",
         target=14,
         hints=(
-            "Device 0 cannot start a third micro-batch before the first is back. Bring it back as early as you can.",
-            "Two micro-batches are under way at a time. Device 1 has nothing new to run forward when the second comes "
-            "back: let it go backward at once.",
-            "Device 0: 0F0, 0F1, 0B0, 0F2, 0B1, 0F3, 0B2, 0B3. Device 1: 1F0, 1F1, 1B0, 1B1, 1F2, 1F3, 1B2, 1B3. "
-            "Device 2 takes turns.",
+            "Device 0 cannot start a third micro-batch before the first is back. Bring the first back as early as you "
+            "can.",
+            "Two micro-batches are under way at a time. When the second comes back, device 1 has no new forward to "
+            "run. Run its backward at once.",
+            "On device 0 forwards and backwards alternate after the first two forwards. On device 2 they alternate "
+            "from the start. Device 1 runs two forwards, then two backwards, and so on.",
         ),
         learnt=(
-            "Less room than p - r micro-batches on device r costs time: 2 columns here, and no table within this cap "
-            "takes fewer than 14. 1F1B's pattern with a shorter warm-up takes 16: what to run next depends on what is "
-            "there."
+            "Less room than p - r micro-batches on device r costs time. Here it costs 2 columns: with whole backwards "
+            "no table within this cap takes fewer than 14. 1F1B's pattern with a shorter warm-up takes 16. The best "
+            "next action depends on what is ready."
         ),
     ),
     Puzzle(
         name="b-is-2f",
         title="A backward takes two",
         text=(
-            "In real models a backward costs about two forwards, so here B takes two columns. Two devices, three "
-            "micro-batches, room for two of them on device 0 and for one on device 1."
+            "In real models a backward costs about as much as two forwards, so here B takes two columns. There are two "
+            "devices and three micro-batches. Device 0 has room for two of them, device 1 for one."
         ),
         rules=Rules(devices=2, microbatches=3, backward=2, limit=(2, 1)),
         goal="Place all 12 actions within 12 columns, with at most 2 and 1 micro-batches in flight.",
         target=12,
         hints=(
-            "The order need not change because the durations do.",
-            "Keep the last device busy without a gap: it has 9 columns of work, and 1 to wait before it, 2 after.",
-            "Device 1 takes turns: 1F0, 1B0, 1F1, 1B1, 1F2, 1B2. Device 0 has two forwards ahead: 0F0, 0F1, 0B0, 0F2, "
-            "0B1, 0B2.",
+            "The durations change, but the order does not have to.",
+            "Keep the last device busy without a gap. It has 9 columns of work, 1 idle column before and 2 after it.",
+            "On device 1 forwards and backwards alternate from the start. On device 0 they alternate after the first "
+            "two forwards.",
         ),
         learnt=(
-            "Filling costs (p - 1) F and draining (p - 1) B, so with longer backwards the bubble grows in columns; its "
-            "fraction stays (p - 1)/(m + p - 1) = 1/4. Idle columns move, the order stays good."
+            "Filling costs (p - 1) tF and draining costs (p - 1) tB. With longer backwards the bubble has more "
+            "columns, but its fraction is still (p - 1)/(m + p - 1) = 1/4. The idle columns move, and the order stays "
+            "good."
         ),
     ),
     Puzzle(
         name="interleaved",
         title="Interleaved",
         text=(
-            "Four stages on two devices: device 0 holds stages 0 and 2, device 1 stages 1 and 3, so each micro-batch "
-            "passes every device twice. A stage is half a device's share, and counts half in memory: 2 micro-batches "
-            "fit on device 0, one and a half on device 1."
+            "There are four stages on two devices. Device 0 holds stages 0 and 2, device 1 holds stages 1 and 3. So "
+            "each micro-batch passes every device twice. A stage is half of a device's share, and counts half in "
+            "memory: 2 micro-batches fit on device 0, one and a half on device 1."
         ),
         rules=Rules(devices=2, microbatches=2, chunks=2, limit=(2, 1.5)),
         goal="Place all 16 actions within 10 columns, with at most 2 and 1.5 micro-batches in flight.",
         target=10,
         hints=(
-            "Device 1 can start after one short stage: that is what is won. Keep it busy from t = 1 to t = 9.",
+            "Device 1 can start after one short stage. That is the gain. Keep it busy from t = 1 to t = 9.",
             "Both micro-batches go through stage 0, then both through stage 2, with no gap on device 0.",
-            "Device 0 runs 0F0, 0F1, 2F0, 2F1. Device 1 runs 1F0, 1F1, 3F0, 3B0, and then 3F1, 3B1, 1B0, 1B1.",
+            "Device 0 runs 0F0, 0F1, 2F0, 2F1 first. Device 1 begins with 1F0, 1F1, 3F0, 3B0. What can it run next "
+            "without going over its limit?",
         ),
         learnt=(
-            "With v stages on a device the pipeline fills in steps of 1/v: the bubble is 1/5 here, and would be 1/3 if "
-            "each device held one stage of twice the length. The price: more messages, and more in flight on the last "
-            "device."
+            "With v stages on a device the pipeline fills in steps of 1/v. The bubble is 1/5 here. It would be 1/3 if "
+            "each device held one stage of twice the length. The price is more messages, and more in flight on the "
+            "last device."
         ),
     ),
 )

@@ -18,7 +18,7 @@ __all__ = ["BOARD_CODES", "over_limit", "violations", "why_not"]
 BOARD_CODES = {
     "occupied": "an action where another one stands",
     "memory": "an action that makes a device hold more micro-batches than its limit",
-    "off-board": "an action before the first column or behind the last",
+    "off-board": "an action before the first column or after the last",
 }
 
 
@@ -49,7 +49,7 @@ def _unknown(move: _Move) -> Violation | None:
     rules = move.grid.rules
     problem = rules.unknown(move.action)
     if problem is None and not 0 <= move.device < rules.devices:
-        problem = f"there is no device {move.device}, there are devices 0..{rules.devices - 1}"
+        problem = f"there is no device {move.device}; devices are 0..{rules.devices - 1}"
     return None if problem is None else move.refuse("unknown", None, problem)
 
 
@@ -58,7 +58,7 @@ def _misplaced(move: _Move) -> Violation | None:
     if move.device == home:
         return None
     sentence = (
-        f"{move.action} runs on device {home}, not on device {move.device}: stage {move.action.stage} lives there"
+        f"{move.action} runs on device {home}, not on device {move.device}, because stage {move.action.stage} is there"
     )
     return move.refuse("misplaced", None, sentence)
 
@@ -67,7 +67,7 @@ def _already(move: _Move) -> Violation | None:
     start = move.grid.starts.get(move.action)
     if start is None:
         return None
-    sentence = f"{move.action} already stands on device {move.device} at t = {start}; take it away there first"
+    sentence = f"{move.action} is already on device {move.device} at t = {start}; take it away there first"
     return move.refuse("duplicate", move.action, sentence)
 
 
@@ -77,8 +77,8 @@ def _off_board(move: _Move) -> Violation | None:
         return move.refuse("off-board", None, f"{move.action} at t = {move.time}: time begins at t = 0")
     if move.end > last:
         sentence = (
-            f"{move.action} would end at t = {move.end}, and the board ends at t = {last}: even one action at a time "
-            f"is done after {columns(last // 2)}"
+            f"{move.action} would end at t = {move.end}, but the board ends at t = {last}: even one action at a time "
+            f"takes only {columns(last // 2)}"
         )
         return move.refuse("off-board", None, sentence)
     return None
@@ -90,13 +90,11 @@ def _occupied(move: _Move) -> Violation | None:
         return None
     start = move.grid.starts[other]
     if start < move.time:
-        sentence = (
-            f"device {move.device} is busy with {other} from t = {start} on and is free at t = {move.grid.end(other)}"
-        )
+        sentence = f"device {move.device} runs {other} from t = {start} and is free at t = {move.grid.end(other)}"
     elif start == move.time:
-        sentence = f"{other} stands at t = {start} on device {move.device}"
+        sentence = f"{other} is already at t = {start} on device {move.device}"
     else:
-        sentence = f"{move.action} takes {columns(move.end - move.time)}, and {other} stands in the way at t = {start}"
+        sentence = f"{move.action} takes {columns(move.end - move.time)}, and {other} is in the way at t = {start}"
     return move.refuse("occupied", other, sentence)
 
 
@@ -122,7 +120,7 @@ def _leaned_on(move: _Move) -> Violation | None:
         start = move.grid.starts.get(user)
         if start is not None and start < move.end:
             sentence = (
-                f"{move.action} would end at t = {move.end}, but {user} needs it and starts at t = {start} already"
+                f"{move.action} would end at t = {move.end}, but {user} needs it and already starts at t = {start}"
             )
             return move.refuse("too-early", user, sentence)
     return None
@@ -134,7 +132,7 @@ def _memory(move: _Move) -> Violation | None:
     if move.action.op != "F" or rules.microbatches * rules.chunks <= capacity:
         return None
     backward = Action(move.action.stage, "B", move.action.microbatch)
-    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held for ever
+    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held forever
     steps = grid.holding(move.device)
     now = next((count for t, count in reversed(steps) if t <= move.time), 0)
     later = ((t, count) for t, count in steps if move.time < t < until)
@@ -146,8 +144,8 @@ def _memory(move: _Move) -> Violation | None:
     so_many = held((count + 1) / rules.chunks)
     when, first = f"at t = {t}", "first"
     if t > move.time:  # what stands there already was placed before this one
-        when, first = f"at t = {t}, where {grid.at(move.device, t)} begins", "before that"
-    sentence = f"device {move.device} would hold {so_many} {when}, its limit is {limit:g}: run a backward {first}"
+        when, first = f"at t = {t}, when {grid.at(move.device, t)} begins", "before that"
+    sentence = f"device {move.device} would hold {so_many} {when}, but its limit is {limit:g}: run a backward {first}"
     return move.refuse("memory", None, sentence)
 
 
@@ -192,6 +190,6 @@ def over_limit(grid: Grid) -> Iterator[Violation]:
                 so_many = held(count / grid.rules.chunks)
                 limit = grid.rules.limits[device]
                 sentence = (
-                    f"device {device} holds {so_many} from t = {t} on, where {action} begins; its limit is {limit:g}"
+                    f"device {device} holds {so_many} from t = {t}, when {action} begins, but its limit is {limit:g}"
                 )
                 yield Violation("memory", device, t, action, None, sentence)

@@ -43,14 +43,14 @@ class Rules:
             object.__setattr__(self, "limit", tuple(self.limit))
             if len(tuple(self.limit)) != self.devices:
                 raise ConfigurationError(
-                    f"limit is given for {len(self.limit)} devices, there are {self.devices}; give one number, or "
+                    f"limit is given for {len(self.limit)} devices, but there are {self.devices}; give one number, or "
                     f"{self.devices}"
                 )
         for entry in self.limit if isinstance(self.limit, tuple) else (self.limit,):
             if entry is not None and not _possible(entry):
                 raise ConfigurationError(
-                    f"limit must be a number of micro-batches of at least 1, or None for no limit, got {entry!r}: "
-                    "between its forwards and its backwards a device holds one whole micro-batch; try 1"
+                    f"limit must be at least 1 micro-batch, or None for no limit, got {entry!r}: between its forwards "
+                    "and its backwards a device holds one whole micro-batch; try 1"
                 )
 
     @property
@@ -76,7 +76,7 @@ class Rules:
 
     @property
     def columns(self) -> int:
-        """Where the board ends: twice what one action at a time takes, more than any table needs."""
+        """Where the board ends: twice what one action at a time takes, so more than any table needs."""
         return 2 * self.microbatches * self.stages * (self.forward + self.backward)
 
     def home(self, stage: int) -> int:
@@ -107,12 +107,12 @@ class Rules:
     def unknown(self, action: Action) -> str | None:
         """Why there is no such action on this board, in a sentence, or None if there is."""
         if action.op not in ("F", "B"):
-            return f"{action}: a board has F and B only"
+            return f"{action}: a board has only F and B"
         if not 0 <= action.stage < self.stages:
-            return f"{action}: there is no stage {action.stage}, there are stages 0..{self.stages - 1}"
+            return f"{action}: there is no stage {action.stage}; stages are 0..{self.stages - 1}"
         if not 0 <= action.microbatch < self.microbatches:
             last = self.microbatches - 1
-            return f"{action}: there is no micro-batch {action.microbatch}, there are micro-batches 0..{last}"
+            return f"{action}: there is no micro-batch {action.microbatch}; micro-batches are 0..{last}"
         return None
 
     def inputs(self, action: Action) -> tuple[Action, ...]:

@@ -52,8 +52,8 @@ class Score:
 def bound(rules: Rules) -> int:
     """Columns that every complete table of F and B needs.
 
-    A backward counts as one block here; a table that splits it into I and W may be shorter. The bound is the largest of
-    three, each of which holds for every sound table:
+    A backward counts as one block here; a table that splits it into I and W may be shorter (arXiv 2401.10241). The
+    bound is the largest of three, each of which holds for every sound table:
 
     - **One micro-batch** goes up through all stages and down again, one after the other: S (tF + tB), S = p v.
     - **One device** has m v forwards and m v backwards to run, one at a time. Before its first it waits: of its stages
@@ -129,8 +129,9 @@ def _sentence(board: Board, known: tuple[Known, ...], titles: tuple[str, ...], l
     )
     peaks = ", ".join(f"{peak:.3g}" for peak in board.peaks)
     said = [
-        f"{length}; {board.bubble_fraction:.0%} of the cells are idle.",
-        f"Micro-batches in flight on each device, at most: {peaks}.",
+        f"{length}.",
+        f"{board.bubble_fraction:.0%} of the cells are idle.",
+        f"Most micro-batches in flight on each device: {peaks}.",
         _compared(board, known, titles),
     ]
     return " ".join(filter(None, said))
@@ -142,14 +143,14 @@ def _compared(board: Board, known: tuple[Known, ...], titles: tuple[str, ...]) -
         name = " and ".join(titles)
         if board.makespan == shortest:
             return f"This is {name}."
-        return f"This is the order of {name}, which takes {columns(shortest)} if nothing waits longer than it must."
+        return f"This is the order of {name}. It takes {columns(shortest)} if every action starts as early as it can."
     fitting = [one for one in known if one.fits]
     if not fitting:
-        return "No known schedule keeps this memory cap."
+        return "No known schedule stays within this memory cap."
     best = [one.title for one in fitting if one.makespan == fitting[0].makespan]
     takes = f"{listed(best)} {'take' if len(best) > 1 else 'takes'} {columns(fitting[0].makespan)}"
     within = " within this memory cap" if math.isfinite(min(board.rules.limits)) else ""
     if board.makespan < fitting[0].makespan:
-        those = "those that keep this memory cap" if within else "all of them"
+        those = "those within this memory cap" if within else "all of them"
         return f"It is none of the known schedules, and shorter than {those}: {takes}."
     return f"It is none of the known schedules: {takes}{within}."

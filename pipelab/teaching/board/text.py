@@ -41,22 +41,23 @@ def _require_a_row_each(given: int, rules: Rules) -> None:
         return
     rows = "1 row" if given == 1 else f"{given} rows"
     wanted = "1 device" if rules.devices == 1 else f"{rules.devices} devices"
-    hint = 'a device with nothing on it is a row too, written ""' if given < rules.devices else "one row a device"
-    raise ScheduleParseError(f"the text has {rows}, the board {wanted}; {hint}", min(given, rules.devices), 0, "")
+    hint = 'an idle device needs a row too, written ""' if given < rules.devices else "give one row per device"
+    problem = f"the text has {rows}, but the board has {wanted}; {hint}"
+    raise ScheduleParseError(problem, min(given, rules.devices), 0, "")
 
 
 def _readable(slot: Slot, device: int, time: int, rules: Rules, starts: dict[Action, int]) -> Action:
     """The one action in ``slot``, if this board can show it there."""
     if not isinstance(slot, Action):
-        _refuse(f"{format_slot(slot)} is fused; on a board actions stand one by one", device, time, slot)
+        _refuse(f"{format_slot(slot)} is fused; on a board each action has cells of its own", device, time, slot)
     problem = rules.unknown(slot)
     home = None if problem is not None else rules.home(slot.stage)
     if problem is None and home != device:
-        problem = f"{slot} stands on device {device}, but stage {slot.stage} lives on device {home}"
+        problem = f"{slot} is on device {device}, but stage {slot.stage} is on device {home}"
     if problem is None and slot in starts:
-        problem = f"{slot} stands here again; it is on device {device} at t = {starts[slot]} already"
+        problem = f"{slot} is here a second time; it is already on device {device} at t = {starts[slot]}"
     if problem is None and time + rules.duration(slot) > rules.columns:
-        problem = f"{slot} stands beyond the board, which has columns 0..{rules.columns - 1}"
+        problem = f"{slot} does not fit on the board, whose columns are 0..{rules.columns - 1}"
     if problem is not None:
         _refuse(problem, device, time, slot)
     return slot

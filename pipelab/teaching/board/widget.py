@@ -41,8 +41,8 @@ _ROOM = 3  # empty columns behind what stands on the board
 class DrawingBoard(RunningWidget):
     """What :func:`draw_schedule` and :func:`puzzles` return.
 
-    ``board`` is what stands on it, ``puzzle`` the puzzle that is played (None where one draws freely), ``trial`` what
-    came of *Run it*. ``place`` and ``take`` are moves from Python; ``load`` puts another grid in.
+    ``board`` is what stands on it, ``puzzle`` the puzzle that is played (None where one draws freely), ``trial`` the
+    result of *Run it*. ``place`` and ``take`` are moves from Python; ``load`` puts another grid in.
     """
 
     def __init__(self, board: Board, *, now: Puzzle | None = None, name: str = "drawing", said: str = "") -> None:
@@ -70,7 +70,7 @@ class DrawingBoard(RunningWidget):
     def place(self, device: int, time: int, action: Action | str) -> DrawingBoard:
         """Place an action. Raises IllegalMove, which says why not."""
         what = _action(action)
-        self._do(self.board.place(device, time, what), f"{what} stands on device {device} at t = {time}.")
+        self._do(self.board.place(device, time, what), f"{what} is on device {device} at t = {time}.")
         return self
 
     def take(self, action: Action | str) -> DrawingBoard:
@@ -85,7 +85,7 @@ class DrawingBoard(RunningWidget):
 
     def redo(self) -> DrawingBoard:
         """Forward to what was undone last."""
-        return self._go(self._history.redo(), "Done again.")
+        return self._go(self._history.redo(), "Redone.")
 
     def load(self, csv: str) -> DrawingBoard:
         """Put the grid in ``csv`` on the board: text as :meth:`save` wrote it, half-finished ones too.
@@ -165,14 +165,15 @@ class DrawingBoard(RunningWidget):
         self._keep()
 
     def _ask_clear(self, message: dict[str, Any]) -> None:
-        self._do(Board.empty(self.board.rules), "The board is empty again; Undo brings everything back.")
+        self._do(Board.empty(self.board.rules), "The board is empty again. Undo brings everything back.")
         self._keep()
 
     def _ask_load(self, message: dict[str, Any]) -> str | None:
         try:
             self.load(str(message.get("text", "")))
         except PipelabError as error:
-            return f"{message.get('name', 'that file')} was not loaded, the board is as it was. {_sentence(str(error))}"
+            name, why = message.get("name", "that file"), _sentence(str(error))
+            return f"{name} was not loaded, and the board has not changed. {why}"
         self._keep()
         return None
 
@@ -216,11 +217,13 @@ class DrawingBoard(RunningWidget):
             if board.missing:
                 first = ", ".join(map(str, board.missing[:3]))
                 more = " and more" if len(board.missing) > 3 else ""
-                raise ConfigurationError(f"to run it the board has to be complete: {first}{more} are still missing")
+                raise ConfigurationError(
+                    f"the board must be complete before it can run: {first}{more} are still missing"
+                )
             if wrong:
                 raise ConfigurationError(f"this board cannot run: {wrong[0].message}")
             if rules.stages > LAYERS:
-                raise ConfigurationError(f"{rules.stages} stages are more than the {LAYERS} layers of the model")
+                raise ConfigurationError(f"the model has only {LAYERS} layers, too few for {rules.stages} stages")
             self._begin(partial(_train, board.schedule(), rules), _STEPS + 1, self._finish)
             self.trial = None
 
@@ -347,35 +350,35 @@ def draw_schedule(
     csv: str | None = None,
     name: str = "",
 ) -> DrawingBoard:
-    """An empty board of p devices for m micro-batches, to draw a schedule of your own on, and to run it.
+    """An empty board of p devices and m micro-batches: draw a schedule of your own, then run it.
 
     ``chunks`` is v, the stages on each device. ``forward`` and ``backward`` are the columns of time that an F and a B
-    of a stage take. ``limit``: the most micro-batches in flight on a device. ``csv``: a grid to begin with, text as the
-    board saves it. Without ``csv`` the board that was drawn here last under this ``name`` (default: made of its rules)
-    is there again. Raises ConfigurationError or ScheduleParseError for what cannot be.
+    of a stage take. ``limit`` is the most micro-batches in flight on a device. ``csv`` is a grid to begin with, as text
+    that the board saved. Without ``csv`` the board shows what was last drawn here under this ``name`` (by default a
+    name made from the rules). Raises ConfigurationError or ScheduleParseError for what is not possible.
 
     >>> draw_schedule(devices=2, microbatches=3)
     """
     rules = Rules(devices, microbatches, chunks, forward, backward, limit)
     if rules.devices > 16 or rules.microbatches > 64 or len(rules.actions()) > 1024:
         raise ConfigurationError(
-            f"a board of {len(rules.actions())} actions is more than can be drawn by hand; try p of at most 8 and m of "
-            "at most 16"
+            f"a board of {len(rules.actions())} actions is too large to draw by hand; try p of at most 8 and m of at "
+            "most 16"
         )
     if not isinstance(name, str):
-        raise ConfigurationError(f"name is text, got {name!r}; try name='mine'")
+        raise ConfigurationError(f"name must be text, got {name!r}; try name='mine'")
     stem = name or drawing_name(rules)
     if any(part in stem for part in "/\\") or stem.startswith("."):
-        raise ConfigurationError(f"name is a file's name without a folder, got {name!r}")
+        raise ConfigurationError(f"name must be a file's name without a folder, got {name!r}")
     board, said = kept_drawing(stem, rules) if csv is None else (Board.from_csv(csv, rules), "")
     return DrawingBoard(board, name=stem, said=said)
 
 
 def puzzles(start: str = "first-steps") -> DrawingBoard:
-    """A ladder of small puzzles, from the first forward to interleaving: the board of ``start``, and a way to the rest.
+    """A ladder of small puzzles, from the first forward to interleaving. It opens at ``start``; a menu has the others.
 
-    Names: first-steps, gpipe, memory-wall, 1f1b, tight-memory, b-is-2f, interleaved. What you drew is kept beside the
-    notebook, in ``drawings/``, and is there again next time. Raises ConfigurationError for a name that there is not.
+    Names: first-steps, gpipe, memory-wall, 1f1b, tight-memory, b-is-2f, interleaved. Your drawings are kept beside the
+    notebook, in ``drawings/``, and are there again next time. Raises ConfigurationError for an unknown name.
 
     >>> puzzles("1f1b")
     """

@@ -96,8 +96,8 @@ def test_without_a_backward_later_forwards_may_be_too_many():
     assert (tokens(removal.leaning), tokens(removal.crowded)) == (["0B0"], ["0F2", "1F2"])
     assert removal.also == (*removal.leaning, *removal.crowded)
     assert removal.sentence == (
-        "1B0 is taken away, and 0B0, which leans on it; 0F2 and 1F2 too: without those backwards a device would hold "
-        "more than its limit"
+        "1B0 is taken away, and with it 0B0, which needs it. 0F2 and 1F2 go too: without those backwards a device "
+        "would hold more than its limit"
     )
 
 
@@ -121,17 +121,17 @@ def test_a_forward_that_was_too_many_before_stays():
 
 def test_a_removal_is_told():
     board = laid_out("gpipe", 2, 2)
-    assert board.removal(act("1F0")).sentence == "1F0 is taken away, and 1B0 and 0B0, which lean on it"
-    assert board.removal(act("1B0")).sentence == "1B0 is taken away, and 0B0, which leans on it"
+    assert board.removal(act("1F0")).sentence == "1F0 is taken away, and with it 1B0 and 0B0, which need it"
+    assert board.removal(act("1B0")).sentence == "1B0 is taken away, and with it 0B0, which needs it"
     assert board.removal(act("0B0")).sentence == "0B0 is taken away"
 
 
 def test_what_is_not_placed_cannot_be_taken_away():
     with pytest.raises(
-        ConfigurationError, match="0F1 is not on the board, so it cannot be taken away; it has 1 action"
+        ConfigurationError, match="0F1 is not on the board, so it cannot be taken away; the board has 1 action"
     ):
         place_all(Rules(2, 2), "0F0@0").remove(act("0F1"))
-    with pytest.raises(ConfigurationError, match="it is empty"):
+    with pytest.raises(ConfigurationError, match="the board is empty"):
         Board.empty(Rules(2, 2)).remove(act("9F9"))
 
 
@@ -198,7 +198,7 @@ def test_choices_are_each_stages_next_two_with_their_reasons():
         Choice(act("2B0"), "2B0 needs 2F0, which is not placed yet (this device)"),
     )
     assert [choice.legal for choice in board.choices(0, 1)] == [True, False, False, False]
-    assert {choice.reason for choice in board.choices(0, 0)} == {"0F0 stands at t = 0 on device 0"}
+    assert {choice.reason for choice in board.choices(0, 0)} == {"0F0 is already at t = 0 on device 0"}
     assert laid_out("gpipe", 2, 2).choices(0, 20) == ()
 
 
@@ -262,14 +262,14 @@ def test_a_dead_end_is_where_nothing_can_be_placed(board):
 def test_a_dead_end_says_what_to_do():
     board = place_all(Rules(2, 2, 2, limit=1), "0F0@0", "0F1@1", "1F0@1", "1F1@2")
     assert board.dead_end == (
-        "device 0 holds 1 micro-batch, which is all it may, and no backward can run: take some forwards back"
+        "device 0 holds 1 micro-batch, which is the limit, and no backward can run: take some forwards away"
     )
     assert board.remove(act("0F1"))[0].dead_end is None
 
 
 def test_the_end_of_the_board_is_a_dead_end_too():
     board = place_all(Rules(1, 1), "0F0@3")
-    assert board.dead_end == "none of 0B0 can be placed any more: take something back that stands in the way"
+    assert board.dead_end == "0B0 can no longer be placed: take away what is in the way"
 
 
 # ---- out and in ------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_every_schedule_can_be_laid_out_and_is_as_early_as_its_grid(schedule):
 
 
 def test_a_schedule_that_breaks_the_cap_is_refused():
-    with pytest.raises(IllegalMove, match="device 0 holds 3 micro-batches from t = 2 on, where 0F2 begins"):
+    with pytest.raises(IllegalMove, match="device 0 holds 3 micro-batches from t = 2, when 0F2 begins"):
         laid_out("gpipe", 2, 4, limit=2)
 
 
@@ -294,10 +294,10 @@ def test_a_schedule_that_breaks_the_cap_is_refused():
         (
             build_schedule("gpipe", 2, 2, recompute=True),
             None,
-            "runs 0R0 on device 0; a board has F and B, one at a time",
+            "runs 0R0 on device 0; a board has only F and B, one at a time",
         ),
         (tables.read(tables.FUSED), None, "one at a time"),
-        (tables.read(tables.V_SHAPED), None, "places its stages otherwise"),
+        (tables.read(tables.V_SHAPED), None, "places its stages differently"),
     ],
 )
 def test_what_does_not_fit_on_a_board_is_refused(schedule, rules, words):

@@ -77,7 +77,7 @@ def test_an_action_that_is_dropped_leaves_others_waiting_for_ever():
 def test_two_that_are_swapped_may_be_harmless():
     breaker = break_schedule("1f1b", 2, 3).swap(*at(break_schedule("1f1b", 2, 3), "0F0"))
     assert breaker.consequence.sound
-    assert told(breaker)["said"] == "0F0 and 0F1 changed places on device 0."
+    assert told(breaker)["said"] == "0F0 and 0F1 have changed places on device 0."
     assert told(breaker)["hangs"] is False
 
 
@@ -87,8 +87,8 @@ def test_one_that_starts_early_computes_from_what_is_not_there():
     assert told(breaker)["actions"][device][position] == ["1F0", True, True]
     breaker.start_early(device, position)
     assert not breaker.consequence.sound
-    assert "it would compute from what is not there" in told(breaker)["sentences"][0]
-    assert told(breaker)["said"] == "1F0 is set to start one column early on device 1."
+    assert "would compute from an input that is not there yet" in told(breaker)["sentences"][0]
+    assert told(breaker)["said"] == "1F0 now starts one column early on device 1."
 
 
 def test_the_page_marks_what_can_be_started_early_and_what_can_be_swapped():
@@ -109,7 +109,7 @@ def test_each_break_is_made_in_the_sound_schedule_anew():
 
 def test_reset_makes_it_whole_again():
     breaker = break_schedule("1f1b", 2, 2)
-    whole = {**told(breaker), "said": "Whole again."}
+    whole = {**told(breaker), "said": "This is the sound schedule again."}
     breaker.drop(1, 0)
     assert said(breaker, "reset") is None
     assert told(breaker) == whole
@@ -124,7 +124,7 @@ def test_reset_makes_it_whole_again():
             "there is no way 'burn' to break it; there are drop, swap, early",
         ),
         ({"device": 0, "position": 0}, "there is no way 'None' to break it.*"),
-        ({"way": "drop", "device": 5, "position": 0}, r"there is no device 5; there are devices 0\.\.1"),
+        ({"way": "drop", "device": 5, "position": 0}, r"there is no device 5; devices are 0\.\.1"),
         ({"way": "drop", "device": 0, "position": -1}, "device 0 has no position -1.*"),
         ({"way": "swap", "device": 0, "position": 3}, "0B1 is the last slot of device 0.*"),
         ({"way": "early", "device": 0, "position": 0}, "0F0 starts at t = 0 on device 0.*try 0B0.*"),

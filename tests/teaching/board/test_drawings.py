@@ -76,5 +76,5 @@ def test_moves_from_python_are_not_written_down(here):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".hidden"])
 def test_a_name_is_a_file_in_the_folder_of_drawings(name):
-    with pytest.raises(ConfigurationError, match="name is a file's name without a folder"):
+    with pytest.raises(ConfigurationError, match="name must be a file's name without a folder"):
         draw_schedule(2, 2, name=name)

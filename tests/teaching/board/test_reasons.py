@@ -20,31 +20,31 @@ def reason(board, device, time, token):
 @pytest.mark.parametrize(
     ("placed", "move", "code", "words"),
     [
-        ([], (0, 0, "0W0"), "unknown", "0W0: a board has F and B only"),
-        ([], (0, 0, "3F0"), "unknown", "3F0: there is no stage 3, there are stages 0..2"),
-        ([], (0, 0, "0F4"), "unknown", "0F4: there is no micro-batch 4, there are micro-batches 0..3"),
-        ([], (3, 0, "0F0"), "unknown", "there is no device 3, there are devices 0..2"),
-        ([], (1, 0, "0F0"), "misplaced", "0F0 runs on device 0, not on device 1: stage 0 lives there"),
-        (["0F0@2"], (0, 5, "0F0"), "duplicate", "0F0 already stands on device 0 at t = 2; take it away there first"),
+        ([], (0, 0, "0W0"), "unknown", "0W0: a board has only F and B"),
+        ([], (0, 0, "3F0"), "unknown", "3F0: there is no stage 3; stages are 0..2"),
+        ([], (0, 0, "0F4"), "unknown", "0F4: there is no micro-batch 4; micro-batches are 0..3"),
+        ([], (3, 0, "0F0"), "unknown", "there is no device 3; devices are 0..2"),
+        ([], (1, 0, "0F0"), "misplaced", "0F0 runs on device 0, not on device 1, because stage 0 is there"),
+        (["0F0@2"], (0, 5, "0F0"), "duplicate", "0F0 is already on device 0 at t = 2; take it away there first"),
         ([], (0, -1, "0F0"), "off-board", "0F0 at t = -1: time begins at t = 0"),
         (
             [],
             (0, 72, "0F0"),
             "off-board",
-            "0F0 would end at t = 73, and the board ends at t = 72: even one action at a time is done after 36 columns",
+            "0F0 would end at t = 73, but the board ends at t = 72: even one action at a time takes only 36 columns",
         ),
-        (["0F0@0"], (0, 0, "0F1"), "occupied", "0F0 stands at t = 0 on device 0"),
+        (["0F0@0"], (0, 0, "0F1"), "occupied", "0F0 is already at t = 0 on device 0"),
         (
             ["0F0@0", "1F0@1", "2F0@2", "2B0@3"],
             (2, 4, "2F1"),
             "occupied",
-            "device 2 is busy with 2B0 from t = 3 on and is free at t = 5",
+            "device 2 runs 2B0 from t = 3 and is free at t = 5",
         ),
         (
             ["0F0@0", "0F1@1", "1F0@1", "2F0@2", "1F1@3", "2F1@4"],
             (2, 3, "2B0"),
             "occupied",
-            "2B0 takes 2 columns, and 2F1 stands in the way at t = 4",
+            "2B0 takes 2 columns, and 2F1 is in the way at t = 4",
         ),
         ([], (1, 1, "1F0"), "no-input", "1F0 needs 0F0, which is not placed yet (device 0)"),
         ([], (0, 9, "0B0"), "no-input", "0B0 needs 0F0, which is not placed yet (this device)"),
@@ -54,7 +54,7 @@ def reason(board, device, time, token):
             ["0F0@0", "1F0@1", "2F0@4"],
             (2, 3, "2B0"),
             "occupied",
-            "2B0 takes 2 columns, and 2F0 stands in the way at t = 4",
+            "2B0 takes 2 columns, and 2F0 is in the way at t = 4",
         ),
         (
             ["0F0@0", "1F0@1", "2F0@4"],
@@ -89,7 +89,7 @@ def test_what_was_loaded_and_stands_too_early_holds_back_what_it_needs():
     board = loaded(RULES, "1F0@1", "0F1@0")
     assert reason(board, 0, 1, "0F0") == (
         "too-early",
-        "0F0 would end at t = 2, but 1F0 needs it and starts at t = 1 already",
+        "0F0 would end at t = 2, but 1F0 needs it and already starts at t = 1",
     )
 
 
@@ -98,7 +98,7 @@ def test_what_was_loaded_and_stands_too_early_holds_back_what_it_needs():
 
 def test_the_cap_is_a_rule():
     board = place_all(Rules(2, 4, limit=2), "0F0@0", "0F1@1")
-    sentence = "device 0 would hold 3 micro-batches at t = 4, its limit is 2: run a backward first"
+    sentence = "device 0 would hold 3 micro-batches at t = 4, but its limit is 2: run a backward first"
     assert reason(board, 0, 4, "0F2") == ("memory", sentence)
 
 
@@ -112,7 +112,7 @@ def test_a_forward_may_not_crowd_out_what_stands_later():
     rules = Rules(2, 4, limit=2)
     board = place_all(rules, "0F0@0", "1F0@1", "1B0@2", "0B0@3", "0F1@8", "0F2@9")
     sentence = (
-        "device 0 would hold 3 micro-batches at t = 9, where 0F2 begins, its limit is 2: run a backward before that"
+        "device 0 would hold 3 micro-batches at t = 9, when 0F2 begins, but its limit is 2: run a backward before that"
     )
     assert reason(board, 0, 5, "0F3") == ("memory", sentence)
 
@@ -125,7 +125,7 @@ def test_a_forward_whose_backward_stands_already_is_held_only_until_then():
 
 def test_chunks_count_by_their_share():
     board = place_all(Rules(2, 2, 2, limit=(2, 1.5)), "0F0@0", "0F1@1", "1F0@1", "1F1@2", "2F0@2", "2F1@3", "3F0@3")
-    sentence = "device 1 would hold 2 micro-batches at t = 4, its limit is 1.5: run a backward first"
+    sentence = "device 1 would hold 2 micro-batches at t = 4, but its limit is 1.5: run a backward first"
     assert reason(board, 1, 4, "3F1") == ("memory", sentence)
 
 
@@ -185,8 +185,8 @@ def test_what_is_wrong_with_a_loaded_board_is_told():
     board = loaded(Rules(2, 3, limit=1), "0F0@0", "1F0@0", "0B0@3", "0F1@2", "0F2@1")
     assert [str(violation) for violation in board.violations()] == [
         "[too-early] device 1 starts 1F0 at t = 0, but device 0 finishes 0F0 only at t = 1",
-        "[memory] device 0 holds 2 micro-batches from t = 1 on, where 0F2 begins; its limit is 1",
-        "[memory] device 0 holds 3 micro-batches from t = 2 on, where 0F1 begins; its limit is 1",
+        "[memory] device 0 holds 2 micro-batches from t = 1, when 0F2 begins, but its limit is 1",
+        "[memory] device 0 holds 3 micro-batches from t = 2, when 0F1 begins, but its limit is 1",
         "[no-input] device 0 starts 0B0 at t = 3, but 1B0, which it needs, is not placed",
     ]
     late = loaded(Rules(1, 1), "0F0@3", "0B0@1")

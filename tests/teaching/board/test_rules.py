@@ -61,12 +61,12 @@ def test_a_limit_in_shares_is_counted_in_chunks():
         ({"chunks": True}, r"chunks \(v\)"),
         ({"forward": 0}, "forward must be a whole number of at least 1, got 0; try 1"),
         ({"backward": "2"}, "backward must be a whole number of at least 1, got '2'; try 2"),
-        ({"limit": 0}, "limit must be a number of micro-batches of at least 1, or None for no limit, got 0"),
+        ({"limit": 0}, "limit must be at least 1 micro-batch, or None for no limit, got 0"),
         ({"limit": 0.5}, "try 1"),
         ({"limit": math.nan}, "got nan"),
         ({"limit": "2"}, "got '2'"),
         ({"limit": True}, "got True"),
-        ({"limit": (2, 2, 2)}, "limit is given for 3 devices, there are 2; give one number, or 2"),
+        ({"limit": (2, 2, 2)}, "limit is given for 3 devices, but there are 2; give one number, or 2"),
         ({"limit": (2, 0)}, "got 0"),
     ],
 )
@@ -78,9 +78,9 @@ def test_what_no_table_could_keep_is_refused(given_, words):
 @pytest.mark.parametrize(
     ("token", "words"),
     [
-        ("0W0", "a board has F and B only"),
-        ("2F0", "there is no stage 2, there are stages 0..1"),
-        ("0F3", "there is no micro-batch 3, there are micro-batches 0..2"),
+        ("0W0", "a board has only F and B"),
+        ("2F0", "there is no stage 2; stages are 0..1"),
+        ("0F3", "there is no micro-batch 3; micro-batches are 0..2"),
     ],
 )
 def test_what_is_not_on_a_board_is_told(token, words):

@@ -104,8 +104,8 @@ def test_what_is_known_takes_the_columns_of_the_board():
 
 def test_a_score_in_words():
     assert score(laid_out("gpipe", Rules(2, 3))).sentence == (
-        "8 columns, and no complete table of F and B can be shorter; 25% of the cells are idle. Micro-batches in "
-        "flight on each device, at most: 3, 3. This is GPipe."
+        "8 columns, and no complete table of F and B can be shorter. 25% of the cells are idle. Most micro-batches in "
+        "flight on each device: 3, 3. This is GPipe."
     )
 
 
@@ -113,9 +113,9 @@ def test_idle_columns_do_not_hide_an_order():
     board = laid_out("gpipe", Rules(2, 2))
     late = Board(board.rules, {action: start + 2 for action, start in board.starts.items()})
     assert score(late).recognised == "GPipe"
-    assert score(late).sentence.startswith("8 columns, 2 more than the bound of 6;")
+    assert score(late).sentence.startswith("8 columns, 2 more than the bound of 6.")
     assert score(late).sentence.endswith(
-        "This is the order of GPipe, which takes 6 columns if nothing waits longer than it must."
+        "This is the order of GPipe. It takes 6 columns if every action starts as early as it can."
     )
 
 
@@ -127,8 +127,8 @@ def test_an_order_of_ones_own_is_measured_against_the_best_that_fits():
     )
     board = Board.from_schedule(with_warmups((1, 1, 0), 4), Rules(3, 4, limit=2))
     assert score(board).sentence.endswith(
-        "It is none of the known schedules, and shorter than those that keep this memory cap: one micro-batch after "
-        "the other takes 24 columns."
+        "It is none of the known schedules, and shorter than those within this memory cap: one micro-batch after the "
+        "other takes 24 columns."
     )
 
 

@@ -63,7 +63,7 @@ def test_a_move_in_the_browser_is_a_move_in_python():
     assert drawn.board == played.board
     assert [action[:4] for action in told(drawn)["actions"]] == [["0F0", 0, 0, 1], ["0F1", 0, 1, 1], ["1F0", 1, 1, 1]]
     assert told(drawn)["done"] == [3, 8]
-    assert told(drawn)["said"] == "1F0 stands on device 1 at t = 1."
+    assert told(drawn)["said"] == "1F0 is on device 1 at t = 1."
     assert told(drawn)["status"] == {"done": False, "sentence": "3 of 8 actions placed."}
 
 
@@ -84,9 +84,9 @@ def test_looking_at_a_cell_tells_what_may_stand_there_and_why_the_rest_may_not()
     [
         ({"device": 1, "time": 0, "action": "1F0"}, r"1F0 needs 0F0.*\."),
         ({"device": 0, "time": 0, "action": "1F0"}, "1F0 .*device 1.*"),
-        ({"device": 0, "time": 2, "action": "0F0"}, r"0F0 already stands on device 0.*take it away there first\."),
+        ({"device": 0, "time": 2, "action": "0F0"}, r"0F0 is already on device 0.*take it away there first\."),
         ({"device": 0, "time": 0, "action": "0F1"}, ".*0F0.*"),
-        ({"device": 0, "time": 999, "action": "0F1"}, "0F1 would end at t = 1000, and the board ends at t = 16: .*"),
+        ({"device": 0, "time": 999, "action": "0F1"}, "0F1 would end at t = 1000, but the board ends at t = 16: .*"),
         ({"device": 0, "time": -1, "action": "0F1"}, ".*-1.*"),
         ({"device": 9, "time": 1, "action": "0F1"}, ".*9.*"),
         ({"device": 0, "time": 1, "action": "0Q1"}, "'0Q1': unknown op 'Q'.*"),
@@ -114,7 +114,7 @@ def test_taking_an_action_away_takes_what_leans_on_it():
     place(board, "0F0@0", "1F0@1", "1B0@2")
     assert said(board, "take", action="1F0") is None
     assert list(board.board.starts) == [act("0F0")]
-    assert told(board)["said"] == "1F0 is taken away, and 1B0, which leans on it."
+    assert told(board)["said"] == "1F0 is taken away, and with it 1B0, which needs it."
     assert "1F0 is not on the board" in said(board, "take", action="1F0")
     assert "'nothing' is not an action" in said(board, "take", action="nothing")
 
@@ -154,7 +154,7 @@ def test_a_memory_limit_refuses_too():
     board = draw_schedule(2, 3, limit=1)
     place(board, "0F0@0")
     answer = said(board, "place", device=0, time=1, action="0F1")
-    assert answer == "Device 0 would hold 2 micro-batches at t = 1, its limit is 1: run a backward first."
+    assert answer == "Device 0 would hold 2 micro-batches at t = 1, but its limit is 1: run a backward first."
     assert told(board)["limits"] == [1, 1]
 
 
@@ -169,7 +169,7 @@ def test_a_damaged_grid_is_refused_with_a_sentence_and_the_board_stays(text):
     place(board, "0F0@0")
     before = board.board
     answer = said(board, "load", text=text, name="mine.csv")
-    assert answer.startswith("mine.csv was not loaded, the board is as it was. ")
+    assert answer.startswith("mine.csv was not loaded, and the board has not changed. ")
     assert (board.board, draw_schedule(2, 2).board) == (before, before)
 
 
@@ -199,7 +199,7 @@ def test_saving_never_overwrites(here):
 
 @pytest.mark.parametrize("sizes", [(17, 1), (1, 65), (16, 64)])
 def test_a_board_that_nobody_could_fill_is_refused(sizes):
-    with pytest.raises(ConfigurationError, match="more than can be drawn by hand; try p of at most 8"):
+    with pytest.raises(ConfigurationError, match="too large to draw by hand; try p of at most 8"):
         draw_schedule(*sizes)
 
 
@@ -274,7 +274,7 @@ def test_a_small_board_trains_the_model_with_the_right_gradients():
 def test_an_unfinished_board_cannot_be_run_and_what_is_missing_is_told():
     board = draw_schedule(2, 2)
     place(board, "0F0@0", "0F1@1", "1F0@1", "1B0@2")
-    words = "to run it the board has to be complete: 0B0, 1F1, 1B1 and more are still missing"
+    words = "the board must be complete before it can run: 0B0, 1F1, 1B1 and more are still missing"
     assert said(board, "run") == words
     with pytest.raises(ConfigurationError, match=words):
         board.run()
@@ -295,7 +295,7 @@ def test_a_board_with_more_stages_than_the_model_has_layers_is_refused():
     board = draw_schedule(1, 1, chunks=49)
     for time, action in enumerate(board.board.rules.actions()):
         board.place(0, time, action)
-    assert said(board, "run") == "49 stages are more than the 48 layers of the model"
+    assert said(board, "run") == "the model has only 48 layers, too few for 49 stages"
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

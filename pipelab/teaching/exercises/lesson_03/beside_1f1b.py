@@ -6,26 +6,40 @@ from collections.abc import Sequence
 from random import Random
 
 from pipelab import view
-from pipelab.schedules import Schedule, build_schedule
-from pipelab.simulation import simulate
+from pipelab.schedules import Schedule
+from pipelab.schedules.reserved import reserved
+from pipelab.schedules.warmups import with_warmups
+from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Case
 from pipelab.timeline import Timeline
 
 
-def right_table(p: int, m: int) -> tuple[Schedule, Timeline]:
-    """1F1B's table and its timeline, tF = tB = 1."""
-    schedule = build_schedule("1f1b", devices=p, microbatches=m)
-    return schedule, simulate(schedule)
+@reserved
+def right_depths(p: int, m: int, message: int = 0) -> list[int]:
+    """The warm-ups that the round trip asks for: 1F1B's where a message takes no slots."""
+    return [min((p - 1 - r) * (1 + message), m) for r in range(p)]
 
 
-def beside(given: Schedule, p: int, m: int) -> view.Picture:
-    """The learner's order and 1F1B's on one time axis."""
-    return view.plot_schedules([simulate(given), right_table(p, m)[1]], ["Yours", "1F1B"], memory=True)
+def right_table(p: int, m: int) -> Schedule:
+    """1F1B's table."""
+    return with_warmups(right_depths(p, m), m, name="1f1b")
 
 
-def worse(given: Schedule, p: int, m: int) -> str:
-    """What a sound order costs beside 1F1B: its slots, or what a device holds for nothing."""
-    mine, right = simulate(given), right_table(p, m)[1]
+def timed(schedule: Schedule, message: int = 0) -> Timeline:
+    """Its timeline with tF = tB = 1, a message taking ``message`` slots."""
+    return simulate(schedule, Costs(latency=message))
+
+
+def beside(given: Schedule, p: int, m: int, message: int = 0) -> view.Picture:
+    """The learner's order and the right one on one time axis."""
+    right = with_warmups(right_depths(p, m, message), m)
+    titles = ["Yours", f"Deep enough for messages of {message}" if message else "1F1B"]
+    return view.plot_schedules([timed(given, message), timed(right, message)], titles, memory=True)
+
+
+def worse(given: Schedule, p: int, m: int, message: int = 0) -> str:
+    """What a sound order costs beside the right one: its slots, or what a device holds for nothing."""
+    mine, right = timed(given, message), timed(with_warmups(right_depths(p, m, message), m), message)
     told = []
     if mine.makespan != right.makespan:
         told.append(f"the pipeline needs {mine.makespan:g} slots instead of {right.makespan:g}")
@@ -36,7 +50,7 @@ def worse(given: Schedule, p: int, m: int) -> str:
             f"device {r} has {mine.peak_microbatches[r]:g} micro-batches in flight instead of "
             f"{right.peak_microbatches[r]:g}"
         )
-    return " and ".join(told) or "the order is another than 1F1B's"
+    return " and ".join(told) or "the order is not that of 1F1B"
 
 
 def sized(part: str, sizes: Sequence[tuple[int, int]]) -> list[Case]:

@@ -30,16 +30,16 @@ def _judge_table(case: Case, data: Any) -> Finding | None:
     if strange is not None:
         device, action = strange
         return Finding(
-            f"{case.words}: device {device} runs {action}, but there are micro-batches 0..{m - 1}. With m < p a "
-            "warm-up of p - 1 - r may be more than there is: a device runs at most m forwards."
+            f"{case.words}: device {device} runs {action}, but the micro-batches are 0..{m - 1}. With m < p, p - 1 - r "
+            "can be more than m, and a device runs at most m forwards."
         )
     lacking = _lacking(table, p, m)
     if lacking is not None:
         device, action = lacking
         kind = "forward" if action.op == "F" else "backward"
         return Finding(
-            f"{case.words}: {action} is missing: device {device} never runs micro-batch {action.microbatch} {kind}. "
-            f"Each device runs {m} forwards and {m} backwards."
+            f"{case.words}: {action} is missing: device {device} never runs the {kind} of micro-batch "
+            f"{action.microbatch}. Each device runs {m} forwards and {m} backwards."
         )
     found = unsound(table, case) or _other_schedule(table, p, m, case)
     if found is None and case.part == "gradients":
@@ -52,9 +52,9 @@ def _refuse_negative(data: Any, case: Case) -> None:
         for cell in row if isinstance(row, list) else ():
             if isinstance(cell, str) and re.fullmatch(r"\s*\d+[A-Z]-\d+\s*", cell):
                 why = (
-                    "Counting back from m by the warm-up goes below 0 where the warm-up is longer than m."
+                    "If the warm-up is longer than m, m minus the warm-up is below 0."
                     if case["m"] < case["p"]
-                    else "Backwards are numbered 0 to m - 1."
+                    else "Backwards have the numbers 0 to m - 1."
                 )
                 raise Refused(f"{case.words}: device {device} runs {cell.strip()}, a micro-batch below 0. {why}")
 
@@ -71,36 +71,39 @@ def _lacking(table: Schedule, p: int, m: int) -> tuple[int, Action] | None:
 
 def _other_schedule(table: Schedule, p: int, m: int, case: Case) -> Finding | None:
     """What a sound order is, if it is not 1F1B's."""
-    right = right_table(p, m)[0]
+    right = right_table(p, m)
     if table.programs == right.programs:
         return None
     cost = worse(table, p, m)
     shapes = ["".join(action.op for slot in row for action in actions_of(slot)) for row in table.programs]
     first = [max(len(shape) - len(shape.lstrip("F")) - 1, 0) for shape in shapes]  # forwards before the first pair
     if all(shape == "F" * m + "B" * m for shape in shapes):
-        why = "All forwards before the first backward is GPipe. A backward that is ready goes first: it frees memory."
+        why = (
+            "All forwards before the first backward is GPipe. In 1F1B a backward that is ready goes first, because it "
+            "frees memory."
+        )
     elif first == [min(p - 1, m - 1)] * p:
-        why = f"A warm-up of p - 1 = {p - 1} is right on device 0 alone; device {p - 1} needs none."
+        why = f"A warm-up of p - 1 = {p - 1} is right only on device 0. Device {p - 1} needs none."
     elif first == [min(p - r, m - 1) for r in range(p)]:
-        why = "p - r forwards before the first pair is one too many: that pair's own forward is in flight as well."
+        why = "p - r forwards before the first pair are one too many: the pair's own forward is in flight as well."
     elif not any(first):
-        why = "Without a warm-up, a device waits for the gradient of one micro-batch before it begins the next."
+        why = "Without a warm-up a device begins a micro-batch only when the gradient of the one before it is back."
     else:
         rows: list[list[str | Action]] = [[a for slot in row for a in actions_of(slot)] for row in right.programs]
         return difference(table, rows, case, partial(_why_other, cost))
-    return Finding(f"{case.words}: that is sound, but not 1F1B: {cost}. {why}", partial(beside, table, p, m))
+    return Finding(f"{case.words}: your order is sound, but not 1F1B: {cost}. {why}", partial(beside, table, p, m))
 
 
 def _why_other(cost: str, device: int, position: int, mine: str, theirs: str) -> str:
     """Why 1F1B runs another action there."""
     ops = re.sub(r"\d", "", mine) + re.sub(r"\d", "", theirs)
     reason = {
-        "FB": ": a backward that is due goes before another forward",
-        "BF": ": the devices behind are to have work while the first gradient comes back",
-        "FF": ": micro-batches go in order",
-        "BB": ": the oldest micro-batch goes back first",
+        "FB": ", because a backward that is ready goes before another forward",
+        "BF": ", because the devices behind need work while the first gradient comes back",
+        "FF": ", because micro-batches go in order",
+        "BB": ", because the oldest micro-batch goes back first",
     }.get(ops, "")
-    return f"1F1B runs {theirs or 'nothing more'} there{reason}. As it is, {cost}."
+    return f"1F1B runs {theirs or 'nothing more'} there{reason}. With your order {cost}."
 
 
 EXERCISE = Exercise(

@@ -154,7 +154,7 @@ def _in_order(triple: Triple) -> tuple[bool, int, str, int]:
 def _read_triples(data: Any, case: Case) -> set[Triple]:
     listed = data.get("set") if isinstance(data, dict) else data
     if not isinstance(listed, list):
-        raise Refused(f"{case.words}: faults should return a set of (device, place, code), it is {kind_of(data)}")
+        raise Refused(f"{case.words}: faults should return a set of (device, place, code); it returned {kind_of(data)}")
     return {_read_triple(item, case) for item in listed}
 
 
@@ -165,11 +165,11 @@ def _read_triple(item: Any, case: Case) -> Triple:
     device, place, code = item
     if code not in FAULTS:
         known = f" ({CODES[code]})" if code in CODES else ""
-        raise Refused(f"{start}. The codes are {', '.join(FAULTS)}; there is no {code!r}{known} to be found here.")
+        raise Refused(f"{start}. The codes are {', '.join(FAULTS)}. The code {code!r}{known} is not one of them.")
     where = read_whole(device, f"{start}: its device")
     if code == "missing":
         if not isinstance(place, str):
-            raise Refused(f"{start}. What is missing has no slot: its text, such as '3F1', stands in its place.")
+            raise Refused(f"{start}. A missing action has no slot. Write its text there, such as '3F1'.")
         return where, place.strip(), code
     return where, read_whole(place, f"{start}: its slot"), code
 
@@ -193,29 +193,27 @@ def _no_fault(
     truth: dict[Triple, Violation],
     case: Case,
 ) -> Finding:
-    """A place was named where nothing of that kind is wrong."""
+    """The learner named a place where nothing of that kind is wrong."""
     rows: Rows = case["_rows"]
     device, place, code = triple
     cell = _cell(rows, device, place)
     other = next((known for known in truth if known[:2] == (device, place)), None)
     if code != "missing" and wanted and mine == {(d, t + 1, c) for d, t, c in wanted if isinstance(t, int)}:
-        why = "All your slots are one too high: they count from 0."
+        why = "All your slots are one too high: slots count from 0."
     elif code == "missing" and any(place in row for row in rows):
-        why = f"{place} stands in the table."
+        why = f"{place} is in the table."
     elif code == "missing":
         why = "The table needs no such action on that device."
     elif not cell:
         why = "There is no such slot in the table."
     elif cell == ".":
-        why = (
-            f"Device {device} idles at t = {place}. Waiting is no fault: it costs time, but nothing that runs is wrong."
-        )
+        why = f"Device {device} idles at t = {place}. Waiting is not a fault: it costs time, but every action is right."
     elif other is not None:
-        why = f"Something is wrong with {cell} there, but that is '{other[2]}': {_told(truth[other])}."
+        why = f"{cell} is wrong there, but the code is '{other[2]}': {_told(truth[other])}."
     else:
-        why = f"{cell} may run there: all that it needs is finished when slot {place} begins."
+        why = f"{cell} may run there: everything it needs is finished when slot {place} begins."
     return Finding(
-        f"{case.words}: you name {triple!r}. {why}",
+        f"{case.words}: your faults include {triple!r}. {why}",
         partial(_framed, rows, case, device, place),
     )
 

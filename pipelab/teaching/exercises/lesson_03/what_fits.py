@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,18 +15,24 @@ def _bubble(p: int, m: int) -> float:
     return (p - 1) / (m + p - 1)
 
 
+def _ratio(p: int, m: int) -> float:
+    return (p - 1) / m
+
+
 def _sequences(name: str, batch: int, p: int, m: int) -> float:
     """What device 0 holds, in sequences, at a fixed batch."""
     return batch if name == "gpipe" else min(p, m) * batch / m
 
 
 @reserved
-def least(batch: int, p: int, bytes_per_sequence: int, limit: int, idle: float) -> tuple[str, int]:
+def least(
+    batch: int, p: int, bytes_per_sequence: int, limit: int, idle: float, bubble: Callable[[int, int], float] = _bubble
+) -> tuple[str, int]:
     """The schedule and the least m that keep to both limits; GPipe where it can; ("none", 0) where neither can."""
     for name in ("gpipe", "1f1b"):
         for m in range(1, batch + 1):
             fits = batch % m == 0 and _sequences(name, batch, p, m) * bytes_per_sequence <= limit
-            if fits and _bubble(p, m) <= idle:
+            if fits and bubble(p, m) <= idle:
                 return name, m
     return "none", 0
 
@@ -69,18 +75,21 @@ def _ask_choice(call: Call, case: Case) -> Any:
 
 def _judge_choice(case: Case, data: Any) -> Finding | None:
     if not isinstance(data, list) or len(data) != 2:
-        raise Refused(f"{case.words}: choose should return (schedule, m), it returned {kind_of(data)}")
+        raise Refused(f"{case.words}: choose should return (schedule, m); it returned {kind_of(data)}")
     if not isinstance(data[0], str):
         raise Refused(f"{case.words}: the schedule is the text 'gpipe', '1f1b' or 'none', not {kind_of(data[0])}")
     name = data[0].strip().lower()
     m = 0 if data[1] is None else read_whole(data[1], f"{case.words}: m")
     if name not in ("gpipe", "1f1b", "none"):
         raise Refused(f"{case.words}: the schedule is 'gpipe', '1f1b' or 'none', not {data[0]!r}")
-    right, right_m = least(case["batch"], case["p"], case["bytes"], case["limit"], case["idle"])
-    if case.part == "the schedule":
-        return None if name == right else _wrong_schedule(case, name, m, right, right_m)
-    if name == right and m == right_m:
+    limits = (case["batch"], case["p"], case["bytes"], case["limit"], case["idle"])
+    right, right_m = least(*limits)
+    if name == right and (m == right_m or case.part == "the schedule"):
         return None
+    if (name, m) == least(*limits, _ratio):
+        return Finding(_answered(case, name, m) + _told_ratio(case, right, right_m))
+    if case.part == "the schedule":
+        return _wrong_schedule(case, name, m, right, right_m)
     return _wrong_m(case, name, m, right, right_m)
 
 
@@ -90,6 +99,15 @@ def _mb(value: float) -> str:
 
 def _answered(case: Case, name: str, m: int) -> str:
     return f"{case.words}: choose returned {(name, m)!r}. "
+
+
+def _told_ratio(case: Case, right: str, right_m: int) -> str:
+    """That the answer keeps the bubble ratio within the limit, not the fraction."""
+    p = case["p"]
+    return (
+        "That is the answer for the bubble ratio, (p - 1)/m. The limit is on the bubble fraction, (p - 1)/(m + p - 1). "
+        f"{right} with m = {right_m} idles {p - 1}/{right_m + p - 1} = {_bubble(p, right_m):.1%} of total device time."
+    )
 
 
 def _too_much(case: Case, name: str, m: int) -> str:
@@ -102,14 +120,14 @@ def _too_much(case: Case, name: str, m: int) -> str:
         if name == "gpipe":
             return (
                 f"GPipe holds all {batch} sequences of the batch on every device, whatever m: "
-                f"{_mb(held * case['bytes'])}. Another m only cuts the same batch in other slices."
+                f"{_mb(held * case['bytes'])}. Another m only cuts the same batch into other slices."
             )
         return (
             f"1F1B has min(p, m) = {min(p, m)} micro-batches of {batch // m} sequences in flight on device 0: "
             f"{_mb(held * case['bytes'])}."
         )
     if _bubble(p, m) > case["idle"]:
-        return f"With m = {m} the bubble is {p - 1}/{m + p - 1} = {_bubble(p, m):.1%} of all device-time."
+        return f"With m = {m} the bubble is {p - 1}/{m + p - 1} = {_bubble(p, m):.1%} of total device time."
     return ""
 
 
@@ -120,10 +138,10 @@ def _wrong_schedule(case: Case, name: str, m: int, right: str, right_m: int) -> 
     reason = _too_much(case, name, m)
     if right == "none":
         why = reason or "Nothing keeps to both limits."
-        return Finding(f"{start}{why} No m that divides the batch keeps to both limits, with either schedule.")
+        return Finding(f"{start}{why} Neither schedule keeps to both limits, with any m that divides the batch.")
     if right == "gpipe":
         whole = _mb(case["batch"] * case["bytes"])
-        return Finding(f"{start}Even the whole batch fits, {whole}: the simpler table, GPipe's, will do.")
+        return Finding(f"{start}The whole batch fits, {whole}, so GPipe can do it, and its table is the simpler one.")
     return Finding(start + (reason or f"GPipe would hold {_mb(case['batch'] * case['bytes'])}."))
 
 
@@ -132,11 +150,11 @@ def _wrong_m(case: Case, name: str, m: int, right: str, right_m: int) -> Finding
         return _wrong_schedule(case, name, m, right, right_m)
     start = _answered(case, name, m)
     if name == "none":
-        return Finding(f"{start}Where nothing fits, m is 0.")
+        return Finding(f"{start}If nothing fits, m is 0.")
     reason = _too_much(case, name, m)
     if reason:
         return Finding(start + reason)
-    return Finding(f"{start}That keeps to both limits, but so does m = {right_m}, and the least is asked for.")
+    return Finding(f"{start}That keeps to both limits, but so does m = {right_m}, and the least m is asked for.")
 
 
 EXERCISE = Exercise(

@@ -19,11 +19,11 @@ def _table(w, says, cool="microbatches - w", open=()):
 
 
 WRONG = [
-    _table("min(devices - 1, microbatches)", "right on device 0 alone", open=("m >= p", "gradients")),
+    _table("min(devices - 1, microbatches)", "right only on device 0", open=("m >= p", "gradients")),
     _table("min(devices - 1, microbatches)", "is GPipe", open=("m < p",)),
     _table("min(devices - r, microbatches)", "one too many"),
     _table("devices - 1 - r", "a micro-batch below 0", open=("m < p",)),
-    _table("devices - 1 - r", "m < p a warm-up", cool="max(microbatches - w, 0)", open=("m < p",)),
+    _table("devices - 1 - r", "at most m forwards", cool="max(microbatches - w, 0)", open=("m < p",)),
     _table("min(devices - 1 - r, microbatches)", "a micro-batch below 0", cool="microbatches - w - 3", open=("m < p",)),
     _table("min(devices - 1 - r, microbatches)", "is missing", cool="microbatches - w + 1"),
     _table("0", "Without a warm-up"),

@@ -60,24 +60,24 @@ RIGHT_FAULTS = """
 
 WRONG = [
     _faults(
-        "Waiting is no fault",
+        "Waiting is not a fault",
         open=("too-early",),
         idle=_IDLE.format("too-early"),
     ),
     _faults(
-        "Waiting is no fault",
+        "Waiting is not a fault",
         open=("no-input",),
         idle=_IDLE.format("no-input"),
     ),
     _faults("finishes 1B0 only at t = 3", open=("too-early",), late="slots[need] > slots[action]"),
     _faults("may run there", open=("too-early",), late="slots[need] + 1 >= slots[action]"),
-    _faults("they count from 0", open=("too-early",), shift=1),
+    _faults("slots count from 0", open=("too-early",), shift=1),
     _faults(
-        "that is 'no-input'", open=("too-early", "no-input"), no_input='found.add((r, slots[action], "too-early"))'
+        "the code is 'no-input'", open=("too-early", "no-input"), no_input='found.add((r, slots[action], "too-early"))'
     ),
     _faults("is not among your faults", open=("too-early", "no-input"), needs="backward = [f'{r}F{i}']"),
     _faults("1F1 is not in the table", open=("no-input",), needs="backward = backward[1:]"),
-    _faults("What is missing has no slot", missing='found.add((r, None, "missing"))'),
+    _faults("A missing action has no slot", missing='found.add((r, None, "missing"))'),
     _faults("is missing on device", open=("missing",), missing="pass"),
     Wrong(
         "printed_timetable",

@@ -32,9 +32,9 @@ WRONG = [
     _choose("whatever m", names='("gpipe",)', gpipe="1"),
     _choose("does not divide", open=("m",), divides="True"),
     _choose("micro-batches of", one="1", open=("m",)),
-    _choose("the least is asked for", open=("m",), one="m / 2 if m > p else m", bubble="(p - 1) / m"),
-    _choose("the least is asked for", open=("m",), bubble="(p - 1) / m"),
-    _choose("of all device-time", open=("m",), bubble="0"),
-    _choose("the simpler table", names='("1f1b",)', open=("the schedule",)),
+    _choose("the least m is asked for", open=("m",), bubble="(p - 1) / m * 2"),
+    _choose("the answer for the bubble ratio", open=("m",), bubble="(p - 1) / m"),
+    _choose("of total device time", open=("m",), bubble="0"),
+    _choose("its table is the simpler one", names='("1f1b",)', open=("the schedule",)),
     _choose("keeps to both limits", names='("gpipe",)'),
 ]
