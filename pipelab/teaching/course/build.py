@@ -114,15 +114,15 @@ def _lesson_head(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
         f"[{n} {names[n].title}]({names[n].name}.ipynb)" if n in names else str(n) for n in lesson.builds_on
     )
     builds = f"Builds on {links}." if links else "Builds on PyTorch; nothing about pipelines is assumed."
-    exercises = f" [Exercises](../exercises/{lesson.name}.ipynb) go with it." if lesson.exercises else ""
-    return (
-        f"# {lesson.number} · {lesson.title}\n\nAfter this lesson you can\n\n{goals}\n\n"
-        f"About {lesson.minutes} minutes. {builds}{exercises}"
-    )
+    minutes = f"About {lesson.minutes} minutes"
+    if lesson.exercises:
+        minutes += f", and {exercise_minutes(lesson)} for its [exercises](../exercises/{lesson.name}.ipynb)"
+    return f"# {lesson.number} · {lesson.title}\n\nAfter this lesson you can\n\n{goals}\n\n{minutes}. {builds}"
 
 
 def _lesson_foot(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
-    following = next((other for other in lessons if other.number == lesson.number + 1), None)
+    numbers = [other.number for other in lessons]
+    following = next(iter(lessons[numbers.index(lesson.number) + 1 :]), None)
     parts = [f"**Now you:** [exercises of this lesson](../exercises/{lesson.name}.ipynb)."] if lesson.exercises else []
     if following is not None:
         parts.append(f"**Next lesson:** [{following.number} · {following.title}]({following.name}.ipynb).")
