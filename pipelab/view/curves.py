@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipelab.errors import ConfigurationError
@@ -34,12 +35,14 @@ def plot_curves(
     title: str,
     note: str = "",
     log: bool = False,
+    marks: Mapping[str, float] | None = None,
 ) -> Picture:
     """Draw each of ``curves`` (name -> one value per entry of ``x``) as a line from zero up.
 
     ``across`` and ``up`` name the axes, with units. ``note`` stands below: where the values are from, what is held
-    fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. Raises ConfigurationError
-    for no curves, more than four, one of another length than ``x``, or a place that a logarithmic axis does not have.
+    fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. ``marks`` (name -> place)
+    are upright lines; those outside of the axis are left out. Raises ConfigurationError for no curves, more than four,
+    one of another length than ``x``, or a place that a logarithmic axis does not have.
 
     >>> plot_curves([1, 2, 4], {"GPipe": [64, 64, 64]}, across="m", up="sequences held", title="Batch fixed")
     """
@@ -54,6 +57,8 @@ def plot_curves(
         f"{name}: " + ", ".join(f"{value:.4g} at {place:g}" for place, value in zip(x, values, strict=True))
         for name, values in curves.items()
     ]
+    shown = {name: place for name, place in (marks or {}).items() if min(x) <= place <= max(x)}
+    listed += [f"marked, {name}, at {place:.4g}" for name, place in shown.items()]
     alt = words.sentences(
         f"{title}.", note, f"{up} over {across}{' (logarithmic)' if log else ''}.", *(f"{line}." for line in listed)
     )
@@ -76,6 +81,8 @@ def plot_curves(
     else:
         axes.set_xlim(0, max(x) * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(list(x)))
+    for k, (name, place) in enumerate(shown.items()):
+        _mark(axes, name, place, k)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color=IDLE_HATCH, linewidth=0.6)
@@ -118,3 +125,21 @@ def plot_curves(
             gid="caption",
         )
     return picture
+
+
+def _mark(axes: Axes, name: str, place: float, number: int) -> None:
+    """An upright line, its name at the foot, where curves from zero up leave most room; several in rows."""
+    axes.axvline(place, color=CAPTION, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1.5, label="_mark")
+    left = axes.transAxes.inverted().transform(axes.transData.transform((place, 0)))[0] < 0.6
+    axes.annotate(
+        name,
+        (place, 0.03 + 0.07 * number),
+        xycoords=("data", "axes fraction"),
+        xytext=(5 if left else -5, 0),
+        textcoords="offset points",
+        ha="left" if left else "right",
+        fontsize=8.5,
+        fontfamily=FONT,
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
