@@ -114,10 +114,11 @@ def _lesson_head(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
         f"[{n} {names[n].title}]({names[n].name}.ipynb)" if n in names else str(n) for n in lesson.builds_on
     )
     builds = f"Builds on {links}." if links else "Builds on PyTorch; nothing about pipelines is assumed."
-    minutes = f"About {lesson.minutes} minutes"
-    if lesson.exercises:
-        minutes += f", and {exercise_minutes(lesson)} for its [exercises](../exercises/{lesson.name}.ipynb)"
-    return f"# {lesson.number} · {lesson.title}\n\nAfter this lesson you can\n\n{goals}\n\n{minutes}. {builds}"
+    exercises = f" [Exercises](../exercises/{lesson.name}.ipynb) go with it." if lesson.exercises else ""
+    return (
+        f"# {lesson.number} · {lesson.title}\n\nAfter this lesson you can\n\n{goals}\n\n"
+        f"About {lesson.minutes} minutes. {builds}{exercises}"
+    )
 
 
 def _lesson_foot(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
