@@ -1,4 +1,4 @@
-"""What lesson 5 says of scatter, of the memory wall and of recomputation, tried at more settings than the page shows."""
+"""What lesson 5 says of scatter, the memory wall and recomputation, tried at more settings than its pages show."""
 
 from __future__ import annotations
 
