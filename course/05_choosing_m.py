@@ -267,23 +267,24 @@ def often(report, name):
     return fmean(idle(report, name, shuffled) for _ in range(5))
 
 
+many = [m for m in ms if m >= 8]
 bubbles = {
-    "Formula: (p - 1)/(m + p - 1)": [100 * 3 / (m + 3) for m in ms],
-    "Measured, 1F1B": [100 * reports[m].timeline.bubble_fraction for m in ms],
-    "Its costs shuffled, 1F1B": [100 * often(reports[m], "1f1b") for m in ms],
-    "Its costs shuffled, GPipe": [100 * often(reports[m], "gpipe") for m in ms],
+    "Formula: (p - 1)/(m + p - 1)": [100 * 3 / (m + 3) for m in many],
+    "Measured, 1F1B": [100 * reports[m].timeline.bubble_fraction for m in many],
+    "Its costs shuffled, 1F1B": [100 * often(reports[m], "1f1b") for m in many],
+    "Its costs shuffled, GPipe": [100 * often(reports[m], "gpipe") for m in many],
 }
 costs = np.array(reports[64].slot_costs.slots[0])
 forwards = costs[[action.op == "F" for action in reports[64].schedule.programs[0]]]
 busy = sum(map(sum, reports[64].slot_costs.slots)) / (4 * 64)
 print(f"m = {64}, a micro-batch on one device: {1000 * line(1):.1f} ms by the line, {1000 * busy:.1f} ms in the run")
 print(f"m = {64}, forwards of device 0: standard deviation {forwards.std() / forwards.mean():.0%} of the mean")
-print(f"m = {64}, bubble: formula {bubbles['Formula: (p - 1)/(m + p - 1)'][-1]:.1f} %", end=", ")
+print(f"m = {64}, bubble: formula {3 / 67:.1%}", end=", ")
 print(f"unequal stages alone {idle(reports[64], '1f1b', means):.1%}", end=", ")
 print(f"measured {reports[64].timeline.bubble_fraction:.1%}")
 note = "Batch fixed at 64, p = 4. Measured: device clock. Shuffled: simulated, each the mean of five shuffles."
 axes = {"across": "micro-batches m", "up": "idle device time, per cent"}
-plot_curves(ms, bubbles, **axes, title="Scatter widens the bubble", note=note, log=True)
+plot_curves(many, bubbles, **axes, title="Scatter widens the bubble", note=note, log=True)
 
 # %% [markdown]
 # The shuffled costs need not give the bubble of the run: in a run slow moments come together and hit neighbours alike.
@@ -309,9 +310,9 @@ for m in (16, 64, 256):
     print(f"m = {m:>3}, scatter {spread:.0%}: formula {3 / (m + 3):.1%}, " + ", ".join(told))
 
 # %% [markdown]
-# Under GPipe the bubble goes on shrinking, more slowly than the formula says. Under 1F1B it comes to a floor: each
-# round loses a little, at any m. That loss comes with every micro-batch. So it acts like a slower
-# device, and no m makes it go away. It is a price of holding so little.
+# Under GPipe the bubble goes on shrinking, more slowly than the formula says. Under 1F1B it comes to a floor, because
+# every round loses a little. So scatter acts like a slower device, and no m makes that loss go away. It is a price of
+# holding so little.
 #
 # *Try:* call `scattered("1f1b", 256, spread)` with half of the spread and with twice the spread. What does the floor
 # follow?
@@ -366,7 +367,7 @@ print(f"Adam's update would add {1000 * update:.1f} ms to each of these steps")
 # message take L seconds, in which both devices may go on working.
 #
 # - GPipe waits for messages only while it fills and drains: 2(p - 1)L in all, for any m. The knee does not move.
-# - Under 1F1B device 0 has p micro-batches in flight. These p come round in $p\,t(b) + 2(p - 1)L$, so each of them
+# - Under 1F1B device 0 has p micro-batches in flight. A round of these p takes $p\,t(b) + 2(p - 1)L$, so each of them
 #   costs $2(p - 1)L/p$ more. That is a price per micro-batch: latency acts like a larger α. (For p > 2 filling and
 #   draining add a constant, which does not move the knee.)
 #

@@ -32,7 +32,7 @@ predict("05b-fixed", question, unit="% more")
 #
 # Lesson 5 fixed the batch at 64 sequences, and m cut it more finely. Many texts mean something else without saying so:
 # the size of a micro-batch is fixed, and a larger m makes a larger *batch*. Here are both. The folded cell has
-# `measure` and `T` of lesson 5.
+# `measure` and `T` of lesson 5, and profiles your machine.
 
 # %% jupyter={"source_hidden": true}
 from contextlib import ExitStack
@@ -364,7 +364,7 @@ explore(
 
 # %% [markdown]
 # Your turn. Change the values, commit to a number, and run this cell and the next. Which schedule and m would *you*
-# take under this limit?
+# take under 40 MB in all?
 
 # %%
 name, m, recompute, limit = "1f1b", 16, False, "40MB"  # change these: "1f1b" or "gpipe"; 1 to 64; True or False

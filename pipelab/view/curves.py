@@ -81,8 +81,8 @@ def plot_curves(
     else:
         axes.set_xlim(0, max(x) * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(list(x)))
-    for k, (name, place) in enumerate(shown.items()):
-        _mark(axes, name, place, k)
+    for name, place in shown.items():
+        _mark(axes, name, place)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color=IDLE_HATCH, linewidth=0.6)
@@ -127,19 +127,18 @@ def plot_curves(
     return picture
 
 
-def _mark(axes: Axes, name: str, place: float, number: int) -> None:
-    """An upright line, its name at the foot, where curves from zero up leave most room; several in rows."""
+def _mark(axes: Axes, name: str, place: float) -> None:
+    """An upright line, its name above the frame, where no curve is."""
     axes.axvline(place, color=CAPTION, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1.5, label="_mark")
-    left = axes.transAxes.inverted().transform(axes.transData.transform((place, 0)))[0] < 0.6
     axes.annotate(
         name,
-        (place, 0.03 + 0.07 * number),
+        (place, 1),
         xycoords=("data", "axes fraction"),
-        xytext=(5 if left else -5, 0),
+        xytext=(0, 1),
         textcoords="offset points",
-        ha="left" if left else "right",
+        ha="center",
+        va="bottom",
         fontsize=8.5,
         fontfamily=FONT,
         color=INK,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )

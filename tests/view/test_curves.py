@@ -44,10 +44,11 @@ def test_a_mark_is_an_upright_line_with_its_name_on_the_page_and_in_the_text():
     marked = [line for line in axes.lines if line.get_label() == "_mark"]
     assert [line.get_xdata()[0] for line in marked] == [5.1, 15]
     assert [text.get_text() for text in axes.texts] == ["m* = 5.1", "far right"]
-    frame = axes.get_window_extent()
     boxes = [text.get_window_extent() for text in axes.texts]
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
-    assert not boxes[0].overlaps(boxes[1])
+    (title,) = [text for text in picture.texts if text.get_gid() == "title"]
+    assert all(picture.bbox.x0 <= box.x0 and box.x1 <= picture.bbox.x1 for box in boxes)
+    assert all(box.y0 >= axes.get_window_extent().y1 for box in boxes), "above the frame"
+    assert not any(box.overlaps(title.get_window_extent()) for box in boxes)
     assert "marked, m* = 5.1, at 5.1" in picture.alt
     assert "beyond" not in picture.alt
 
