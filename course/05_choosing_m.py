@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5
 #     title: "Choosing m: how finely to cut the batch"
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [2, 3, 4]
 #     goals:
 #       - fit t(b) = α + βb to measured micro-batches, and say what each of the two numbers is

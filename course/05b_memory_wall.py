@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5b
 #     title: "The memory wall: which m is possible"
-#     minutes: 35
+#     minutes: 40
 #     builds_on: [2, 3, 5]
 #     goals:
 #       - say what is held fixed when m grows, the batch or the micro-batch, and what follows for speed
@@ -24,8 +24,7 @@ import math
 from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch(batch=64)
-question = "1F1B, micro-batches of 4. How much faster does m = 16 train than m = 4, in sequences per second?"
-predict("05b-fixed", question, unit="% more")
+predict("05b-fixed", "1F1B, micro-batches of 4: sequences per second at m = 16, against m = 4?", unit="% more")
 
 # %% [markdown]
 # ## What is held fixed?
@@ -225,15 +224,15 @@ def shortest(costs, name, limit, recompute, counts=range(1, 65)):
 
 for limit in (42, 30, 20):
     (plain, m), (again, n) = (shortest(frozen, "1f1b", limit, r) for r in (False, True))
-    print(f"{limit} MB: smallest m for 1f1b is {m}: {1000 * plain:.0f} ms;", end=" ")
-    print(f"with recomputation m = {n}: {1000 * again:.0f} ms, {again / plain - 1:+.0%}")
+    print(f"{limit} MB: the smallest m of 1F1B is {m}, {1000 * plain:.0f} ms;", end=" ")
+    print(f"with recomputation m = {n}, {1000 * again:.0f} ms: {again / plain - 1:+.0%}")
 
 (_, m), (_, n) = (shortest(profile, "1f1b", 20, r) for r in (False, True))
 for count, recompute in ((m, False), (n, True)):
     schedule = build_schedule("1f1b", 4, count, recompute=recompute)
     with Pipeline(model, schedule, loss=next_byte_loss, clock="device", memory_limit="20MB") as pipeline:
         took = pipeline.step(inputs, targets).timeline.makespan
-    told = f"1f1b{' with recomputation' if recompute else ''}, m = {count}"
+    told = f"1F1B{' with recomputation' if recompute else ''}, m = {count}"
     print(f"measured here under {20} MB: {told}: {1000 * took:.0f} ms")
 
 # %% [markdown]

@@ -72,7 +72,7 @@ def plot_curves(
     )
     for (name, values), (colour, marker, dashes) in zip(curves.items(), _STYLES, strict=False):
         axes.plot(x, values, color=colour, marker=marker, linestyle=dashes, markersize=6, linewidth=1.8, label=name)
-    axes.set_ylim(0, max(map(max, curves.values())) * 1.3 or 1.0)
+    axes.set_ylim(0, max(map(max, curves.values())) * max(1.3, 1.1 + 0.07 * len(curves)) or 1.0)  # room for the legend
     if log:
         axes.set_xscale("log", base=2)
         axes.set_xlim(min(x) / 1.1, max(x) * 1.1)
