@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipelab.errors import ConfigurationError
@@ -34,12 +35,14 @@ def plot_curves(
     title: str,
     note: str = "",
     log: bool = False,
+    marks: Mapping[str, float] | None = None,
 ) -> Picture:
     """Draw each of ``curves`` (name -> one value per entry of ``x``) as a line from zero up.
 
     ``across`` and ``up`` name the axes, with units. ``note`` stands below: where the values are from, what is held
-    fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. Raises ConfigurationError
-    for no curves, more than four, one of another length than ``x``, or a place that a logarithmic axis does not have.
+    fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. ``marks`` (name -> place)
+    are upright lines; those outside of the axis are left out. Raises ConfigurationError for no curves, more than four,
+    one of another length than ``x``, or a place that a logarithmic axis does not have.
 
     >>> plot_curves([1, 2, 4], {"GPipe": [64, 64, 64]}, across="m", up="sequences held", title="Batch fixed")
     """
@@ -54,6 +57,8 @@ def plot_curves(
         f"{name}: " + ", ".join(f"{value:.4g} at {place:g}" for place, value in zip(x, values, strict=True))
         for name, values in curves.items()
     ]
+    shown = {name: place for name, place in (marks or {}).items() if min(x) <= place <= max(x)}
+    listed += [f"marked, {name}, at {place:.4g}" for name, place in shown.items()]
     alt = words.sentences(
         f"{title}.", note, f"{up} over {across}{' (logarithmic)' if log else ''}.", *(f"{line}." for line in listed)
     )
@@ -67,7 +72,7 @@ def plot_curves(
     )
     for (name, values), (colour, marker, dashes) in zip(curves.items(), _STYLES, strict=False):
         axes.plot(x, values, color=colour, marker=marker, linestyle=dashes, markersize=6, linewidth=1.8, label=name)
-    axes.set_ylim(0, max(map(max, curves.values())) * 1.3 or 1.0)
+    axes.set_ylim(0, max(map(max, curves.values())) * max(1.3, 1.1 + 0.07 * len(curves)) or 1.0)  # room for the legend
     if log:
         axes.set_xscale("log", base=2)
         axes.set_xlim(min(x) / 1.1, max(x) * 1.1)
@@ -76,6 +81,8 @@ def plot_curves(
     else:
         axes.set_xlim(0, max(x) * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(list(x)))
+    for name, place in shown.items():
+        _mark(axes, name, place)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color=IDLE_HATCH, linewidth=0.6)
@@ -118,3 +125,20 @@ def plot_curves(
             gid="caption",
         )
     return picture
+
+
+def _mark(axes: Axes, name: str, place: float) -> None:
+    """An upright line, its name above the frame, where no curve is."""
+    axes.axvline(place, color=CAPTION, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1.5, label="_mark")
+    axes.annotate(
+        name,
+        (place, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 1),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8.5,
+        fontfamily=FONT,
+        color=INK,
+    )

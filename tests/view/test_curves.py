@@ -37,6 +37,22 @@ def test_a_logarithmic_axis_gives_each_doubling_the_same_width_and_names_the_pla
         plot_curves([0, 1], {"one": [1, 2]}, across="m", up="bytes", title="Held", log=True)
 
 
+def test_a_mark_is_an_upright_line_with_its_name_on_the_page_and_in_the_text():
+    picture = draw(marks={"m* = 5.1": 5.1, "far right": 15, "beyond": 20}, log=True)
+    render(picture)
+    axes = axes_of(picture, "curves")
+    marked = [line for line in axes.lines if line.get_label() == "_mark"]
+    assert [line.get_xdata()[0] for line in marked] == [5.1, 15]
+    assert [text.get_text() for text in axes.texts] == ["m* = 5.1", "far right"]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    (title,) = [text for text in picture.texts if text.get_gid() == "title"]
+    assert all(picture.bbox.x0 <= box.x0 and box.x1 <= picture.bbox.x1 for box in boxes)
+    assert all(box.y0 >= axes.get_window_extent().y1 for box in boxes), "above the frame"
+    assert not any(box.overlaps(title.get_window_extent()) for box in boxes)
+    assert "marked, m* = 5.1, at 5.1" in picture.alt
+    assert "beyond" not in picture.alt
+
+
 def test_curves_differ_in_more_than_colour():
     lines = axes_of(draw(), "curves").lines
     assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == len(lines)

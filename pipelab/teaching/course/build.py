@@ -126,7 +126,8 @@ def _lesson_head(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
 
 
 def _lesson_foot(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
-    following = next((other for other in lessons if other.number == lesson.number + 1), None)
+    numbers = [other.number for other in lessons]
+    following = next(iter(lessons[numbers.index(lesson.number) + 1 :]), None)
     parts = [f"**Now you:** [exercises of this lesson](../exercises/{lesson.name}.ipynb)."] if lesson.exercises else []
     if following is not None:
         parts.append(f"**Next lesson:** [{following.number} · {following.title}]({following.name}.ipynb).")

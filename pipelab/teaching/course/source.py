@@ -1,7 +1,10 @@
 """One source per lesson: a jupytext percent script in ``course/``.
 
 Its header gives the notebook's metadata under ``jupyter: pipelab:`` (``number``, ``title``, ``minutes``, ``builds_on``,
-``goals``). A cell's header may give ``role`` and ``exercise``; ``page="exercises"`` begins the second page. Roles:
+``goals``). A lesson too long for one sitting has two pages, each a source of its own: ``05_choosing_m.py`` is number 5,
+``05b_memory_wall.py`` number 5b.
+
+A cell's header may give ``role`` and ``exercise``; ``page="exercises"`` begins the second page. Roles:
 
 ========  ==============================================================================================
 setup     imports and data that the cells below use; one at the top of each page, at most five lines, or folded
@@ -31,6 +34,8 @@ from pipelab.errors import ConfigurationError
 __all__ = ["ROLES", "Cell", "Lesson", "course_folder", "read_course", "read_lesson"]
 
 ROLES = ("", "setup", "lead", "answer", "hint", "solution", "further")
+FILES = "[0-9][0-9]*_*.py"
+"""What sources are called. Their order is that of the names: 05_, 05b_, 06_."""
 NEEDED = ("number", "title", "minutes", "builds_on", "goals")
 DIFFICULTIES = ("easy", "medium", "hard")
 
@@ -50,13 +55,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One lesson. ``name`` is its file's stem, such as ``"02_gpipe"``; ``digest`` changes with the source."""
+    """One lesson. ``name`` is its file's stem, such as ``"02_gpipe"``; ``digest`` changes with the source.
+
+    ``number`` is what readers call it, "5" or "5b"; ``builds_on`` are numbers too.
+    """
 
     name: str
-    number: int
+    number: str
     title: str
     minutes: int
-    builds_on: tuple[int, ...]
+    builds_on: tuple[str, ...]
     goals: tuple[str, ...]
     cells: tuple[Cell, ...]
     digest: str
@@ -81,7 +89,7 @@ def course_folder(folder: Path | None = None) -> Path:
     Raises ConfigurationError if there are none.
     """
     found = Path(__file__).resolve().parents[3] / "course" if folder is None else Path(folder)
-    if not any(found.glob("[0-9][0-9]_*.py")):
+    if not any(found.glob(FILES)):
         raise ConfigurationError(
             f"{found} contains no lessons. The course is in pipelab's repository: install from a clone of it, "
             "or give the folder of the sources (--course DIR)"
@@ -91,7 +99,7 @@ def course_folder(folder: Path | None = None) -> Path:
 
 def read_course(folder: Path | None = None) -> tuple[Lesson, ...]:
     """All lessons, in order."""
-    return tuple(read_lesson(path) for path in sorted(course_folder(folder).glob("[0-9][0-9]_*.py")))
+    return tuple(read_lesson(path) for path in sorted(course_folder(folder).glob(FILES)))
 
 
 def read_lesson(path: Path) -> Lesson:
@@ -102,6 +110,9 @@ def read_lesson(path: Path) -> Lesson:
     lacking = [key for key in NEEDED if key not in head]
     if lacking:
         raise ConfigurationError(f"{path}: its header has no {', '.join(lacking)} (under jupyter: pipelab:)")
+    number = path.stem.partition("_")[0].removeprefix("0")
+    if str(head["number"]) != number:
+        raise ConfigurationError(f"{path}: its name says lesson {number}, its header number: {head['number']}")
     cells: list[Cell] = []
     page = "lesson"
     for cell in notebook.cells:
@@ -117,10 +128,10 @@ def read_lesson(path: Path) -> Lesson:
     _check_exercises(path, cells)
     return Lesson(
         name=path.stem,
-        number=int(head["number"]),
+        number=str(head["number"]),
         title=str(head["title"]),
         minutes=int(head["minutes"]),
-        builds_on=tuple(head["builds_on"]),
+        builds_on=tuple(map(str, head["builds_on"])),
         goals=tuple(head["goals"]),
         cells=tuple(cells),
         digest=hashlib.sha256(text.encode()).hexdigest()[:16],

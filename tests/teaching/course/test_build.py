@@ -10,7 +10,7 @@ import pytest
 from pipelab.commands.course import build_course
 from pipelab.errors import ConfigurationError
 from pipelab.teaching.course.build import lesson_page, stub
-from pipelab.teaching.course.source import course_folder, read_lesson
+from pipelab.teaching.course.source import course_folder, read_course, read_lesson
 from pipelab.teaching.course.work import fill_work
 
 HEAD = """\
@@ -101,6 +101,20 @@ def test_words_of_the_builder_change_without_running_anything_again(root, monkey
     assert path.read_text() == before
 
 
+def test_what_stands_around_the_cells_may_change_and_outputs_stay(root):
+    """The link to the next lesson is no part of the source; a lesson of two pages is followed by its second one."""
+    build(root)
+    before = nbformat.read(root / "notebooks" / "00_small.ipynb", 4)
+    for name, number in (("01_later", "1"), ("00b_second", "0b")):
+        text = LESSON.replace("number: 0", f"number: {number}").replace("title: Small", f"title: Small {number}")
+        (root / "course" / f"{name}.py").write_text(text)
+        build(root, only=["00_"])
+        now = nbformat.read(root / "notebooks" / "00_small.ipynb", 4)
+        assert now.cells[-1].source.endswith(f"**Next lesson:** [{number} · Small {number}]({name}.ipynb).")
+        assert [cell.get("outputs") for cell in now.cells] == [cell.get("outputs") for cell in before.cells]
+    assert [lesson.number for lesson in read_course(root / "course")] == ["0", "0b", "1"]
+
+
 def test_the_three_pages_of_a_source(root):
     build(root)
     pages = {f: nbformat.read(root / f / "00_small.ipynb", 4) for f in ("notebooks", "exercises", "solutions")}
@@ -132,6 +146,7 @@ def test_a_stub_keeps_what_is_around_the_solution():
     "old, new, says",
     [
         ("#     minutes: 10\n", "", "its header has no minutes"),
+        ("number: 0", "number: 0b", "its name says lesson 0, its header number: 0b"),
         ('role="setup"', 'role="set-up"', "role='set-up'"),
         (
             "# Two.\n",

@@ -11,12 +11,12 @@ from pipelab.teaching.exercises.judging import as_lists, kind_of, read_whole
 from pipelab.teaching.exercises.lesson_05.best_m import NEAR
 from pipelab.teaching.exercises.lesson_05.forecasts import COUNTS, FAMILIES, LATENCIES, forecasts
 
-LIMITS = (120, 42)
 REASONS = ("memory", "messages", "recompute", "bubble", "granularity")
 
 OTHERS: Mapping[tuple[int, int], tuple[tuple[str, int], ...]] = {
     (120, 0): (("1f1b", 2), ("1f1b", 32), ("1f1b + R", 8)),
     (42, 0): (("1f1b", 8), ("1f1b", 32), ("gpipe", 16), ("gpipe + R", 8)),
+    (30, 0): (("1f1b", 16), ("1f1b", 24)),
     (120, 10): (("1f1b", 16), ("gpipe", 2), ("gpipe", 32), ("gpipe + R", 8)),
     (42, 10): (("gpipe", 8), ("1f1b", 16), ("gpipe + R", 3), ("gpipe + R", 32)),
 }
@@ -69,7 +69,7 @@ def reason_for(row: Row, limit: float) -> str:
 def _cases(part: str, latencies: Sequence[int]) -> list[Case]:
     made = []
     for latency in latencies:
-        for limit in LIMITS:
+        for limit in (limit for limit, other in OTHERS if other == latency):
             words = f"limit {limit} MB, messages of {latency} ms"
             others = [list(other) for other in OTHERS[limit, latency]]
             made.append(Case(part, {"limit": limit, "latency": latency, "_others": others, "_words": words}))
@@ -94,19 +94,19 @@ def _judge(case: Case, data: Any) -> Finding | None:
 
 def _judge_choice(case: Case, name: Any, count: Any) -> Finding | None:
     if not isinstance(name, str):
-        raise Refused(f"{case.words}: the schedule is a text such as 'gpipe + R', not {kind_of(name)}")
+        raise Refused(f"{case.words}: the schedule should be a text such as 'gpipe + R', it is {kind_of(name)}")
     schedule, m = _family(name), read_whole(count, f"{case.words}: m")
     if schedule not in FAMILIES:
-        raise Refused(f"{case.words}: the schedule is one of {', '.join(FAMILIES)}, not {name!r}")
+        raise Refused(f"{case.words}: the schedule should be one of {', '.join(FAMILIES)}, it is {name!r}")
     limit, latency = case["limit"], case["latency"]
     row = find(schedule, m, latency)
     start = f"{case.words}: you choose {schedule} with m = {m}. "
     if row is None:
-        return Finding(f"{start}The forecasts have no such row; m is one of {', '.join(map(str, COUNTS))}.")
+        return Finding(f"{start}The forecasts have no such row. They have m = {', '.join(map(str, COUNTS))}.")
     if row["peak"] > limit:
-        why = f"That needs {row['peak']:g} MB on its fullest device. "
+        why = f"That needs {row['peak']:g} MB on the fullest device. "
         if schedule == "gpipe":
-            why += "GPipe without recomputation holds the whole batch, whatever m."
+            why += "GPipe without recomputation holds the whole batch, for any m."
         elif m > 1:
             why += "At a fixed batch a larger m holds less."
         return Finding(start + why)
@@ -116,16 +116,16 @@ def _judge_choice(case: Case, name: Any, count: Any) -> Finding | None:
     behind = losses(row, best)
     worst = max(behind, key=lambda reason: behind[reason])
     return Finding(
-        f"{start}That runs, in {row['step']:g} ms. Another that fits is faster by more than a twentieth: yours loses "
-        f"{behind[worst]:.0f} ms {_LOSES[worst]}."
+        f"{start}That runs, and takes {row['step']:g} ms. Another choice that fits is more than 5 % faster. Yours "
+        f"loses {behind[worst]:.0f} ms {_LOSES[worst]}."
     )
 
 
 _LOSES = {
-    "messages": "waiting for messages (in the steady phase 1F1B waits for them again and again)",
-    "recompute": "recomputing, and with this limit it need not",
-    "bubble": "to the bubble: too few micro-batches",
-    "granularity": "to fixed costs: too many micro-batches",
+    "messages": "waiting for messages (1F1B waits for them again and again in its steady phase)",
+    "recompute": "to recomputation, which this limit does not ask for",
+    "bubble": "to the bubble, because it has too few micro-batches",
+    "granularity": "to fixed costs, because it has too many micro-batches",
 }
 
 
@@ -145,30 +145,32 @@ def _judge_reasons(case: Case, data: Any) -> Finding | None:
     best = fastest(case["limit"], case["latency"])
     for (schedule, m), said in zip(others, data, strict=True):
         if not isinstance(said, str) or said.strip().lower() not in REASONS:
-            raise Refused(f"{case.words}: a reason is one of {', '.join(REASONS)}; one is {kind_of(said)}")
+            raise Refused(f"{case.words}: a reason should be one of {', '.join(REASONS)}; one is {kind_of(said)}")
         row, word = find(schedule, m, case["latency"]), said.strip().lower()
         assert row is not None
         right = reason_for(row, case["limit"])
         if word != right:
-            start = f"{case.words}: {schedule} with m = {m}, you say {word}. "
+            start = f"{case.words}: for {schedule} with m = {m} you say {word}. "
             return Finding(start + _why_not(row, best, case["limit"], word, right))
     return None
 
 
 def _why_not(row: Row, best: Row, limit: float, word: str, right: str) -> str:
     if right == "memory":
-        return f"It needs {row['peak']:g} MB where {limit:g} MB are allowed: it does not run at all."
+        return f"It needs {row['peak']:g} MB, but the limit is {limit:g} MB. It does not run at all."
     if word == "memory":
-        return f"It needs {row['peak']:g} MB, within {limit:g} MB: it fits. It is slower than the best that fits."
+        return f"It needs {row['peak']:g} MB, and the limit is {limit:g} MB, so it fits. It is slower than the best."
     behind = losses(row, best)
     if behind[word] <= 0:
-        return f"In that it loses nothing against the best, but {behind[right]:.0f} ms elsewhere."
-    return f"That is part of it, {behind[word]:.0f} ms. It loses more, {behind[right]:.0f} ms, elsewhere."
+        return f"It loses no time there against the best. It loses {behind[right]:.0f} ms elsewhere."
+    return (
+        f"That costs it {behind[word]:.0f} ms against the best. Something else costs it more: {behind[right]:.0f} ms."
+    )
 
 
 EXERCISE = Exercise(
     name="defend",
-    lesson="05_choosing_m",
+    lesson="05b_memory_wall",
     title="Defend it",
     answers=("defend",),
     parts={"free messages": 2, "slow messages": 2, "reasons": 2},

@@ -47,9 +47,9 @@ def _rows() -> tuple[dict[str, Any], ...]:
 def forecasts() -> list[dict[str, Any]]:
     """Predictions from the frozen profile of the worked example: p = 4, a batch of 64.
 
-    One dict a row: ``schedule`` ("gpipe", "1f1b", or either with " + R" where it recomputes), ``m``, ``latency`` of a
-    message in ms, ``step`` in ms, ``idle`` (the bubble fraction in per cent, waiting for messages included), ``peak``
-    in MB on the fullest device.
+    Each row is a dict. ``schedule`` is "gpipe" or "1f1b", with " + R" where it recomputes. ``latency`` is the time of a
+    message in ms, and ``step`` that of the step. ``idle`` is the bubble fraction in per cent, with the waiting for
+    messages. ``peak`` is in MB, on the fullest device.
     """
     return [dict(row) for row in _rows()]
 

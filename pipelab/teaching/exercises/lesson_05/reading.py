@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -45,6 +45,7 @@ _BOTH_VARY = (
     (24, 72, 252.2, 12.9, 28.9),
     (5, 60, 187.1, 37.8, 86.1),
     (2, 8, 53.6, 60.0, 22.6),
+    (3, 3, 36.0, 49.9, 14.7),
 )
 
 
@@ -93,6 +94,7 @@ def _drawn(random: Random) -> list[Case]:
         # Micro-batches of 1 in a small batch: the step is short, and what each sequence pays is mostly fixed costs.
         batches = {m: m * b for m, b in ((random.randint(14, 22), random.choice((4, 5))), (random.randint(8, 12), 1))}
         batches |= {64: 64 * random.randint(1, 2), 4: 4 * random.choice((6, 8)), 6: 6 * random.choice((12, 16)), 2: 6}
+        batches |= {3: 3}  # much idle time, and more busy time too
         batches = dict(random.sample(sorted(batches.items()), len(batches)))
         cases.append(_case("1f1b", _swept("1f1b", batches, random.uniform(0.8, 1.3), 1.0), 65))
     return cases
@@ -141,12 +143,12 @@ def _judge(case: Case, data: Any) -> Finding | None:
     m = read_whole(data[0], f"{case.words}: the chosen m")
     start = f"{case.words}: you choose m = {m}. "
     if m not in rows:
-        return Finding(f"{start}The sweep has no such row.")
+        return Finding(f"{start}The sweep has no row with that m.")
     fitting = [row for row in rows.values() if row["peak"] <= limit]
     best = max(fitting, key=rate)
     mine = rows[m]
     if mine["peak"] > limit:
-        return Finding(f"{start}That needs {mine['peak']:g} MB, and {limit:g} MB are allowed.")
+        return Finding(f"{start}That needs {mine['peak']:g} MB, but the limit is {limit:g} MB.")
     if rate(mine) * NEAR < rate(best):
         return Finding(start + _choice(mine, best, fitting))
     given = data[1]
@@ -162,7 +164,7 @@ def _choice(mine: Row, best: Row, fitting: Sequence[Row]) -> str:
     if mine["step"] == min(row["step"] for row in fitting) and mine["batch"] != best["batch"]:
         return f"{told} Its step is the shortest because its batch is the smallest: {mine['batch']:g} sequences."
     if mine["idle"] == min(row["idle"] for row in fitting):
-        return f"{told} It has the smallest bubble, and busy devices are not fast ones: they pay the fixed cost often."
+        return f"{told} It has the smallest bubble, but its devices are busy paying the fixed cost many times."
     return told
 
 
@@ -178,11 +180,11 @@ def _judge_reasons(
         word = said.get(str(m))
         if word is None:
             keys = ", ".join(list(said)[:8]) or "nothing"
-            return Finding(f"{case.words}: there is no reason for m = {m}. The keys of your dict are: {keys}.")
+            return Finding(f"{case.words}: your dict has no reason for m = {m}. Its keys are: {keys}.")
         if not isinstance(word, str) or word.strip().lower() not in REASONS:
             raise Refused(f"{case.words}: a reason is one of {', '.join(REASONS)}; for m = {m} it is {kind_of(word)}")
         if word.strip().lower() not in right:
-            return Finding(f"{case.words}: m = {m}, you say {word}. {_why(row, best, limit, word.strip().lower())}")
+            return Finding(f"{case.words}: for m = {m} you say {word}. {_why(row, best, limit, word.strip().lower())}")
     return None
 
 
@@ -194,17 +196,36 @@ def _key(key: str) -> str:
 
 def _why(row: Row, best: Row, limit: float, word: str) -> str:
     if row["peak"] > limit:
-        return f"It needs {row['peak']:g} MB, and {limit:g} MB are allowed: whatever its speed, it does not run."
+        return (
+            f"It needs {row['peak']:g} MB, but the limit is {limit:g} MB. It does not run, so its speed is irrelevant."
+        )
     if word == "memory":
         return (
-            f"It needs {row['peak']:g} MB, which is within {limit:g} MB. It runs, and trains {rate(row):.0f} sequences "
-            f"per second instead of {rate(best):.0f}."
+            f"It needs {row['peak']:g} MB, and the limit is {limit:g} MB, so it runs. It trains {rate(row):.0f} "
+            f"sequences per second instead of {rate(best):.0f}."
         )
     idle, busy = lost(row, best)
     return (
         f"For each sequence its devices are idle {abs(idle):.2g} ms {_more(idle)} and busy {abs(busy):.2g} ms "
-        f"{_more(busy)} than at m = {best['m']:g}."
+        f"{_more(busy)} than at m = {best['m']:g}.{_misread(row, best, word)}"
     )
+
+
+def _misread(row: Row, best: Row, word: str) -> str:
+    """A sentence, if ``word`` follows from a wrong reading of ``idle``, which is a fraction of the step in per cent.
+
+    Two readings are known: as the ratio of idle to busy time, and as a fraction that was not divided by 100.
+    """
+
+    def told(split: Callable[[float, float], tuple[float, float]]) -> str:
+        (idle, busy), (least_idle, least_busy) = (split(r["step"] / r["batch"], r["idle"]) for r in (row, best))
+        return "bubble" if idle - least_idle > busy - least_busy else "granularity"
+
+    if word == told(lambda each, idle: (each * idle / (100 + idle), each * 100 / (100 + idle))):
+        return " idle is a fraction of the whole step. You may have used it as the ratio of idle to busy time."
+    if word == told(lambda each, idle: (each * idle, each * (1 - idle))):
+        return " idle is given in per cent. You may have forgotten to divide it by 100."
+    return ""
 
 
 def _more(value: float) -> str:
@@ -213,7 +234,7 @@ def _more(value: float) -> str:
 
 EXERCISE = Exercise(
     name="reading",
-    lesson="05_choosing_m",
+    lesson="05b_memory_wall",
     title="Reading a sweep",
     answers=("read_sweep",),
     parts={"batch fixed": 2, "batch varies": 1},

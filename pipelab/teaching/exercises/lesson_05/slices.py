@@ -37,19 +37,19 @@ def _judge_slices(case: Case, data: Any) -> Finding | None:
         return Finding(f"{start}That is {len(given)} micro-batches, not {m}.")
     if sum(given) < batch:
         lost = batch - sum(given)
-        return Finding(f"{start}Together {sum(given)}: {lost} of the {batch} sequences would never be trained on.")
+        return Finding(f"{start}They add up to {sum(given)}, so {lost} of the {batch} sequences are never trained on.")
     if sum(given) > batch:
-        return Finding(f"{start}Together {sum(given)}, and the batch has {batch}: rounding up takes too many.")
+        return Finding(f"{start}They add up to {sum(given)}, but the batch has {batch}. Rounding up takes too many.")
     if min(given) < 1:
-        return Finding(f"{start}A micro-batch without sequences is none.")
+        return Finding(f"{start}Every micro-batch needs at least one sequence.")
     if sorted(given) == sorted(right):
-        return Finding(f"{start}The sizes are right, the order is not: tensor_split puts the larger ones first.")
+        return Finding(f"{start}The sizes are right, but tensor_split puts the larger ones first.")
     widest = max(given)
     if given[-1] == widest and len(set(given[:-1])) == 1:
-        why = "The last one gets all that is left, and everybody waits for it"
+        why = f"The last one gets all that is left, {widest} sequences, and every device waits for it."
     else:
-        why = "The largest sets the pace"
-    return Finding(f"{start}{why}: {widest} sequences, where none needs more than {max(right)}. Sizes differ by 1.")
+        why = f"The largest has {widest} sequences and sets the pace."
+    return Finding(f"{start}{why} {max(right)} are enough, because sizes need not differ by more than 1.")
 
 
 def _judge_weights(case: Case, given: Sequence[float], sizes: Sequence[int]) -> Finding | None:
@@ -64,22 +64,22 @@ def _judge_weights(case: Case, given: Sequence[float], sizes: Sequence[int]) -> 
     if all(abs(mine - n / batch) < 6e-4 for mine, n in zip(given, sizes, strict=True)) and any(
         mine in [round(n / batch, digits) for digits in range(1, 7)] for mine, n in zip(given, sizes, strict=True)
     ):
-        return Finding(f"{start}That is {sizes[k]}/{batch}, rounded. Leave it as it is: errors add up over the steps.")
+        return Finding(f"{start}That is {sizes[k]}/{batch}, rounded. Do not round it: errors add up over the steps.")
     if all(close(mine, 1 / m, 1e-3) for mine in given):
         return Finding(
-            f"{start}With 1/m for all, a sequence in a small micro-batch counts for more than one in a large "
-            "one: a mean of means is not the batch's mean."
+            f"{start}If all have 1/m, a sequence in a small micro-batch counts for more than one in a large one. The "
+            "mean of the means is not the mean of the batch."
         )
     if all(close(mine, n, 1e-3) for mine, n in zip(given, sizes, strict=True)):
-        return Finding(f"{start}Losses are means: the weights have to add up to 1, not to {batch}.")
+        return Finding(f"{start}Each loss is a mean, so the weights have to add up to 1, not to {batch}.")
     if all(close(mine, 1, 1e-3) for mine in given):
-        return Finding(f"{start}Adding up means of full weight makes the gradient m = {m} times too large.")
+        return Finding(f"{start}With a weight of 1 for each mean, the gradient is m = {m} times too large.")
     total = sum(given)
     if not close(total, 1, 1e-3):
-        return Finding(f"{start}Together the weights are {total:.4g}. A mean needs weights that add up to 1.")
+        return Finding(f"{start}The weights add up to {total:.4g}. A mean needs weights that add up to 1.")
     if all(close(mine, n / batch, 1e-3) for mine, n in zip(sorted(given), sorted(sizes), strict=True)):
-        return Finding(f"{start}These are the right weights in another order: the larger micro-batches come first.")
-    return Finding(f"{start}Each sequence should count 1/{batch}: what does a micro-batch of {sizes[k]} count, then?")
+        return Finding(f"{start}The weights are right, but their order is not. The larger micro-batches come first.")
+    return Finding(f"{start}Each sequence should count 1/{batch}. What should a micro-batch of {sizes[k]} count?")
 
 
 def _some(values: Sequence[int]) -> str:

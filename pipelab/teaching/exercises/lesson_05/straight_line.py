@@ -94,43 +94,43 @@ def _line_mistake(
         return _between(a, [fit[0] for fit in fits], 0.06) and _between(b, [fit[1] for fit in fits], 0.06)
 
     if right(beta, alpha):
-        return "These are the right two, swapped: first alpha, the fixed cost, then beta, the cost of one sequence."
+        return "Both are right but swapped. First comes alpha, the fixed cost, then beta, the cost of one sequence."
     if right(alpha * 1000, beta * 1000) or right(alpha / 1000, beta / 1000):
-        return "That is off by a factor of 1000: the timings are in milliseconds, and so are alpha and beta."
+        return "That is off by a factor of 1000. The timings are in milliseconds, and so are alpha and beta."
     batch = case["batch"]
     if right(beta, alpha / batch):
         return (
-            "That is a line over 1/m, with its two numbers swapped. First alpha, the fixed cost, then beta, the cost "
-            "of one sequence: the line is over b = B/m."
+            "That is a line over 1/m, with its two numbers swapped. The line should be over b = B/m. Return alpha, the "
+            "fixed cost, first, then beta, the cost of one sequence."
         )
     if alpha < 0 < beta and close(beta, _least_squares([(batch / b, t) for b, t in points], lambda y: 1.0)[0], 0.02):
         return (
-            "That is a line over m, which falls, with its two numbers swapped. The line is over b = B/m, the sequences "
-            "in one micro-batch; first alpha, then beta."
+            "That is a line over m, which falls, with its two numbers swapped. The line should be over b = B/m, the "
+            "sequences in one micro-batch. Return alpha first, then beta."
         )
     if beta < 0:
         return (
-            "A negative beta says that a larger micro-batch takes less time. The timings come with m, and the line is "
-            "over b = B/m, the sequences in one micro-batch."
+            "A negative beta says that a larger micro-batch takes less time. The timings are given with m, but the "
+            "line should be over b = B/m, the sequences in one micro-batch."
         )
     size, time = min(points)
     if abs(alpha) < 1e-6 * time:
         return (
-            f"A line through the origin has no fixed cost: it gives {beta * size:.3g} ms for a micro-batch of "
-            f"{size:g}, and {time:.3g} ms were measured."
+            f"A line through the origin has no fixed cost. It gives {beta * size:.3g} ms for a micro-batch of "
+            f"{size:g}, but {time:.3g} ms were measured."
         )
     if right(alpha, beta * batch) or right(alpha, beta / batch):
-        return "Alpha is right. Beta is the cost of one sequence more, not of the whole batch."
+        return "Alpha is right. Beta should be the cost of one more sequence, not of the whole batch."
     (x, y), (u, v) = min(points), max(points)
     if close(beta, (v - y) / (u - x), 0.005) and close(alpha, y - beta * x, 0.02):
         return (
-            f"That is the line through the first and the last point alone. The one at b = {x:g} was measured once, and "
-            "came out slow; the others have no say. Let all points take part."
+            f"That is the line through the first and the last point alone. The point at b = {x:g} was measured once "
+            "and came out slow. Use all points."
         )
     worst = max(points, key=lambda point: abs((alpha + beta * point[0]) / point[1] - 1))
     return (
-        f"At b = {worst[0]:g} that gives {alpha + beta * worst[0]:.3g} ms, and {worst[1]:.3g} ms were measured. "
-        "Which line has the least squares of such differences?"
+        f"At b = {worst[0]:g} that gives {alpha + beta * worst[0]:.3g} ms, but {worst[1]:.3g} ms were measured. "
+        "Which line makes the sum of the squares of such differences smallest?"
     )
 
 

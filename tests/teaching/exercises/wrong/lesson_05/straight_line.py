@@ -18,16 +18,16 @@ def _fit(says, open=(), x="batch / m", y="t", pick="pass", result="alpha, beta")
 
 WRONG = [
     _fit("swapped", result="beta, alpha"),
-    _fit("over b = B/m", x="m"),
+    _fit("a larger micro-batch takes less time", x="m"),
     _fit(
         "through the origin",
         result="0.0, sum(x * y for x, y in points) / sum(x * x for x, _ in points)",
     ),
     _fit("first and the last point alone", open=("measured",), pick="points = [points[0], points[-1]]"),
-    _fit("of one sequence more", x="1 / m"),
+    _fit("the cost of one more sequence", x="1 / m"),
     _fit("factor of 1000", y="t / 1000"),
     _fit("a line over 1/m, with its two numbers swapped", x="1 / m", result="beta, alpha"),
     _fit("a line over m, which falls, with its two numbers swapped", x="m", result="beta, alpha"),
     _fit("of such differences", open=("measured",), pick="points = [points[3], points[-2]]"),
-    _fit("least squares", result="mean_y, beta"),
+    _fit("the sum of the squares", result="mean_y, beta"),
 ]
