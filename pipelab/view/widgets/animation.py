@@ -178,8 +178,9 @@ class _Devices:
         running = next(mine, None)
         middle = (left + right) / 2
         if running is None:
-            if time < self._scene["end"]:
-                self._write(middle, top + 25, "idle", 8.5, "mm", palette.CAPTION)
+            updates = any(r == device and begin <= time < over for r, begin, over, _ in self._scene["updates"])
+            if updates or time < self._scene["end"]:
+                self._write(middle, top + 25, "update" if updates else "idle", 8.5, "mm", palette.CAPTION)
             return
         several = max(map(len, self._scene["stages"])) > 1
         parts = [

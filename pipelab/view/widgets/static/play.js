@@ -54,7 +54,8 @@ class Devices {
     const now = scene.blocks.device.findIndex((r, k) => r === device && start[k] <= moment && moment < end[k]);
     const middle = left + wide / 2;
     if (now < 0) {
-      if (moment < scene.end) this.write(wide > 30 ? "idle" : "–", middle, top + 25, this.inks.quiet);
+      const updates = scene.updates.some(([r, begin, over]) => r === device && begin <= moment && moment < over);
+      if (updates || moment < scene.end) this.write(updates ? "update" : wide > 30 ? "idle" : "–", middle, top + 25, this.inks.quiet);
       return;
     }
     const chunked = scene.stages.some((stages) => stages.length > 1);
