@@ -12,6 +12,18 @@
 # ---
 
 # %% [markdown]
+# Run the cell below with Shift + Enter: it shows a pipeline at work. Four devices train one model, and each of them
+# holds a quarter of its layers. The numbered pieces of a batch pass through the devices, forward and back. A circle is
+# a message from one device to another. *Pause* stops the animation, and *Step* goes to the next event. This lesson
+# explains what you see.
+
+# %% jupyter={"source_hidden": true}
+from pipelab import TimelineView, build_schedule, simulate
+
+at_work = simulate(build_schedule("1f1b", devices=4, microbatches=4))
+TimelineView(at_work, title="A pipeline at work: 4 devices, 4 micro-batches", play=True, phases=False)
+
+# %% [markdown]
 # ## How do you train a model that is too large for one device?
 #
 # A model that is too large for one device is cut into pieces. Each piece, a run of neighbouring layers, is a **stage**,

@@ -45,7 +45,7 @@ _HOMES = {
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
     "pipelab.view.widgets.timeline_view": ["TimelineView"],
-    "pipelab.view": ["plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
+    "pipelab.view": ["plot_animation", "plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from pipelab.teaching.trial import Trial, try_schedule
     from pipelab.timeline import Timeline, compare
     from pipelab.tuning import CostProfile, check_configuration, plot_tuning, profile_costs, shortlist, tune
-    from pipelab.view import plot_prediction, plot_schedules, plot_table, plot_timeline
+    from pipelab.view import plot_animation, plot_prediction, plot_schedules, plot_table, plot_timeline
     from pipelab.view.widgets.timeline_view import TimelineView
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import traitlets
@@ -25,21 +24,13 @@ class RunningWidget(PipelabWidget):
     def __init__(self, kind: str, view: dict[str, Any]) -> None:
         super().__init__(kind, view)
 
-    def save(self, kind: str) -> Path:
-        """Write what is shown beside the notebook; returns the file's path."""
-        raise NotImplementedError
-
     def _start(self) -> None:
         """Begin the run, or raise ConfigurationError with the reason why not."""
         raise NotImplementedError
 
-    def _run_commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
+    def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
         """What the row with *Run it* asks for."""
-        return {
-            "run": lambda message: self._start(),
-            "stop": lambda message: self.stop(),
-            "save": lambda message: f"Saved as {self.save(str(message['kind'])).name}, beside this notebook.",
-        }
+        return super()._commands() | {"run": lambda message: self._start(), "stop": lambda message: self.stop()}
 
     @property
     def running(self) -> bool:

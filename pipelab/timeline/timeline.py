@@ -204,10 +204,9 @@ class Timeline:
     def _arrivals(self) -> dict[tuple[Action, int], Message]:
         return {(message.consumer, message.destination): message for message in self.messages}
 
-    def arrival(self, consumer: Action, device: int) -> float | None:
-        """When the message that ``consumer`` needs on ``device`` arrived; None if there was none."""
-        message = self._arrivals.get((consumer, device))
-        return None if message is None else message.arrived
+    def message(self, consumer: Action, device: int) -> Message | None:
+        """The message that ``consumer`` needs on ``device``; None if there was none."""
+        return self._arrivals.get((consumer, device))
 
     def time_words(self, time: float) -> str:
         """A time after the start, in words: "t = 7", or "12.3 ms"."""

@@ -25,12 +25,13 @@ _CLOSE = 1e-9  # of the makespan: times nearer than that are the same
 class Supply:
     """One thing that a span took: ``supplier``, made by the span at index ``source``, there from ``arrived`` on.
 
-    ``kind`` is "activation", "gradient" or "local" (kept on the same device).
+    ``kind`` is "activation", "gradient" or "local" (kept on the same device); a message left its device at ``sent``.
     """
 
     supplier: Action
     source: int
     kind: str
+    sent: float
     arrived: float
 
 
@@ -100,9 +101,10 @@ class Waits:
             source = self._index.get(edge.source.slot)
             if edge.inside_slot or source is None:
                 continue
-            arrived = self.timeline.arrival(edge.action, span.device) if edge.kind != LOCAL else None
-            kind = edge.kind if edge.crosses else LOCAL
-            found.append(Supply(edge.supplier, source, kind, self.spans[source].end if arrived is None else arrived))
+            message = self.timeline.message(edge.action, span.device) if edge.kind != LOCAL else None
+            kind, made = edge.kind if edge.crosses else LOCAL, self.spans[source].end
+            sent, arrived = (made, made) if message is None else (message.sent, message.arrived)
+            found.append(Supply(edge.supplier, source, kind, sent, arrived))
         return tuple(found)
 
     def _wait(self, span: Span, supplies: tuple[Supply, ...], takers: tuple[int, ...]) -> Wait:

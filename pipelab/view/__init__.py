@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from pipelab.view.schedules import plot_schedules
     from pipelab.view.table import places_of, plot_table
     from pipelab.view.timeline import plot_timeline
+    from pipelab.view.widgets.animation import plot_animation
 
 _HOMES = {
     "Picture": "picture",
     "places_of": "table",
+    "plot_animation": "widgets.animation",
     "plot_curves": "curves",
     "plot_prediction": "prediction",
     "plot_schedules": "schedules",
@@ -29,6 +31,7 @@ _HOMES = {
 __all__ = [
     "Picture",
     "places_of",
+    "plot_animation",
     "plot_curves",
     "plot_prediction",
     "plot_schedules",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
+from pipelab.schedules.action import BACKWARD_OPS, actions_of
 from pipelab.timeline import Timeline
 
-__all__ = ["Held", "held"]
+__all__ = ["Held", "Share", "held", "shares"]
 
 Steps = tuple[tuple[float, float], ...]
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
@@ -98,3 +102,44 @@ def _round_up(value: float) -> float:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
     return next((step * size for step in _ROUND if step * size >= value * (1 - 1e-9)), 10 * size)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one micro-batch adds to a curve on a device and stage: ``steps`` as in ``Held``, 0 once it is let go."""
+
+    device: int
+    stage: int
+    microbatch: int
+    steps: Steps
+
+
+def shares(timeline: Timeline, curve: Held) -> tuple[Share, ...]:
+    """The curve of ``timeline``, taken apart by micro-batches: what each slot left on its device or let go of.
+
+    What is there only while a slot runs belongs to no micro-batch.
+    """
+    found: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
+    for device in range(timeline.schedule.devices):
+        row = timeline.on_device(device)
+        last = {(a.stage, a.microbatch): span for span in row for a in actions_of(span.slot) if a.op in BACKWARD_OPS}
+        for span in row:
+            mine = {(device, a.stage, a.microbatch): a.op for a in actions_of(span.slot)}
+            ending = [key for key in mine if last.get(key[1:]) is span]
+            change = _between(curve.steps[device], span.end) - _between(curve.steps[device], span.start)
+            change += sum(found[key][-1][1] for key in ending if key in found)
+            staying = [key for key in mine if key not in ending]
+            for key in staying:
+                before = found[key][-1][1] if key in found else 0.0
+                at = span.start if mine[key] in "FR" else span.end
+                found.setdefault(key, []).append((at, max(before + change / len(staying), 0.0)))
+            for key in ending:
+                found.setdefault(key, []).append((span.end, 0.0))
+    return tuple(Share(*key, tuple(steps)) for key, steps in found.items() if any(value > 0 for _, value in steps))
+
+
+def _between(steps: Steps, time: float) -> float:
+    """What is held at ``time`` between two slots: what ended there is gone, what begins there has not come."""
+    first = bisect_left(steps, time, key=itemgetter(0))
+    here = itertools.takewhile(lambda step: step[0] == time, itertools.islice(steps, first, None))
+    return min([steps[first - 1][1] if first else 0.0, *(value for _, value in here)])

@@ -95,6 +95,9 @@ class Page:
         room = self.width - self.left - EDGE - right
         self.body = body
         self.points_per_time = room / until
+        right, low = self.left + room, self.top + body
+        edges = (self.left / self.width, self.top / self.height, right / self.width, low / self.height)
+        self.picture.rows = edges
         self.sheet = self._sheet()
         self.axes = self._time_axes(room, until, time_unit, axis or f"time ({time_unit})")
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["FORMATS", "Picture", "plain_style"]
+__all__ = ["FORMATS", "Picture", "bundled", "plain_style"]
 
 FORMATS = ("png", "svg", "pdf")
 SHARPNESS = 2  # pixels of the PNG per pixel of the page: screens of laptops are that dense
@@ -43,6 +43,8 @@ class Picture(Figure):
         """``width`` and ``height`` are in inches; a page shows 100 pixels per inch."""
         super().__init__(figsize=(width, height), dpi=100, facecolor="white")
         self.alt = alt
+        self.rows: tuple[float, float, float, float] | None = None
+        """Where its rows are, if it has any: left, top, right and bottom, as parts of width and height."""
 
     def save(self, path: str | Path) -> Path:
         """Save as PNG, SVG or PDF, by the suffix of ``path``; missing folders are made. Returns the path.
@@ -63,19 +65,23 @@ class Picture(Figure):
 
     def png(self) -> bytes:
         """The picture as PNG, twice as dense as the page; few colours, hence small enough to stay in a notebook."""
-        canvas = FigureCanvasAgg(self)
-        shown = self.dpi
-        try:
-            self.dpi = 100 * SHARPNESS
-            with plain_style():
-                canvas.draw()
-            seen = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-            flat = seen.convert("RGB").quantize(colors=256, dither=Image.Dither.NONE)
-        finally:
-            self.dpi = shown
+        flat = self.pixels(SHARPNESS).quantize(colors=256, dither=Image.Dither.NONE)
         out = io.BytesIO()
         flat.save(out, format="png", dpi=(100 * SHARPNESS,) * 2)
         return out.getvalue()
+
+    def pixels(self, sharpness: int = 1) -> Image.Image:
+        """The picture as an image with ``sharpness`` pixels per pixel of the page."""
+        canvas = FigureCanvasAgg(self)
+        shown = self.dpi
+        try:
+            self.dpi = 100 * sharpness
+            with plain_style():
+                canvas.draw()
+            seen = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+            return seen.convert("RGB")
+        finally:
+            self.dpi = shown
 
     def _vector(self, suffix: str) -> bytes:
         out = io.BytesIO()
@@ -93,9 +99,10 @@ class Picture(Figure):
         width = round(self.get_figwidth() * 100)
         alt = html.escape(self.alt, quote=True)
         image = f'<img alt="{alt}" width="{width}" style="max-width:100%" src="data:image/png;base64,{data}">'
-        bundle = {"text/html": image, "image/png": data, "text/plain": self.alt}
-        return {kind: value for kind, value in bundle.items() if _wanted(kind, include, exclude)}
+        return bundled({"text/html": image, "image/png": data, "text/plain": self.alt}, include, exclude)
 
 
-def _wanted(kind: str, include: Collection[str] | None, exclude: Collection[str] | None) -> bool:
-    return (not include or kind in include) and not (exclude and kind in exclude)
+def bundled(bundle: dict[str, str], include: Collection[str] | None, exclude: Collection[str] | None) -> dict[str, str]:
+    """What a notebook asked for of what can be shown."""
+    wanted = set(include or bundle) - set(exclude or ())
+    return {kind: value for kind, value in bundle.items() if kind in wanted}

@@ -81,7 +81,7 @@ def test_a_timeline_answers_to_pointer_and_keyboard(notebook_with):
 def test_a_timeline_zooms_shows_its_critical_path_and_has_a_twin_in_words(notebook_with):
     page = opened(notebook_with, "TimelineView(simulate(build_schedule('interleaved', 4, 8, chunks=2)))")
     found = widget(page, "timeline")
-    slider = found.get_by_role("slider")
+    slider = found.get_by_role("slider", name="Move the part", include_hidden=True)
     expect(slider).to_be_hidden()
     found.get_by_role("button", name="Zoom in").click()
     expect(slider).to_be_visible()
@@ -93,8 +93,8 @@ def test_a_timeline_zooms_shows_its_critical_path_and_has_a_twin_in_words(notebo
     expect(found.locator(".pl-say")).to_contain_text("Critical path")
     picture = found.get_by_role("img").first
     assert "Makespan 19 units" in picture.get_attribute("aria-label")
-    found.locator("summary").click()
-    rows = found.locator("tbody tr")
+    found.locator("summary", has_text="As a table").click()
+    rows = found.locator(".pl-table tbody tr")
     backward = rows.filter(has=page.get_by_role("cell", name="4B0", exact=True))
     expect(backward).to_contain_text("backward of micro-batch 0")
     assert rows.count() > 4 * 8 * 2 * 2
@@ -203,7 +203,7 @@ def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     expect(found).to_contain_text("Its gradients equal those of the unsplit model")
     expect(found).to_contain_text("measured below predicted")
     expect(found.get_by_role("columnheader", name="measured")).to_be_visible()
-    for kind, suffix in (("picture", "png"), ("csv", "csv"), ("trace", "json")):
+    for kind, suffix in (("picture", "png"), ("svg", "svg"), ("gif", "gif"), ("csv", "csv"), ("trace", "json")):
         found.get_by_label("What to save").select_option(kind)
         found.get_by_role("button", name="Save").click()
         name = re.compile(rf"Saved as (\S+\.{suffix}), beside this notebook")
@@ -426,7 +426,7 @@ def test_a_large_schedule_stays_usable(notebook_with):
     expect(found.locator(".pl-say")).to_contain_text("0F1: forward of micro-batch 1")
     for _ in range(4):
         page.keyboard.press("+")
-    expect(found.get_by_role("slider")).to_be_visible()
+    expect(found.get_by_role("slider", name="Move the part")).to_be_visible()
     found.locator(".pl-figures").scroll_into_view_if_needed()
     shoot(page, SCREENSHOTS / "widgets" / "large.png")
 

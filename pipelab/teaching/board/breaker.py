@@ -19,7 +19,7 @@ from pipelab.teaching.running_widget import RunningWidget
 from pipelab.view import words
 from pipelab.view.picture import Picture
 from pipelab.view.table import places_of, plot_table
-from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.saving import PICTURES, unknown, unused
 from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Breaker(RunningWidget):
         return self.trial
 
     def save(self, kind: str = "csv") -> Path:
-        """Write the table as it is now beside the notebook: "csv" or "picture"."""
-        if kind == "picture":
-            return self.picture().save(unused(f"broken-{self.schedule.name}.png"))
+        """Write the table as it is now beside the notebook: "csv", "picture" (PNG) or "svg"."""
+        if kind in PICTURES:
+            return self.picture().save(unused(f"broken-{self.schedule.name}{PICTURES[kind]}"))
         if kind != "csv":
-            raise ConfigurationError(f"'{kind}' cannot be saved; there are csv and picture")
+            raise unknown(kind, ("csv", *PICTURES))
         rows = self.table.programs if isinstance(self.table, Schedule) else self.table.rows
         path = unused(f"broken-{self.schedule.name}.csv")
         path.write_text(write_csv(rows), encoding="utf-8")
@@ -97,7 +97,7 @@ class Breaker(RunningWidget):
         return plot_table(self.table, title=self._title(), marked=marked, note=note)
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return self._run_commands() | {"break": self._ask_break, "reset": self._ask_reset}
+        return super()._commands() | {"break": self._ask_break, "reset": self._ask_reset}
 
     def _ask_reset(self, message: dict[str, Any]) -> None:
         self.reset()

@@ -25,7 +25,8 @@ from pipelab.view import palette
 from pipelab.view.picture import Picture
 from pipelab.view.table import plot_table
 from pipelab.view.timeline import plot_timeline
-from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.animation import Animation, plot_animation
+from pipelab.view.widgets.saving import MOVING, unknown, unused
 from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
@@ -96,11 +97,15 @@ class DrawingBoard(RunningWidget):
         return self
 
     def save(self, kind: str = "csv") -> Path:
-        """Write it beside the notebook: "csv", which loads again, or "picture". Nothing is overwritten."""
-        if kind == "picture":
-            return self.picture().save(unused(f"{self._name}.png"))
+        """Write it beside the notebook: "csv", which loads again, "picture" (PNG), "svg" or "gif" (it moves).
+
+        Nothing is overwritten.
+        """
+        if kind in MOVING:
+            shown = self.animation() if kind == "gif" else self.picture()
+            return shown.save(unused(f"{self._name}{MOVING[kind]}"))
         if kind != "csv":
-            raise ConfigurationError(f"'{kind}' cannot be saved; there are csv and picture")
+            raise unknown(kind, ("csv", *MOVING))
         path = unused(f"{self._name}.csv")
         path.write_text(self.board.to_csv(), encoding="utf-8")
         return path
@@ -123,10 +128,17 @@ class DrawingBoard(RunningWidget):
         )
         return plot_table(empty, title=title, note=asked, cells=True)
 
+    def animation(self) -> Animation:
+        """The run, or what stands on the board, as an animated picture."""
+        if not self.board.starts:
+            raise ConfigurationError("an empty board has nothing that moves; place an action first")
+        ran = None if self.trial is None else self.trial.timeline
+        return plot_animation(self.board.timeline() if ran is None else ran)
+
     # ---- from the browser ------------------------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return self._run_commands() | {
+        return super()._commands() | {
             "look": self._ask_look,
             "place": self._ask_place,
             "take": self._ask_take,

@@ -35,7 +35,8 @@ from pipelab.view.prediction import plot_prediction
 from pipelab.view.rows import extent
 from pipelab.view.schedules import plot_schedules
 from pipelab.view.timeline import plot_timeline
-from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.animation import Animation
+from pipelab.view.widgets.saving import MOVING, unknown, unused
 from pipelab.view.widgets.scene import detail, scene
 
 __all__ = ["Explorer", "explore"]
@@ -97,17 +98,20 @@ class Explorer(RunningWidget):
         return self.measured
 
     def save(self, kind: str = "picture") -> Path:
-        """Save beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (for Perfetto).
+        """Write what is shown beside the notebook.
+
+        ``kind`` is "picture" (PNG), "svg", "gif" (it moves), "csv" (the table) or "trace" (opens in Perfetto).
 
         No file is overwritten. Returns the path of the file.
         """
         timeline = self.timeline if self.measured is None else self.measured.measured
         s = self._shown
         stem = f"{s.schedule}-p{s.devices}-m{s.microbatches}" + (f"-v{s.v}" if s.v > 1 else "")
-        if kind == "picture":
-            return self.picture().save(unused(f"{stem}.png"))
+        if kind in MOVING:
+            shown = self.animation() if kind == "gif" else self.picture()
+            return shown.save(unused(f"{stem}{MOVING[kind]}"))
         if kind not in ("csv", "trace"):
-            raise ConfigurationError(f"'{kind}' cannot be saved; save picture, csv or trace")
+            raise unknown(kind, (*MOVING, "csv", "trace"))
         path = unused(f"{stem}.csv" if kind == "csv" else f"{stem}-trace.json")
         path.write_text(timeline.schedule.to_csv() if kind == "csv" else timeline.to_chrome_trace(), encoding="utf-8")
         return path
@@ -130,10 +134,17 @@ class Explorer(RunningWidget):
             data["text/html"] += beside.static(titles, sizes, self._found(), self._notes(), self.code)
         return data, metadata
 
+    def animation(self) -> Animation:
+        """What it shows now, as an animated picture."""
+        if self.measured is not None:
+            shown = self._measured(self.measured)
+            return Animation(self.picture(), shown["scenes"], shown["names"])
+        return Animation(self.picture(), [scene(timeline) for timeline in self.timelines])
+
     # ---- from the browser ------------------------------------------------------------------------------------------
 
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
-        return self._run_commands() | {
+        return super()._commands() | {
             "set": self._ask_set,
             "detail": self._ask_detail,
             "curve": self._ask_curve,

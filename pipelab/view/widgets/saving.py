@@ -1,11 +1,25 @@
-"""Names of files that are saved from a page: beside the notebook, and never over another."""
+"""Files that are saved from a page: beside the notebook, and never over another."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["unused"]
+from pipelab.errors import ConfigurationError
+
+__all__ = ["MOVING", "PICTURES", "unknown", "unused"]
+
+PICTURES = {"picture": ".png", "svg": ".svg"}
+"""What is saved as a still picture, and the suffix that it gets."""
+MOVING = PICTURES | {"gif": ".gif"}
+"""The same of what can be played."""
+
+
+def unknown(kind: str, kinds: Iterable[str]) -> ConfigurationError:
+    """What is said of a kind that cannot be saved."""
+    *first, last = kinds
+    return ConfigurationError(f"'{kind}' cannot be saved; save {', '.join(first)} and {last}")
 
 
 def unused(name: str, folder: Path | None = None) -> Path:

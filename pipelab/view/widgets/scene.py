@@ -1,7 +1,8 @@
-"""A timeline as plain data: the compact description from which a browser draws it.
+"""A timeline as plain data: the compact description from which it is drawn, played and linked.
 
 Columns, not objects: entry k of each column of ``blocks`` is one slot. Times start at 0, in the unit that is shown.
-Every sentence in it comes from the timeline and its waits; a browser computes places on the screen, nothing else.
+Every sentence in it comes from the timeline and its waits; who draws it (the browser, or ``animation.py``) computes
+places on the screen, nothing else.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelab.schedules.action import OPS, actions_of, format_slot
+from pipelab.schedules.dependencies import LOCAL
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
+from pipelab.timeline.account import KINDS, account
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
-from pipelab.view.memory import Held, held
+from pipelab.view.memory import Held, Share, held, shares
 from pipelab.view.rows import extent
 
 __all__ = ["detail", "scene"]
@@ -61,13 +64,19 @@ def scene(
         ],
         "phases": [_phases(timeline, r, at) for r in range(schedule.devices)],
         "memory": _memory(curve, timeline, at, limits),
+        "account": _account(timeline, factor),
         "legend": _legend(timeline),
     }
 
 
 def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
-    """What is asked of a timeline: more columns of its blocks, each entry one slot, and its critical path."""
+    """What is asked of a timeline, and what it takes to be played: more columns of its blocks, each entry one slot.
+
+    Besides them its critical path; its messages, [from slot, which of its parts, to slot, sent, arrived]; and what each
+    micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
+    """
     waits = Waits(timeline)
+    (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
 
     def at(time: float) -> float:
@@ -80,6 +89,40 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
         "takes": [[[s.source, at(s.arrived)] for s in wait.supplies] for wait in waits.all],
         "takers": [list(wait.takers) for wait in waits.all],
         "told": [waits.sentence(wait) for wait in waits.all],
+        "messages": [
+            [s.source, actions_of(waits.spans[s.source].slot).index(s.supplier), k, at(s.sent), at(s.arrived)]
+            for k, wait in enumerate(waits.all)
+            for s in wait.supplies
+            if s.kind != LOCAL
+        ],
+        "kept": [
+            [
+                *(share.device, share.stage, share.microbatch),
+                [[at(time), _short(amount * curve.factor)] for time, amount in share.steps],
+                _kept_words(timeline, curve, share),
+            ]
+            for share in shares(timeline, curve)
+        ],
+    }
+
+
+def _kept_words(timeline: Timeline, curve: Held, share: Share) -> str:
+    begin, (end, left) = share.steps[0][0], share.steps[-1]
+    until = "for ever" if left > 0 else f"until {timeline.time_words(end - timeline.start)}"
+    most = curve.words(max(amount for _, amount in share.steps))
+    what = most if curve.unit else f"{most} of the {curve.name}"
+    return f"The device holds this micro-batch from {timeline.time_words(begin - timeline.start)} {until}: {what}."
+
+
+def _account(timeline: Timeline, factor: float) -> dict[str, Any]:
+    found = account(timeline)
+    return {
+        "kinds": list(KINDS),
+        "rows": [[_short(time * factor) for time in row] for row in found.rows],
+        "work": found.work,
+        "idle": found.idle,
+        "expected": _short(found.expected * factor),
+        "holds": found.holds,
     }
 
 

@@ -1,35 +1,65 @@
-"""A timeline that can be asked: step through it, zoom, point at a block or at idle time."""
+"""A timeline that can be asked: play it, step through it, zoom, point at a block or at idle time."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
 from pipelab.view.timeline import plot_timeline
+from pipelab.view.widgets.animation import Animation, plot_animation
+from pipelab.view.widgets.saving import MOVING, unknown, unused
 from pipelab.view.widgets.scene import scene
 from pipelab.view.widgets.widget import PipelabWidget
 
 __all__ = ["TimelineView"]
 
+_WIDTH = 8.5  # inches, of what moves: frames take room
+
 
 class TimelineView(PipelabWidget):
     """``timeline`` as a widget, predicted or measured.
 
-    Step through it and see what is ready; zoom; point at a block, or move to it with the arrow keys, and read what it
-    waited for and what waits for it; point at idle time and read why; show the critical path, the chain of actions
-    that fixes the makespan. A table below it holds the same in words. ``critical`` shows that path from the start.
+    Play it; step through it and see what is ready; zoom; point at a block, or move to it with the arrow keys, and read
+    what it waited for and what waits for it; point at idle time and read why; show the critical path, the chain of
+    actions that fixes the makespan. A table below it holds the same in words. ``critical`` shows that path from the
+    start, ``play`` begins to play once it is seen, without ``phases`` their strip is left out.
 
-    It carries ``plot_timeline``'s picture in the same output for pages without widgets.
+    It carries ``plot_timeline``'s picture in the same output for pages without widgets; with ``play`` an animation.
 
     >>> TimelineView(simulate(build_schedule("1f1b", devices=4, microbatches=8)))
     """
 
-    def __init__(self, timeline: Timeline, *, title: str | None = None, critical: bool = False) -> None:
-        self.timeline, self._title = timeline, title
-        super().__init__("timeline", {"scenes": [scene(timeline, title=title)], "critical": critical})
+    def __init__(
+        self,
+        timeline: Timeline,
+        *,
+        title: str | None = None,
+        critical: bool = False,
+        play: bool = False,
+        phases: bool = True,
+    ) -> None:
+        self.timeline, self._title, self._play, self._phases = timeline, title, play, phases
+        view = {"scenes": [scene(timeline, title=title)], "critical": critical, "play": play, "phases": phases}
+        super().__init__("timeline", view)
 
     def __repr__(self) -> str:
         return f"TimelineView({self.timeline!r})"
 
     def picture(self) -> Picture:
         """The same timeline as a static picture."""
-        return plot_timeline(self.timeline, title=self._title)
+        return plot_timeline(self.timeline, title=self._title, phases=self._phases)
+
+    def animation(self) -> Animation:
+        """The same timeline as an animated picture."""
+        return plot_animation(self.timeline, title=self._title, phases=self._phases, width=_WIDTH)
+
+    def save(self, kind: str = "picture") -> Path:
+        """Write it beside the notebook: "picture" (PNG), "svg" or "gif". Nothing is overwritten. Returns the path."""
+        if kind not in MOVING:
+            raise unknown(kind, MOVING)
+        shown = self.animation() if kind == "gif" else self.picture()
+        return shown.save(unused(f"{self.timeline.schedule.name}{MOVING[kind]}"))
+
+    def _without_widgets(self) -> Picture | Animation:
+        return self.animation() if self._play else self.picture()

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError, PipelabError
@@ -29,7 +30,7 @@ except ImportError as missing:
 
 __all__ = ["PipelabWidget"]
 
-_SCRIPTS = ("base", "canvas", "timeline", "runs", "curve", "explorer", "board", "breaker", "entry")
+_SCRIPTS = ("base", "canvas", "play", "links", "timeline", "runs", "curve", "explorer", "board", "breaker", "entry")
 
 
 @cache
@@ -78,9 +79,17 @@ class PipelabWidget(anywidget.AnyWidget):
         """What it shows now, as a static picture."""
         raise NotImplementedError
 
+    def save(self, kind: str) -> Path:
+        """Write what is shown beside the notebook; returns the file's path."""
+        raise NotImplementedError
+
+    def _without_widgets(self) -> Any:
+        """What stands for it where widgets do not run."""
+        return self.picture()
+
     def _commands(self) -> dict[str, Callable[[dict[str, Any]], str | None]]:
         """What the browser may ask for, by name: each gets the message, and may answer with a sentence."""
-        return {}
+        return {"save": lambda message: f"Saved as {self.save(str(message['kind'])).name}, beside this notebook."}
 
     def _received(self, _: Any, content: Any, buffers: Any = None) -> None:
         if not isinstance(content, dict):
@@ -108,6 +117,6 @@ class PipelabWidget(anywidget.AnyWidget):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         shown = super()._repr_mimebundle_() if self.comm is not None else None
         data, metadata = shown if shown is not None else ({}, {})
-        fixed = self.picture()._repr_mimebundle_(include, exclude)
+        fixed = self._without_widgets()._repr_mimebundle_(include, exclude)
         fixed.pop("image/png", None)
         return {**data, **fixed}, metadata

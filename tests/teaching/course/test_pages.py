@@ -115,8 +115,9 @@ def test_a_lesson_begins_with_a_question_or_a_picture_and_not_with_plumbing(less
     cells = lesson.page("lesson")
     setup = next(number for number, cell in enumerate(cells) if cell.role == "setup")
     assert cells[0].kind == "markdown"
-    assert all(cell.kind == "markdown" or "plot_" in cell.text for cell in cells[:setup])
-    assert "?" in cells[0].text or "plot_" in cells[1].text
+    pictures = [bool(re.search(r"\b(plot_\w+|TimelineView)\(", cell.text)) for cell in cells]
+    assert all(cell.kind == "markdown" or pictures[k] for k, cell in enumerate(cells[:setup]))
+    assert "?" in cells[0].text or pictures[1]
 
 
 @each_lesson

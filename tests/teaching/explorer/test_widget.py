@@ -358,7 +358,7 @@ def test_saving_never_overwrites(here):
 
 @pytest.mark.parametrize("kind", ["pdf", None, "../x", 3])
 def test_what_cannot_be_saved_is_told_what_can(here, kind):
-    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; save picture, csv or trace"
+    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; save picture, svg, gif, csv and trace"
     assert list(here.iterdir()) == []
 
 

@@ -1,4 +1,9 @@
-from pipelab.view.widgets.saving import unused
+from pipelab.view.widgets.saving import MOVING, PICTURES, unknown, unused
+
+
+def test_what_moves_can_stand_still_too():
+    assert MOVING == PICTURES | {"gif": ".gif"}
+    assert str(unknown("exe", MOVING)) == "'exe' cannot be saved; save picture, svg and gif"
 
 
 def test_a_name_that_is_free_is_taken(tmp_path):

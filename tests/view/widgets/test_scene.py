@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelab import Costs, build_schedule, simulate
@@ -180,6 +180,59 @@ def test_who_takes_from_whom_is_told_by_index(timeline):
 def test_critical_blocks_are_the_timelines_critical_path(timeline):
     path = [span for span in timeline.critical_path() if "U" not in format_slot(span.slot)]
     assert [timeline.spans[k] for k in scene(timeline)["blocks"]["critical"]] == path
+
+
+# ---- played and linked -----------------------------------------------------------------------------------------------
+
+
+@given(timelines())
+def test_its_messages_are_those_of_the_timeline(timeline):
+    made = scene(timeline)
+    blocks, factor = made["blocks"], {"ms": 1e3, "µs": 1e6}.get(made["unit"], 1)
+    looks = blocks["looks"]
+    told = []
+    for source, part, taker, sent, arrived in blocks["messages"]:
+        look, stage, i = blocks["parts"][source][part]
+        told.append((f"{stage}{looks[look][0]}{i}", blocks["device"][source], blocks["device"][taker], sent, arrived))
+    real = [
+        (str(m.producer), m.source, m.destination, *((t - timeline.start) * factor for t in (m.sent, m.arrived)))
+        for m in timeline.messages
+    ]
+    assert len(told) == timeline.message_count
+    for one, other in zip(sorted(told), sorted(real), strict=True):
+        assert one[:3] == other[:3]
+        assert one[3:] == pytest.approx(other[3:], **SIX_DIGITS)
+
+
+@given(timelines())
+def test_what_is_kept_adds_up_to_what_is_in_flight(timeline):
+    assume(not timeline.schedule.forward_only)
+    blocks = scene(timeline)["blocks"]
+    for k, device in enumerate(blocks["device"]):
+        if [blocks["looks"][look][0] for look, *_ in blocks["parts"][k]] != ["F"]:
+            continue
+        now = (blocks["start"][k] + blocks["end"][k]) / 2
+        steps = [found for r, _, _, found, _ in blocks["kept"] if r == device]
+        together = sum([0, *(value for time, value in found if time <= now)][-1] for found in steps)
+        curve = [value for time, value in scene(timeline)["memory"]["steps"][device] if time <= now]
+        assert together == pytest.approx(curve[-1], rel=1e-4)
+
+
+def test_what_is_kept_is_said_in_words():
+    kept = scene(predicted("1f1b", 2, 3, activation_bytes=20e6))["blocks"]["kept"]
+    assert kept[0][:3] == [0, 0, 0]
+    assert kept[0][4] == "The device holds this micro-batch from t = 0 until t = 4: 20 MB."
+    half = Schedule.from_csv("0F0,0F1,0B1\n")
+    assert "from t = 0 for ever" in scene(simulate(half, check=False))["blocks"]["kept"][0][4]
+
+
+def test_the_account_of_each_device_is_in_the_unit_that_is_shown():
+    made = scene(predicted("1f1b", 4, 8, forward=0.001, backward=0.002, unit="s"))
+    account = made["account"]
+    assert made["unit"] == "ms"
+    assert dict(zip(account["kinds"], account["rows"][1], strict=True))["wait"] == pytest.approx(6)
+    assert account["expected"] == pytest.approx(9)
+    assert all(sum(row) == pytest.approx(made["end"]) for row in account["rows"])
 
 
 def test_the_legend_has_the_ops_that_occur_and_no_others():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipelab import TimelineView, build_schedule, plot_timeline
+from pipelab import ConfigurationError, TimelineView, build_schedule, plot_timeline
 from pipelab.view.widgets.scene import scene
 from tests.view.scenes import SCENES, measured, predicted
 
@@ -13,7 +13,8 @@ from tests.view.scenes import SCENES, measured, predicted
 def test_it_draws_from_the_scene_of_its_timeline():
     timeline = predicted("1f1b", 2, 4)
     view = json.loads(TimelineView(timeline).view)
-    assert view == json.loads(json.dumps({"scenes": [scene(timeline)], "critical": False}))
+    rest = {"critical": False, "play": False, "phases": True}
+    assert view == json.loads(json.dumps({"scenes": [scene(timeline)], **rest}))
     assert TimelineView(timeline).kind == "timeline"
 
 
@@ -47,3 +48,27 @@ def test_in_words_it_is_its_timeline():
     assert repr(TimelineView(predicted("gpipe", 2, 2))) == (
         "TimelineView(Timeline(gpipe, makespan 6 units, bubble 33.3%, clock predicted from costs))"
     )
+
+
+def test_what_plays_carries_an_animation_beside_it_and_without_phases_neither_has_any():
+    view = TimelineView(predicted("1f1b", 2, 2), play=True, phases=False)
+    told = json.loads(view.view)
+    assert (told["play"], told["phases"]) == (True, False)
+    data, _ = view._repr_mimebundle_()
+    assert "data:image/gif;base64," in data["text/html"]
+    assert "warm-up" not in [text.get_text() for axes in view.picture().axes for text in axes.texts]
+
+
+@pytest.mark.parametrize(("kind", "start"), [("picture", b"\x89PNG"), ("svg", b"<?xml"), ("gif", b"GIF89a")])
+def test_it_is_saved_beside_the_notebook_and_never_over_another(tmp_path, monkeypatch, kind, start):
+    monkeypatch.chdir(tmp_path)
+    view = TimelineView(predicted("1f1b", 2, 2))
+    paths = [view.save(kind) for _ in range(2)]
+    assert [path.stem for path in paths] == ["1f1b", "1f1b-2"]
+    assert paths[0].read_bytes().startswith(start)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_cannot_be_saved_is_told_what_can():
+    with pytest.raises(ConfigurationError, match="'pdf' cannot be saved; save picture, svg and gif"):
+        TimelineView(predicted("1f1b", 2, 2)).save("pdf")

@@ -19,7 +19,7 @@ class BoardPane {
     const runs = h("div");
     const help = h("p", { class: "pl-small" }, "Click a dashed action to place it; click any other cell for what may stand there. Keys: arrows, F and B for the next forward and backward, Enter, Delete, Ctrl+Z.");
     root.append(this.head, this.waiting, this.tools, help, h("div", { class: "pl-grid-scroll" }, this.grid), this.palette, this.said, this.status, this.score, runs, this.trial);
-    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this table and compares gradients", [["csv", "grid (CSV)"], ["picture", "picture"]]);
+    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this table and compares gradients", [["csv", "grid (CSV)"], ["picture", "picture (PNG)"], ["svg", "picture (SVG)"], ["gif", "animation (GIF)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.grid.addEventListener("keydown", (event) => this.key(event));
     this.hear = (content) => {
@@ -304,7 +304,7 @@ class BoardPane {
     this.pane = null;
     fill(this.trial);
     if (!view.trial) return;
-    this.pane = new TimelinePane(this.trial, { steps: false });
+    this.pane = new TimelinePane(this.trial);
     this.pane.show(view.trial);
   }
 

@@ -22,8 +22,8 @@ class BreakerPane {
       picture,
       runs,
     );
-    this.pane = new TimelinePane(picture, { steps: false, pick: (panel, index) => this.pick(panel, index) });
-    this.runs = new RunRow(runs, { model, link }, "what is sound trains the 48-layer model; the rest is refused", [["csv", "table (CSV)"], ["picture", "picture"]]);
+    this.pane = new TimelinePane(picture, { pick: (panel, index) => this.pick(panel, index) });
+    this.runs = new RunRow(runs, { model, link }, "what is sound trains the 48-layer model; the rest is refused", [["csv", "table (CSV)"], ["picture", "picture (PNG)"], ["svg", "picture (SVG)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.onView = () => this.draw();
     model.on("change:view", this.onView);

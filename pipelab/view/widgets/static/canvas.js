@@ -24,7 +24,8 @@ function ticks(from, to, count) {
 }
 
 class Chart {
-  constructor(host, describe) {
+  /** `resized` is called when it was drawn anew because its room has changed. */
+  constructor(host, resized) {
     this.host = host;
     this.base = h("canvas", { role: "img" });
     this.over = h("canvas", { "aria-hidden": "true" });
@@ -34,10 +35,12 @@ class Chart {
     this.options = { pairs: false, names: [], memory: true, phases: true };
     this.mark = null; // {panel, kind, index}
     this.moment = null; // time of the step cursor
+    this.flowing = false; // whether that runs
     this.critical = false;
-    this.describe = describe;
     this.resizer = new ResizeObserver(() => {
-      if (Math.abs(host.clientWidth - this.width) > 0.5) this.draw();
+      if (Math.abs(host.clientWidth - this.width) <= 0.5) return;
+      this.draw();
+      resized();
     });
     this.resizer.observe(host);
     this.width = 0;
@@ -394,10 +397,55 @@ class Chart {
     pen.beginPath();
     pen.rect(this.plan.left - 3, 0, this.room + 6, this.plan.bottom + 8);
     pen.clip();
+    if (this.moment !== null) this.veil(pen);
     if (this.critical) this.scenes.forEach((scene, panel) => this.path(pen, panel, scene.blocks.critical || []));
     if (this.moment !== null) this.step(pen);
     if (this.mark) this.pointed(pen, this.mark);
     pen.restore();
+  }
+
+  /** What is still to come is pale. */
+  veil(pen) {
+    const x = Math.max(this.x(this.moment), this.plan.left - 3);
+    pen.globalAlpha = 0.74;
+    pen.fillStyle = this.inks.paper;
+    for (const row of this.plan.rows) {
+      const top = row.phases ? row.phases.y : row.y - 1;
+      pen.fillRect(x, top, this.width - x, (row.memory || row).y + (row.memory || row).height + 2 - top);
+    }
+    pen.globalAlpha = 1;
+  }
+
+  /** What the micro-batches of a block keep on its device: entries of the scene. */
+  kept({ panel, index }) {
+    const { kept, device, parts } = this.scenes[panel].blocks;
+    const mine = new Set(parts[index].map(([, stage, microbatch]) => `${stage} ${microbatch}`));
+    return (kept || []).filter(([r, stage, microbatch]) => r === device[index] && mine.has(`${stage} ${microbatch}`));
+  }
+
+  /** The share of the memory strip that is a block's: from the floor, as high as what its micro-batch keeps. */
+  share(pen, mark) {
+    const scene = this.scenes[mark.panel];
+    for (const [device, , , steps] of this.kept(mark)) {
+      const { memory } = this.rowOf(mark.panel, device);
+      if (!memory) continue;
+      const floor = memory.y + memory.height;
+      const level = (value) => floor - (memory.height * value) / (scene.memory.top || 1);
+      const corners = [[this.x(steps[0][0]), floor]];
+      steps.forEach(([time, value], k) => corners.push([this.x(time), k ? level(steps[k - 1][1]) : floor], [this.x(time), level(value)]));
+      const end = steps[steps.length - 1][1] > 0 ? scene.extent : steps[steps.length - 1][0];
+      corners.push([this.x(end), level(steps[steps.length - 1][1])], [this.x(end), floor]);
+      pen.beginPath();
+      corners.forEach(([x, y]) => pen.lineTo(x, y));
+      pen.closePath();
+      pen.globalAlpha = 0.35;
+      pen.fillStyle = this.inks.accent;
+      pen.fill();
+      pen.globalAlpha = 1;
+      pen.strokeStyle = this.inks.accent;
+      pen.lineWidth = 2;
+      pen.stroke();
+    }
   }
 
   frame(pen, { left, right, y, height }, colour, line = 2.5, dash = []) {
@@ -449,6 +497,7 @@ class Chart {
     pen.moveTo(x, 0);
     pen.lineTo(x, this.plan.bottom + 3);
     pen.stroke();
+    if (this.flowing) return;
     this.scenes.forEach((scene, panel) => {
       const { start, ready } = scene.blocks;
       if (!ready) return; // its detail is still on its way
@@ -482,6 +531,7 @@ class Chart {
       this.frame(pen, to, this.inks.accent, 1.6, [4, 2]);
       if (to.y !== own.y) this.link(pen, own, to, this.inks.accent);
     }
+    this.share(pen, { panel, index });
     this.frame(pen, own, this.inks.accent, 3);
   }
 

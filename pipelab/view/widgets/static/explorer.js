@@ -129,7 +129,7 @@ class ExplorerPane {
     root.append(this.timeline.foot);
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
-    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model under this schedule; takes about ten seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
+    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model under this schedule; takes about ten seconds", [["picture", "picture (PNG)"], ["svg", "picture (SVG)"], ["gif", "animation (GIF)"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
       if (content.detail && content.edition === this.view.edition && !this.view.measured) this.timeline.detail(content.detail);

@@ -1,5 +1,20 @@
 // "Run it", "Stop" and how far it is; beside it what can be saved.
 
+/** A list of what can be saved, [value, words], and the button; what came of it stands in `said`. */
+class Saver {
+  constructor(link, saves) {
+    this.said = h("div", { class: "pl-note", role: "status" });
+    const pick = h("select", { "aria-label": "What to save" }, saves.map(([value, text]) => h("option", { value }, text)));
+    const save = h("button", { type: "button", onclick: () => link.ask({ do: "save", kind: pick.value }, (said) => this.tell(said)) }, "Save");
+    this.root = h("span", { class: "pl-group" }, pick, save);
+  }
+
+  tell(words, look = "") {
+    this.said.className = `pl-note ${look}`;
+    tell(this.said, words);
+  }
+}
+
 class RunRow {
   /** `what`: words beside the button. `saves`: [value, words] of what can be saved. */
   constructor(root, { model, link }, what, saves) {
@@ -10,11 +25,9 @@ class RunRow {
     this.stop = h("button", { type: "button", hidden: true, onclick: () => this.end(link) }, "Stop");
     this.meter = h("progress", { max: "1", value: 0, hidden: true, "aria-label": "Progress of the run" });
     this.words = h("span", { class: "pl-quiet" });
-    const pick = h("select", { "aria-label": "What to save" }, saves.map(([value, text]) => h("option", { value }, text)));
-    const save = h("button", { type: "button", onclick: () => link.ask({ do: "save", kind: pick.value }, (said) => this.tell(said)) }, "Save");
-    this.said = h("div", { class: "pl-note", role: "status" });
-    this.more = h("span", { class: "pl-group" });
-    root.append(h("div", { class: "pl-row pl-runs" }, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), this.more, h("span", { class: "pl-group" }, pick, save)), this.said);
+    const saver = new Saver(link, saves);
+    this.tell = (words, look) => saver.tell(words, look);
+    root.append(h("div", { class: "pl-row pl-runs" }, this.run, this.stop, this.meter, this.words, h("span", { class: "pl-push" }), saver.root), saver.said);
     this.onRun = () => this.draw();
     this.onView = () => {
       if (this.refused) this.tell("");
@@ -37,11 +50,6 @@ class RunRow {
   end(link) {
     this.words.textContent = "stopping after this …";
     link.ask({ do: "stop" });
-  }
-
-  tell(words, look = "") {
-    this.said.className = `pl-note ${look}`;
-    tell(this.said, words);
   }
 
   draw() {

@@ -1,10 +1,10 @@
-// A timeline that can be asked: stepping, zoom, pointing, critical path, and the same in words.
+// A timeline that can be asked: played, zoomed, pointed at, its critical path, and the same in words.
 
 class TimelinePane {
-  /** `options.steps`: with step buttons. `options.heading`: with the title above. `options.need`: called when someone
-   * asks for what has not been sent yet; `detail()` brings it. */
+  /** `options.need`: called when someone asks for what has not been sent yet; `detail()` brings it. `options.pick`: with
+   * the panel and index of a block that is clicked. */
   constructor(root, options = {}) {
-    this.options = { steps: true, heading: true, ...options };
+    this.options = options;
     this.title = h("h3");
     this.figures = h("p", { class: "pl-quiet" });
     this.stage = h("div", { class: "pl-canvas", tabindex: "0", role: "application" });
@@ -16,31 +16,18 @@ class TimelinePane {
     this.twin = h("details", {}, h("summary", {}, "As a table: every action, what it waited for, every idle time and why"));
     this.foot = h("div", {}, this.clock, this.twin);
     this.tools = h("div", { class: "pl-row pl-tools", role: "toolbar", "aria-label": "Timeline" });
-    this.chart = new Chart(this.stage);
+    this.chart = new Chart(this.stage, () => this.redo());
+    this.player = new Player(this);
+    this.devices = new Devices();
+    this.order = new OrderTable((panel, index) => this.pin({ panel, kind: "block", index }));
+    this.account = new AccountLine();
     this.makeTools();
-    root.append(
-      ...(this.options.heading ? [this.title, this.figures] : []),
-      this.tools,
-      this.stage,
-      this.scroll,
-      this.legend,
-      this.say,
-      this.foot,
-    );
+    root.append(this.title, this.figures, this.tools, this.devices.root, this.stage, this.scroll, this.legend, this.say, this.account.root, this.order.root, this.foot);
     this.listen();
   }
 
   makeTools() {
     const button = (label, words, act) => h("button", { type: "button", title: words, "aria-label": words, onclick: act }, label);
-    this.when = h("input", { type: "number", min: "0", step: "any", "aria-label": "Time of the step" });
-    this.when.addEventListener("change", () => (this.when.value === "" ? this.clear() : this.goto(Number(this.when.value))));
-    const steps = h(
-      "span",
-      { class: "pl-group" },
-      button("◀ Step", "One step back", () => this.stepBy(-1)),
-      "t =", this.when,
-      button("Step ▶", "One step forward, and what is ready then", () => this.stepBy(1)),
-    );
     this.critical = h("input", { type: "checkbox" });
     this.critical.addEventListener("change", () => {
       this.chart.critical = this.critical.checked;
@@ -49,7 +36,7 @@ class TimelinePane {
     });
     fill(
       this.tools,
-      this.options.steps ? steps : null,
+      this.player.root,
       h(
         "span",
         { class: "pl-group" },
@@ -78,15 +65,13 @@ class TimelinePane {
       this.point(this.pinned || null);
     });
     this.stage.addEventListener("click", (event) => {
-      this.pinned = place(event);
-      this.point(this.pinned);
+      this.pin(place(event));
       this.pick();
     });
     this.stage.addEventListener("keydown", (event) => this.key(event));
     this.stage.addEventListener("focus", () => {
       if (!this.pinned && !this.hover && this.stage.matches(":focus-visible")) {
-        this.pinned = this.chart.first();
-        this.point(this.pinned);
+        this.pin(this.chart.first());
       }
     });
     this.slider.addEventListener("input", () => {
@@ -94,6 +79,11 @@ class TimelinePane {
       this.chart.pan((Number(this.slider.value) / 1000) * (this.chart.extent() - wide));
     });
     this.twin.addEventListener("toggle", () => this.fillTwin());
+  }
+
+  pin(mark) {
+    this.pinned = mark;
+    this.point(mark);
   }
 
   pick() {
@@ -112,8 +102,9 @@ class TimelinePane {
       "=": () => this.zoom(2),
       "-": () => this.zoom(0.5),
       0: () => this.zoom(1e-9),
-      "[": () => this.stepBy(-1),
-      "]": () => this.stepBy(1),
+      "[": () => this.player.step(-1),
+      "]": () => this.player.step(1),
+      " ": () => this.player.toggle(),
       Escape: () => this.clear(),
       Enter: () => this.pick(),
     };
@@ -130,14 +121,38 @@ class TimelinePane {
   clear() {
     this.pinned = this.hover = null;
     this.chart.moment = null;
-    this.when.value = "";
+    this.player.pause();
     this.point(null);
   }
 
   point(mark) {
     this.chart.mark = mark;
-    this.chart.overlay();
+    this.redo();
     this.speak();
+  }
+
+  /** What lies over the picture, and what is lit beside it. */
+  redo() {
+    const { scenes, mark, moment, options } = this.chart;
+    if (!scenes.length) return;
+    this.chart.flowing = this.player.playing;
+    this.chart.overlay();
+    this.devices.draw(scenes, options.names, moment, this.player.playing ? 0.35 * this.player.rate * Number(this.player.speed.value) : 0);
+    const panel = mark ? mark.panel : 0;
+    const scene = scenes[panel];
+    const { device, takes, takers } = scene.blocks;
+    const several = scenes.length > 1 ? options.names[panel] || scene.title : "";
+    if (!mark) {
+      this.order.light(0, null);
+      this.account.show(scene, 0, null, several);
+    } else if (mark.kind === "block") {
+      this.order.light(panel, mark.index, takes ? takes[mark.index].map(([source]) => source) : [], takers ? takers[mark.index] : []);
+      this.account.show(scene, device[mark.index], "work", several);
+    } else {
+      const [where, , , cause] = scene.gaps[mark.index];
+      this.order.light(panel, null);
+      this.account.show(scene, where, scene.account.kinds.includes(cause) ? cause : "wait", several);
+    }
   }
 
   /** Say what is pointed at; else what the step shows; else how to use it. */
@@ -154,7 +169,7 @@ class TimelinePane {
     if (mark) {
       const scene = scenes[mark.panel];
       const name = several ? `${(this.chart.options.names || [])[mark.panel] || scene.title}: ` : "";
-      const words = mark.kind === "block" ? scene.blocks.told[mark.index] : this.idle(scene, scene.gaps[mark.index]);
+      const words = mark.kind === "block" ? [scene.blocks.told[mark.index], ...this.chart.kept(mark).map(([, , , , held]) => held)].join(" ") : this.idle(scene, scene.gaps[mark.index]);
       this.say.textContent = name + words;
     } else if (moment !== null) {
       fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment))));
@@ -167,12 +182,8 @@ class TimelinePane {
     return `Idle, ${number(start)} to ${number(end)} ${scene.unit}. ${sentence}`;
   }
 
-  label(scene, index) {
-    return scene.blocks.parts[index].map(([look, stage, microbatch]) => `${stage}${scene.blocks.looks[look][0]}${microbatch}`).join("+");
-  }
-
   names(scene, indices, most = 12) {
-    const shown = indices.slice(0, most).map((index) => this.label(scene, index));
+    const shown = indices.slice(0, most).map((index) => blockName(scene, index));
     return shown.join(", ") + (indices.length > most ? ` and ${indices.length - most} more` : "");
   }
 
@@ -196,6 +207,22 @@ class TimelinePane {
     return parts.join(" ");
   }
 
+  get extent() {
+    return this.chart.extent();
+  }
+
+  get moment() {
+    return this.chart.moment;
+  }
+
+  /** Whether all is here that it takes to be played; if not it is asked for, and `then` is done when it has come. */
+  ready(then) {
+    if (this.moments().length) return true;
+    this.wanted = then;
+    this.options.need?.();
+    return false;
+  }
+
   moments() {
     const found = new Set();
     this.chart.scenes.forEach((scene) => (scene.blocks.moments || []).forEach((moment) => found.add(moment)));
@@ -203,12 +230,8 @@ class TimelinePane {
   }
 
   stepBy(by) {
+    if (!this.ready(() => this.stepBy(by))) return;
     const moments = this.moments();
-    if (!moments.length) {
-      this.wanted = () => this.stepBy(by);
-      this.options.need?.();
-      return;
-    }
     const now = this.chart.moment;
     const near = 1e-6 * this.chart.extent();
     let to;
@@ -218,16 +241,19 @@ class TimelinePane {
     if (to !== undefined) this.goto(to);
   }
 
-  goto(moment) {
+  /** Show the time `moment`; on the way there (`flowing`) what is said changes only where something starts or ends. */
+  goto(moment, flowing = false) {
     if (!Number.isFinite(moment)) return;
+    const before = this.chart.moment;
     this.pinned = this.hover = null;
     this.chart.mark = null;
-    this.chart.moment = Math.min(Math.max(moment, 0), this.chart.extent());
-    this.when.value = number(this.chart.moment);
+    this.chart.moment = Math.min(Math.max(moment, 0), this.extent);
+    this.say.setAttribute("aria-live", this.player.playing ? "off" : "polite");
+    this.player.show();
     if (this.chart.window && (this.chart.moment < this.chart.window[0] || this.chart.moment > this.chart.window[1])) this.chart.zoom(1, this.chart.moment);
     this.moveSlider();
-    this.chart.overlay();
-    this.speak();
+    this.redo();
+    if (!flowing || this.moments().some((one) => before < one && one <= this.chart.moment)) this.speak();
   }
 
   zoom(by) {
@@ -257,7 +283,7 @@ class TimelinePane {
       this.chart.window = null;
       this.chart.moment = null;
       this.chart.mark = this.pinned = this.hover = null;
-      this.when.value = "";
+      this.player.pause();
     }
     const named = options.pairs ? options.names.map((name, k) => `${name}: ${scenes[k].figures}`).join(" · ") : "";
     this.title.textContent = options.pairs ? `${scenes[0].title}, ${options.names[1]} below ${options.names[0]}` : scenes.length === 1 ? scenes[0].title : "";
@@ -267,8 +293,11 @@ class TimelinePane {
     this.clock.textContent = [...clocks, ...notes, "Counting starts at 0."].join(" ");
     this.chart.show(scenes, { pairs: false, names: [], ...options });
     this.stage.setAttribute("aria-label", `Timeline: ${scenes.map((scene) => `${scene.title}, ${scene.figures}`).join("; ")}. Arrow keys move between actions and idle times, plus and minus zoom, square brackets step.`);
+    this.order.show(scenes, this.chart.options.names, Boolean(options.pairs));
     this.fillLegend(scenes);
     this.moveSlider();
+    this.player.show();
+    this.redo();
     this.speak();
     this.fillTwin();
   }
@@ -278,7 +307,7 @@ class TimelinePane {
     details.forEach((detail, k) => Object.assign(this.chart.scenes[k].blocks, detail));
     const { wanted } = this;
     this.wanted = null;
-    this.chart.overlay();
+    this.redo();
     this.speak();
     this.fillTwin();
     if (wanted) wanted();
@@ -317,7 +346,7 @@ class TimelinePane {
               {},
               several ? h("td", {}, name) : null,
               h("td", {}, scene.devices[device]),
-              h("td", {}, item.kind === "block" ? this.label(scene, item.index) : "idle"),
+              h("td", {}, item.kind === "block" ? blockName(scene, item.index) : "idle"),
               h("td", { class: "pl-num" }, number(item.start)),
               h("td", { class: "pl-num" }, number(item.end)),
               h("td", {}, words),
@@ -337,19 +366,25 @@ class TimelinePane {
 
   redraw() {
     this.chart.draw();
+    this.redo();
   }
 
   close() {
+    this.player.close();
     this.chart.close();
   }
 }
 
-function renderTimeline({ model, root }) {
+function renderTimeline({ model, root, link }) {
   const pane = new TimelinePane(root);
+  const saver = new Saver(link, [["picture", "picture (PNG)"], ["svg", "picture (SVG)"], ["gif", "animation (GIF)"]]);
+  pane.tools.append(h("span", { class: "pl-push" }), saver.root);
+  pane.tools.after(saver.said);
   const draw = () => {
     const view = JSON.parse(model.get("view"));
     pane.chart.critical = pane.critical.checked = Boolean(view.critical);
-    pane.show(view.scenes);
+    pane.show(view.scenes, { phases: view.phases });
+    if (view.play) pane.player.begin(pane.stage);
   };
   model.on("change:view", draw);
   draw();
