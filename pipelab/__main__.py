@@ -13,14 +13,14 @@ from pipelab.errors import PipelabError
 
 COMMANDS = {
     "schedule": "print a schedule's timetable",
-    "check": "say everything that is wrong with a schedule",
+    "check": "list everything that is wrong with a schedule",
     "simulate": "predict when everything runs",
-    "run": "really run the model through a schedule, and measure",
-    "demo": "the worked example through all schedules, then some training",
+    "run": "really run the model under a schedule, and measure",
+    "demo": "the worked example under all schedules, then some training",
     "tune": "find the schedule and m that train fastest within memory",
     "grade": "grade notebooks: points per exercise, and why",
     "course": "build the course's notebooks from their sources, or fill work/",
-    "doctor": "what this machine has, and what the course does on it",
+    "doctor": "show what this machine has, and how the course uses it",
 }
 """Each command, and what it does."""
 
@@ -28,16 +28,17 @@ EXAMPLES = """
 examples:
   pipelab schedule 1f1b -p 4 -m 8               print the timetable, one row per device
   pipelab simulate gpipe -p 4 -m 8 --backward 2 --why
-                                                predict: makespan, bubble, what is in flight, why devices idle
-  pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, prove its gradients, draw what was predicted
-                                                and what happened
-  pipelab run mine.csv                          run a schedule of your own, one CSV row of actions per device
-  pipelab check mine.csv                        say everything that is wrong with it
-  pipelab tune --memory-limit 60MB              which schedule and m are fastest within it: predicted, then measured
+                                                predict makespan, bubble and micro-batches in flight; explain why
+                                                devices idle
+  pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, check its gradients, draw prediction and
+                                                measurement
+  pipelab run mine.csv                          run your own schedule, one CSV row of actions per device
+  pipelab check mine.csv                        list everything that is wrong with it
+  pipelab tune --memory-limit 60MB              find the fastest schedule and m within the limit: predict, then measure
   pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next
-  pipelab doctor                                what this machine has, and what the course does on it
+  pipelab doctor                                show what this machine has, and how the course uses it
 
-p devices hold the model's stages; a batch is cut into m micro-batches; an action reads stage, op, micro-batch: 3F0.
+p devices hold the stages of the model. A batch is cut into m micro-batches. 3F0 is an action: stage, op, micro-batch.
 """
 
 

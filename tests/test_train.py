@@ -86,13 +86,10 @@ def ended(process, chance, folder):
     return err, bool({*folder.glob(".step-*")} - left)
 
 
+@pytest.mark.slow  # in make test: tests/runtime/checkpoint/test_folder.py, and Ctrl-C below
 @pytest.mark.parametrize(
     ("launch", "kills", "seed"),
-    [
-        ("threads", 2, 0),
-        *(pytest.param("threads", 5, seed, marks=pytest.mark.slow) for seed in range(8)),
-        *(pytest.param("processes", 5, seed, marks=pytest.mark.slow) for seed in range(2)),
-    ],
+    [("threads", 5, seed) for seed in range(8)] + [("processes", 5, seed) for seed in (0, 1)],
 )
 def test_killed_at_any_moment_it_goes_on_with_the_same_losses(launch, kills, seed, text, true, tmp_path):
     """Every step is saved."""

@@ -1,4 +1,4 @@
-"""Arguments that commands share: which schedule, which model, over which link, and what is wrong with them."""
+"""Arguments that commands share: schedule, model and link, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_sizes(group: Any, *more: tuple[str, int, str]) -> None:
 def add_device(group: Any) -> None:
     """Where stages run."""
     group.add_argument(
-        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what there is"
+        "--device", metavar="D", help="cpu, cuda (a GPU each), cuda:0 (one for all); default: what the machine has"
     )
 
 
@@ -72,7 +72,7 @@ def pick_schedule(options: argparse.Namespace) -> tuple[Schedule, int]:
     """The schedule that was asked for, and m."""
     if options.schedule.endswith(".csv"):
         if options.devices or options.microbatches or options.chunks:
-            raise ConfigurationError(f"{options.schedule} already says p, m and v; leave out -p, -m and -v")
+            raise ConfigurationError(f"{options.schedule} already gives p, m and v; leave out -p, -m and -v")
         path = Path(options.schedule)
         table = Schedule.from_csv(read_text(path), name=path.stem)
         return (table.with_recompute() if options.recompute else table), table.microbatches

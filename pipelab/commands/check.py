@@ -14,11 +14,11 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_schedule(parser)
-    parser.add_argument("--timed", action="store_true", help="the CSV's columns are time slots, empty cells are idle")
+    parser.add_argument("--timed", action="store_true", help="columns of the CSV are time slots, empty cells are idle")
 
 
 def run(options: argparse.Namespace) -> int:
-    """A line a violation; exit status 1 if there are some."""
+    """Print one line for each violation; exit status 1 if there are any."""
     if options.timed:
         table: Schedule | TimeTable = TimeTable.from_csv(read_text(Path(options.schedule)))
     else:

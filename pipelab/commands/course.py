@@ -19,10 +19,10 @@ __all__ = ["add_arguments", "build_course", "fill", "index", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("what", choices=["build", "work"], help="build: all pages; work: what a learner works on")
+    parser.add_argument("what", choices=["build", "work"], help="build: all pages; work: the learner's folder")
     parser.add_argument("--course", type=Path, metavar="DIR", help="the sources (default: course/ of the repository)")
     parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="default work")
-    parser.add_argument("--again", action="store_true", help="build: execute pages whose source is unchanged, too")
+    parser.add_argument("--again", action="store_true", help="build: also execute pages whose source is unchanged")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="build: only these lessons, such as 02")
 
 
@@ -51,7 +51,7 @@ def build_course(
     for path in changed:
         say(f"built {path.parent.name}/{path.name}")
     if not changed:
-        say("nothing to build: every page stands as its source says")
+        say("nothing to build: every page is up to date")
     return changed
 
 
@@ -74,11 +74,11 @@ def fill(work: Path, folder: Path | None = None, *, say: Callable[[str], None] =
     added, outdated = fill_work(sources.parent, work)
     index(work, folder, say=say)
     if added:
-        say(f"{work}: {len(added)} new file(s); what was there stays as it is")
+        say(f"{work}: {len(added)} new file(s); the files that were there are unchanged")
     else:
         say(f"{work}: nothing new")
     for path in outdated:
-        say(f"{path}: the course has a newer version; yours stays. To have the new one, rename yours and do this again")
+        say(f"{path}: the course has a newer version; yours is unchanged. Rename yours and repeat this to get it")
 
 
 def index(
@@ -90,4 +90,4 @@ def index(
 ) -> None:
     """Write the index of ``work``, with the points of exercises that have just been graded."""
     if not write_index(work, read_course(folder), graded):
-        say(f"{work / INDEX}: this is no index of the course, so it stays; rename it to have one")
+        say(f"{work / INDEX}: this file is not an index of the course, so it is unchanged; rename it to get one")

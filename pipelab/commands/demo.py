@@ -1,4 +1,4 @@
-"""``pipelab demo``: the worked example through all four schedules, then some training."""
+"""``pipelab demo``: the worked example under all four schedules, then some training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipelab.view import plot_schedules
 
 __all__ = ["add_arguments", "demo", "run"]
 
-BAR = "{desc}  {percentage:.0f}% |{bar:20}| {elapsed} gone, about {remaining} left"
+BAR = "{desc}  {percentage:.0f}% |{bar:20}| {elapsed} so far, about {remaining} left"
 EXPLAINED = """
-Bubble and makespan: predicted for a balanced pipeline from a profile of one micro-batch / measured
-with the device clock (each slot's median cost, composed as if each stage had its own device).
-In flight and peak: per device 0..3. Error: max |g - g*| / max |g*| against the unsplit model, in float64.
-+ R: GPipe with recomputation, as its paper has it.
+Bubble and makespan: predicted / measured. The prediction is for a balanced pipeline, from a profile of one
+micro-batch. The measurement is by the device clock: each slot's median cost, composed as if each stage had its
+own device. In flight and peak: on devices 0 to 3. Error: max |g - g*| / max |g*| against the unsplit model, in
+float64. + R: GPipe with recomputation, as in its paper.
 """
 STEPS = 4  # of each schedule: the first is not counted, of the others the median
 CASES = (
@@ -51,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def demo(picture: Path, *, training_steps: int = 3, setting: Setting | None = None) -> None:
-    """Print a table, save a picture, train. A bar names each piece of it, and says how long all of it will take."""
+    """Print a table, save a picture, train. A bar names each piece, and says how long everything will take."""
     setting = Setting(steps=STEPS) if setting is None else setting
     pieces = len(CASES) * (setting.steps + 2) + 1 + 2 * training_steps
     print(
-        f"{setting.layers} transformer layers on p = 4 devices, a batch of {setting.batch} text sequences as m = 4 "
-        f"micro-batches.\n{len(CASES)} runs of {setting.steps} steps in {setting.dtype}, each compared in float64 with "
-        f"the model in one piece, then {training_steps} steps of training: about a minute on two cores.\n"
+        f"{setting.layers} transformer layers on p = 4 devices. A batch of {setting.batch} text sequences is cut into "
+        f"m = 4 micro-batches.\n{len(CASES)} runs of {setting.steps} steps in {setting.dtype}, each compared with the "
+        f"unsplit model in float64. Then {training_steps} training steps.\nThis takes about a minute on two cores.\n"
     )
     measured = prepare(replace(setting, verify=False))
     proven = prepare(replace(setting, dtype="float64", clock="unit", steps=1))
@@ -141,10 +141,10 @@ def _train(setting: Setting, steps: int, told: Callable[[str], None]) -> str:
     optimizer = torch.optim.AdamW(whole.parameters(), lr=rate)
     losses, worst = [], 0.0
     for step in range(steps):
-        told(f"training step {step + 1} of {steps}, through 1f1b")
+        told(f"training step {step + 1} of {steps}, under 1f1b")
         inputs, targets = text_batch(step, setting.batch, setting.tokens, setting.seed)
         report = pipeline.step(inputs, targets)
-        told(f"training step {step + 1} of {steps}, in one piece")
+        told(f"training step {step + 1} of {steps}, unsplit")
         optimizer.zero_grad()
         with _one_thread(), dropout_key(setting.seed, step):
             loss = next_byte_loss(whole(inputs), targets)
@@ -154,6 +154,6 @@ def _train(setting: Setting, steps: int, told: Callable[[str], None]) -> str:
         losses.append(report.loss)
         worst = max(worst, abs(report.loss - float(loss.detach())))
     return (
-        f"{steps} steps through 1F1B: loss {losses[0]:.3f} -> {losses[-1]:.3f}; the unsplit model's loss differs by at "
+        f"{steps} steps under 1F1B: loss {losses[0]:.3f} -> {losses[-1]:.3f}; the unsplit model's loss differs by at "
         f"most {worst:.1e} in any step"
     )

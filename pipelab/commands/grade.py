@@ -17,8 +17,8 @@ from pipelab.errors import ConfigurationError
 __all__ = ["add_arguments", "run"]
 
 ABOUT = """
-Each exercise is run by nbval in a kernel of its own, in a throw-away folder; what it returned is judged elsewhere, as
-plain data. Notebooks are not changed. Exit status: 0 all points, 1 some are missing, 2 nothing could be graded.
+nbval runs each exercise in its own kernel, in a temporary folder. Another process judges the results, which are plain
+data. Notebooks are not changed. Exit status: 0 all points, 1 some are missing, 2 nothing could be graded.
 """
 
 
@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--feedback", type=Path, metavar="DIR", help="one HTML page per learner")
     parser.add_argument("--index", type=Path, metavar="DIR", help="write the points on the index page of a work folder")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, for a CI service")
-    parser.add_argument(
-        "--roster", type=Path, metavar="FILE", help="CSV with columns learner, name: who is in the class"
-    )
+    parser.add_argument("--roster", type=Path, metavar="FILE", help="CSV with columns learner, name: the class")
     parser.add_argument(
         "--override", type=Path, metavar="FILE", help="CSV with columns learner, exercise, points, reason"
     )
@@ -43,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="seconds that one exercise may take (default 60)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="draw the cases that a report's seed drew")
+    parser.add_argument("--seed", type=int, metavar="N", help="draw the same cases as a report with this seed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a folder; give the name of a file to write")
     if options.index is not None and not options.index.is_dir():
-        raise ConfigurationError(f"{options.index} is no folder; give the work folder, such as work")
+        raise ConfigurationError(f"{options.index} is not a folder; give the work folder, such as work")
     if options.feedback is not None and options.feedback.exists() and not options.feedback.is_dir():
         raise ConfigurationError(f"{options.feedback} is a file; give a folder for the pages")
     names = {} if options.roster is None else read_roster(options.roster)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--launch",
         choices=["threads", "processes"],
-        help="one thread per device (default), or one process per device; under torchrun each is one already",
+        help="one thread per device (default), or one process per device; under torchrun every rank is one",
     )
     parser.add_argument(
         "--clock",
@@ -45,21 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=11,
         metavar="N",
-        help="steps to measure; the median of all but the first counts (default 11)",
+        help="steps to measure; the first is left out, and the median counts (default 11)",
     )
     parser.add_argument(
-        "--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB: stop where it is crossed"
+        "--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB; a step that needs more stops"
     )
     parser.add_argument(
         "--no-verify",
         dest="verify",
         action="store_false",
-        help="leave out the unsplit model, which one process runs to compare gradients with",
+        help="do not run the unsplit model to compare gradients",
     )
     model = parser.add_argument_group("model and batch (default: the course's worked example)")
     add_sizes(model, ("batch", 64, "sequences in the batch"), ("seed", 0, "of weights, text and dropout"))
     model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="dropout probability (default 0)")
-    add_link(parser.add_argument_group("a modelled link, on top of what is measured"), "seconds")
+    add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
     add_outputs(parser)
 
 
@@ -125,7 +125,7 @@ def _rank_in_group(options: argparse.Namespace) -> int | None:
     rank, size = found
     if options.launch == "threads" and size > 1:
         raise ConfigurationError(
-            f"--launch threads runs all devices in one process, and torchrun has started {size}; leave --launch out"
+            f"--launch threads runs all devices in one process, but torchrun has started {size}; leave --launch out"
         )
     options.launch = "processes"
     if options.devices is None and not options.schedule.endswith(".csv"):

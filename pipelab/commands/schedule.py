@@ -12,9 +12,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_schedule(parser)
-    parser.add_argument("--format", choices=["grid", "csv"], default="grid", help="grid to read, csv for programs")
+    parser.add_argument("--format", choices=["grid", "csv"], default="grid", help="grid for people, csv for programs")
     parser.add_argument(
-        "--dialect", choices=["pipelab", "torch"], default="pipelab", help="torch: refuse what PyTorch does not read"
+        "--dialect", choices=["pipelab", "torch"], default="pipelab", help="torch: refuse what PyTorch cannot read"
     )
 
 

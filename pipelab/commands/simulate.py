@@ -16,16 +16,16 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add_schedule(parser)
-    cost = parser.add_argument_group("costs, for a full device share of the model and one micro-batch, in any unit")
+    cost = parser.add_argument_group("costs of one micro-batch on a device's full share of the model, in any unit")
     cost.add_argument("--forward", type=float, default=1.0, metavar="T", help="forward (default 1)")
     cost.add_argument("--backward", type=float, default=1.0, metavar="T", help="full backward (default 1)")
     cost.add_argument("--input-gradient", type=float, metavar="T", help="I (default half of backward)")
     cost.add_argument("--weight-gradient", type=float, metavar="T", help="W (default half of backward)")
-    cost.add_argument("--recompute-cost", type=float, metavar="T", help="R (default as forward)")
+    cost.add_argument("--recompute-cost", type=float, metavar="T", help="R (default: as forward)")
     cost.add_argument("--message-bytes", type=float, default=0.0, metavar="N", help="bytes of one message (default 0)")
     add_link(cost)
-    parser.add_argument("--batch", type=int, metavar="N", help="sequences in the batch: also count sequences in flight")
-    parser.add_argument("--why", action="store_true", help="say why each device idles when it does")
+    parser.add_argument("--batch", type=int, metavar="N", help="sequences in the batch (to count those in flight)")
+    parser.add_argument("--why", action="store_true", help="explain why each device idles")
     add_outputs(parser)
 
 
@@ -65,7 +65,7 @@ def _figures(timeline: Timeline) -> list[str]:
     lines = [
         f"clock               {timeline.clock_name}",
         f"makespan            {timeline.makespan:g} {timeline.unit}",
-        f"bubble fraction     {timeline.bubble_fraction:.1%}  (idle / all device-time)",
+        f"bubble fraction     {timeline.bubble_fraction:.1%}  (idle / total device time)",
         f"bubble ratio        {timeline.bubble_ratio:.3g}  (idle / ideal time)",
         f"peak micro-batches  {row(timeline.peak_microbatches)}  (in flight, per device)",
     ]

@@ -20,16 +20,18 @@ __all__ = ["add_arguments", "run"]
 
 ABOUT = """
 how it works:
-  1. profile   micro-batches of a few sizes run through all stages: time t(b) = alpha + beta * b per action, bytes kept
-  2. predict   every candidate, schedule x m x v x recomputation, is simulated from the profile; those that need more
-               than --memory-limit on some device are left out. m: micro-batches that the batch is cut into. v: stages
-               per device ("virtual stages"; interleaved only). + R: activations are recomputed in the backward
-               (activation checkpointing) in place of being kept
-  3. measure   the best few are run, in turns; the fastest is the sweet spot. Those that the measurement cannot tell
-               apart are said, and of them the one that needs least memory is taken
-  Beside it stand m = 4p, where practitioners start, and m* = sqrt((p - 1) * beta * B / alpha), the best m of gpipe and
-  1f1b where stages are balanced and messages free. Times are those of a device of its own for each stage (the device
-  clock) unless each has its own GPU: then the wall clock is read.
+  1. profile   micro-batches of a few sizes run through all stages. This gives the time t(b) = alpha + beta * b of each
+               action, and the bytes kept
+  2. predict   every candidate, schedule x m x v x recomputation, is simulated from the profile. Candidates that need
+               more than --memory-limit on some device are left out. Here m is the number of micro-batches, and v the
+               stages per device ("virtual stages"; interleaved only). The mark + R means that the backward
+               recomputes activations (activation checkpointing) instead of keeping them
+  3. measure   the best few run in turns. The fastest is the sweet spot. If the measurement cannot rank some of them,
+               the report says so, and the one that needs least memory is chosen
+
+  The report also shows m = 4p, a common start, and m* = sqrt((p - 1) * beta * B / alpha). The latter is the best m
+  of gpipe and 1f1b if stages are balanced and messages are free. Times are those of stages with a device each (the
+  device clock). If each device has its own GPU, they are read from the wall clock.
 
 Weights never change. The model is the course's 48-layer transformer, or yours:
 
@@ -39,10 +41,10 @@ Weights never change. The model is the course's 48-layer transformer, or yours:
 
 examples:
   pipelab tune                                  the worked example: 4 devices, a batch of 64 sequences
-  pipelab tune --memory-limit 60MB --plot m.png throughput and memory against m, with the wall drawn in
+  pipelab tune --memory-limit 60MB --plot m.png throughput and memory against m, with the memory wall
   pipelab tune --model mine.py:make -p 8 --memory-limit 80GiB --launch processes
-  pipelab tune --schedules 1f1b -m 4 8 16 32    these only
-  pipelab tune --save-profile here.json         then, anywhere, without a GPU and without the model:
+  pipelab tune --schedules 1f1b -m 4 8 16 32    only these
+  pipelab tune --save-profile here.json         then, anywhere, without GPU or model:
   pipelab tune --profile here.json --measure 0 --batch 256 --latency 2e-5
 """
 
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--optimizer",
         choices=OPTIMIZERS,
         default="adamw",
-        help="whose state and update to count (default adamw; any other from Python)",
+        help="the optimizer whose state and update count (default adamw; in Python any)",
     )
     what = parser.add_argument_group("candidates")
     what.add_argument("--schedules", nargs="+", metavar="NAME", help="default: naive gpipe 1f1b interleaved")
@@ -89,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure",
         type=int,
         metavar="K",
-        help="run the K best (default 4, with --profile and no --model 0: predict only)",
+        help="run the K best (default 4; with --profile and no --model 0: predict only)",
     )
     how.add_argument(
         "--sizes",
@@ -104,12 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--launch", choices=["threads", "processes"], default="threads", help="as for run (default threads)"
     )
     how.add_argument(
-        "--clock", choices=["device", "wall"], help="default: wall where each device has its own GPU, else device"
+        "--clock", choices=["device", "wall"], help="default: wall if each device has its own GPU, else device"
     )
     add_device(how)
-    how.add_argument("--profile", type=Path, metavar="FILE", help="a saved cost profile, in place of taking one")
-    how.add_argument("--save-profile", type=Path, metavar="FILE", help="keep the profile for later, or for elsewhere")
-    add_link(parser.add_argument_group("a modelled link, on top of what is measured"), "seconds")
+    how.add_argument("--profile", type=Path, metavar="FILE", help="use a saved cost profile")
+    how.add_argument("--save-profile", type=Path, metavar="FILE", help="save the profile, to use it later or elsewhere")
+    add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
     add_sizes(parser.add_argument_group("the built-in model"), ("seed", 0, "of weights and text"))
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write everything as JSON; - for standard output")
@@ -125,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     if world() is not None:
         raise ConfigurationError(
             "tune starts its devices itself; run it without torchrun (--launch processes has one process per device). "
-            "For several nodes: --save-profile on one, then --profile with their --latency and --bandwidth"
+            "For several nodes, use --save-profile on one, then --profile with their --latency and --bandwidth"
         )
     require_places(options, options.save_profile)
     if options.batch is not None:
@@ -159,7 +161,7 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
         kinds["schedules"] = [name.lower() for name in options.schedules]
     if profile is not None and (options.measure == 0 or (options.measure is None and options.model is None)):
         if options.devices not in (None, profile.devices):
-            raise ConfigurationError(f"the profile is of p = {profile.devices} devices; leave -p out")
+            raise ConfigurationError(f"the profile is for p = {profile.devices} devices; leave -p out")
         cuts = [n // profile.devices for n in sorted(profile.stages) if n > profile.devices]
         chunks = options.chunks or cuts
         if not chunks and not options.schedules:

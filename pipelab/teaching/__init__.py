@@ -1,7 +1,7 @@
-"""Everything that teaches, and the door that a page comes in by.
+"""Everything that teaches, and the module that pages import.
 
-``from pipelab.teaching import *`` gives a lesson all that it names: the package's own names, the model and its text,
-and what only pages use (``predict``, ``reveal``, ``check``). Each is loaded when it is first asked for.
+``from pipelab.teaching import *`` gives a lesson all the names that it uses: those of the package, the model and its
+text, and functions that only pages use (``predict``, ``reveal``, ``check``). Each is loaded when it is first used.
 """
 
 from __future__ import annotations

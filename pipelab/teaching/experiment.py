@@ -63,7 +63,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model, a batch, and what the unsplit model makes of it."""
+    """A model, a batch, and the unsplit model's results for it."""
 
     setting: Setting
     model: Any
@@ -76,7 +76,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What came out: predicted and measured timelines, the last step's report, the largest gradient error."""
+    """The result: predicted and measured timelines, the report of the last step, the largest gradient error."""
 
     setting: Setting
     microbatches: int
@@ -99,7 +99,7 @@ class Experiment:
         return compare(self.predicted, self.measured)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for ``--json``. ``difference``: measured less predicted, the makespan as a part of it."""
+        """Plain data for ``--json``. ``difference``: measured less predicted, the makespan as a fraction of it."""
         schedule = self.measured.schedule
         measured = self.measured.figures() | {"peak_activation_bytes": list(self.report.peak_activation_bytes)}
         if any(self.report.peak_allocated_bytes):
@@ -172,7 +172,7 @@ def run_experiment(
         window=max(setting.steps, 1),
         memory_limit=setting.memory_limit,
     ) as pipeline:
-        told("what one micro-batch costs")
+        told("measuring one micro-batch")
         costs = _prediction_costs(pipeline, prepared)
         predicted = simulate(schedule, costs, batch=setting.batch)
         for number in _steps(setting.steps, schedule.name, told is _silent and pipeline.rank == 0):

@@ -1,4 +1,4 @@
-"""Commit to a number before you run it: prediction fields, and the ledger of guesses over the course."""
+"""Commit to a number before you run it: prediction fields, and the ledger of all guesses in the course."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEAR = 0.05  # of the measurement: a guess within it counts as right
 
 @dataclass(frozen=True)
 class Entry:
-    """One guess, and what came of it. All numbers are in ``unit``; None where there is none (yet)."""
+    """One guess and its result. All numbers are in ``unit``; None if there is none yet."""
 
     name: str
     question: str = ""
@@ -33,7 +33,7 @@ class Entry:
 
     @property
     def near(self) -> bool | None:
-        """Whether the guess is within 5 % of what was measured (else predicted); None without a guess or truth."""
+        """Whether the guess is within 5 % of the measurement (or else of the prediction); None if unknown."""
         truth = self.prediction if self.measurement is None else self.measurement
         if self.guess is None or truth is None:
             return None
@@ -46,7 +46,7 @@ class Entry:
         if self.guess is None:
             return "no guess"
         if truth is None:
-            return "not run yet"
+            return "no result yet"
         if self.near:
             return "within 5 %"
         if truth == 0 or self.guess * truth <= 0:
@@ -60,7 +60,7 @@ def _number(value: float | None) -> str:
 
 
 class Ledger:
-    """The guesses of one learner, in the file ``guesses.json``: shown in a notebook as a table."""
+    """The guesses of one learner, in the file ``guesses.json``. A notebook shows them as a table."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,7 +97,7 @@ class Ledger:
     def __str__(self) -> str:
         entries = [entry for entry in self.entries.values() if entry.guess is not None]
         if not entries:
-            return "No guesses yet: they come with the prediction fields of the lessons."
+            return "No guesses yet. The lessons ask for them in prediction fields."
         rows = [("question", "your guess", "prediction", "measurement", "")]
         rows += [(e.question or e.name, *_cells(e)) for e in entries]
         widths = [max(len(row[k]) for row in rows) for k in range(5)]
@@ -154,7 +154,7 @@ def read_guess(text: str) -> float | None:
 
 @dataclass
 class Prediction:
-    """A field in which a learner commits to a number. Shown in a notebook; without a browser it does nothing."""
+    """A field in which a learner commits to a number. A notebook shows it; without a browser it does nothing."""
 
     name: str
     question: str
@@ -164,7 +164,7 @@ class Prediction:
 
     @property
     def guess(self) -> float | None:
-        """What the learner committed to, None if nothing (yet)."""
+        """The learner's guess, None if there is none yet."""
         entry = self.ledger.entries.get(self.name)
         return None if entry is None else entry.guess
 
@@ -197,16 +197,16 @@ class Prediction:
                 continuous_update=False,
                 layout=ipywidgets.Layout(width="9em"),
             )
-            said = ipywidgets.HTML("" if before is None else "committed")
+            said = ipywidgets.HTML("" if before is None else "Committed.")
             button = ipywidgets.Button(description="Commit", layout=ipywidgets.Layout(width="6em"))
 
             def commit(*_: object) -> None:
                 guess = read_guess(field.value)
                 if guess is None:
-                    said.value = "that is not a number; try 42.5 or 3/7" if field.value.strip() else ""
+                    said.value = "This is not a number. Try 42.5 or 3/7." if field.value.strip() else ""
                     return
                 self.commit(guess)
-                said.value = f"committed: {_number(guess)} {escape(self.unit)}. Now run on."
+                said.value = f"Committed: {_number(guess)} {escape(self.unit)}. Now run the next cell."
 
             field.observe(commit, names="value")
             button.on_click(commit)
@@ -224,7 +224,7 @@ class Reveal:
 
     def __str__(self) -> str:
         guess, prediction, measurement, verdict = _cells(self.entry)
-        shown = [f"your guess {guess} ({verdict})" if self.entry.guess is not None else "no guess was made"]
+        shown = [f"your guess {guess} ({verdict})" if self.entry.guess is not None else "you made no guess"]
         shown += [f"prediction {prediction}"] if self.entry.prediction is not None else []
         shown += [f"measurement {measurement}"] if self.entry.measurement is not None else []
         return " · ".join(shown)
@@ -239,8 +239,8 @@ class Reveal:
 def predict(name: str, question: str, *, unit: str = "") -> Prediction:
     """A field that asks for a number before the next cell shows it.
 
-    ``name`` is the guess's own in the ledger, ``question`` says what is asked, ``unit`` in what. It never blocks:
-    whoever runs on without a guess sees the result without one.
+    ``name`` is the guess's name in the ledger, ``question`` is what it asks, and ``unit`` is that of the answer. It
+    never blocks: without a guess, the result is shown alone.
     """
     return Prediction(name, question, unit, Ledger.here())
 
@@ -248,7 +248,7 @@ def predict(name: str, question: str, *, unit: str = "") -> Prediction:
 def reveal(name: str, *, prediction: float | None = None, measurement: float | None = None, unit: str = "") -> Reveal:
     """Show the guess ``name`` beside what theory predicts and what was measured, all in the guess's unit.
 
-    A guess that was made is written into the ledger together with both.
+    If there was a guess, it is written into the ledger together with both.
     """
     book = Ledger.here()
     known = book.entries.get(name)
@@ -259,5 +259,5 @@ def reveal(name: str, *, prediction: float | None = None, measurement: float | N
 
 
 def ledger() -> Ledger:
-    """All guesses so far. A table, where it is a notebook cell's value."""
+    """All guesses so far; as the value of a notebook cell, a table."""
     return Ledger.here()

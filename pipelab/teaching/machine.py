@@ -1,4 +1,4 @@
-"""What this machine has, and what the course will do on it."""
+"""What this machine has, and how the course uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["examine"]
 
 
 def examine() -> str:
-    """A report for people, a line a finding."""
+    """A report for people, one line for each finding."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     lines = [
@@ -34,18 +34,20 @@ def examine() -> str:
         advice.append(
             "No GPU: stages run on the CPU, one thread each. All lessons work. "
             + (
-                f"With {cores} core(s) a pipeline of 4 devices shares cores: read bubbles from the device clock, "
+                f"With {cores} core(s), a pipeline of 4 devices shares cores. Read bubbles from the device clock, "
                 "which composes each stage's own measured cost."
                 if cores < 4
-                else "With four or more cores the wall clock shows the bubbles of a pipeline of 4 devices too."
+                else "With four or more cores, the wall clock also shows the bubbles of a pipeline of 4 devices."
             )
         )
     elif gpus == 1:
-        advice.append("One GPU: all stages share it; read bubbles from the device clock (CUDA events).")
+        advice.append("One GPU: all stages share it. Read bubbles from the device clock (CUDA events).")
     else:
-        advice.append(f"{gpus} GPUs: pipelines of up to {gpus} devices get a GPU each; the wall clock shows bubbles.")
+        advice.append(
+            f"{gpus} GPUs: in a pipeline of up to {gpus} devices each has a GPU. The wall clock shows bubbles."
+        )
     if gpus == 0 and not keep_freed_memory():
-        advice.append("Freed memory cannot be kept between steps with this C library; first touches may be measured.")
+        advice.append("This C library does not keep freed memory, so times may include the first use of memory.")
     return "\n".join([*lines, "", *advice]) + "\n"
 
 
@@ -54,7 +56,7 @@ def _processes() -> str:
     if not dist.is_available():
         return "none: this torch was built without torch.distributed"
     carriers = ["gloo"] + (["nccl"] if dist.is_nccl_available() else [])
-    start = "started in about a second" if sys.platform == "linux" else "each starts a Python of its own"
+    start = "started in about a second" if sys.platform == "linux" else "each starts its own Python"
     return f"one per device if asked for, joined by {' or '.join(carriers)}, {start}"
 
 

@@ -1,4 +1,4 @@
-"""A widget with *Run it*: one run at a time, with progress, a stop, and no result that belongs to other settings."""
+"""A widget with *Run it*: one run at a time, with progress and a stop. It never shows a result of other settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RunningWidget"]
 
 
 class RunningWidget(PipelabWidget):
-    """What *Run it* needs. ``run_state`` tells the browser: state, words, done, total; {} where nothing was run."""
+    """What *Run it* needs. ``run_state`` tells the browser state, words, done, total; it is {} before any run."""
 
     run_state = traitlets.Dict().tag(sync=True)
 
@@ -57,12 +57,12 @@ class RunningWidget(PipelabWidget):
         super().close()
 
     def _begin(self, work: Callable[[Callable[[str], None]], Any], total: int, finish: Callable[[Any], str]) -> None:
-        """Run ``work`` in a thread; ``finish(result)`` takes what came of it and says it in words.
+        """Run ``work`` in a thread; ``finish(result)`` takes the result and says it in words.
 
         Raises ConfigurationError if a run is on its way, here or in another widget of this notebook.
         """
         if self.running:
-            raise ConfigurationError("it is running already; stop it first, or wait")
+            raise ConfigurationError("it is already running; stop it first, or wait")
 
         def tell(run: Run) -> None:
             with self._lock:
@@ -73,8 +73,11 @@ class RunningWidget(PipelabWidget):
                 if state == "done":
                     try:
                         words = finish(run.result)
-                    except Exception as error:  # noqa: BLE001 (or the page would say "running" for ever)
-                        state, words = "failed", f"It ran, but cannot be shown: {type(error).__name__}: {error}"
+                    except Exception as error:  # noqa: BLE001 (or the page would say "running" forever)
+                        state, words = (
+                            "failed",
+                            f"It ran, but cannot be shown: {type(error).__name__}: {error}",
+                        )
                 self.run_state = {"state": state, "words": words, "done": now.done, "total": now.total}
 
         with self._lock:

@@ -1,7 +1,7 @@
-"""Work that takes seconds, started from a page: in a thread of its own, with progress, a stop, and one at a time.
+"""Work that takes seconds, started from a page: in its own thread, with progress and a stop, one at a time.
 
-The kernel stays free meanwhile. Nothing is left running: a stop ends it at the next sign of progress, and the thread
-ends with the kernel.
+The kernel stays free. Nothing is left running: a stop ends the work at its next sign of progress, and the thread ends
+with the kernel.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Run:
         self._thread = threading.Thread(target=self._body, name="pipelab run", daemon=True)
 
     def start(self) -> Run:
-        """Begin. Raises ConfigurationError if another run is on its way in this process."""
+        """Begin. Raises ConfigurationError if another run is going in this process."""
         if not Run._one.acquire(blocking=False):
             if Run._now is not None:
                 Run._now.stop()  # its own Stop may be gone with its cell's output
             raise ConfigurationError(
-                "another run was on its way in this notebook: it is being stopped; press again soon"
+                "another run is still going in this notebook. It is being stopped; press again in a moment"
             )
         Run._now = self
         try:

@@ -1,4 +1,4 @@
-"""A schedule of your own, in one call: checked, then the worked example really trains with it."""
+"""Your own schedule in one call: it is checked, then the worked example really trains with it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ EXACT = 1e-9  # float64: the true error is around 1e-15, a wrong gradient is off
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of trying a schedule. Shown in a notebook: what happened in words, and a picture.
+    """The result of trying a schedule. A notebook shows it in words and as a picture.
 
-    Where the checker refused, ``violations`` says why and nothing was run. Else ``losses`` are those of the training
-    steps, ``gradient_error`` is the largest against the unsplit model's, in float64, and ``timeline`` the first step's.
+    If the checker refused, ``violations`` says why, and nothing was run. Otherwise ``losses`` are those of the training
+    steps. ``gradient_error`` is the largest error against the unsplit model, in float64. ``timeline`` is that of the
+    first step.
     """
 
     table: Schedule | TimeTable
@@ -55,23 +56,24 @@ class Trial:
             rest = len(self.violations) - len(shown)
             shown += [f"  ... and {rest} more"] if rest else []
             return "\n".join(["The checker refuses this schedule, so nothing was run:", *shown])
-        proof = "equal to the unsplit model's" if self.right else "NOT those of the unsplit model"
+        proof = "equal to those of the unsplit model" if self.right else "NOT equal to those of the unsplit model"
         held = ", ".join(f"{peak:g}" for peak in self.timeline.peak_microbatches)
+        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses)
         return "\n".join(
             [
-                f"Sound. The model trained with it: loss {' -> '.join(f'{loss:.3f}' for loss in self.losses)}.",
-                f"Gradients {proof}: largest error {self.gradient_error:.1e} in float64.",
+                f"The schedule is sound. The model trained with it: loss {losses}.",
+                f"Its gradients are {proof}: largest error {self.gradient_error:.1e} in float64.",
                 f"{self.timeline.makespan:g} {self.timeline.unit}, {self.timeline.bubble_fraction:.1%} idle; "
                 f"micro-batches in flight on each device: {held}.",
             ]
         )
 
     def picture(self) -> Picture:
-        """The first step's timeline; of a schedule that was refused the table, with what is wrong in it framed."""
+        """The timeline of the first step; for a refused schedule the table, with the errors framed."""
         if self.timeline is not None:
             return plot_timeline(self.timeline)
         marked = places_of(self.table, self.violations)
-        return plot_table(self.table, marked=marked, note="Framed: what the checker refuses." if marked else "")
+        return plot_table(self.table, marked=marked, note="Framed: actions that the checker refuses." if marked else "")
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
@@ -89,7 +91,7 @@ class Trial:
 def as_table(
     schedule: object, devices: int | None = None, microbatches: int | None = None, *, name: str = "yours"
 ) -> Schedule | TimeTable:
-    """Whatever a learner holds as a table: a Schedule, a TimeTable, CSV text, rows of actions, or a generator.
+    """A learner's schedule as a table: a Schedule, a TimeTable, CSV text, rows of actions, or a generator.
 
     A generator is a function of (devices, microbatches) that returns rows, one per device; it needs both numbers.
     Raises ConfigurationError or ScheduleParseError, which say what is expected.
@@ -101,10 +103,10 @@ def as_table(
     if callable(schedule):
         called = getattr(schedule, "__name__", "your function")
         if devices is None or microbatches is None:
-            raise ConfigurationError(f"to call {called}, p and m are needed: devices=4, microbatches=8")
+            raise ConfigurationError(f"{called} needs p and m; add, for example, devices=4, microbatches=8")
         rows: Any = schedule(devices, microbatches)
         if rows is None:
-            raise ConfigurationError(f"{called}({devices}, {microbatches}) returned None; let it return the rows")
+            raise ConfigurationError(f"{called}({devices}, {microbatches}) returned None; it must return the rows")
         return as_table(rows, name=called)
     rows = schedule
     return Schedule.from_rows(rows, name=name)
@@ -124,11 +126,11 @@ def try_schedule(
 ) -> Trial:
     """Check a schedule and, if it is sound, really train the 48-layer model with it, in one call.
 
-    ``schedule``: see :func:`as_table`. One step in float64 proves the gradients against those of the unsplit model;
-    then the model trains for ``steps`` steps of ``batch`` sequences; ``clock`` is what the timeline is read from,
-    ``costs`` are what the unit clock shows. ``progress`` is called with a few words before each of its ``steps`` + 1
-    pieces of work. A schedule that the checker refuses is not run: the Trial says why. Raises ConfigurationError for
-    what is no schedule at all.
+    ``schedule``: see :func:`as_table`. One step in float64 compares the gradients with those of the unsplit model. Then
+    the model trains for ``steps`` steps of ``batch`` sequences. The timeline is read from ``clock``; ``costs`` are for
+    the unit clock. ``progress`` is called with a few words before each of the ``steps`` + 1 pieces of work. A schedule
+    that the checker refuses is not run, and the Trial says why. Raises ConfigurationError for an argument that is not a
+    schedule.
 
     >>> try_schedule([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]).right
     True
@@ -139,7 +141,7 @@ def try_schedule(
         return Trial(table, tuple(violations))
     order = table.schedule(name="yours") if isinstance(table, TimeTable) else table
     tell = progress or (lambda words: None)
-    tell("comparing its gradients with the unsplit model's")
+    tell("comparing its gradients with those of the unsplit model")
     exact = model().double()
     true = unsplit_gradients(exact, next_byte_loss, *text_batch(0, batch))
     with Pipeline(exact, order, loss=next_byte_loss, measure_memory=False) as pipeline:

@@ -40,17 +40,21 @@ def check_configuration(
     p, m = whole_number("devices", "p", devices), whole_number("microbatches", "m", microbatches)
     batch = whole_number("batch", "B", batch)
     if profile is not None and profile.devices != p:
-        raise ConfigurationError(f"the profile is of p = {profile.devices} devices, not of {p}; take one for those")
+        raise ConfigurationError(
+            f"the profile is for p = {profile.devices} devices, not for {p}; take a profile for {p}"
+        )
     v = chunks if chunks is not None else recipes()[schedule].default_chunks if schedule in recipes() else 1
     if schedule == "interleaved" and m % p:
         below, above = m // p * p, (m // p + 1) * p
         tries = " or ".join(str(m) for m in (below, above) if 0 < m <= batch) or f"{p} with a larger batch"
         return (
-            f"interleaved goes through micro-batches in groups of p: m = {m} is no multiple of p = {p}; take m = "
+            f"interleaved runs micro-batches in groups of p, and m = {m} is not a multiple of p = {p}; take m = "
             f"{tries}, or 1f1b, which takes any m",
         )
     if m > batch:
-        return (f"m = {m} micro-batches need as many sequences, the batch has {batch}; take m = {batch} or less",)
+        return (
+            f"m = {m} micro-batches need at least {m} sequences, but the batch has {batch}; take m = {batch} or less",
+        )
     candidate = Candidate(schedule, m, v, recompute)
     build_schedule(schedule, p, m, v)
     found = list(microbatch_advice(candidate, p, batch, profile))
@@ -71,26 +75,26 @@ def microbatch_advice(candidate: Candidate, devices: int, batch: int, profile: C
     found = []
     if m < p:
         found.append(
-            f"m = {m} is less than p = {p}: at least {p - m} devices are idle at any time, the bubble takes "
-            f"{bubble:.0%}; take m of at least p, 4p = {4 * p} to start with"
+            f"m = {m} is less than p = {p}: at least {p - m} devices are idle at any time, and the bubble takes "
+            f"{bubble:.0%}; take m of at least p, and start with 4p = {4 * p}"
         )
     elif m < 4 * p and m < 0.7 * best and v == 1:
         found.append(
-            f"m = {m} is less than 4p = {4 * p}: the bubble takes {bubble:.0%}; more micro-batches make it smaller, as "
-            "long as the cost of an action does not outweigh that"
+            f"m = {m} is less than 4p = {4 * p}: the bubble takes {bubble:.0%}; more micro-batches make it smaller, "
+            "until the fixed cost of their actions outweighs the gain"
         )
     if profile is not None and m > 2 * best:
         line = profile.line()
         share = line.alpha / line(batch / m)
         found.append(
-            f"m = {m} is far beyond m* = {best:.1f}: {share:.0%} of each action is its fixed cost of "
+            f"m = {m} is far above m* = {best:.1f}: {share:.0%} of each action is its fixed cost of "
             f"{format_time(line.alpha, 's')}; fewer, larger micro-batches are faster"
         )
     if batch % m:
         small = batch // m
         found.append(
-            f"{batch} sequences in m = {m} micro-batches: sizes {small + 1} and {small}. A Pipeline weighs their "
-            "losses by their terms; a plain mean of their means would not be the batch's mean"
+            f"{batch} sequences in m = {m} micro-batches have sizes {small + 1} and {small}. A Pipeline weights their "
+            "losses by their number of terms; a plain mean of their means would not be the mean of the batch"
         )
     return tuple(found)
 
@@ -102,5 +106,5 @@ def memory_advice(memory: Sequence[DeviceMemory], limits: Sequence[float]) -> tu
         return ()
     return (
         f"device {r} needs {used:.0%} of its {format_bytes(limits[r])}: above {ROOM:.0%} a longer sequence, workspace "
-        "or a fragmented allocator may cross the limit",
+        "or a fragmented allocator may exceed the limit",
     )

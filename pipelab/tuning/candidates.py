@@ -105,7 +105,7 @@ class Forecast:
 
     @property
     def bubble_fraction(self) -> float:
-        """Idle device-time over all device-time."""
+        """Idle device time as a fraction of total device time."""
         return self.timeline.bubble_fraction
 
     @cached_property
@@ -178,8 +178,8 @@ def candidate_tables(
     devices, batch = whole_number("devices", "p", devices), whole_number("batch", "B", batch)
     if batch < devices:
         raise ConfigurationError(
-            f"a batch of {batch} sequences cannot fill p = {devices} devices: at most {batch} of them would ever work "
-            f"at once; give at least {devices}, better 4p = {4 * devices}, or fewer devices"
+            f"a batch of {batch} sequences cannot fill p = {devices} devices: at most {batch} of them would work at "
+            f"the same time; give at least {devices}, better 4p = {4 * devices}, or fewer devices"
         )
     schedules, recompute = listed("schedules", schedules), listed("recompute", recompute)
     asked = grid(batch, devices, around) if microbatches is None else listed("microbatches", microbatches)
@@ -210,7 +210,7 @@ def candidate_tables(
 def _table(candidate: Candidate, devices: int, batch: int, known: dict[Any, Candidate]) -> Schedule | str:
     """Its table, or why it is no candidate: it cannot be built, or is the same table as one before it."""
     if candidate.microbatches > batch:
-        return f"m = {candidate.microbatches} micro-batches need as many sequences, the batch has {batch}"
+        return f"m = {candidate.microbatches} micro-batches need as many sequences, but the batch has {batch}"
     try:
         table = candidate.build(devices)
     except ConfigurationError as error:
@@ -246,7 +246,7 @@ def excess_of(memory: Sequence[DeviceMemory], limits: Sequence[float]) -> str | 
     worst, r = max(over)
     if worst <= 1:
         return None
-    return f"needs {format_bytes(memory[r].total)} on device {r}, {format_bytes(limits[r])} allowed"
+    return f"needs {format_bytes(memory[r].total)} on device {r}, and {format_bytes(limits[r])} are allowed"
 
 
 def _parts(timeline: Timeline, costs: ProfileCosts) -> Parts:

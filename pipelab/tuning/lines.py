@@ -15,7 +15,7 @@ class Line:
     """``alpha + beta * x``, and how far it is from the points it was fitted to."""
 
     alpha: float
-    """What is paid however small x is: seconds of launching, or bytes."""
+    """The fixed part, which does not depend on x: seconds of launching, or bytes."""
     beta: float
     """What each further unit of x adds."""
     error: float = 0.0
@@ -37,8 +37,8 @@ class Line:
 def fit_line(points: Iterable[tuple[float, float]]) -> Line:
     """The line whose relative error is least in squares: sum of ((alpha + beta * x) / y - 1)**2.
 
-    Small micro-batches count as much as large ones that way. Neither alpha nor beta is negative: no work takes less
-    than no time. Points at y = 0 do not count. Raises ConfigurationError without two different x.
+    In this way small micro-batches count as much as large ones. Neither alpha nor beta is negative, because no time is
+    below zero. Points at y = 0 do not count. Raises ConfigurationError without two different x.
 
     >>> fit_line([(1, 3.0), (2, 5.0), (4, 9.0)]).alpha
     1.0
@@ -48,7 +48,7 @@ def fit_line(points: Iterable[tuple[float, float]]) -> Line:
         return Line(0.0, 0.0, 0.0, found)
     places = sorted({x for x, _ in found})
     if len(places) < 2:
-        raise ConfigurationError(f"a line needs points at two different x at least, got {places}")
+        raise ConfigurationError(f"a line needs points at two or more different x, got {places}")
     rows = [(1 / y**2, x, y) for x, y in found if y > 0]  # weight, x, y
     w, wx, wy = (sum(part) for part in zip(*((r, r * x, r * y) for r, x, y in rows), strict=True))
     wxx, wxy = (sum(part) for part in zip(*((r * x * x, r * x * y) for r, x, y in rows), strict=True))

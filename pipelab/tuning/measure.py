@@ -59,12 +59,14 @@ def profile_costs(
 ) -> CostProfile:
     """Measure what the stages of ``model`` cost, cut into p * v stages for each v of ``chunks``.
 
-    For each of ``sizes`` (numbers of sequences, taken from the front of ``inputs`` and ``targets``; default: powers of
-    two up to half of them) a micro-batch goes through all stages and back, ``repeats`` times after a warm-up, sizes in
-    turn so that a slow minute hits all of them; once keeping activations and, with ``recompute``, once recomputing
-    them. Sizes that do not run here (no room for them, too few sequences for a batch's statistics) are left out, as
-    long as two are left. Lines are fitted to the medians. No weight changes. With ``optimizer``, its state and its time
-    are found on a copy. The rest as for ``Pipeline``. Raises ConfigurationError if the model cannot run on this device.
+    For each of ``sizes`` a micro-batch goes through all stages and back, ``repeats`` times after a warm-up. Sizes are
+    numbers of sequences from the front of ``inputs`` and ``targets`` (default: powers of two up to half of them). They
+    take turns, so that a slow minute affects all of them. Activations are kept; with ``recompute``, a second pass
+    recomputes them. Sizes that do not run here (too little memory, too few sequences for batch statistics) are left
+    out, if at least two remain. Lines are fitted to the medians. No weight changes. The state and time of
+    ``optimizer`` are measured on a copy. The other arguments are those of ``Pipeline``.
+
+    Raises ConfigurationError if the model cannot run on this device.
     """
     devices, repeats = whole_number("devices", "p", devices), whole_number("repeats", "", repeats)
     length = batch_size(inputs, targets)

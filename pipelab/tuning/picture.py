@@ -45,10 +45,9 @@ def plot_tuning(tuning: Tuning) -> Picture:
         f"Fixed batch of {tuning.batch} sequences, p = {tuning.profile.devices}. Lines: predicted from a cost profile.",
         "Bars: measured, fastest to slowest round." if tuning.measured else "",
         f"Clock: {tuning.clock}{'; a step with its update' if updates else ''}. "
-        "Crossed out: beyond the limit, or failed when it was run.",
-        "4p is where practitioners start; m* = sqrt((p - 1) beta B / alpha) is the best m of GPipe and 1F1B by the "
-        "fitted line.",
-        "Naive, whose one micro-batch is the whole batch, stands at m = 1." if "naive" in families else "",
+        "Crossed out: over the limit, or failed when run.",
+        "4p is a common start; m* = sqrt((p - 1) beta B / alpha) is the best m of GPipe and 1F1B by the fitted line.",
+        "Naive is drawn at m = 1, because its one micro-batch is the whole batch." if "naive" in families else "",
     ]
     note = words.sentences(*notes)
     caption = wrap(note, 7.5, _WIDTH * 72 - 24)

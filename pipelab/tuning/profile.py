@@ -142,8 +142,8 @@ class CostProfile:
         if stages not in self.stages:
             known = ", ".join(map(str, sorted(self.stages)))
             raise ConfigurationError(
-                f"this profile has the model cut into {known} stages (p = {self.devices}), not into {stages}; take one "
-                f"with devices=p and chunks=v for which p * v = {stages}"
+                f"this profile has the model cut into {known} stages (p = {self.devices}), not into {stages}; take "
+                f"a profile with devices=p and chunks=v for which p * v = {stages}"
             )
         return self.stages[stages]
 
@@ -269,7 +269,7 @@ class ProfileCosts:
 
 def _known(line: Line | None) -> Line:
     if line is None:
-        raise ConfigurationError("this profile was taken without recomputation (R); take one with recompute=True")
+        raise ConfigurationError("this profile was taken without recomputation (R); take a profile with recompute=True")
     return line
 
 

@@ -1,4 +1,4 @@
-"""What tuning found: the candidates' forecasts and measurements, the choice, and why its neighbours lose."""
+"""The result of tuning: the candidates' forecasts and measurements, the choice, and why its neighbours lose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Measurement:
     failed: str | None = None
     """Why it did not run to the end."""
     allocated: tuple[int | None, ...] = ()
-    """What the CUDA allocator's own peak was above what it held before, one entry a device; None where not known."""
+    """Bytes by which the CUDA allocator's peak exceeded what it held before, for each device; None if unknown."""
 
     @property
     def makespan(self) -> float:
@@ -166,8 +166,8 @@ class Tuning:
         best = self[self.best]
         if other.candidate in self.tied:
             saved = other.peak_bytes - best.peak_bytes
-            more = f"; it needs {format_bytes(saved)} more" if saved > 0 else ""
-            return f"is as fast, as far as this measurement can tell{more}"
+            more = f", and needs {format_bytes(saved)} more" if saved > 0 else ""
+            return f"is as fast within the scatter of this measurement{more}"
         if other.excess is not None:
             gain = best.step / other.step - 1
             faster = f" (it would be {gain:.0%} faster)" if gain >= 0.005 else ""
@@ -197,22 +197,22 @@ class Tuning:
         line = self.profile.line()
         if line.error > 0.15:
             found.append(
-                f"the line is off by up to {line.error:.0%}: the machine was busy while it was profiled, or time is "
-                "not alpha + beta * b here. Trust what was measured, not what was predicted"
+                f"the line is off by up to {line.error:.0%}: the machine was busy during the profile, or time is not "
+                "alpha + beta * b here. Trust the measurements, not the predictions"
             )
         if not any(held.model_states.optimizer for held in best.memory):
-            found.append("no optimizer's state is counted: none was given, or it has none")
+            found.append("no optimizer state is counted: no optimizer was given, or it has no state")
         if len(self.tied) > 1:
             names = "; ".join(map(str, self.tied))
-            found.append(f"measurement cannot rank these: {names}. The one that needs least memory was chosen")
+            found.append(f"the measurement cannot rank these: {names}. The one that needs least memory was chosen")
         open_ = [c for c in self._unsure(first) if c not in self.tied]
         if open_:
             names = "; ".join(map(str, open_))
-            found.append(f"too noisy to rule out: {names}. The median over rounds decided; more rounds would tell")
+            found.append(f"too noisy to rule out: {names}. The median over rounds decided; more rounds would show more")
         noisy = {c: m.spread / m.makespan for c, m in self.measured.items() if m.failed is None}
         if noisy and max(noisy.values()) > 0.1:
             worst = max(noisy, key=lambda c: noisy[c])
-            found.append(f"this machine is busy with something else: rounds of {worst} scatter by ±{noisy[worst]:.0%}")
+            found.append(f"this machine is also busy with other work: rounds of {worst} scatter by ±{noisy[worst]:.0%}")
         return tuple(found)
 
     # ---- shown ---------------------------------------------------------------------------------------------------
@@ -242,13 +242,13 @@ class Tuning:
     def report(self) -> str:
         """All of it as text."""
         line, p = self.profile.line(), self.profile.devices
-        stars = "m* is not bounded" if math.isinf(self.best_microbatches) else f"m* = {self.best_microbatches:.1f}"
+        stars = "m* has no bound" if math.isinf(self.best_microbatches) else f"m* = {self.best_microbatches:.1f}"
         lines = [
             f"profile: a device's forward and backward take t(b) = {format_time(line.alpha, 's')} + "
             f"{format_time(line.beta, 's')} * b for b sequences (within {line.error:.0%})",
-            f"to start with: m = 4p = {4 * p}; {stars} = sqrt((p - 1) * beta * B / alpha), B = {self.batch}, p = {p}",
-            f"step: makespan by the {self.clock} clock, and the optimizer's update{self._link()}",
-            *(["off: predicted makespan against measured; + where it was predicted too long"] if self.measured else []),
+            f"common start: m = 4p = {4 * p}; {stars} = sqrt((p - 1) * beta * B / alpha), B = {self.batch}, p = {p}",
+            f"step: makespan by the {self.clock} clock plus the optimizer's update; rates are per step{self._link()}",
+            *(["off: predicted makespan against measured; + if the prediction was too long"] if self.measured else []),
             "",
             self.table(),
             "",
@@ -264,12 +264,12 @@ class Tuning:
         if run is not None and allocated:
             size, r = max(allocated)
             lines.append(
-                f"CUDA's allocator peaked {format_bytes(size)} above what it held before, on device {r}; "
-                f"activations are {format_bytes(run.memory[r].activations)} of that"
+                f"on device {r} CUDA's allocator peaked {format_bytes(size)} above what it held before; "
+                f"{format_bytes(run.memory[r].activations)} of that are activations"
             )
         error = self.prediction_error
         if error is not None:
-            lines.append(f"prediction: off by at most {error:.1%} where it was measured")
+            lines.append(f"prediction: off by at most {error:.1%} among the measured candidates")
         advice = self.advice()
         if advice:
             lines += ["note"] + [f"  {sentence}" for sentence in advice]
@@ -286,7 +286,7 @@ class Tuning:
         lines = []
         if over:
             least = min(over, key=lambda f: f.peak_bytes)
-            lines.append(f"too large: {len(over)} candidates; the smallest of them, {least.candidate}, {least.excess}")
+            lines.append(f"too large: {len(over)} candidates; the smallest, {least.candidate}, {least.excess}")
         reasons = dict.fromkeys(entry.reason for entry in self.discarded)
         lines += [f"left out: {reason}" for reason in list(reasons)[:3]]
         lines += [f"left out: {len(reasons) - 3} more reasons (in the JSON)"] if len(reasons) > 3 else []
@@ -375,10 +375,10 @@ def _reasons(other: Forecast, best: Forecast) -> str:
     again = other.candidate.recompute - best.candidate.recompute
     moved = [
         (a.idle - b.idle, f"devices idle {{}} longer ({bubbles})", "idle {} less"),
-        (a.overhead - b.overhead, "fixed costs of more and smaller actions, {}", "fixed costs are {} less"),
-        (max(again * (a.recompute - b.recompute), 0.0) * again, "recomputing, {}", "it saves {} of recomputing"),
-        (a.work - b.work, "{} more of work", "{} less of work"),
-        (other.update - best.update, "an update that takes {} longer", "an update that is {} shorter"),
+        (a.overhead - b.overhead, "more and smaller actions have {} more fixed costs", "fixed costs are {} less"),
+        (max(again * (a.recompute - b.recompute), 0.0) * again, "recomputing takes {}", "it saves {} of recomputing"),
+        (a.work - b.work, "{} more work", "{} less work"),
+        (other.update - best.update, "the update takes {} longer", "the update is {} shorter"),
     ]
     floor = 0.01 * best.step
     worse = [text.format(format_time(d, "s")) for d, text, _ in sorted(moved, reverse=True) if d > floor]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["shortlist", "tune"]
 
 TRIES = 3
-"""How often the next few are tried where none of the few before ran to the end."""
+"""How often the next few are tried if none of the previous few ran to the end."""
 
 
 def shortlist(
@@ -109,9 +109,9 @@ def _least(forecasts: Sequence[Forecast], limits: Sequence[float]) -> str:
     device = max(range(len(limits)), key=lambda r: least.memory[r].total / limits[r])
     held = least.memory[device]
     return (
-        f"no candidate fits in {allowed} per device: the least is {least.candidate}, which needs "
-        f"{format_bytes(held.total)} on device {device} ({held}); allow that much, use more devices, or let more "
-        "micro-batches, 1f1b and recomputation be tried"
+        f"no candidate fits in {allowed} per device: {least.candidate} needs least, "
+        f"{format_bytes(held.total)} on device {device} ({held}); allow that much, use more devices, or allow more "
+        "micro-batches, 1f1b and recomputation"
     )
 
 
@@ -146,18 +146,17 @@ def tune(
     """Find the fastest way to train ``model`` on batches like this one, on ``devices`` devices.
 
     1. Take a cost profile (unless ``profile`` is given): micro-batches of a few sizes, through all stages and back.
-    2. From it predict step time and peak memory of every candidate, schedule x m x v x recomputation, and leave out
-       those beyond ``memory_limit`` (bytes per device, for weights, gradients, optimizer state and activations).
+    2. Predict step time and peak memory of every candidate, schedule x m x v x recomputation. Leave out those over
+       ``memory_limit`` (bytes per device for weights, gradients, optimizer state and activations).
     3. Measure the ``measure`` fastest, and the fastest schedule at m = 4p, in ``rounds`` of ``steps`` steps that take
-       turns; choose.
+       turns. Choose.
 
-    ``microbatches``: default multiples of p, powers of two, and the neighbours of m*. ``chunks`` are for interleaved.
-    Without ``optimizer`` no state of one is counted. ``clock``: "wall" where each device has a GPU of its own, else
-    "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are those that are profiled; ``on_profile`` gets the
-    profile as soon as there is one. The rest as for ``Pipeline``. The model's weights do not change.
+    ``microbatches``: by default multiples of p, powers of two, and neighbours of m*. ``chunks`` are for interleaved.
+    Without ``optimizer`` no optimizer state is counted. ``clock``: by default "wall" if each device has a GPU, else
+    "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are the profiled sizes; ``on_profile`` gets the
+    profile as soon as it exists. The other arguments are those of ``Pipeline``. The model's weights do not change.
 
-    Raises ConfigurationError where there is no candidate, none fits, none that is tried runs, or the model cannot be
-    profiled here.
+    Raises ConfigurationError if there is no candidate, if none fits or runs, or if the model cannot be profiled here.
     """
     from pipelab.runtime.setup.devices import choose_devices
     from pipelab.runtime.setup.microbatches import batch_size
@@ -178,7 +177,7 @@ def tune(
     list_candidates(batch, devices, schedules=schedules, microbatches=microbatches, chunks=chunks, recompute=recompute)
     if profile is not None and profile.devices != devices:
         raise ConfigurationError(
-            f"the profile is of p = {profile.devices} devices, not of {devices}; take one for those"
+            f"the profile is for p = {profile.devices} devices, not for {devices}; take a profile for {devices}"
         )
     places = choose_devices(device, devices)
     if clock is None:
@@ -222,7 +221,7 @@ def tune(
     failed = [row.failed for row in measured.values() if row.failed is not None]
     if failed and len(failed) == len(measured):
         raise ConfigurationError(
-            f"none of the {len(failed)} candidates that were tried ran to the end, though the profile says they fit; "
+            f"none of the {len(failed)} candidates that were tried ran to the end, although they fit by the profile; "
             f"the first: {failed[0]}"
         )
     return replace(found, measured=measured)
@@ -264,7 +263,7 @@ def _measure(
 
 
 def _worth_measuring(found: Tuning, count: int, tried: Container[Candidate]) -> list[Candidate]:
-    """The fastest few, and the fastest schedule at m = 4p, where practitioners start."""
+    """The fastest few, and the fastest schedule at m = 4p, a common start."""
     fitting = [f.candidate for f in found.fitting if f.candidate not in tried]
     start = [c for c in fitting if c.microbatches == found.start]
     return list(dict.fromkeys([*fitting[:count], *start[:1]]))

@@ -20,7 +20,7 @@ Model = nn.Module | Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Workload:
-    """What ``tune``, ``profile_costs`` and ``Pipeline`` are given alike, whatever the schedule."""
+    """The arguments that ``tune``, ``profile_costs`` and ``Pipeline`` share, for every schedule."""
 
     model: Model
     inputs: Any

@@ -168,6 +168,29 @@ def test_values_out_of_range_and_impossible_settings_explain_themselves(notebook
 
 
 @pytest.mark.slow
+def test_what_is_fixed_is_a_switch_formulas_are_set_and_a_line_opens_the_settings_again(notebook_with):
+    page = opened(notebook_with, "explore('gpipe', free=['m'], m=8, fixed='batch')")
+    found = widget(page, "explorer")
+    expect(found).to_contain_text("The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8.")
+    before = figure(found, "memory").inner_text()
+    fraction = found.locator("math mfrac").first
+    assert fraction.bounding_box()["height"] > 1.5 * found.locator("math mi").first.bounding_box()["height"]
+    expect(fraction.locator("mo", has_text="/")).to_be_hidden()
+    switch = found.get_by_role("radiogroup", name="What is fixed")
+    switch.get_by_role("radio", name="the batch, cut into m").focus()
+    page.keyboard.press("ArrowDown")
+    expect(switch.get_by_role("radio", name="the micro-batch, 16 sequences")).to_be_checked()
+    expect(found).to_contain_text("The micro-batch of 16 sequences is fixed: m = 8 of them make a batch of 128.")
+    expect(figure(found, "memory")).not_to_have_text(before)
+    line = found.locator("code.pl-code")
+    expect(line).to_have_text('explore("gpipe", m=8, free=["m"])')
+    found.get_by_role("button", name="Copy this line").click()
+    expect(found).to_contain_text(re.compile("Copied|Selected: copy it with Ctrl"))
+    found.locator(".pl-figures").scroll_into_view_if_needed()
+    shoot(page, SCREENSHOTS / "explorer-fixed.png")
+
+
+@pytest.mark.slow
 def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     page = opened(notebook_with, "explore('gpipe', free=['m', 'p'], devices=2, microbatches=2)")
     found = widget(page, "explorer")
@@ -177,7 +200,7 @@ def test_run_it_runs_and_lays_measured_over_predicted(notebook_with, work):
     expect(found.get_by_role("button", name="Stop")).to_be_visible()
     expect(found.get_by_role("progressbar")).to_be_visible()
     expect(found).to_have_attribute("data-run", "done", timeout=60_000)
-    expect(found).to_contain_text("Its gradients equal those of the model in one piece")
+    expect(found).to_contain_text("Its gradients equal those of the unsplit model")
     expect(found).to_contain_text("measured below predicted")
     expect(found.get_by_role("columnheader", name="measured")).to_be_visible()
     for kind, suffix in (("picture", "png"), ("csv", "csv"), ("trace", "json")):
@@ -404,6 +427,7 @@ def test_a_large_schedule_stays_usable(notebook_with):
     for _ in range(4):
         page.keyboard.press("+")
     expect(found.get_by_role("slider")).to_be_visible()
+    found.locator(".pl-figures").scroll_into_view_if_needed()
     shoot(page, SCREENSHOTS / "widgets" / "large.png")
 
 

@@ -19,11 +19,11 @@ def test_it_says_how_long_it_will_take_then_each_piece_and_how_much_is_left(caps
     assert "about a minute" in head
     table = rest.splitlines()[:7]
     assert [line.split()[0] for line in table if line[:1].isalnum()] == ["schedule", *(name for name, *_ in CASES)]
-    assert re.search(r"2 steps through 1F1B: loss .* differs by at most \d\.\de-1\d in any step\n$", rest)
+    assert re.search(r"2 steps under 1F1B: loss .* differs by at most \d\.\de-1\d in any step\n$", rest)
     assert picture.stat().st_size > 1000
-    for piece in ("naive: what one micro-batch costs", "the picture"):
+    for piece in ("naive: measuring one micro-batch", "the picture"):
         assert piece in err
-    assert re.search(r"\d% \|.*\| \d\d:\d\d gone, about (\d\d:\d\d|\?) left", err)
+    assert re.search(r"\d% \|.*\| \d\d:\d\d so far, about (\d\d:\d\d|\?) left", err)
 
 
 def test_the_bar_ends_when_the_work_does(capsys, tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_the_bar_ends_when_the_work_does(capsys, tmp_path, monkeypatch):
     demo(tmp_path / "demo.png", training_steps=1, setting=SMALL)
     done, pieces, last = seen[-1]
     assert done == pieces - 1  # the last piece is at work when it is named
-    assert last == "training step 1 of 1, in one piece"
+    assert last == "training step 1 of 1, unsplit"
 
 
 def test_the_median_is_of_several_steps():

@@ -63,8 +63,8 @@ def test_all_points_are_status_0_and_json_is_all_there_is_on_standard_output(sub
         (["{}", "--csv", "{}"], "is a folder; give the name of a file"),
         (["{}", "--csv", "{}/none/x.csv"], "there is no folder"),
         (["{}", "--feedback", "{}/roster.csv"], "is a file; give a folder"),
-        (["{}", "--course", "{}"], "holds no lessons"),
-        (["{}", "--index", "{}/none"], "is no folder; give the work folder"),
+        (["{}", "--course", "{}"], "contains no lessons"),
+        (["{}", "--index", "{}/none"], "is not a folder; give the work folder"),
         (["{}", "--roster", "{}/override.csv", "--override", "{}/roster.csv"], "has no column"),
     ],
 )
@@ -98,7 +98,7 @@ def test_make_grade_brings_the_index_up_to_date(tmp_path, capsys):
     capsys.readouterr()
     (work / "index.ipynb").write_text("mine")
     assert main(["grade", str(only), "--index", str(work), "--jobs", "1"]) == 0
-    assert "this is no index of the course, so it stays" in capsys.readouterr().out
+    assert "this file is not an index of the course" in capsys.readouterr().out
     assert (work / "index.ipynb").read_text() == "mine"
 
 

@@ -27,7 +27,7 @@ def test_a_guess_is_kept_and_shown_beside_prediction_and_measurement(here):
 
 def test_without_a_guess_nothing_is_asked_and_nothing_written(here):
     shown = reveal("a", prediction=14, measurement=14.5, unit="slots")
-    assert str(shown) == "no guess was made · prediction 14 slots · measurement 14.5 slots"
+    assert str(shown) == "you made no guess · prediction 14 slots · measurement 14.5 slots"
     assert json.loads((here / "guesses.json").read_text()) == []
     assert "No guesses yet" in str(ledger())
 
@@ -69,7 +69,7 @@ def test_what_is_no_number_is_none(typed):
         (3, 0, "off by 3 slots"),
         (-1, 14, "off by -15 slots"),
         (None, 14, "no guess"),
-        (14, None, "not run yet"),
+        (14, None, "no result yet"),
     ],
 )
 def test_how_far_off_a_guess_was(guess, truth, verdict):
@@ -84,4 +84,4 @@ def test_the_field_shows_something_where_widgets_do_not_run():
 
 
 def test_the_ledger_is_readable_where_html_is_not_shown(here):
-    assert repr(ledger()) == "No guesses yet: they come with the prediction fields of the lessons."
+    assert repr(ledger()) == "No guesses yet. The lessons ask for them in prediction fields."

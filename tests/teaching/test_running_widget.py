@@ -85,7 +85,7 @@ def test_while_it_runs_another_is_refused(widget):
     widget.run()
     assert widget.begun.wait(LONG)
     assert widget.running
-    with pytest.raises(ConfigurationError, match="it is running already; stop it first, or wait"):
+    with pytest.raises(ConfigurationError, match="it is already running; stop it first, or wait"):
         widget.run()
     widget.gate.set()
     widget._wait()
@@ -97,7 +97,7 @@ def test_a_start_elsewhere_stops_what_runs_for_its_own_stop_may_be_gone(widget):
     widget.run()
     assert widget.begun.wait(LONG)
     other = Counter()
-    with pytest.raises(ConfigurationError, match="another run was on its way in this notebook: it is being stopped"):
+    with pytest.raises(ConfigurationError, match="another run is still going in this notebook"):
         other.run()
     widget.gate.set()
     widget._wait()

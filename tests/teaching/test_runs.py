@@ -139,7 +139,7 @@ def test_there_is_one_run_at_a_time_and_the_other_is_refused_with_a_sentence():
     first = Run(work := wait_for(event), 2, Told()).start()
     assert work.begun.wait(LONG)
     second = Run(lambda progress: 2, 1, told)
-    with pytest.raises(ConfigurationError, match="another run was on its way in this notebook: it is being stopped"):
+    with pytest.raises(ConfigurationError, match="another run is still going in this notebook"):
         second.start()
     assert told == []
     event.set()

@@ -83,7 +83,7 @@ def test_the_parts_of_a_step_add_up_and_mean_what_they_say(candidate):
 
 def test_what_does_not_fit_says_where():
     found = forecast(Candidate("gpipe", 8), profile(), 64, (100 * MB, 100 * MB, 60 * MB, 100 * MB), {})
-    assert found.excess == "needs 68.1 MB on device 2, 60.0 MB allowed"
+    assert found.excess == "needs 68.1 MB on device 2, and 60.0 MB are allowed"
     assert forecast(Candidate("1f1b", 16), profile(), 64, (60 * MB,) * 4, {}).excess is None
 
 

@@ -59,7 +59,7 @@ def test_where_all_but_one_cost_nothing_it_goes_through_the_origin(x, y):
 
 
 def test_one_place_makes_no_line():
-    with pytest.raises(ConfigurationError, match="two different x"):
+    with pytest.raises(ConfigurationError, match="two or more different x"):
         fit_line([(4, 1.0), (4, 1.1)])
 
 

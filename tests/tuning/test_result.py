@@ -49,7 +49,7 @@ def test_what_cannot_be_told_apart_is_said_and_the_leaner_one_taken(tuning):
     assert set(found.tied) == {A, B}
     assert found.best == A
     assert any("cannot rank these" in sentence for sentence in found.advice())
-    assert "as fast, as far as this measurement can tell; it needs" in dict(found.neighbours())[B]
+    assert "as fast within the scatter of this measurement, and needs" in dict(found.neighbours())[B]
 
 
 def test_memory_decides_only_between_equals(tuning):
@@ -91,7 +91,7 @@ def test_a_line_that_does_not_fit_is_said_to_be_one(tuning):
 
 def test_a_noisy_machine_is_said_to_be_one(tuning):
     found = measured(tuning, {A: (1.0, 1.6, 1.0), B: (1.1, 1.0, 1.7)})
-    assert any("busy with something else" in sentence for sentence in found.advice())
+    assert any("also busy with other work" in sentence for sentence in found.advice())
 
 
 def test_what_failed_when_it_was_run_is_not_chosen(tuning):
@@ -111,7 +111,7 @@ def test_neighbours_lose_for_a_reason_with_a_number():
     why = {str(c): reason for c, reason in free.neighbours()}
     assert free.best == Candidate("1f1b", 8)
     assert "devices idle" in why["1f1b, m = 4"] and "bubble 43% instead of 27%" in why["1f1b, m = 4"]
-    assert "fixed costs of more and smaller actions" in why["1f1b, m = 9"] + why.get("1f1b, m = 12", "")
+    assert "more and smaller actions have" in why["1f1b, m = 9"] + why.get("1f1b, m = 12", "")
     both = shortlist(profile(alpha=0.002, beta=0.0007), 64, schedules=["1f1b"])
     assert "recomputing" in {str(c): reason for c, reason in both.neighbours()}["1f1b + R, m = 8"]
 
@@ -143,15 +143,13 @@ def test_json_has_everything_and_nothing_but_json(tuning):
 
 
 def test_when_nothing_fits_the_least_is_said():
-    with pytest.raises(
-        ConfigurationError, match=r"no candidate fits in 3\.0 MB per device: the least is .* which needs"
-    ):
+    with pytest.raises(ConfigurationError, match=r"no candidate fits in 3\.0 MB per device: .* needs least, "):
         shortlist(profile(), 64, memory_limit="3MB")
 
 
 def test_without_overhead_more_micro_batches_are_always_better():
     made = shortlist(profile(alpha=0.0), 64, schedules=["1f1b"])
-    assert made.best.microbatches == 64 and "m* is not bounded" in made.report()
+    assert made.best.microbatches == 64 and "m* has no bound" in made.report()
 
 
 def test_chunks_that_the_profile_does_not_know_are_left_out():

@@ -338,7 +338,7 @@ class Group:
 
     def close(self) -> None:
         """Let go of all connections. Ranks need not do so together."""
-        self._lines.hang_up()
+        self._lines.hang_up(at_once=False)
         self._lines.settle()
         for lock in self._locks.values():
             lock.close()

@@ -113,8 +113,12 @@ def _lesson_head(lesson: Lesson, lessons: Sequence[Lesson]) -> str:
     links = ", ".join(
         f"[{n} {names[n].title}]({names[n].name}.ipynb)" if n in names else str(n) for n in lesson.builds_on
     )
-    builds = f"Builds on {links}." if links else "Builds on PyTorch; nothing about pipelines is assumed."
-    exercises = f" [Exercises](../exercises/{lesson.name}.ipynb) go with it." if lesson.exercises else ""
+    builds = f"Builds on {links}." if links else "You need to know PyTorch, and nothing about pipelines."
+    exercises = (
+        f" It has [exercises](../exercises/{lesson.name}.ipynb), about {exercise_minutes(lesson)} minutes more."
+        if lesson.exercises
+        else ""
+    )
     return (
         f"# {lesson.number} · {lesson.title}\n\nAfter this lesson you can\n\n{goals}\n\n"
         f"About {lesson.minutes} minutes. {builds}{exercises}"
@@ -135,16 +139,16 @@ def _exercises_head(lesson: Lesson, solved: bool) -> str:
     back = f"[Lesson {lesson.number}](../notebooks/{lesson.name}.ipynb)"
     if solved:
         text = (
-            f"{back} · [exercises](../exercises/{lesson.name}.ipynb)\n\nComplete answers. Other ways of writing them "
-            "are as right, if the check says so."
+            f"{back} · [exercises](../exercises/{lesson.name}.ipynb)\n\nThese are complete answers. Other answers "
+            "are right too, if the check says so."
         )
     else:
         text = (
             f"{back} · about {minutes} minutes · {points} points\n\n"
-            "Each exercise is a function to write and a check below it. Replace the line that raises `NotWritten`, run "
-            "the cell, then run the check: it names the smallest case that goes wrong. Exercises stand alone, in any "
-            "order. Hints fold out. `make grade` in a terminal counts your points, on further cases; a visible check "
-            "that passes is not yet the grade."
+            "In each exercise you write a function, and a check follows it. Replace the line that raises `NotWritten`, "
+            "run the cell, then run the check. It names the smallest case that goes wrong. You can do the exercises in "
+            "any order. Click a hint to open it. `make grade` in a terminal counts your points. It tries further "
+            "cases, so a check that passes here is not yet the grade."
         )
     return f"# {'Solutions' if solved else 'Exercises'} {lesson.number} · {lesson.title}\n\n{text}"
 

@@ -71,9 +71,9 @@ def _page(lessons: Sequence[Lesson], points: Points) -> str:
         "| | lesson | exercises | minutes | points | done |\n| --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n| | together | | {minutes} | {_of(every, points)} | |\n\n"
         f"{GRADED if points else NOT_GRADED} Run `make grade` in a terminal. It counts your points, says what is wrong "
-        "in each exercise, and brings this page up to date. Close the page and open it again to see it.\n\n"
-        "*`make lab` and `make grade` write this page. What you change on it is lost. Your lessons and your answers "
-        "are never changed.*"
+        "in each exercise, and updates this page. Close the page and open it again to see the new points.\n\n"
+        "*`make lab` and `make grade` write this page, so your changes to it are lost. They never change your lessons "
+        "and your answers.*"
     )
 
 
@@ -99,10 +99,10 @@ def _next(lessons: Sequence[Lesson], points: Points) -> str:
         if todo:
             title = find_exercise(todo[0]).title
             return (
-                f"*{title}*, among the [exercises of lesson {lesson.number}]({_exercises(lesson)}); "
+                f"*{title}*, one of the [exercises of lesson {lesson.number}]({_exercises(lesson)}); "
                 f"{_of(todo[:1], points)} points so far."
             )
-    return "nothing. You have all points."
+    return "nothing. You have all the points."
 
 
 def _full(name: str, points: Points) -> bool:

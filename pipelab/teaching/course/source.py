@@ -83,8 +83,8 @@ def course_folder(folder: Path | None = None) -> Path:
     found = Path(__file__).resolve().parents[3] / "course" if folder is None else Path(folder)
     if not any(found.glob("[0-9][0-9]_*.py")):
         raise ConfigurationError(
-            f"{found} holds no lessons; the course comes with pipelab's repository: install from a clone of it, "
-            "or say where the sources are (--course DIR)"
+            f"{found} contains no lessons. The course is in pipelab's repository: install from a clone of it, "
+            "or give the folder of the sources (--course DIR)"
         )
     return found
 
@@ -101,7 +101,7 @@ def read_lesson(path: Path) -> Lesson:
     head: dict[str, Any] = dict(notebook.metadata.get("pipelab", {}))
     lacking = [key for key in NEEDED if key not in head]
     if lacking:
-        raise ConfigurationError(f"{path}: its header gives no {', '.join(lacking)} (under jupyter: pipelab:)")
+        raise ConfigurationError(f"{path}: its header has no {', '.join(lacking)} (under jupyter: pipelab:)")
     cells: list[Cell] = []
     page = "lesson"
     for cell in notebook.cells:

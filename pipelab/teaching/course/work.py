@@ -40,7 +40,7 @@ def fill_work(root: Path, work: Path) -> tuple[list[Path], list[Path]]:
                     cell.outputs, cell.execution_count = [], None
                 else:
                     cell.source = _LINK.sub(rf"(../exercises/\1{SUFFIX}.ipynb", cell.source)
-            notebook.cells[0].source += f"\n\n[All lessons, and your points so far](../{INDEX})"
+            notebook.cells[0].source += f"\n\n[All lessons and your points so far](../{INDEX})"
             write_notebook(notebook, target)
             added.append(target)
     ledger = work / LEDGER

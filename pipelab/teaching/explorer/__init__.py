@@ -1,6 +1,6 @@
-"""The schedule explorer: settings that can be turned, what they mean, and a widget that shows it.
+"""The schedule explorer: settings to change, what they mean, and a widget that shows it.
 
-Settings, figures, curves and the nearest possible setting import without torch and without a browser.
+Settings, figures, curves and the nearest possible settings need neither torch nor a browser.
 """
 
 from pipelab.teaching.explorer.figures import Figure, figures

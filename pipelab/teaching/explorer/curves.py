@@ -1,4 +1,4 @@
-"""A figure against one number that is turned: computed a few points at a time, so that nothing waits for it."""
+"""A figure against one setting. It is computed a few points at a time, so that nothing waits for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 16  # points of a curve
 
 @dataclass
 class Curve:
-    """``figure`` at each place of ``against``; None where it is not known yet, or where there is no such schedule.
+    """``figure`` at each place of ``against``; None if it is not known yet, or if there is no such schedule.
 
     ``over``: the places at which a device's activations are over the settings' limit.
     """
@@ -36,16 +36,16 @@ class Curve:
 
 
 class Curves:
-    """Curves of the settings around one state; what was computed once is kept."""
+    """Curves around one state of the settings. Computed points are kept."""
 
     def __init__(self, most: int = 60) -> None:
         self._known: dict[tuple[Settings, str, str], Curve] = {}
         self._most = most
 
     def curve(self, settings: Settings, figure: str, against: str) -> Curve:
-        """The curve, as far as it is known. Raises ConfigurationError for a figure or a number that there is not."""
+        """The curve, as far as it is known. Raises ConfigurationError for an unknown figure or setting."""
         if figure not in FIGURES:
-            raise ConfigurationError(f"there is no figure '{figure}'; there are {', '.join(FIGURES)}")
+            raise ConfigurationError(f"there is no figure '{figure}'; the figures are {', '.join(FIGURES)}")
         if against not in AGAINST:
             raise ConfigurationError(f"a curve goes against one of {', '.join(AGAINST)}, not '{against}'")
         key = (_at(settings, against, CONTROLS[against].low), figure, against)
@@ -56,7 +56,7 @@ class Curves:
         return self._known[key]
 
     def work(self, settings: Settings, curve: Curve, seconds: float) -> None:
-        """Compute points of ``curve`` for about ``seconds``, those nearest to the present one first."""
+        """Compute points of ``curve`` for about ``seconds``, beginning with the nearest to the present one."""
         began = time.perf_counter()
         now = getattr(settings, curve.against)
         for place in sorted(curve.places, key=lambda x: abs(x - now)):

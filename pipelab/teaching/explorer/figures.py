@@ -1,9 +1,10 @@
 """The explorer's figures: what the formula says beside what the simulation found. Pure Python.
 
-T is tF + tB of one micro-batch on one device's layers, tR what recomputing it takes. Formulas are those of the papers:
-GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2); a recomputation needs no gradient, so
-that it delays none: it adds to the work and not to the bubble. They hold for messages that take no
-time, micro-batches of one size, and the schedule's own warm-up; where one of these is not so, a figure says it.
+T is the time of one micro-batch on one device's layers, forward and backward; tR is the time to recompute it. The
+formulas are those of the papers: GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2). A
+recomputation needs no gradient and delays none, so it adds to the work and not to the bubble. The formulas hold for
+messages that take no time, micro-batches of one size, and the schedule's own warm-up. Where one of these does not hold,
+a figure says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipelab.quantities import format_bytes
 from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, Settings
 from pipelab.timeline import Timeline
 
-__all__ = ["FIGURES", "Figure", "Formula", "figures", "value_of"]
+__all__ = ["FIGURES", "FORMULAS", "Figure", "Formula", "figures", "shown", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,14 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
     },
 }
 
+_ALL = [one for known in _BY_SCHEDULE.values() for one in known.values()]
+FORMULAS = tuple(sorted({text for one in _ALL for text in (one.text, one.again) if text}))
+
 # name -> (label, unit, read off a timeline). "held" and "memory" are those of the fullest device.
 FIGURES: Mapping[str, tuple[str, str, Callable[[Settings, Timeline], float]]] = {
     "makespan": ("Makespan", "units", lambda s, t: t.makespan),
     "bubble": ("Bubble fraction", "%", lambda s, t: 100 * t.bubble_fraction),
-    "rate": ("Throughput", "sequences per unit", lambda s, t: s.sequences / t.makespan),
+    "rate": ("Throughput, update left out", "sequences per unit", lambda s, t: s.sequences / t.makespan),
     "held": ("In flight on the fullest device", "sequences", lambda s, t: max(t.peak_sequences)),
     "memory": ("Activations on the fullest device", "MB", lambda s, t: max(t.peak_bytes) / 1e6),
     "messages": ("Messages in a step", "", lambda s, t: float(t.message_count)),
@@ -121,6 +125,13 @@ class Figure:
     formula: str = ""
     expected: float | None = None
     note: str = ""
+
+
+def shown(value: float | None, unit: str) -> str:
+    """A figure's value as a page shows it: four digits that count, one behind the point for a percentage."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}%" if unit == "%" else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def value_of(name: str, settings: Settings, timeline: Timeline) -> float:
@@ -145,15 +156,15 @@ def figures(settings: Settings, timeline: Timeline) -> tuple[Figure, ...]:
 
 
 def _departure(name: str, settings: Settings) -> str:
-    """Why the formula does not say what was simulated."""
+    """Why formula and simulation differ."""
     reasons = []
     if settings.warmup and settings.schedule == "1f1b":
-        reasons.append("for a warm-up of p - 1 - r")
+        reasons.append("a warm-up of p - 1 - r")
     if settings.sequences % settings.microbatches and settings.schedule != "naive":
-        reasons.append("for micro-batches of one size")
+        reasons.append("micro-batches of one size")
     if settings.latency and name in ("makespan", "bubble"):
-        reasons.append("for messages that take no time")
-    return f"the formula is {' and '.join(reasons)}" if reasons else ""
+        reasons.append("messages that take no time")
+    return f"the formula assumes {' and '.join(reasons)}" if reasons else ""
 
 
 def over_limit(settings: Settings, timeline: Timeline) -> str:

@@ -1,4 +1,4 @@
-"""Run it: the shown schedule on the 48-layer model, measured, beside a prediction from what one micro-batch cost."""
+"""Run it: the shown schedule on the 48-layer model, measured, beside a prediction from the cost of a micro-batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_SEQUENCES = 256
 
 @dataclass(frozen=True)
 class Measured:
-    """Predicted and measured timelines of one schedule, the losses of its steps, and the largest gradient error."""
+    """Predicted and measured timelines of a schedule, the losses of its steps, and the largest gradient error."""
 
     predicted: Timeline
     measured: Timeline
@@ -31,16 +31,17 @@ class Measured:
     gradient_error: float
     peak_activation_bytes: tuple[int, ...]
     limit: float | None = None
-    """MB of activations that a device may hold by the settings; a run is not stopped by it."""
+    """MB of activations that the settings allow on a device; the run does not stop there."""
 
     @property
     def sentence(self) -> str:
-        """What came of it."""
+        """The result in words."""
         losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
         told = f" {apart}" if (apart := remark(compare(self.predicted, self.measured))) else ""
+        proof = "equal" if self.gradient_error < CLOSE else "are NOT equal to"
         return (
-            f"Ran: the {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its gradients "
-            f"{'equal' if self.gradient_error < CLOSE else 'are NOT'} those of the model in one piece: largest error "
+            f"The {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its "
+            f"gradients {proof} those of the unsplit model: largest error "
             f"{self.gradient_error:.0e} in float32.{self._over}{told}"
         )
 
@@ -50,7 +51,8 @@ class Measured:
         if self.limit is None or fullest <= self.limit:
             return ""
         return (
-            f" It ran without the limit: the fullest device held {fullest:.1f} MB where {self.limit:g} MB are allowed."
+            f" The run did not use the limit: the fullest device held {fullest:.1f} MB of activations; the limit is "
+            f"{self.limit:g} MB."
         )
 
 
@@ -60,8 +62,8 @@ def remark(both: Comparison) -> str:
     if not apart >= FAR:
         return ""
     return (
-        f"Prediction and measurement are {apart:.0%} apart: the prediction knows what one micro-batch cost alone, "
-        "and the machine does other things too. Run it again to see how far that scatters."
+        f"Prediction and measurement are {apart:.0%} apart. The prediction uses the cost of one micro-batch alone. In "
+        "the run, actions scatter and the machine does other work too. Run it again to see how much the result varies."
     )
 
 
@@ -70,20 +72,21 @@ def require_runnable(settings: Settings) -> None:
     stages = settings.devices * settings.v
     if stages > LAYERS:
         raise ConfigurationError(
-            f"p * v = {stages} stages, but the model has {LAYERS} layers; to run it take p * v of at most {LAYERS}"
+            f"p * v = {stages} stages are more than the {LAYERS} layers of the model; to run it, take p * v of at most "
+            f"{LAYERS}"
         )
     if settings.sequences > MOST_SEQUENCES:
         raise ConfigurationError(
-            f"m = {settings.microbatches} micro-batches of {UNIT_SEQUENCES} are {settings.sequences} sequences a step, "
-            f"too long a wait; fix the batch at 64, or take m of at most {MOST_SEQUENCES // UNIT_SEQUENCES}"
+            f"a step of {settings.sequences} sequences takes too long here; fix the batch at 64, or take m of at most "
+            f"{MOST_SEQUENCES // UNIT_SEQUENCES}"
         )
 
 
 def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
     """Train for a few steps by the settings' schedule, with real tensors, under the device clock.
 
-    Times in units mean nothing to a machine: tF and tB become what was measured, and a latency is taken in units of
-    the measured forward. Raises ConfigurationError where the model cannot run so.
+    A machine has its own times: tF and tB become the measured ones, and a latency counts in units of the measured
+    forward. Raises ConfigurationError if the model cannot run with these settings.
     """
     require_runnable(settings)
     schedule = settings.build()
@@ -95,7 +98,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
 
     model = TransformerLM(layers=LAYERS)
     inputs, targets = text_batch(0, settings.sequences)
-    progress("comparing its gradients with the unsplit model's")
+    progress("comparing its gradients with those of the unsplit model")
     with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
         error = pipeline.verify(inputs, targets)  # first: what runs first also pays for starting up
         progress("measuring what one micro-batch costs")

@@ -1,4 +1,4 @@
-"""What is wrong with a setting that cannot be, or does not fit, and the nearest ones that do. Pure Python."""
+"""Why settings are impossible, or do not fit, and the nearest ones that work. Pure Python."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Offer:
 
 @dataclass(frozen=True)
 class Problem:
-    """``sentence`` says what is wrong, ``offers`` are the nearest settings without it, the nearest first.
+    """``sentence`` says what is wrong; ``offers`` are the nearest settings that work, the nearest first.
 
-    ``possible``: there is a schedule and a picture of it, but something about it is not allowed (it does not fit).
+    ``possible``: there is a schedule and a picture of it, but it does not fit into the limit.
     """
 
     sentence: str
@@ -42,9 +42,9 @@ def problem_of(settings: Settings) -> Problem | None:
 
 
 def timelines_of(settings: Settings) -> tuple[tuple[Timeline, ...], Problem | None]:
-    """The timelines of ``settings``, that of the schedule to compare with behind it, and what is wrong.
+    """The timelines of ``settings`` and of the schedule to compare with, and what is wrong.
 
-    There are no timelines where one of them is impossible.
+    If one of them is impossible, there are no timelines.
     """
     found: list[Timeline] = []
     unfit = ""
@@ -153,8 +153,8 @@ def _slimmer(settings: Settings) -> Iterator[Mapping[str, Any]]:
 def _nearest_m(settings: Settings) -> int | None:
     """The nearest other m that fits.
 
-    Fewer micro-batches of one size need less, as do more of a batch that is held: each way the end is tried, and if it
-    fits the border is found by halving.
+    With a fixed micro-batch, fewer of them need less; with a fixed batch, more of them do. In each direction the end is
+    tried, and if it fits, halving finds the border.
     """
     m, one = settings.microbatches, CONTROLS["microbatches"]
     ways = [range(int(one.low), m)]

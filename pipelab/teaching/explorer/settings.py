@@ -1,4 +1,4 @@
-"""What can be turned in the explorer, and what a setting means: a schedule, its costs, a batch. Pure Python."""
+"""The explorer's settings, and what they mean: a schedule, its costs, a batch. Pure Python."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH, MICROBATCH = "batch", "microbatch"
 
 @dataclass(frozen=True)
 class Control:
-    """One thing that can be turned; ``symbol`` is its short name.
+    """One setting that a reader can change; ``symbol`` is its short name.
 
     ``kind`` is "whole", "number", "choice" (a list), "either" (two choices side by side) or "switch" (on or off).
     """
@@ -73,11 +73,11 @@ def control(name: str) -> Control:
     """The control called ``name``, by its name or its symbol (``"m"``). Raises ConfigurationError with the nearest."""
     found = CONTROLS.get(_SYMBOLS.get(name, name))
     if found is None:
-        known = list(dict.fromkeys([*CONTROLS, *_SYMBOLS]))
+        known = [one for one in dict.fromkeys([*CONTROLS, *_SYMBOLS]) if one != "hold"]
         close = [one for one in known if one.lower() == str(name).lower()]
         close += difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise ConfigurationError(f"there is no control '{name}'; there are {', '.join(known)}{hint}")
+        raise ConfigurationError(f"there is no control '{name}'; the controls are {', '.join(known)}{hint}")
     return found
 
 
@@ -86,9 +86,9 @@ class Settings:
     """One state of the explorer.
 
     ``forward`` and ``backward``: tF and tB, the time of a micro-batch of 16 sequences on one device's layers, in units.
-    ``overhead`` is paid by every forward and every backward on a full device share besides, whatever its size (alpha).
-    ``fixed``: what stays the same when m changes. "batch": ``batch`` sequences are cut into m, so that more
-    micro-batches are smaller ones. "microbatch": each micro-batch has 16 sequences, so that the batch grows with m.
+    ``overhead`` (alpha): a fixed time that every forward and every backward on a full device share adds, at any size.
+    ``fixed``: what stays the same when m changes. With "batch", ``batch`` sequences are cut into m, so that more
+    micro-batches are smaller. With "microbatch", each micro-batch has 16 sequences, so that the batch grows with m.
     ``warmup``: forwards that each device of 1F1B runs first, beyond its p - 1 - r. ``limit``: MB of activations on a
     device, for the 48-layer model; weights, gradients and optimizer state are not counted. ``compare``: a second
     schedule, "" for none.
@@ -157,9 +157,7 @@ class Settings:
         slots = self.devices * self.v * self.microbatches
         if slots > MOST_SLOTS:
             fits = max(MOST_SLOTS // (self.devices * self.v), 1)
-            raise ConfigurationError(
-                f"p v m = {slots} is more than a page can be asked to draw; try m of at most {fits}"
-            )
+            raise ConfigurationError(f"p v m = {slots} is too much for a page to draw; try m of at most {fits}")
         deeper = self.warmup if self.schedule == "1f1b" else 0
         return _built(self.schedule, self.devices, self.microbatches, self.v, deeper, self.recompute)
 
@@ -168,7 +166,7 @@ class Settings:
         return SettingsCosts(self, self.sequences)
 
     def timeline(self) -> Timeline:
-        """The prediction. Raises as :meth:`build`, and ScheduleError where the order waits for ever."""
+        """The prediction. Raises as :meth:`build`, and ScheduleError if the order waits forever."""
         schedule = self.build()
         return simulate(schedule, self.costs(), batch=self.sequences, check=False)
 
@@ -259,7 +257,7 @@ def choices(name: str) -> list[tuple[str, str]]:
 
 
 def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings, str]:
-    """``settings`` with ``values`` put in, each brought into its range; and a sentence where one had to be.
+    """``settings`` with ``values`` put in, each moved into its range, and a sentence if one was moved.
 
     Raises ConfigurationError for names or choices that do not exist.
     """
@@ -275,7 +273,7 @@ def normalised(settings: Settings, values: Mapping[str, Any]) -> tuple[Settings,
 def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
     if one.kind == "switch":
         if not isinstance(value, bool | int):
-            return before, f"{one.label} is on or off; a {type(value).__name__} was left out."
+            return before, f"{one.label} must be on or off; a {type(value).__name__} was ignored."
         return bool(value), ""
     if one.kind in ("choice", "either"):
         return _chosen(one, value)
@@ -292,7 +290,7 @@ def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
         )
     inside = min(max(number, one.low), one.high)
     if one.optional and inside <= 0:
-        return None, f"{one.label} has to be above 0: now there is none."
+        return None, f"{one.label} must be above 0; now there is no limit."
     if one.kind == "whole":
         inside = round(inside)
     if abs(inside - number) > 1e-9:
@@ -322,7 +320,7 @@ def _chosen(one: Control, value: Any) -> tuple[str, str]:
         return text, ""
     close = difflib.get_close_matches(text, [name for name in known if name], n=1, cutoff=0.3)
     hint = f"; did you mean '{close[0]}'?" if close else ""
-    raise ConfigurationError(f"{one.label} cannot be '{value}'; known are {', '.join(filter(None, known))}{hint}")
+    raise ConfigurationError(f"{one.label} cannot be '{value}'; it can be {', '.join(filter(None, known))}{hint}")
 
 
 def require_names(values: Mapping[str, Any]) -> dict[str, Any]:

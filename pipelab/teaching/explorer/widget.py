@@ -1,17 +1,20 @@
-"""``explore``: turn a schedule's numbers and see what follows."""
+"""``explore``: change a schedule's numbers and see the effect."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError
+from pipelab.teaching.explorer import beside
+from pipelab.teaching.explorer.code import CURVE, axis_of, line
 from pipelab.teaching.explorer.curves import AGAINST, Curves
 from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
+from pipelab.teaching.explorer.mathml import mathml
 from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.teaching.explorer.nearest import Problem, timelines_of
 from pipelab.teaching.explorer.settings import (
@@ -41,9 +44,9 @@ _CHUNK = 0.03  # seconds of curve between two answers
 
 
 class Explorer(RunningWidget):
-    """What :func:`explore` returns. ``settings`` is its state, ``timelines`` what it shows.
+    """What :func:`explore` returns. ``settings`` is its state, and ``timelines`` are those that it shows.
 
-    ``set(m=8)`` turns something from Python; ``run()`` is the button *Run it*; ``measured`` is what came of it.
+    ``set(m=8)`` changes a setting from Python. ``run()`` is the button *Run it*, and ``measured`` is its result.
     """
 
     def __init__(self, settings: Settings, free: Iterable[str], *, full: bool, figure: str, against: str) -> None:
@@ -67,7 +70,7 @@ class Explorer(RunningWidget):
     # ---- from Python -----------------------------------------------------------------------------------------------
 
     def set(self, **values: Any) -> Explorer:
-        """Turn something: by the name of a control or its symbol. Values out of range become the nearest in it."""
+        """Change settings, by name or symbol. A value out of range becomes the nearest one in range."""
         self._turn(values)
         return self
 
@@ -81,17 +84,22 @@ class Explorer(RunningWidget):
         """The figures of the schedule, formula beside simulation."""
         return figures(self._shown, self.timeline)
 
+    @property
+    def code(self) -> str:
+        """The line of Python that opens an explorer with the settings that are shown."""
+        return line(self._shown, None if self._full else self._free, self._figure, self._against)
+
     def run(self, *, wait: bool = True) -> Measured | None:
-        """Run the shown schedule on the 48-layer model; what *Run it* does. ``wait``: until it is over."""
+        """Run the shown schedule on the 48-layer model, as *Run it* does. ``wait``: until the run has ended."""
         self._start()
         if wait:
             self._wait()
         return self.measured
 
     def save(self, kind: str = "picture") -> Path:
-        """Write what is shown beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (opens in Perfetto).
+        """Save beside the notebook: "picture" (PNG), "csv" (the table) or "trace" (for Perfetto).
 
-        Nothing is overwritten. Returns the file's path.
+        No file is overwritten. Returns the path of the file.
         """
         timeline = self.timeline if self.measured is None else self.measured.measured
         s = self._shown
@@ -99,18 +107,28 @@ class Explorer(RunningWidget):
         if kind == "picture":
             return self.picture().save(unused(f"{stem}.png"))
         if kind not in ("csv", "trace"):
-            raise ConfigurationError(f"'{kind}' cannot be saved; there are picture, csv and trace")
+            raise ConfigurationError(f"'{kind}' cannot be saved; save picture, csv or trace")
         path = unused(f"{stem}.csv" if kind == "csv" else f"{stem}-trace.json")
         path.write_text(timeline.schedule.to_csv() if kind == "csv" else timeline.to_chrome_trace(), encoding="utf-8")
         return path
 
     def picture(self) -> Picture:
-        """What it shows now, as a static picture."""
+        """The present state as a static picture."""
         if self.measured is not None:
             return plot_prediction(self.measured.predicted, self.measured.measured)
         if len(self.timelines) > 1:
             return plot_schedules(self.timelines, memory=True)
         return plot_timeline(self.timeline)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **rest: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, and for pages on which none runs: the picture, and below it figures, formulas and the line."""
+        data, metadata = super()._repr_mimebundle_(include, exclude, **rest)
+        if "text/html" in data:
+            titles, sizes = [_title(one) for one in self._both()], (self._shown.sizes, self._preset())
+            data["text/html"] += beside.static(titles, sizes, self._found(), self._notes(), self.code)
+        return data, metadata
 
     # ---- from the browser ------------------------------------------------------------------------------------------
 
@@ -139,7 +157,7 @@ class Explorer(RunningWidget):
         for settings in self._both():
             curve = self._curves.curve(settings, figure, against)
             self._curves.work(settings, curve, _CHUNK)
-        self.send({"curve": self._curve_view()})
+        self.send({"curve": self._curve_view(), "code": self.code})
 
     # ---- what happens ----------------------------------------------------------------------------------------------
 
@@ -200,6 +218,8 @@ class Explorer(RunningWidget):
             ],
             "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
             "titles": [_title(one) for one in self._both()],
+            "notes": self._notes(),
+            "code": self.code,
             "curve": self._curve_view(),
             "measured": None if self.measured is None else self._measured(self.measured),
         }
@@ -241,7 +261,20 @@ class Explorer(RunningWidget):
         return f"Preset: {', '.join(parts)}." if parts else ""
 
     def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
-        return [asdict(figure) for figure in figures(settings, timeline)]
+        found = figures(settings, timeline)
+        return [asdict(one) | {"math": mathml(one.formula) if one.formula else ""} for one in found]
+
+    def _found(self) -> list[tuple[Figure, ...]]:
+        return [figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)]
+
+    def _notes(self) -> str:
+        """Below the figures, as HTML."""
+        both, told = self._both(), ""
+        if self.measured is not None:
+            told = "Measured figures are those of this machine; the other figures follow the settings."
+            if len(both) > 1:
+                told += f" The picture shows {_title(both[1])} again when you change a control."
+        return beside.notes(both, self._found(), told)
 
     def _measured(self, found: Measured) -> dict[str, Any]:
         pair = [found.predicted, found.measured]
@@ -305,24 +338,26 @@ def explore(
     schedule: str | None = None,
     *,
     free: Iterable[str] | None = None,
-    curve: str = "bubble",
+    curve: str = CURVE,
     against: str | None = None,
     **settings: Any,
 ) -> Explorer:
-    """Turn a schedule's numbers and see what follows, in a notebook.
+    """Change a schedule's numbers in a notebook, and see the effect.
 
-    ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: only what ``free`` names can be
-    turned (one or two things, by name or symbol: m, p, v, w, tF, tB, alpha, L, B, limit, schedule, fixed, recompute,
-    compare). Where m can be turned, so can ``fixed``. Everything else stays as the keywords say: ``devices``,
-    ``microbatches``, ``chunks``, ``forward``, ``backward``, ``overhead``, ``latency``, ``fixed`` ("microbatch": each
-    has 16 sequences; "batch": ``batch`` sequences are cut into m), ``batch``, ``limit`` (MB of activations alone;
-    ``Pipeline``'s memory_limit counts weights, gradients and optimizer state too), ``warmup``, ``recompute``,
-    ``compare``. Symbols work as well. ``curve`` is the figure that is drawn ("makespan", "bubble", "rate", "held",
-    "memory", "messages"), ``against`` the number it is drawn against (default: the first free one).
+    ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: the reader can change only the
+    settings in ``free``, by name or symbol (m, p, v, w, tF, tB, alpha, L, B, limit, schedule, fixed, recompute,
+    compare). One or two are usual. If m is free, so is ``fixed``.
 
-    *Run it* runs the shown schedule on the 48-layer model and lays what was measured over what was predicted. Without
-    a browser it is the static picture of its first state. Raises ConfigurationError for settings that do not exist or
-    cannot be, with the nearest that can.
+    The keywords set the rest, by name or symbol: ``devices``, ``microbatches``, ``chunks``, ``forward``, ``backward``,
+    ``overhead``, ``latency``, ``fixed``, ``batch``, ``limit``, ``warmup``, ``recompute``, ``compare``. With
+    ``fixed="microbatch"`` each micro-batch has 16 sequences; with ``fixed="batch"`` a batch of ``batch`` sequences is
+    cut into m. ``limit`` is MB of activations alone (``Pipeline``'s memory_limit also counts weights, gradients and
+    optimizer state). ``curve`` is the figure to draw ("makespan", "bubble", "rate", "held", "memory", "messages").
+    ``against`` is the setting to draw it against (default: the first free one).
+
+    *Run it* runs the shown schedule on the 48-layer model and draws the measurement below the prediction. Without a
+    browser, the output is a static picture of the first state. Raises ConfigurationError for settings that do not exist
+    or are impossible, with the nearest that work.
 
     >>> explore("gpipe", free=["m"], compare="1f1b", curve="held")
     """
@@ -337,9 +372,8 @@ def explore(
         names.append("fixed")  # what m does to times and memory depends on it
     if curve not in FIGURES:
         raise ConfigurationError(f"curve is one of {', '.join(FIGURES)}, not '{curve}'")
-    numeric = [name for name in names if name in AGAINST]
     if against is None:
-        axis = "microbatches" if free is None or not numeric else numeric[0]
+        axis = axis_of(None if free is None else names)
     else:
         axis = control(against).name
         if axis not in AGAINST:

@@ -40,8 +40,8 @@ class OutOfTime(BaseException):
 class Caller:
     """Calls a learner's function as a check does.
 
-    The catalogue and the references refuse meanwhile; what is printed is held back; arguments have to come back as they
-    were; None, an exception and a call that does not end are answered with a sentence. Raises Refused.
+    During the call, the catalogue and the references refuse, and printed output is held back. The arguments must come
+    back unchanged. None, an exception, and a call that does not end get a sentence. Raises Refused.
     """
 
     def __init__(self, exercise: Exercise, answers: Mapping[str, Any]) -> None:
@@ -69,8 +69,8 @@ class Caller:
                 found = plain(value) if _plain else value  # a generator runs here
         except OutOfTime:
             raise Late(
-                f"{shown} did not return within {self._exercise.seconds:g} s: does a loop never end, or take many "
-                "small steps?"
+                f"{shown} did not return within {self._exercise.seconds:g} s: is there a loop that never ends, or that "
+                "takes many small steps?"
             ) from None
         except NotWritten:
             raise Refused(
@@ -78,7 +78,7 @@ class Caller:
             ) from None
         except NotImplementedError as error:
             if type(error).__name__ == "StdinNotImplementedError":
-                raise Refused(f"{shown} asked for input(): a function gets what it needs as arguments") from None
+                raise Refused(f"{shown} called input(): a function gets what it needs as arguments") from None
             raise Refused(f"{name} is not written yet: {shown} raised NotImplementedError {error}".rstrip()) from None
         except ReservedError as error:
             raise Refused(f"{shown}: {error}") from None

@@ -80,7 +80,7 @@ def grade(
         unchanged = trusted == _digest(PACKAGE, folder) and run.intact
     every = [_assemble(k, one, sub, done) for k, (one, sub) in enumerate(zip(found, taken, strict=True))]
     notebooks = (*_once(every), *nothing_from(paths, found))
-    changed = "files of pipelab itself changed while grading: by a submission? Take a clean clone and grade again"
+    changed = "files of pipelab changed during the grading: by a submission? Take a clean clone and grade again"
     return Report(notebooks, drawn, () if unchanged else (changed,))
 
 
@@ -175,7 +175,7 @@ def _notebooks_in(folder: Path) -> Iterable[Path]:
 
 
 def _kind(path: Path) -> str:
-    """What page of the course a notebook says it is; "" where it does not say."""
+    """The page of the course that a notebook's metadata names, or ""."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8-sig"))["metadata"]["pipelab"]["kind"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -246,7 +246,7 @@ class _Run:
     def _judged(self, exercise: Exercise, cases: Sequence[Any], outcome: Outcome) -> dict[str, dict[str, Any]]:
         """The verdicts of a fresh process. One that does not come is no verdict of "right"."""
         if not self.intact:
-            why = "not judged: a submission of this run has changed what it is judged by; grade again without it"
+            why = "not judged: a submission of this run has changed the judge's code; grade again without it"
             return {part: {"message": why} for part in exercise.parts}
         request = {
             "exercise": exercise.name,

@@ -19,17 +19,17 @@ from pipelab.teaching.exercises.definition import Case, Exercise, Finding
 __all__ = ["judge"]
 
 ENDED = {
-    "time": "it did not finish within the time limit: does a loop never end?",
+    "time": "it did not finish within the time limit: is there a loop that never ends?",
     "kernel": "the kernel ended while this exercise ran: does a cell call quit(), exit() or os._exit(), "
-    "or need more memory than there is?",
-    "start": "no kernel could be started for it: is the machine out of memory? Grade again",
-    "silent": "nothing came back, though the cells ran: does a cell replace or silence what the grader runs?",
+    "or does it need more memory than there is?",
+    "start": "no kernel could be started for it: is the machine out of memory? Grade it again",
+    "silent": "there is no result, although the cells ran: does a cell replace or silence what the grader runs?",
 }
-ALONE = " No cell of the notebook defines it: put what the answer needs into its own cell."
+ALONE = " No cell of the notebook defines this name. Put everything that the answer needs into its own cell."
 
 
 def judge(request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """One verdict a part."""
+    """One verdict for each part."""
     exercise = find_exercise(request["exercise"])
     verdicts: dict[str, dict[str, Any]] = {part: {"message": "", "cases": 0} for part in exercise.parts}
     answers = request["answers"]

@@ -36,7 +36,7 @@ class _Plainer:
             return value
         if isinstance(value, int):
             if int.bit_length(value) > 4096:
-                raise ValueError("it holds a number of more than a thousand digits")
+                raise ValueError("it contains a number of more than a thousand digits")
             return int.__add__(value, 0)  # of a subclass the number, whatever it claims to be
         if isinstance(value, float):
             return float.__add__(value, 0.0)

@@ -29,7 +29,7 @@ def begin(folder: str) -> None:
     From here on the catalogue and the references refuse, in cells, threads and processes alike.
     """
     exercises()  # their visible cases are made with the catalogue
-    close("it is closed while exercises are graded, since this exercise asks you to write it")
+    close("it is closed during grading, because this exercise asks you to write it")
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     Path(folder, "kernel").write_text(str(os.getpid()))

@@ -44,7 +44,7 @@ def read_overrides(path: Path) -> list[Override]:
         except ValueError:
             raise ConfigurationError(f"{path}, line {line}: points is {row['points']!r}, not a number") from None
         if not found[-1].reason:
-            raise ConfigurationError(f"{path}, line {line}: an override needs a reason, the learner reads it")
+            raise ConfigurationError(f"{path}, line {line}: an override needs a reason, which the learner will read")
     return found
 
 
@@ -100,7 +100,7 @@ def _rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise ConfigurationError(f"{path} is not CSV in UTF-8; save it as CSV (UTF-8)") from None
     lacking = [name for name in needed if name not in columns]
     if lacking:
-        hint = " (its columns are parted by ';': commas are needed)" if any(";" in name for name in columns) else ""
+        hint = " (its columns are separated by ';'; use commas)" if any(";" in name for name in columns) else ""
         raise ConfigurationError(
             f"{path} has no column {', '.join(lacking)}; its first line should name {', '.join(needed)}{hint}"
         )

@@ -1,9 +1,9 @@
-"""Executes one slice of a submission with nbval, in a throw-away folder, within limits; nothing stays behind.
+"""Executes one slice of a submission with nbval, in a temporary folder, within limits. Nothing stays behind.
 
 ::
 
-    folder/nb/slice.ipynb    the notebook alone: what it is run in, not importable
-    folder/lib/pipelab       a copy of the package: what a submission does to it is gone with the folder
+    folder/nb/slice.ipynb    the notebook alone; it runs here and cannot be imported
+    folder/lib/pipelab       a copy of the package; what a submission does to it is gone with the folder
     folder/home              its home
     folder/out/              what the recorder writes: the kernel's process number, answers
 """
@@ -59,10 +59,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: one answer per case as far as it got; ``ended`` says why not all, "" if all came.
+    """The answers that came back, one per case; ``ended`` says why some are missing, "" if all came.
 
-    ``ended``: "time" (limit reached), "kernel" (its process ended), "silent" (less was written, though it ran on),
-    "start" (no kernel came up: two that start at once may choose the same port, so this is tried again).
+    ``ended`` is "time" (limit reached), "kernel" (its process ended), "silent" (it ran on but wrote less) or "start"
+    (no kernel started). Two kernels that start at the same time may choose the same port, so "start" is tried again.
     """
 
     answers: tuple[Mapping[str, Any], ...]

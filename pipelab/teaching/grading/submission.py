@@ -1,7 +1,7 @@
 """A submitted notebook: which lesson it answers, and which of its cells answer which exercise.
 
-Cells are found by their metadata, and where that is gone by the names that they define; what stands between an
-exercise's first cell and the next exercise's belongs to it. Check cells are the course's, never the submission's.
+Cells are found by their metadata, or if that is lost, by the names that they define. The cells from the first cell of
+an exercise to that of the next belong to it. Check cells are the course's, never the submission's.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _template(notebook: NotebookNode, path: Path, templates: Sequence[Template])
     for template in templates:
         if template.lesson.name == claimed:
             if said.get("kind") == "lesson":
-                raise UnreadableError(f"the lesson itself, not its exercises: grade exercises/{claimed}.ipynb")
+                raise UnreadableError(f"this is the lesson, not its exercises: grade exercises/{claimed}.ipynb")
             return template
     names = [_pipelab(cell).get("exercise") for cell in notebook.cells]
     sources = [_source(cell) for cell in notebook.cells if cell.get("cell_type") == "code"]
@@ -164,7 +164,7 @@ def _template(notebook: NotebookNode, path: Path, templates: Sequence[Template])
     for template in templates:
         if template.lesson.name in path.stem:
             return template
-    raise UnreadableError("no exercise of this course is in it: was another notebook handed in?")
+    raise UnreadableError("it contains no exercise of this course: is it another notebook?")
 
 
 def _regions(cells: Sequence[Any], template: Template) -> tuple[dict[str, list[Any]], list[Any]]:
@@ -191,13 +191,13 @@ def _answer(name: str, region: Sequence[Any], codes: Sequence[Any], template: Te
         written = [text for text in written if _defines(text, exercise.answers) and not _is_stub(text, stubs)]
         if written:
             cells = written
-            notes.append("its answer was found elsewhere in the notebook, by its name")
+            notes.append("its answer was found by name elsewhere in the notebook")
         elif not any(map(_does_something, cells)):
             cells = []
     if not checks:
         notes.append("its check cell was missing and was put back")
     elif not any(_same([text], [check]) for text in checks):
-        notes.append("its check cell was altered; the course's own was used")
+        notes.append("its check cell was changed; the course's own was used")
     filled = [text for text in cells if not _is_stub(text, stubs)]
     if any(_defines(text, exercise.answers) for text in filled):
         kept = [text for text in cells if text in filled or not _covered(text, filled, exercise.answers)]

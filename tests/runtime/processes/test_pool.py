@@ -147,7 +147,7 @@ def test_a_forgotten_pipeline_lets_its_processes_go(cold):
     wait_until(gone(everyone))
 
 
-@pytest.mark.parametrize("how", ["exit", "kill", "exception"])
+@pytest.mark.parametrize("how", ["kill", *(pytest.param(one, marks=pytest.mark.slow) for one in ("exit", "exception"))])
 def test_processes_end_with_the_caller_however_it_ends(how, tmp_path):
     """A plain script, without a guard around its main part, that leaves without closing."""
     end = {"exit": "", "kill": "os.kill(os.getpid(), 9)", "exception": "raise SystemError"}[how]

@@ -265,7 +265,7 @@ def test_a_small_board_trains_the_model_with_the_right_gradients():
     assert trial.right
     assert trial.timeline.makespan == board.board.makespan == 9  # the board's own columns
     assert board.run_state["state"] == "done"
-    assert "equal to the unsplit model's" in board.run_state["words"]
+    assert "equal to those of the unsplit model" in board.run_state["words"]
     assert told(board)["trial"][0]["end"] == 9
     board.undo()
     assert (board.trial, told(board)["trial"], board.run_state) == (None, None, {})

@@ -79,7 +79,7 @@ def test_building_again_without_a_change_changes_nothing(root):
     changed, _ = build(root)
     assert changed == ["notebooks/00_small.ipynb", "exercises/00_small.ipynb", "solutions/00_small.ipynb"]
     before = {path: path.read_bytes() for path in root.rglob("*.ipynb")}
-    assert build(root) == ([], ["nothing to build: every page stands as its source says"])
+    assert build(root) == ([], ["nothing to build: every page is up to date"])
     assert {path: path.read_bytes() for path in root.rglob("*.ipynb")} == before
     source = root / "course" / "00_small.py"
     source.write_text(LESSON.replace("Words.", "Other words."))
@@ -120,7 +120,7 @@ def test_a_stub_keeps_what_is_around_the_solution():
 @pytest.mark.parametrize(
     "old, new, says",
     [
-        ("#     minutes: 10\n", "", "its header gives no minutes"),
+        ("#     minutes: 10\n", "", "its header has no minutes"),
         ('role="setup"', 'role="set-up"', "role='set-up'"),
         (
             "# Two.\n",
@@ -155,7 +155,7 @@ def test_work_is_filled_once_and_never_overwritten(root):
     lesson = nbformat.read(work / "notebooks" / "00_small.ipynb", 4)
     assert not any(cell.get("outputs") for cell in lesson.cells), "results would spoil the predictions"
     assert "(../exercises/00_small_exercises.ipynb)" in lesson.cells[0].source
-    assert lesson.cells[0].source.endswith("[All lessons, and your points so far](../index.ipynb)")
+    assert lesson.cells[0].source.endswith("[All lessons and your points so far](../index.ipynb)")
     mine = work / "exercises" / "00_small_exercises.ipynb"
     text = mine.read_text().replace("# YOUR CODE HERE", "# mine")
     mine.write_text(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelab.teaching.course.build import exercise_minutes
 from pipelab.teaching.course.source import read_course
 from pipelab.teaching.exercises import exercise
 from pipelab.teaching.grading.outputs import COLUMNS, TOTALS
@@ -43,15 +44,26 @@ def test_the_columns_that_are_promised_are_written():
     assert tuple(re.findall(r"`(\w+)`", rows["totals"])) == TOTALS
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/instructors.md", "CONTRIBUTING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_the_readme_lists_every_lesson():
+def test_the_readme_lists_every_lesson_with_its_minutes_and_those_of_its_exercises():
     text = (ROOT / "README.md").read_text()
     for lesson in LESSONS:
-        assert f"[{lesson.title}](notebooks/{lesson.name}.ipynb)" in text
-        assert f"(exercises/{lesson.name}.ipynb)" in text
+        first = re.escape(f"| {lesson.number} | [{lesson.title}](notebooks/{lesson.name}.ipynb) |")
+        minutes = re.escape(f"| {lesson.minutes} + {exercise_minutes(lesson)} |")
+        last = re.escape(f"(exercises/{lesson.name}.ipynb) |")
+        assert re.search(rf"^{first} [^|]* {minutes} \[exercises?\]{last}$", text, re.MULTILINE), lesson.name
+
+
+def test_the_readme_says_how_long_the_course_is():
+    minutes = sum(lesson.minutes + exercise_minutes(lesson) for lesson in LESSONS)
+    told = int(re.search(r"about (\d+) hours in all", (ROOT / "README.md").read_text())[1])
+    assert told == round(minutes / 60), f"{minutes} minutes"

@@ -47,7 +47,7 @@ def test_before_a_grade_it_lists_the_lessons_and_says_how_to_get_one(tmp_path):
         assert done == f"0 of {len(announced)}"
     assert "Nothing has been graded yet. Run `make grade`" in shown(tmp_path)
     assert following(tmp_path).startswith("**Next:** [lesson 0 ")
-    assert "write this page. What you change on it is lost." in shown(tmp_path)
+    assert "write this page, so your changes to it are lost." in shown(tmp_path)
     nbformat.validate(nbformat.read(tmp_path / "index.ipynb", 4))
 
 
@@ -67,14 +67,14 @@ def test_a_grade_shows_points_and_the_next_step(tmp_path):
     assert row(tmp_path, 1)[3:] == ["4 of 9", "1 of 3"]
     assert "last `make grade`" in shown(tmp_path)
     assert following(tmp_path) == (
-        "**Next:** *Cut the graph*, among the [exercises of lesson 1](exercises/01_four_devices_exercises.ipynb); "
+        "**Next:** *Cut the graph*, one of the [exercises of lesson 1](exercises/01_four_devices_exercises.ipynb); "
         "1 of 3 points so far."
     )
     write_index(tmp_path, LESSONS, {"cut_graph": 3, "naive_table": 3})
     assert row(tmp_path, 0)[3:] == ["2 of 2", "**all**"], "what was graded before is kept"
     assert following(tmp_path).startswith("**Next:** [lesson 2 ")
     write_index(tmp_path, LESSONS, ALL)
-    assert following(tmp_path) == "**Next:** nothing. You have all points."
+    assert following(tmp_path) == "**Next:** nothing. You have all the points."
     assert f"{sum(ALL.values())} of {sum(ALL.values())}" in shown(tmp_path)
 
 

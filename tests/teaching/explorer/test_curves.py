@@ -131,7 +131,7 @@ def test_old_curves_are_forgotten():
 
 
 def test_a_curve_that_there_is_not_is_refused_with_those_there_are():
-    with pytest.raises(ConfigurationError, match="no figure 'speed'; there are makespan, bubble"):
+    with pytest.raises(ConfigurationError, match="no figure 'speed'; the figures are makespan, bubble"):
         Curves().curve(Settings(), "speed", "microbatches")
     with pytest.raises(ConfigurationError, match=r"against one of microbatches, devices.*not 'fixed'"):
         Curves().curve(Settings(), "bubble", "fixed")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipelab import PipelabError
 from pipelab.teaching.explorer import Settings, figures
-from pipelab.teaching.explorer.figures import FIGURES, over_limit, value_of
+from pipelab.teaching.explorer.figures import FIGURES, over_limit, shown, value_of
 
 from .states import anything, even
 
@@ -45,17 +45,17 @@ def test_where_a_formula_does_not_say_what_was_found_a_note_says_why(settings):
 @pytest.mark.parametrize(
     ("settings", "names", "note"),
     [
-        (Settings(latency=0.5), {"makespan", "bubble"}, "the formula is for messages that take no time"),
+        (Settings(latency=0.5), {"makespan", "bubble"}, "the formula assumes messages that take no time"),
         (
             Settings(microbatches=12, fixed="batch", batch=64),
             {"makespan", "bubble", "held"},
-            "the formula is for micro-batches of one size",
+            "the formula assumes micro-batches of one size",
         ),
-        (Settings(microbatches=8, warmup=2), {"held"}, "the formula is for a warm-up of p - 1 - r"),
+        (Settings(microbatches=8, warmup=2), {"held"}, "the formula assumes a warm-up of p - 1 - r"),
         (
             Settings(microbatches=8, warmup=-1, latency=1),
             {"makespan", "bubble", "held"},
-            "the formula is for a warm-up of p - 1 - r",
+            "the formula assumes a warm-up of p - 1 - r",
         ),
     ],
     ids=["latency", "uneven", "deeper", "shallower and latency"],
@@ -68,7 +68,7 @@ def test_what_a_formula_is_not_for(settings, names, note):
 
 def test_two_reasons_are_told_together():
     [note] = {f.note for f in by_name(Settings(warmup=-1, microbatches=8, latency=1)).values() if f.name == "makespan"}
-    assert note == "the formula is for a warm-up of p - 1 - r and for messages that take no time"
+    assert note == "the formula assumes a warm-up of p - 1 - r and messages that take no time"
 
 
 # ---- the figures -----------------------------------------------------------------------------------------------------
@@ -122,6 +122,15 @@ def test_at_a_fixed_batch_gpipe_needs_the_same_memory_whatever_m_and_1f1b_less_a
     one, two, three = needs("1f1b")
     assert two < 0.6 * one
     assert three < 0.6 * two
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(27.2727, "%", "27.3%"), (14.0, "units", "14"), (0.0253123, "", "0.02531"), (123456.0, "", "123456"),
+     (None, "", "–")],
+)  # fmt: skip
+def test_values_are_shown_with_the_digits_that_count(value, unit, text):
+    assert shown(value, unit) == text
 
 
 # ---- the memory limit ------------------------------------------------------------------------------------------------

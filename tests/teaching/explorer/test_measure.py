@@ -25,7 +25,7 @@ def test_the_48_layer_model_trains_and_is_laid_over_its_prediction():
     assert len(told) == PIECES
     assert told[0] == "building the model"
     assert told[-1] == f"step {len(found.losses)} of {len(found.losses)}"
-    assert "Its gradients equal those of the model in one piece" in found.sentence
+    assert "Its gradients equal those of the unsplit model" in found.sentence
     assert " → ".join(f"{loss:.3f}" for loss in found.losses) in found.sentence
 
 
@@ -55,10 +55,10 @@ def test_a_latency_in_units_is_felt_in_units_of_the_measured_forward():
     [
         (
             Settings(devices=16, schedule="interleaved", chunks=4, microbatches=16),
-            r"p \* v = 64 stages, but .* 48",
+            r"p \* v = 64 stages are more than the 48 layers",
         ),
-        (Settings(microbatches=17), r"17 micro-batches of 16 are 272 sequences a step.* take m of at most 16"),
-        (Settings(fixed="batch", batch=300), "300 sequences a step"),
+        (Settings(microbatches=17), "a step of 272 sequences takes too long here; .* take m of at most 16"),
+        (Settings(fixed="batch", batch=300), "a step of 300 sequences"),
     ],
 )
 def test_what_the_model_or_a_laptop_cannot_do_is_refused_before_anything_starts(settings, says):
@@ -78,6 +78,6 @@ def test_what_came_of_a_run_in_a_sentence():
     timeline = Settings().timeline()
     found = Measured(timeline, timeline, (4.25, 4.0), 3e-6, (1, 1, 1, 1))
     assert found.sentence == (
-        "Ran: the 48-layer model trained for 2 steps, loss 4.250 → 4.000. Its gradients equal those of the model in "
-        "one piece: largest error 3e-06 in float32."
+        "The 48-layer model trained for 2 steps, loss 4.250 → 4.000. Its gradients equal those of the unsplit model: "
+        "largest error 3e-06 in float32."
     )

@@ -43,7 +43,7 @@ def test_a_control_goes_by_its_name_or_its_symbol(given, name):
     ("typed", "meant"), [("microbatch", "microbatches"), ("devcies", "devices"), ("overhed", "overhead"), ("tb", "tB")]
 )
 def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(typed, meant):
-    with pytest.raises(ConfigurationError, match=rf"no control '{typed}'; there are .*did you mean '{meant}'\?"):
+    with pytest.raises(ConfigurationError, match=rf"no control '{typed}'; the controls are .*did you mean '{meant}'\?"):
         control(typed)
 
 
@@ -61,11 +61,11 @@ def test_every_schedule_of_the_catalogue_can_be_chosen_and_compared_with():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"schedule": "1f1"}, r"Schedule cannot be '1f1'; known are naive, gpipe, .*did you mean '1f1b'\?"),
+        ({"schedule": "1f1"}, r"Schedule cannot be '1f1'; it can be naive, gpipe, .*did you mean '1f1b'\?"),
         ({"compare": "gpip"}, r"Compare with cannot be 'gpip'.*did you mean 'gpipe'\?"),
         (
             {"fixed": "batches"},
-            r"What is fixed cannot be 'batches'; known are batch, microbatch; did you mean 'batch'\?",
+            r"What is fixed cannot be 'batches'; it can be batch, microbatch; did you mean 'batch'\?",
         ),
         ({"schedule": None}, "Schedule cannot be 'None'"),
         ({"schedule": 10**400}, "Schedule cannot be 'a int'"),
@@ -90,8 +90,8 @@ def test_a_choice_or_a_name_that_there_is_not_is_refused(values, says):
         ({"w": -20}, "warmup", -8, "Warm-up: p - 1 - r plus takes values from -8 to 8: -20 became -8."),
         ({"m": "abc"}, "microbatches", 4, "Micro-batches m needs a number from 1 to 128, not 'abc'; it stays 4."),
         ({"m": True}, "microbatches", 4, "Micro-batches m needs a number from 1 to 128, not 'True'; it stays 4."),
-        ({"limit": -3}, "limit", None, "Limit on activations alone has to be above 0: now there is none."),
-        ({"recompute": "no"}, "recompute", False, "Recompute forwards (R) is on or off; a str was left out."),
+        ({"limit": -3}, "limit", None, "Limit on activations alone must be above 0; now there is no limit."),
+        ({"recompute": "no"}, "recompute", False, "Recompute forwards (R) must be on or off; a str was ignored."),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_becomes_the_nearest_and_a_sentence_says_so(values, name, becomes, said):

@@ -108,7 +108,7 @@ def test_by_default_a_curve_goes_against_the_first_free_number():
         ({"m": 500}, "takes values from 1 to 128: 500 became 128"),
         ({"m": "many"}, "not 'many'; it stays 4"),
         ({"m": 10**400}, "takes values from 1 to 128"),
-        ({"recompute": "no"}, r"Recompute forwards \(R\) is on or off; a str was left out"),
+        ({"recompute": "no"}, r"Recompute forwards \(R\) must be on or off; a str was ignored"),
         ({"curve": "speed"}, "curve is one of makespan, bubble, .*, not 'speed'"),
         ({"against": "tF"}, "against is one of microbatches, .*, not 'tF'"),
         ({"against": "nothing"}, "no control 'nothing'"),
@@ -304,6 +304,37 @@ def test_without_a_browser_it_is_a_picture_that_says_in_words_what_it_shows():
     assert len(alt) > 40
 
 
+def test_without_a_browser_there_are_figures_formulas_and_the_line_that_opens_it_again():
+    html = explore("gpipe", m=8, p=2, fixed="batch", free=["m"])._repr_mimebundle_()[0]["text/html"]
+    bare = re.sub("<[^>]*>", " ", html)
+    assert html.count("<math ") == 5  # four formulas, and what T is
+    assert "The batch of 64 sequences is fixed: m = 8 cuts it into micro-batches of 8. Preset: p = 2" in bare
+    assert "11.1%" in bare
+    assert "explore(&quot;gpipe&quot;, p=2, m=8, fixed=&quot;batch&quot;, free=[&quot;m&quot;])" in html
+    two = explore(compare="gpipe")._repr_mimebundle_()[0]["text/html"]
+    assert two.count("<math ") == 9
+    assert "<th>1F1B</th><th>GPipe</th>" in two
+
+
+def test_notes_tell_what_the_letters_mean_and_what_a_limit_counts(slow_measure):
+    explorer = explore("gpipe")
+    assert "time of one micro-batch on one device" in told(explorer)["notes"]
+    assert "counts activations alone" not in told(explorer)["notes"]
+    assert "counts activations alone" in told(explorer.set(limit=500))["notes"]
+    assert "Recomputing" in told(explorer.set(recompute=True))["notes"]
+    said = told(explorer.set(latency=1))["notes"]
+    assert "Where formula and simulation differ, the formula assumes messages that take no time." in said
+    slow_measure.gate.set()
+    explorer.set(compare="1f1b").run()
+    assert "The picture shows 1F1B with recomputation again when you change a control." in told(explorer)["notes"]
+
+
+def test_formulas_are_set_as_formulas():
+    figures = {figure["name"]: figure for figure in told(explore())["figures"][0]}
+    assert "<mfrac>" in figures["bubble"]["math"]
+    assert figures["memory"]["math"] == ""
+
+
 def test_its_picture_is_of_what_is_shown(slow_measure):
     explorer = explore(p=2, m=2, compare="gpipe")
     assert "GPipe" in explorer.picture().alt
@@ -327,7 +358,7 @@ def test_saving_never_overwrites(here):
 
 @pytest.mark.parametrize("kind", ["pdf", None, "../x", 3])
 def test_what_cannot_be_saved_is_told_what_can(here, kind):
-    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; there are picture, csv and trace"
+    assert said(explore(), "save", kind=kind) == f"'{kind}' cannot be saved; save picture, csv or trace"
     assert list(here.iterdir()) == []
 
 
@@ -352,7 +383,7 @@ def test_a_run_is_started_watched_and_stopped_from_the_browser(slow_measure):
     assert said(explorer, "run") is None
     assert slow_measure.begun.wait(LONG)
     assert explorer.run_state == {"state": "running", "words": "building the model", "done": 1, "total": 7}
-    assert said(explorer, "run") == "it is running already; stop it first, or wait"
+    assert said(explorer, "run") == "it is already running; stop it first, or wait"
     assert said(explorer, "stop") is None
     slow_measure.gate.set()
     explorer._wait()
@@ -364,7 +395,10 @@ def test_two_explorers_cannot_run_at_once(slow_measure):
     first, second = explore(), explore()
     first.run(wait=False)
     assert slow_measure.begun.wait(LONG)
-    assert said(second, "run") == "another run was on its way in this notebook: it is being stopped; press again soon"
+    assert (
+        said(second, "run")
+        == "another run is still going in this notebook. It is being stopped; press again in a moment"
+    )
     assert second.run_state == {}
     slow_measure.gate.set()
     first._wait()
@@ -428,9 +462,9 @@ def test_settings_turned_in_python_just_as_a_run_ends_are_not_shown_with_its_res
 
 
 def test_what_the_model_cannot_run_is_refused_before_anything_starts(slow_measure):
-    assert "too long a wait" in said(explore(m=40), "run")
+    assert "takes too long here" in said(explore(m=40), "run")
     assert not slow_measure.begun.is_set()
-    with pytest.raises(ConfigurationError, match="the model has 48 layers"):
+    with pytest.raises(ConfigurationError, match="more than the 48 layers"):
         explore("interleaved", p=10, m=10, v=5).run()
 
 

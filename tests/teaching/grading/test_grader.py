@@ -111,7 +111,7 @@ CROWD = {
     "silenced": (SILENCED + "def utilisation(rows): return 0.123", 0, "are not '.'"),
     "always-equal": (ALWAYS, 0, "utilisation returned 0.25"),
     "patched": (PATCHED, 0, "utilisation returned 0.123"),
-    "silent": (SILENT, 0, "nothing came back"),
+    "silent": (SILENT, 0, "there is no result, although the cells ran"),
     "forged": (FORGED, 0, "should be a number, it is True"),
     "rewrites": (REWRITES, 0, "utilisation returned 0.123"),
     "prints": ("def utilisation(rows): print(0.5)", 0, "return it instead"),
@@ -120,7 +120,11 @@ CROWD = {
     "text": ("def utilisation(rows): return '0.5'", 0, "should be a number, it is text"),
     "number": ("utilisation = 0.5", 0, "it should be the function"),
     "first-part": ("def utilisation(rows): return 1 / len(rows)", 1, "any table: "),
-    "helper-elsewhere": ("def utilisation(rows): return elsewhere(rows)", 0, "No cell of the notebook defines it"),
+    "helper-elsewhere": (
+        "def utilisation(rows): return elsewhere(rows)",
+        0,
+        "No cell of the notebook defines this name",
+    ),
     "endless": ("def utilisation(rows):\n    while True: yield 1", 0, "too large"),
     "by-heart": (BY_HEART, 0, "utilisation returned 0.5"),
     "secrets": (SECRETS, 0, "utilisation returned 0.25"),
@@ -238,7 +242,7 @@ def test_moved_renamed_and_split_answers_count(tmp_path):
     report = grade([save(moved, tmp_path / "renamed.ipynb"), save(deleted, tmp_path / "deleted.ipynb")], progress=False)
     first, second = report.notebooks
     assert first.points == 2
-    assert "found elsewhere" in first.exercises[0].message
+    assert "elsewhere in the notebook" in first.exercises[0].message
     assert second.points == 0
     assert "no cell defines utilisation" in second.exercises[0].message
 
@@ -319,7 +323,7 @@ def test_what_is_judged_by_is_watched(file, tmp_path, monkeypatch):
     )
     report = grade([save(answered(text), tmp_path / "a.ipynb")], progress=False)
     assert report.points == 0
-    assert "changed what it is judged by" in report.notebooks[0].exercises[0].message
+    assert "changed the judge's code" in report.notebooks[0].exercises[0].message
     assert "files of pipelab itself changed" in report.warnings[0]
 
 

@@ -81,7 +81,7 @@ def test_an_answer_without_metadata_is_found_by_its_name(tmp_path):
     found = taken(notebook, tmp_path, "homework (2).ipynb")
     assert found.lesson.name == "00_start_here"
     assert found.answers["utilisation"].cells == (RIGHT,)
-    assert "found elsewhere" in found.answers["utilisation"].notes[0]
+    assert "elsewhere in the notebook" in found.answers["utilisation"].notes[0]
 
 
 def test_a_check_cell_that_is_missing_or_altered_is_told(tmp_path):
@@ -89,7 +89,7 @@ def test_a_check_cell_that_is_missing_or_altered_is_told(tmp_path):
     check = role(notebook, "check")[0]
     check.source = "print('Visible checks passed')"
     assert taken(notebook, tmp_path).answers["utilisation"].notes == (
-        "its check cell was altered; the course's own was used",
+        "its check cell was changed; the course's own was used",
     )
     notebook.cells.remove(check)
     assert taken(notebook, tmp_path).answers["utilisation"].notes == ("its check cell was missing and was put back",)
@@ -128,7 +128,7 @@ def test_what_is_no_notebook_gets_a_clear_line(tmp_path, content, says):
 
 def test_a_lesson_is_not_its_exercises(tmp_path):
     lesson = new_notebook(metadata={"pipelab": {"kind": "lesson", "lesson": "00_start_here"}})
-    with pytest.raises(UnreadableError, match="the lesson itself"):
+    with pytest.raises(UnreadableError, match="this is the lesson, not its exercises"):
         taken(lesson, tmp_path)
 
 

@@ -106,12 +106,14 @@ class GroupLine:
 
         return arrived
 
-    def hang_up(self) -> None:
-        """Drop the group."""
+    def hang_up(self, *, at_once: bool = True) -> None:
+        """Drop the group; ``at_once`` ends waits too, and what is still on its way is lost."""
         if self._waiting is not None:
             self._waiting.put(None)
-        if self.group is not None:
-            self.group.abort() if self.place.type == "cuda" else cut(self.group, self._other)
+        if self.group is not None and self.place.type == "cuda":
+            self.group.abort()
+        elif self.group is not None and at_once:
+            cut(self.group, self._other)
         self.group, self._sent = None, deque()
 
     def settle(self, seconds: float) -> None:
@@ -195,15 +197,15 @@ class Lines:
                 f"rank {self.rank} cannot connect to its neighbours: {str(error).splitlines()[0]}"
             ) from error
 
-    def hang_up(self) -> None:
-        """Drop all lines, which ends the waits at the other ends."""
+    def hang_up(self, *, at_once: bool = True) -> None:
+        """Drop all lines, which ends the waits at the other ends, and ``at_once`` those here."""
         with self._changing:
             self.cut = True
             self._gone += self._lines.values()
             for line in self._lines.values():
-                line.hang_up()
+                line.hang_up(at_once=at_once)
             self._lines.clear()
-            if self.meta is not None:
+            if self.meta is not None and at_once:
                 cut(self.meta, int(self.rank == 0))
             self.meta = None
 

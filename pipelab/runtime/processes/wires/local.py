@@ -264,7 +264,7 @@ class LocalLine:
     def sweep(self) -> None:
         """Nothing is kept of what was sent."""
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, at_once: bool = True) -> None:
         """Cut the line: who waits at either end, in any thread, raises."""
         self._later.put(None)
         with suppress(OSError):

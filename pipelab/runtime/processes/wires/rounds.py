@@ -30,14 +30,27 @@ class GlooRounds:
     def __init__(self, store: Any, rank: int, size: int, patience: timedelta) -> None:
         self._rank, self._size = rank, size
         self._group: Any = dist.ProcessGroupGloo(store, rank, size, patience)
+        self._talking = False
+        """Whether a round has begun, and not come to its end."""
 
     def say(self, data: bytes, *, hears: bool = True, look: Callable[[], None] = lambda: None) -> list[bytes]:
         """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them.
 
         Who hears calls ``look`` in each second of waiting; it may raise.
         """
-        if not hears:
-            return self._collect(data)
+        with self._round():
+            return self._heard(data, look) if hears else self._collect(data)
+
+    @contextmanager
+    def _round(self) -> Iterator[None]:
+        self._talking = True
+        try:
+            yield
+        except RuntimeError as error:
+            raise ConnectionError(str(error)) from None
+        self._talking = False
+
+    def _heard(self, data: bytes, look: Callable[[], None]) -> list[bytes]:
         room = _SMALL - _LENGTH.size
         found = self._gather((_LENGTH.pack(len(data)) + data)[:_SMALL], _SMALL, look)
         sizes = [_LENGTH.unpack_from(one)[0] for one in found]
@@ -49,19 +62,20 @@ class GlooRounds:
 
     def close(self) -> None:
         """Hang up."""
-        if self._group is not None:
+        if self._group is not None and self._talking:
             cut(self._group, int(self._rank == 0))
         self._group = None
 
     def measure_clocks(self, leaders: Sequence[int]) -> dict[int, tuple[float, float]]:
         """At rank 0: seconds to add to each leader's clock to read rank 0's, and half of the shortest round trip."""
         found = {}
-        for leader in leaders:
-            if self._rank == 0:
-                found[leader] = min((self._ping(leader) for _ in range(_PING_ROUNDS)), key=lambda pair: pair[1])
-            elif self._rank == leader:
-                for _ in range(_PING_ROUNDS):
-                    self._pong()
+        with self._round():
+            for leader in leaders:
+                if self._rank == 0:
+                    found[leader] = min((self._ping(leader) for _ in range(_PING_ROUNDS)), key=lambda pair: pair[1])
+                elif self._rank == leader:
+                    for _ in range(_PING_ROUNDS):
+                        self._pong()
         return found
 
     def _ping(self, leader: int) -> tuple[float, float]:
@@ -84,13 +98,12 @@ class GlooRounds:
         options.timeout = FOREVER  # others may be computing
         work = self._group.allgather([found], [mine], options)
         while True:
-            with _lost():
-                try:
-                    work.wait(_A_SECOND)
-                    break
-                except RuntimeError:
-                    if work.is_completed():
-                        raise
+            try:
+                work.wait(_A_SECOND)
+                break
+            except RuntimeError:
+                if work.is_completed():
+                    raise
             look()
         return [one.numpy().tobytes() for one in found]
 
@@ -111,17 +124,7 @@ class GlooRounds:
         return found
 
     def _send(self, tensor: Tensor, peer: int) -> None:
-        with _lost():
-            self._group.send([tensor], peer, 0).wait(FOREVER)
+        self._group.send([tensor], peer, 0).wait(FOREVER)
 
     def _receive(self, tensor: Tensor, peer: int) -> None:
-        with _lost():
-            self._group.recv([tensor], peer, 0).wait(FOREVER)
-
-
-@contextmanager
-def _lost() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise ConnectionError(str(error)) from None
+        self._group.recv([tensor], peer, 0).wait(FOREVER)

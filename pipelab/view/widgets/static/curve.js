@@ -45,7 +45,7 @@ class CurvePane {
     const all = curve.lines.flatMap((line) => [...line.points, line.now]).filter(([, y]) => y !== null);
     if (!all.length) {
       fill(this.picture);
-      this.list.textContent = "There is nothing to draw for these settings.";
+      this.list.textContent = "There is no curve for these settings.";
       return;
     }
     const log = curve.against === "microbatches" || curve.against === "batch";
@@ -87,7 +87,7 @@ class CurvePane {
     const least = (line) => line.points.reduce((a, b) => (b[1] < a[1] ? b : a), line.now);
     const lows = curve.figure === "makespan" ? curve.lines.map((line) => ` Lowest${curve.lines.length > 1 ? ` of ${line.name}` : ""}: ${number(least(line)[1])} at ${number(least(line)[0])}.`).join("") : "";
     const over = curve.lines.some((line) => line.points.some(([a]) => line.over.includes(a))) ? " Hollow: over the limit on activations." : "";
-    this.list.textContent = `${curve.label}. Ring: the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${over}${curve.done ? lows : " More points are being computed."}`;
+    this.list.textContent = `${curve.label}. The ring marks the settings above.${curve.lines.length > 1 ? ` ${keys}` : ""}${over}${curve.done ? lows : " More points are coming."}`;
     this.picture.dataset.done = String(curve.done);
   }
 }

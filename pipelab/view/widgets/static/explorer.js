@@ -72,6 +72,40 @@ class Controls {
   }
 }
 
+/** HTML that the kernel made, with its formulas as MathML. */
+function fromHtml(element, html) {
+  element.innerHTML = html;
+  return element;
+}
+
+/** A figure's formula, set as one. */
+const formulaOf = (figure) => (figure.math ? fromHtml(h("span", { class: "pl-formula" }), figure.math) : "–");
+
+/** The line of Python that opens an explorer with these settings, and a button that copies it. */
+class CodeLine {
+  constructor() {
+    this.text = h("code", { class: "pl-code" });
+    this.said = h("span", { class: "pl-small", role: "status" });
+    this.root = h("div", { class: "pl-row" }, h("span", { class: "pl-small" }, "These settings again:"), this.text, h("button", { type: "button", onclick: () => this.copy() }, "Copy this line"), this.said);
+  }
+
+  show(code) {
+    if (this.text.textContent === code) return;
+    this.text.textContent = code;
+    this.said.textContent = "";
+  }
+
+  async copy() {
+    try {
+      await navigator.clipboard.writeText(this.text.textContent);
+      this.said.textContent = "Copied.";
+    } catch {
+      getSelection().selectAllChildren(this.text); // a page without the right to write there: the reader copies
+      this.said.textContent = "Selected: copy it with Ctrl+C.";
+    }
+  }
+}
+
 class ExplorerPane {
   constructor({ model, root, link }) {
     this.model = model;
@@ -87,19 +121,21 @@ class ExplorerPane {
     const curve = h("div", { class: "pl-side" });
     const table = h("div", { class: "pl-side" });
     const runs = h("div");
-    root.append(controls, this.sizes, this.preset, this.waiting, this.said, this.problem, picture, h("div", { class: "pl-sides" }, table, curve), runs);
+    this.code = new CodeLine();
+    root.append(controls, this.sizes, this.preset, this.waiting, this.said, this.problem, picture, h("div", { class: "pl-sides" }, table, curve), runs, this.code.root);
     this.controls = new Controls(controls, (values) => this.turn(values));
     this.timeline = new TimelinePane(picture, { need: () => this.askDetail() });
     this.picture = picture;
     root.append(this.timeline.foot);
     this.table = table;
     this.curve = new CurvePane(curve, (figure, against) => this.askCurve(figure, against));
-    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this schedule, about ten seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
+    this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model under this schedule; takes about ten seconds", [["picture", "picture"], ["csv", "table (CSV)"], ["trace", "trace (Perfetto)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
     this.hear = (content) => {
       if (content.detail && content.edition === this.view.edition && !this.view.measured) this.timeline.detail(content.detail);
       if (content.curve) {
         this.lastCurve = content.curve;
+        this.code.show(content.code);
         this.curve.show(content.curve);
       }
     };
@@ -157,7 +193,7 @@ class ExplorerPane {
         this.problem,
         h("div", {}, view.problem.sentence),
         view.problem.offers.length ? h("div", { class: "pl-row" }, "Nearest that works:", view.problem.offers.map((offer) => h("button", { type: "button", onclick: () => this.turn(offer.values) }, offer.label))) : null,
-        view.problem.possible ? null : h("div", { class: "pl-small" }, "The picture below is still the one before."),
+        view.problem.possible ? null : h("div", { class: "pl-small" }, "The picture below still shows the last possible settings."),
       );
     } else fill(this.problem);
     this.picture.classList.toggle("pl-stale", Boolean(view.problem && !view.problem.possible));
@@ -167,6 +203,7 @@ class ExplorerPane {
     this.root.dataset.draw = (performance.now() - began).toFixed(1);
     this.drawFigures(view);
     this.curve.show(view.curve);
+    this.code.show(view.code);
     const { began: asked } = this;
     this.began = null;
     requestAnimationFrame(() => {
@@ -186,10 +223,10 @@ class ExplorerPane {
     if (measured) heads.push(h("th", { scope: "col", class: "pl-num" }, several ? `${view.titles[0]}, measured` : "measured"));
     const rows = view.figures[0].map((figure, k) => {
       const cells = [h("th", { scope: "row" }, `${figure.label}${figure.unit ? `, ${figure.unit}` : ""}`)];
-      if (!several) cells.push(h("td", {}, figure.formula || "–"), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
+      if (!several) cells.push(h("td", {}, formulaOf(figure)), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
       view.figures.forEach((each) => {
         const { formula, expected, simulated } = each[k];
-        const beside = several && formula ? h("div", { class: "pl-small" }, `${formula} = ${shown(expected, figure.unit)}`) : null;
+        const beside = several && formula ? h("div", { class: "pl-small" }, formulaOf(each[k]), ` = ${shown(expected, figure.unit)}`) : null;
         cells.push(h("td", { class: several ? "pl-num pl-wrap" : "pl-num", "data-figure": figure.name }, shown(simulated, figure.unit), beside));
       });
       if (measured) {
@@ -198,18 +235,7 @@ class ExplorerPane {
       }
       return h("tr", {}, cells);
     });
-    fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)), h("p", { class: "pl-small" }, this.notes(view)));
-  }
-
-  /** What the letters in the formulas mean, and where these do not hold. */
-  notes(view) {
-    const apart = [...new Set(view.figures.flat().map((figure) => figure.note).filter(Boolean))];
-    return [
-      "T = tF + tB + 2α, of one micro-batch on one device; tR = tF + α, where it is recomputed; b: sequences in a micro-batch.",
-      apart.length ? `Where a formula and the simulation differ: ${apart.join("; ")}.` : "",
-      view.measured ? "Measured: on this machine, with its own tF and tB, as in the picture; the other figures are those of the settings." : "",
-      view.measured && view.titles.length > 1 ? `${view.titles[1]} is in the picture again when a control is turned.` : "",
-    ].filter(Boolean).join(" ");
+    fill(this.table, h("table", { class: "pl-figures" }, h("caption", { class: "pl-hidden" }, "Figures"), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)), fromHtml(h("p", { class: "pl-small" }), view.notes));
   }
 
   close() {

@@ -44,7 +44,7 @@ def arrays(p, m, v):
         listed,
         pytest.param(lambda *a: Schedule.from_rows(listed(*a)), marks=pytest.mark.slow, id="schedule"),
         pytest.param(greedy, marks=pytest.mark.slow),  # arrays are the same table
-        arrays,
+        pytest.param(arrays, marks=pytest.mark.slow),
     ],
 )
 def test_tables_in_other_forms_and_others_that_do_as_well(form):
