@@ -125,12 +125,12 @@ display(reveal("02-eight", prediction=100 * 3 / 11, measurement=100 * eight.time
 explore("gpipe", devices=4, microbatches=8, free=["m", "p"], fixed="batch")
 
 # %% [markdown]
-# You can turn this picture: m, p and what is held fixed. It starts with the batch of this lesson, fixed at 64
+# In this picture you can turn m and p, and switch what is fixed. It starts with the batch of this lesson, fixed at 64
 # sequences. Its unit of time is 16 sequences through one device's layers, whatever m is. *Run it* runs your settings on
 # the 48-layer model, and puts the measured timeline below the predicted one.
 #
-# **Try:** Turn m up at p = 4. Is it the work of a device that changes, or its idle time? Then hold the micro-batch
-# fixed instead of the batch, and turn m again. Last, set m = 8 and turn p up: which idle times become longer?
+# **Try:** Turn m up at p = 4. Is it the work of a device that changes, or its idle time? Then switch to a fixed
+# micro-batch, and turn m again. Last, set m = 8 and turn p up: which idle times become longer?
 #
 # <details><summary>What you see, and why</summary>
 #
@@ -203,9 +203,9 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 # no action costs the same twice, and a late one can make other devices wait. On a busy machine the scatter is large.
 #
 # Be careful with units when you compare different m. The unit clock of this page counts one micro-batch as a unit. At a
-# fixed batch, a unit at m = 8 is therefore half a unit at m = 4. The 22 units at m = 8 are 11 of the old ones, against
-# 14. The work alone takes 8 old units, and no m gets below that. In this formula a larger m always shrinks the bubble.
-#     Lesson 5 shows why very small micro-batches are a bad bargain on a real device.
+# fixed batch, a unit at m = 8 is therefore half a unit at m = 4. The 22 units at m = 8 are 11 of the old units, and
+# GPipe took 14 at m = 4. The work alone takes 8 old units, and no m gets below that. In this formula a larger m always
+# shrinks the bubble. Lesson 5 shows why very small micro-batches are a bad bargain on a real device.
 #
 # **Try:** Take p = 3 devices with 16 layers each. How many micro-batches do they need for the bubble that p = 2 devices
 # have at m = 8? Derive it, then set both in the explorer above, and run them.
@@ -315,7 +315,7 @@ question = "m = 64: the error of weights by sequences, as a percentage of the la
 predict("02-terms", question, unit="%")
 
 # %%
-small = TransformerLM(layers=4, width=16).double()  # 4 layers will do, one on each device
+small = TransformerLM(layers=4, width=16).double()  # 4 layers are enough, one on each device
 prompts = torch.randint(32, (64, 1), generator=torch.Generator().manual_seed(0))
 asked = targets.masked_fill(torch.arange(32) < prompts, -100)
 
@@ -448,16 +448,16 @@ reveal("02-recompute", prediction=expected, measurement=price(recomputed.timelin
 #
 # This price compares makespans, and a makespan contains the bubble. R lengthens the work and not the bubble, so the
 # bubble dilutes the price. At $t_B = 2 t_F$ and $t_R = t_F$ it is 19 % for m = 4. For large m it grows towards 33 %,
-# the part that R adds to the work.
+# which is what R adds to the work.
 #
 # The measured price may lie on either side of the prediction. The averages in the output say why. An F that keeps
 # nothing for a backward builds no graph, so it costs less than before. An R costs more than an F, because it runs under
-# a guard: a layer that would draw other random numbers than in F is refused. A B does the same work in both runs. If
-# its figure is not close to 1, other programs disturbed the run. The second price in the output is predicted from these
+# a guard: a layer that would draw other random numbers than in F is refused. The work of B is the same in both runs. If
+# its figure is not close to 1, something else disturbed the run. The second price in the output is predicted from these
 # averages. What is left between it and the measurement is scatter.
 #
-# The line before the last shows why both tables run in turns: the same table without R, measured earlier on this page,
-# took a different time. On a busy machine this difference can be larger than the price itself.
+# The last line printed shows why both tables run in turns. The same table without R, measured earlier on this page,
+# took a different time. On a busy machine this difference can be as large as the price itself.
 #
 # The peaks again, with recomputation as the third curve:
 
@@ -582,10 +582,10 @@ for recompute in (False, True):
 #
 # R need not repeat the whole forward. Korthikanti et al. (2022, arXiv 2205.05198) count the bytes that a transformer
 # layer keeps in mixed precision as $sbh\,(34 + 5as/h)$: s tokens, b sequences, width h, a attention heads. The second
-# term is the attention matrices. **Selective recomputation** drops only these. It repeats only the attention, which is
-# a small part of the work. Today's fused attention kernels (Dao et al. 2022, arXiv 2205.14135) never keep these
-# matrices in the first place. Then the second term is gone, and selective recomputation of attention has little left to
-# save.
+# term is the attention matrices. **Selective recomputation** drops only these. It repeats only the core of attention,
+# which is a small part of the work. Today's fused attention kernels (Dao et al. 2022, arXiv 2205.14135) never keep
+# these matrices in the first place. Then the second term is gone, and selective recomputation of attention has little
+# left to save.
 #
 # Our model uses a fused kernel. The next cell runs it once more with attention written out, and compares the peaks.
 
@@ -634,8 +634,8 @@ print(f"masks keyed by layer and sequence, m = {m}: error {four.verify(inputs, t
 # ## Further: break it by hand
 #
 # Choose an action of GPipe's table. You can drop it, swap it with the next one, or start it before its input is there.
-# First you read what the checker says. Then you see what would happen: how far it runs, who waits for ever for what,
-# and whose gradient lacks which micro-batch.
+# First you read what the checker says. Then you see what would happen: how far it runs, who waits forever for what, and
+# whose gradient lacks which micro-batch.
 #
 # **Try:** Not every change is a fault. Find a swap that costs nothing, and run it.
 #
@@ -715,8 +715,8 @@ def serial_makespan(devices: int, microbatches: int, forward: float, backward: f
 # or down through the micro-batches. Both are GPipe, and both are graded as right, as long as all devices do the same.
 #
 # The last part of the check trains a narrow 48-layer model with your schedule, and compares its gradients. When all
-# parts pass, watch your schedule in a new cell: `try_schedule(gpipe, devices=4, microbatches=8)`, after `from pipelab
-# import try_schedule`.
+# parts pass, watch your schedule in a new cell: `try_schedule(gpipe, devices=4, microbatches=8)`, after
+# `from pipelab import try_schedule`.
 
 
 # %% role="answer" exercise="gpipe"
@@ -846,7 +846,7 @@ def accumulate(
 
 
 # %% [markdown] role="hint" exercise="accumulate"
-# `backward()` adds to what is in `.grad`. What has to be there before the first one? And what can you multiply, so that
+# `backward()` adds to what is in `.grad`. What must be there before the first one? And what can you multiply, so that
 # plain addition is right?
 
 # %% [markdown] role="hint" exercise="accumulate"

@@ -80,7 +80,7 @@ def _quotient(idle: float, work: float, fraction: bool) -> float:
 
 
 def _without_recomputation(case: Case, fraction: bool) -> list[tuple[float, str]]:
-    """What comes out where R is forgotten, or is charged to the idle time."""
+    """Wrong values where R is forgotten, or is charged to the idle time, each with its reason."""
     p, m, f, b, r = (case[name] for name in ("p", "m", "tF", "tB", "tR"))
     told = (
         f"R makes each device busy for longer, by m x tR = {m * r:g}. It does not wait for a gradient, so the idle "
@@ -94,7 +94,7 @@ def _without_recomputation(case: Case, fraction: bool) -> list[tuple[float, str]
 
 
 def _with_p(case: Case, fraction: bool) -> list[tuple[float, str]]:
-    """What comes out with p in place of p - 1."""
+    """Wrong values with p in place of p - 1, each with its reason."""
     p, m, f, b, r = (case[name] for name in ("p", "m", "tF", "tB", "tR"))
     idle, work = (p - 1) * (f + b), m * (f + r + b)
     more = p * (f + b)
