@@ -50,9 +50,10 @@ class Score:
 
 
 def bound(rules: Rules) -> int:
-    """Columns that no complete table can do without.
+    """Columns that every complete table of F and B needs.
 
-    It is the largest of three, each of which holds for every table that is sound:
+    A backward counts as one block here; a table that splits it into I and W may be shorter. The bound is the largest of
+    three, each of which holds for every sound table:
 
     - **One micro-batch** goes up through all stages and down again, one after the other: S (tF + tB), S = p v.
     - **One device** has m v forwards and m v backwards to run, one at a time. Before its first it waits: of its stages
@@ -124,7 +125,7 @@ def _measured(title: str, schedule: Schedule, rules: Rules, costs: Costs) -> Kno
 def _sentence(board: Board, known: tuple[Known, ...], titles: tuple[str, ...], least: int) -> str:
     over = board.makespan - least
     length = f"{columns(board.makespan)}, " + (
-        "and no complete table can be shorter" if over == 0 else f"{over} more than the bound of {least}"
+        "and no complete table of F and B can be shorter" if over == 0 else f"{over} more than the bound of {least}"
     )
     peaks = ", ".join(f"{peak:.3g}" for peak in board.peaks)
     said = [

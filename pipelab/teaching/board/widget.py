@@ -290,7 +290,7 @@ class DrawingBoard(RunningWidget):
             for known in found.known
             if not taught or known.title in taught or known.title in (found.recognised or "")
         ]
-        rows.append(["no table can be shorter than", found.bound, "", ""])
+        rows.append(["no table of F and B is shorter than", found.bound, "", ""])
         return {"rows": rows, "sentence": found.sentence}
 
 

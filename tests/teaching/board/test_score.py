@@ -104,8 +104,8 @@ def test_what_is_known_takes_the_columns_of_the_board():
 
 def test_a_score_in_words():
     assert score(laid_out("gpipe", Rules(2, 3))).sentence == (
-        "8 columns, and no complete table can be shorter; 25% of the cells are idle. Micro-batches in flight on each "
-        "device, at most: 3, 3. This is GPipe."
+        "8 columns, and no complete table of F and B can be shorter; 25% of the cells are idle. Micro-batches in "
+        "flight on each device, at most: 3, 3. This is GPipe."
     )
 
 
