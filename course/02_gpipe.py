@@ -408,7 +408,7 @@ predict("02-recompute", "p = m = 4, device clock: by what percentage does R leng
 # %%
 with_r = build_schedule("gpipe", devices=4, microbatches=4, recompute=True)
 pair = [Pipeline(model, table, loss=next_byte_loss) for table in (tables[4], with_r)]
-for _ in range(6):
+for _ in range(7):
     plain, recomputed = [pipeline.step(inputs, targets) for pipeline in pair]
 fixed = "Batch fixed at 64 sequences, m = 4 micro-batches of 16"
 titles = ["GPipe", "GPipe with recomputation"]
@@ -451,10 +451,10 @@ reveal("02-recompute", prediction=expected, measurement=price(recomputed.timelin
 # which is what R adds to the work.
 #
 # The measured price may lie on either side of the prediction. The averages in the output say why. An F that keeps
-# nothing for a backward builds no graph, so it costs less than before. An R costs more than an F, because it runs under
-# a guard: a layer that would draw other random numbers than in F is refused. The work of B is the same in both runs. If
-# its figure is not close to 1, something else disturbed the run. The second price in the output is predicted from these
-# averages. What is left between it and the measurement is scatter.
+# nothing for a backward builds no graph, so it costs less than before. An R runs under a guard, which refuses a layer
+# that would draw other random numbers than in F. The guard costs time too. The work of B is the same in both runs. But
+# after R it may find its activations still in the cache, and other programs disturb it. The second price in the output
+# is predicted from these averages. What is left between it and the measurement is scatter.
 #
 # The last line printed shows why both tables run in turns. The same table without R, measured earlier on this page,
 # took a different time. On a busy machine this difference can be as large as the price itself.
