@@ -16,16 +16,21 @@ _BOUND = {"application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.w
 
 
 def kept(built: NotebookNode, path: Path) -> NotebookNode | None:
-    """``built`` with the outputs that stand in ``path``, if these came from the same source."""
+    """``built`` with the outputs in ``path``, if these came from the same source and the same code.
+
+    Words that the builder itself writes (a page's head and foot) change no output.
+    """
     if not path.exists():
         return None
     old = nbformat.read(path, as_version=4)
-    if old.metadata.get("pipelab") != built.metadata["pipelab"] or _sources(old) != _sources(built):
+    if old.metadata.get("pipelab") != built.metadata["pipelab"]:
         return None
     filled = copy.deepcopy(built)
-    for cell, before in zip(filled.cells, old.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    now, before = _codes(filled), _codes(old)
+    if [cell.source for cell in now] != [cell.source for cell in before]:
+        return None
+    for cell, ran in zip(now, before, strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
     return filled
 
 
@@ -64,5 +69,5 @@ def _settled(output: NotebookNode) -> NotebookNode:
     return output
 
 
-def _sources(notebook: NotebookNode) -> list[tuple[str, str]]:
-    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+def _codes(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]

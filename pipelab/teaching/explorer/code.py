@@ -26,7 +26,8 @@ def line(settings: Settings, free: Iterable[str] | None, figure: str, against: s
     for name in (field.name for field in fields(Settings) if field.name != "schedule"):
         value = getattr(settings, name)
         if value != getattr(usual, name):
-            given.append(f"{_short(name)}={value!r}")
+            plain = int(value) if isinstance(value, float) and value.is_integer() else value
+            given.append(f"{_short(name)}={plain!r}")
     if free is not None:
         names = list(free)
         told = [name for name in names if name != "fixed" or "microbatches" not in names]

@@ -107,7 +107,7 @@ FORMULAS = tuple(sorted({text for one in _ALL for text in (one.text, one.again) 
 FIGURES: Mapping[str, tuple[str, str, Callable[[Settings, Timeline], float]]] = {
     "makespan": ("Makespan", "units", lambda s, t: t.makespan),
     "bubble": ("Bubble fraction", "%", lambda s, t: 100 * t.bubble_fraction),
-    "rate": ("Throughput, update left out", "sequences per unit", lambda s, t: s.sequences / t.makespan),
+    "rate": ("Throughput without the update", "sequences per unit", lambda s, t: s.sequences / t.makespan),
     "held": ("In flight on the fullest device", "sequences", lambda s, t: max(t.peak_sequences)),
     "memory": ("Activations on the fullest device", "MB", lambda s, t: max(t.peak_bytes) / 1e6),
     "messages": ("Messages in a step", "", lambda s, t: float(t.message_count)),

@@ -90,6 +90,17 @@ def test_building_again_without_a_change_changes_nothing(root):
     assert nbformat.read(root / "notebooks" / "00_small.ipynb", 4).cells[2].outputs != shown
 
 
+def test_words_of_the_builder_change_without_running_anything_again(root, monkeypatch):
+    """Another sentence at the head of every page ran all lessons again, for minutes."""
+    build(root)
+    path = root / "notebooks" / "00_small.ipynb"
+    before = path.read_text()
+    path.write_text(before.replace("After this lesson you can", "Then you can"))
+    monkeypatch.setattr("pipelab.commands.course.executed", None)  # nothing may run
+    assert build(root)[0] == ["notebooks/00_small.ipynb"]
+    assert path.read_text() == before
+
+
 def test_the_three_pages_of_a_source(root):
     build(root)
     pages = {f: nbformat.read(root / f / "00_small.ipynb", 4) for f in ("notebooks", "exercises", "solutions")}

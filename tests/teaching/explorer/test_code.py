@@ -49,7 +49,7 @@ def test_the_line_opens_an_explorer_that_shows_the_same(shown, free, figure, aga
             {"schedule": "gpipe", "m": 8, "fixed": "batch", "compare": "1f1b", "free": ["m"], "curve": "held"},
             'explore("gpipe", m=8, fixed="batch", compare="1f1b", free=["m"], curve="held")',
         ),
-        ({"limit": "60MB", "tB": 2, "against": "p"}, 'explore("1f1b", tB=2.0, limit=60.0, against="p")'),
+        ({"limit": "60MB", "tB": 2, "against": "p"}, 'explore("1f1b", tB=2, limit=60, against="p")'),
     ],
 )
 def test_the_line_tells_what_is_not_as_usual_and_no_more(arguments, code):

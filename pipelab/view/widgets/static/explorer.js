@@ -226,7 +226,7 @@ class ExplorerPane {
       if (!several) cells.push(h("td", {}, formulaOf(figure)), h("td", { class: "pl-num" }, shown(figure.expected, figure.unit)));
       view.figures.forEach((each) => {
         const { formula, expected, simulated } = each[k];
-        const beside = several && formula ? h("div", { class: "pl-small" }, formulaOf(each[k]), ` = ${shown(expected, figure.unit)}`) : null;
+        const beside = several && formula ? h("div", { class: "pl-small" }, formulaOf(each[k]), ` =\u00a0${shown(expected, figure.unit)}`) : null;
         cells.push(h("td", { class: several ? "pl-num pl-wrap" : "pl-num", "data-figure": figure.name }, shown(simulated, figure.unit), beside));
       });
       if (measured) {
