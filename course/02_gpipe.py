@@ -198,9 +198,10 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 
 # %% [markdown]
 # With given costs the formulas hold to the last digit. With measured costs the bubble is usually larger, by up to the
-# percentage in the last line. One reason is that the stages are not equal: device 0 also has the embedding, and device
-# 3 the head. The lines with *each stage's mean* contain this reason alone. The rest, in either direction, is scatter:
-# no action costs the same twice, and a late one can make other devices wait. On a busy machine the scatter is large.
+# percentage in the last line. One reason is that the stages do not cost the same. Device 0 also has the embedding,
+# device 3 has the head, and a busy machine disturbs one stage more than another. The lines with *each stage's mean*
+# contain only this reason. The rest, in either direction, is scatter: no action costs the same twice, and a late one
+# can make other devices wait.
 #
 # Be careful with units when you compare different m. The unit clock of this page counts one micro-batch as a unit. At a
 # fixed batch, a unit at m = 8 is therefore half a unit at m = 4. The 22 units at m = 8 are 11 of the old units, and
