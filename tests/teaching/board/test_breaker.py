@@ -189,7 +189,7 @@ def test_the_broken_table_is_saved_and_never_over_another(here):
     assert Schedule.from_csv((here / "broken-1f1b.csv").read_text()).programs == breaker.table.programs
     assert breaker.start_early(1, 0).save("csv").exists()
     assert said(breaker, "save", kind="picture") == "Saved as broken-1f1b.png, beside this notebook."
-    assert said(breaker, "save", kind="mp3") == "'mp3' cannot be saved; there are csv, picture and svg"
+    assert said(breaker, "save", kind="mp3") == "'mp3' cannot be saved; save csv, picture and svg"
 
 
 @pytest.mark.parametrize("way", ["whole", "drop", "early"])

@@ -193,7 +193,7 @@ def test_saving_never_overwrites(here):
     board = draw_schedule(2, 2, name="mine")
     assert [board.save().name for _ in range(3)] == ["mine.csv", "mine-2.csv", "mine-3.csv"]
     assert board.save("picture").read_bytes().startswith(b"\x89PNG")
-    assert said(board, "save", kind="exe") == "'exe' cannot be saved; there are csv, picture, svg and gif"
+    assert said(board, "save", kind="exe") == "'exe' cannot be saved; save csv, picture, svg and gif"
     assert len(list(here.iterdir())) == 4
 
 

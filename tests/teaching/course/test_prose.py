@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 LESSONS = read_course(ROOT / "course")
 
-NOT_YET = {lesson.name for lesson in LESSONS} - {"03_one_f_one_b"}
+NOT_YET = {lesson.name for lesson in LESSONS} - {"02_gpipe", "03_one_f_one_b"}
 """Lessons that are still being rewritten. Take a lesson off this list when it passes; it has to be empty in the end."""
 
 SAID = [

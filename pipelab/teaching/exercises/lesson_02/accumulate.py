@@ -104,9 +104,9 @@ def _accumulate_judge(case: Case, data: Any) -> Finding | None:
         finding = _judge_sizes(case, found["sizes"], sizes) or _judge_gradient(case, step, data, sizes)
         if finding is None and found["held"] > 1:
             finding = Finding(
-                f"{case.words}: the gradient is right, but {found['held']} forwards had run before the first backward, "
-                "so that the activations of all of them were held at once. Run each micro-batch's backward before the "
-                "next forward."
+                f"{case.words}: the gradient is right, but {found['held']} forwards ran before the first backward. "
+                "The activations of all of them were held at once. Run each micro-batch's backward before the next "
+                "forward."
             )
         if finding is not None:
             return finding
@@ -120,18 +120,21 @@ def _judge_sizes(case: Case, given: list[int], sizes: list[int]) -> Finding | No
     start = f"{case.words}: "
     cut = f"torch.tensor_split cuts {n} into {_parts(sizes)}"
     if not given:
-        return Finding(start + "the model was never called; each micro-batch needs a forward.")
+        return Finding(start + "the model was never called. Each micro-batch needs a forward.")
     if given == [n]:
         return Finding(
-            start + "the whole batch went through in one piece. The gradient is right, but the device has to hold the "
-            f"activations of all {n} sequences: nothing was accumulated."
+            start
+            + "the whole batch went through in one piece. The gradient is right, but nothing was accumulated: the "
+            f"device has to hold the activations of all {n} sequences."
         )
     shown = f"the model saw {_parts(given)}"
     if sum(given) == n:
-        return Finding(start + f"{shown}: {len(given)} micro-batches, not {m} of these sizes. {cut}.")
+        return Finding(start + f"{shown}: these are {len(given)} micro-batches, not {m} of the sizes asked for. {cut}.")
     if sum(given) < n:
         return Finding(start + f"{shown}: {n - sum(given)} of {n} sequences were left out. {cut}.")
-    return Finding(start + f"{shown}, {sum(given)} sequences of {n}: some went through more than once. {cut}.")
+    return Finding(
+        start + f"{shown}. That is {sum(given)} sequences of {n}, so some went through more than once. {cut}."
+    )
 
 
 def _parts(sizes: list[int]) -> str:
@@ -142,54 +145,54 @@ def _parts(sizes: list[int]) -> str:
 def _judge_gradient(case: Case, step: int, data: list[Any], sizes: list[int]) -> Finding | None:
     n, m = case["_n"], case["_m"]
     if any(grad is None for grad in data[step]["grads"]):
-        return Finding(f"{case.words}: a parameter has no .grad: call backward() on each micro-batch's loss.")
+        return Finding(f"{case.words}: a parameter has no .grad. Call backward() on each micro-batch's loss.")
     given = _flat(data[step]["grads"])
     whole, pieces = _true(case, step, sizes)
     if _alike(given, whole):
         return None
     shares = [size / n for size in sizes]
     ways = [
-        ([1.0] * m, f"It is the sum of the micro-batches' mean gradients, {_times(m)} too large: weigh each."),
+        (
+            [1.0] * m,
+            f"It is the sum of the micro-batches' mean gradients, which is {m} times too large. Weigh each of them.",
+        ),
         (
             [1 / m] * m,
-            "It is the mean of the micro-batches' means. That is right where all are of one size; here "
-            f"{_parts(sizes)}: each counts by its number of sequences.",
+            "It is the mean of the micro-batches' means. That is right where all have the same size. Here there are "
+            f"{_parts(sizes)}, and each micro-batch counts by its number of sequences.",
         ),
         (
             [0.0] * (m - 1) + [1.0],
-            "It is the last micro-batch's alone: clear the gradients once before the loop, not for each micro-batch.",
+            "It is the gradient of the last micro-batch alone. Clear the gradients once, before the loop.",
         ),
         (
             [0.0] * (m - 1) + [shares[-1]],
-            "Only the last micro-batch's is left in it: clear the gradients once before the loop, not for each.",
+            "Only the last micro-batch is left in it. Clear the gradients once, before the loop.",
         ),
         (
             [0.0] * (m - 1) + [1 / m],
-            "Only the last micro-batch's is left in it: clear the gradients once before the loop, not for each.",
+            "Only the last micro-batch is left in it. Clear the gradients once, before the loop.",
         ),
         (
             [float(size) for size in sizes],
-            f"It is the gradient of the summed loss, {_times(n)} too large: divide by the batch's {n} sequences.",
+            f"It is the gradient of the summed loss, {n} times too large. Divide by the batch's {n} sequences.",
         ),
     ]
-    start = f"{case.words}, step {step}: the gradient is not that of the whole batch's mean loss. "
+    start = f"{case.words}, step {step}: the gradient differs from that of the whole batch's mean loss. "
     for weights, why in ways:
         if _alike(given, _weighted(pieces, weights)):
             return Finding(start + why)
     if step:
         grown = [a - b for a, b in zip(given, _flat(data[step - 1]["grads"]), strict=True)]
         if _alike(grown, whole):
-            why = "It still holds the gradient of the step before: clear .grad before the first micro-batch."
+            why = "It still holds the gradient of the previous step. Clear .grad before the first micro-batch."
             return Finding(start + why)
     off = max(abs(a - b) for a, b in zip(given, whole, strict=True)) / max(map(abs, whole))
     return Finding(
-        start + f"It is off by {off:.2g} of the largest gradient. Micro-batch i counts n_i / n: {_parts(sizes)}; and "
-        "the weights stay as they are until the whole batch is through."
+        start
+        + f"It is off by {off:.2g} of the largest gradient. Micro-batch i has the weight n_i / n, and the sizes are "
+        f"{_parts(sizes)}. Do not change the model's weights before the whole batch is through."
     )
-
-
-def _times(count: int) -> str:
-    return f"{count} times"
 
 
 EXERCISE = Exercise(

@@ -45,15 +45,15 @@ def _not_gpipe(schedule: Schedule, case: Case) -> Finding | None:
         later = next((action for action in ops[first:] if action.op == "F"), None)
         if later is not None:
             return Finding(
-                start + f"device {device} runs {ops[first]} before its forward {later}. GPipe's devices run all "
-                f"forwards before the first backward. {_family(schedule, p, m)}",
+                start + f"device {device} runs {ops[first]} before its forward {later}. Under GPipe a device runs all "
+                f"its forwards before its first backward. {_family(schedule, p, m)}",
                 picture,
             )
         wrong = next((k for k in range(m) if ops[k].microbatch != k), None)
         if wrong is not None:
             return Finding(
-                start + f"device {device} runs {ops[wrong]} as forward number {wrong}; micro-batches enter in the "
-                "order of their numbers.",
+                start + f"device {device} runs {ops[wrong]} as forward number {wrong}, counted from 0. Micro-batches "
+                "enter in the order of their numbers.",
                 picture,
             )
     orders = [[actions_of(slot)[0].microbatch for slot in program[m:]] for program in schedule.programs]
@@ -62,8 +62,9 @@ def _not_gpipe(schedule: Schedule, case: Case) -> Finding | None:
         theirs = f"device {odd} runs its backwards in the order {_listed(orders[odd])}"
         other = f", device 0 in the order {_listed(orders[0])}" if odd else ""
         return Finding(
-            start + f"{theirs}{other}. Up or down through the micro-batches, all devices alike; else they wait for one "
-            f"another: {unit_run(schedule).makespan:g} slots, GPipe takes {2 * (m + p - 1)}.",
+            start + f"{theirs}{other}. All devices have to go up or down through the micro-batches alike, or they wait "
+            f"for one another. Your table takes {unit_run(schedule).makespan:g} units of time, GPipe takes "
+            f"{2 * (m + p - 1)}.",
             picture,
         )
     return None
@@ -77,7 +78,7 @@ def _family(schedule: Schedule, p: int, m: int) -> str:
     if schedule.programs == build_schedule("1f1b", p, m).programs:
         return "This is 1F1B, the subject of lesson 3."
     if schedule.programs == tuple(map(tuple, serial_table(p, m))):
-        return f"These are serial micro-batches, {2 * p * m} slots: nothing overlaps."
+        return f"This is the serial run, {2 * p * m} units of time: nothing overlaps."
     return ""
 
 

@@ -26,7 +26,7 @@ def _serial_drawn(random: Random) -> list[Case]:
     for _ in range(3):
         p, m = random.randint(2, 12), random.randint(2, 40)
         cases.append(Case("table", {"p": p, "m": m}))
-        costs = {"tF": random.randint(1, 9), "tB": random.randint(10, 29) / 2}
+        costs = {"tF": random.randint(1, 9), "tB": random.randint(10, 29) / 2, "latency": random.randint(0, 4) / 2}
         cases.append(Case("makespan", {"p": p, "m": m, **costs}))
     return cases
 
@@ -34,7 +34,7 @@ def _serial_drawn(random: Random) -> list[Case]:
 def _serial_ask(call: Call, case: Case) -> Any:
     if case.part == "table":
         return call("serial_rows", case["p"], case["m"])
-    return call("serial_makespan", case["p"], case["m"], case["tF"], case["tB"])
+    return call("serial_makespan", case["p"], case["m"], case["tF"], case["tB"], case["latency"])
 
 
 def _serial_judge(case: Case, data: Any) -> Finding | None:
@@ -61,38 +61,54 @@ def _judge_serial_table(case: Case, data: Any) -> Finding | None:
         if before is not None:
             return Finding(
                 f"{case.words}: sound, but not serial: device {span.device} starts {action} at t = {span.start:g}, "
-                f"while micro-batch {before} is under way until t = {under_way[before]:g}. Micro-batches overlap: "
-                f"your table takes {run.makespan:g} slots, the serial run {2 * p * m}.",
+                f"but micro-batch {before} is under way until t = {under_way[before]:g}. These micro-batches overlap: "
+                f"your table takes {run.makespan:g} units of time, the serial run takes {2 * p * m}.",
                 picture,
             )
         entered.append(action.microbatch)
 
     def why(device: int, place: int, given: str, wanted: str) -> str:
-        return f"{wanted} comes there: a micro-batch goes forward and back before the next, in the order of numbers."
+        return (
+            f"{wanted} belongs there: each micro-batch goes forward and back before the next, in the order of numbers."
+        )
 
     return difference(schedule, serial_table(p, m), case, why)
 
 
 def _judge_serial_time(case: Case, data: Any) -> Finding | None:
-    p, m, f, b = (case[name] for name in ("p", "m", "tF", "tB"))
+    p, m, f, b, latency = (case[name] for name in ("p", "m", "tF", "tB", "latency"))
     given = read_number(data, f"{case.words}: serial_makespan")
-    wanted = simulate(Schedule.from_rows(serial_table(p, m)), Costs(forward=f, backward=b)).makespan
+    costs = Costs(forward=f, backward=b, latency=latency)
+    wanted = simulate(Schedule.from_rows(serial_table(p, m)), costs).makespan
     if close(given, wanted):
         return None
+    border = f"A micro-batch crosses {p - 1} border{'' if p == 2 else 's'} between devices, down and up again"
     trip = f"A micro-batch passes {p} devices forward and {p} backward before the next one starts."
-    slots = f"{trip} With tF = {f:g} and tB = {b:g} a forward and a backward are not one slot each."
+    work, sent = p * (f + b), (p - 1) * latency
+    units = f"{trip} With tF = {f:g} and tB = {b:g} a forward and a backward are not one unit each."
+    messages = [
+        (m * work, f"That leaves out the messages. {border}: {2 * (p - 1)} messages."),
+        (m * (work + sent), f"That counts each message in one direction. {border}."),
+        (m * (work + 2 * p * latency), f"That counts p borders. {border}: {2 * (p - 1)} messages."),
+        (m * work + 2 * sent, f"That counts the messages of one micro-batch. There are {m}, and each sends its own."),
+        (
+            m * (work + 2 * sent) + (m - 1) * latency,
+            "No message goes from one micro-batch to the next: device 0 has it.",
+        ),
+    ]
     reasons = [
-        ((m + p - 1) * (f + b), "That is GPipe's time, with overlap; here no two micro-batches are under way at once."),
-        (m * (f + b), f"That is what one device works. {trip}"),
-        (p * (f + b), "That is one micro-batch's way; the others follow, each after the one before it."),
-        (2 * p * m, slots),
-        (2 * p * m * (f + b), f"That is twice the time: {p} devices x (tF + tB) holds both directions already."),
+        ((m + p - 1) * (f + b), "That is GPipe's time, with overlap. Here no two micro-batches are under way at once."),
+        (m * (f + b), f"That is the work of one device. {trip}"),
+        (work + 2 * sent, "That is the way of one micro-batch. The others follow, each after the one before it."),
+        (2 * p * m, units),
+        (2 * m * work, f"That is twice the time: {p} devices x (tF + tB) covers both directions already."),
         (m * p * f, "That is the forwards alone."),
-        (m * (p * (f + b) - 1), "Nothing overlaps, not by one slot either: the next one starts when B is over."),
+        (m * (work - 1), "Nothing overlaps, not even by one unit: the next one starts when B is over."),
+        *(messages if latency else ()),
     ]
     return Finding(
-        f"{case.words}: serial_makespan returned {given:.6g}, running the table takes {wanted:.6g}. "
-        + next((why for value, why in reasons if close(given, value)), trip)
+        f"{case.words}: serial_makespan returned {given:.6g}, but running the table takes {wanted:.6g}. "
+        + next((why for value, why in reasons if close(given, value)), f"{trip} {border}.")
     )
 
 
@@ -104,9 +120,10 @@ EXERCISE = Exercise(
     parts={"table": 1, "makespan": 1},
     visible=[
         *sized("table", (2, 1), (2, 2), (3, 2), (4, 4), (3, 7)),
-        *sized("makespan", (3, 2), (4, 4), tF=1, tB=1),
-        *sized("makespan", (2, 1), (3, 2), (2, 5), (4, 4), tF=1, tB=2),
-        *sized("makespan", (5, 5), tF=3, tB=4.5),
+        *sized("makespan", (3, 2), (4, 4), tF=1, tB=1, latency=0),
+        *sized("makespan", (2, 1), (3, 2), (2, 5), (4, 4), tF=1, tB=2, latency=0),
+        *sized("makespan", (5, 5), tF=3, tB=4.5, latency=0),
+        *sized("makespan", (3, 4), (2, 5), (4, 4), (1, 3), tF=1, tB=2, latency=0.5),
     ],
     drawn=_serial_drawn,
     ask=_serial_ask,

@@ -25,13 +25,13 @@ def stands_for(schedule: Schedule, case: Case) -> Finding | None:
     found = {action.microbatch for _, _, action in schedule.actions()}
     start = f"{case.words}: "
     if found == set(range(1, m + 1)):
-        return Finding(start + f"micro-batches are numbered 1 to {m}; counting starts at 0: 0 to {m - 1}.")
+        return Finding(start + f"your micro-batches are numbered 1 to {m}. Here counting starts at 0: 0 to {m - 1}.")
     missing, strange = sorted(set(range(m)) - found), sorted(found - set(range(m)))
-    numbered = "there is micro-batch 0 alone" if m == 1 else f"they count from 0 to {m - 1}"
+    numbered = "There is only micro-batch 0" if m == 1 else f"Their numbers go from 0 to {m - 1}"
     if missing:
-        return Finding(start + f"micro-batch {missing[0]} is nowhere in your table; {numbered}.")
+        return Finding(start + f"micro-batch {missing[0]} is nowhere in your table. {numbered}.")
     if strange:
-        return Finding(start + f"your table runs micro-batch {strange[0]}; {numbered}.")
+        return Finding(start + f"your table runs micro-batch {strange[0]}. {numbered}.")
     for device, program in enumerate(schedule.programs):
         finding = _foreign(device, program)
         if finding:
@@ -43,14 +43,14 @@ def _foreign(device: int, program: Program) -> str:
     """What stands in a row and does not belong there, or is not there at all; "" if nothing is wrong."""
     for slot in program:
         if not isinstance(slot, Action):
-            return f"device {device} runs {format_slot(slot)}; each slot is one action here."
+            return f"device {device} runs {format_slot(slot)}. Here each slot holds one action."
         if slot.stage != device:
             return (
-                f"device {device} runs {slot}, but device {device} holds stage {device}: the first number of an action "
-                "is the stage."
+                f"device {device} runs {slot}, but device {device} holds stage {device}. The first number of an action "
+                "is its stage."
             )
         if slot.op not in "FB":
-            return f"device {device} runs {slot}; this schedule has F and B alone."
+            return f"device {device} runs {slot}. This schedule has only F and B."
     lacking = next((op for op in "FB" if op not in [action.op for slot in program for action in actions_of(slot)]), "")
     if lacking:
         return f"device {device} runs no {'forward' if lacking == 'F' else 'backward'} at all."

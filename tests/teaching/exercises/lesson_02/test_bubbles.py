@@ -13,11 +13,12 @@ def test_the_least_m_for_90_per_cent():
 
 
 def test_numbers_in_other_forms_are_as_right():
-    def bubble_fraction(p, m, forward, backward):
-        return Fraction(p - 1, m + p - 1)
+    def bubble_fraction(p, m, *times):
+        f, b, r = map(Fraction, times)
+        return (p - 1) * (f + b) / ((p - 1) * (f + b) + m * (f + r + b))
 
-    def bubble_ratio(p, m, forward, backward):
-        return np.float32((p - 1) / m)
+    def bubble_ratio(p, m, f, b, r):
+        return np.float32((p - 1) * (f + b) / (m * (f + r + b)))
 
     def least_microbatches(p, percent):
         m = 1
@@ -30,8 +31,8 @@ def test_numbers_in_other_forms_are_as_right():
 
 
 def test_a_fraction_from_idle_and_work_is_as_right():
-    def bubble_fraction(p, m, forward, backward):
-        idle, work = p * (p - 1) * (forward + backward), p * m * (forward + backward)
+    def bubble_fraction(p, m, forward, backward, recompute):
+        idle, work = p * (p - 1) * (forward + backward), p * m * (forward + backward + recompute)
         return idle / (idle + work)
 
     assert open_parts("bubbles", bubble_fraction=bubble_fraction) == {"ratio", "least m"}

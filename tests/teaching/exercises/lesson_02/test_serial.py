@@ -27,8 +27,8 @@ def test_the_serial_run_may_be_drawn_as_a_timetable():
                 rows[r][2 * p * (i + 1) - 1 - r] = f"{r}B{i}"
         return rows
 
-    def serial_makespan(p, m, forward, backward):
-        return np.float64(m * p * (forward + backward))
+    def serial_makespan(p, m, forward, backward, latency):
+        return np.float64(m * (p * (forward + backward) + 2 * (p - 1) * latency))
 
     assert open_parts("serial", serial_rows=serial_rows, serial_makespan=serial_makespan) == set()
 
@@ -38,8 +38,8 @@ def test_the_smallest_counterexample_names_device_time_and_what_is_under_way():
         return [[f"{r}{op}{i}" for op in "FB" for i in range(m)] for r in range(p)]
 
     (message, _) = messages("serial", serial_rows=serial_rows)
-    assert message.startswith("p = 2, m = 2: sound, but not serial: device 0 starts 0F1 at t = 1, while micro-batch 0")
-    assert "takes 6 slots, the serial run 8" in message
+    assert message.startswith("p = 2, m = 2: sound, but not serial: device 0 starts 0F1 at t = 1, but micro-batch 0")
+    assert "takes 6 units of time, the serial run takes 8" in message
 
 
 def test_the_reference_refuses_while_a_learners_function_runs():

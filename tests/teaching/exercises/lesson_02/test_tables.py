@@ -27,4 +27,13 @@ def test_what_is_no_table_gets_a_sentence(given):
     }
     function = strange.get(given, lambda p, m: given) if isinstance(given, str) else lambda p, m: given
     assert len(messages("gpipe", gpipe=function)) >= 2
-    assert len(messages("serial", serial_rows=function, serial_makespan=lambda p, m, f, b: m * p * (f + b))) == 1
+    assert (
+        len(
+            messages(
+                "serial",
+                serial_rows=function,
+                serial_makespan=lambda p, m, f, b, sent: m * (p * (f + b) + 2 * (p - 1) * sent),
+            )
+        )
+        == 1
+    )

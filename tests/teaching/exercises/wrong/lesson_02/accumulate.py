@@ -29,20 +29,20 @@ WRONG = [
         model.zero_grad()
         (loss(model(x), t) * len(x) / len(inputs)).backward()
 """,
-        "Only the last micro-batch's is left",
+        "Only the last micro-batch is left",
     ),
     accumulate(
         f"""    for x, t in {PARTS}:
         model.zero_grad()
         loss(model(x), t).backward()
 """,
-        "last micro-batch's alone",
+        "the gradient of the last micro-batch alone",
     ),
     accumulate(
         f"""    for x, t in {PARTS}:
         (loss(model(x), t) * len(x) / len(inputs)).backward()
 """,
-        "It still holds the gradient of the step before",
+        "It still holds the gradient of the previous step",
     ),
     accumulate(
         f"""    model.zero_grad()
@@ -72,7 +72,7 @@ WRONG = [
     for x, t in zip(inputs.chunk(microbatches), targets.chunk(microbatches)):
         (loss(model(x), t) * len(x) / len(inputs)).backward()
 """,
-        "micro-batches, not 12 of these sizes",
+        "micro-batches, not 12 of the sizes",
         ("uneven micro-batches",),
     ),
     Wrong(

@@ -6,8 +6,8 @@ def serial_rows(devices, microbatches):
     return [[f"{r}{op}{i}" for i in range(microbatches) for op in "FB"] for r in range(devices)]
 """
 TIME = """
-def serial_makespan(devices, microbatches, forward, backward):
-    return microbatches * devices * (forward + backward)
+def serial_makespan(devices, microbatches, forward, backward, latency):
+    return microbatches * (devices * (forward + backward) + 2 * (devices - 1) * latency)
 """
 
 
@@ -16,7 +16,8 @@ def rows(body, says):
 
 
 def time(body, says):
-    head = "def serial_makespan(devices, microbatches, forward, backward):\n"
+    head = "def serial_makespan(devices, microbatches, forward, backward, latency):\n"
+    head += "    p, m, f, b, sent = devices, microbatches, forward, backward, (devices - 1) * latency\n"
     return Wrong("serial", ROWS + head + f"    {body}\n", says, ("makespan",))
 
 
@@ -49,10 +50,15 @@ WRONG = [
         'return [f"{r}{op}{i}" for i in range(microbatches) for r in range(devices) for op in "FB"]',
         "should return 2 rows, one per device",
     ),
-    time("return (microbatches + devices - 1) * (forward + backward)", "That is GPipe's time"),
-    time("return microbatches * (forward + backward)", "That is what one device works"),
-    time("return 2 * devices * microbatches", "are not one slot each"),
-    time("return devices * (forward + backward)", "one micro-batch's way"),
-    time("return 2 * microbatches * devices * (forward + backward)", "twice the time"),
-    time("return microbatches * (devices * (forward + backward) - 1)", "not by one slot either"),
+    time("return (m + p - 1) * (f + b)", "That is GPipe's time"),
+    time("return m * (f + b)", "That is the work of one device"),
+    time("return m * (2 * p + 2 * sent)", "are not one unit each"),
+    time("return p * (f + b) + 2 * sent", "the way of one micro-batch"),
+    time("return 2 * m * p * (f + b)", "twice the time"),
+    time("return m * (p * (f + b) - 1)", "not even by one unit"),
+    time("return m * p * (f + b)", "leaves out the messages"),
+    time("return m * (p * (f + b) + sent)", "each message in one direction"),
+    time("return m * (p * (f + b) + 2 * p * latency)", "That counts p borders"),
+    time("return m * p * (f + b) + 2 * sent", "each sends its own"),
+    time("return m * (p * (f + b) + 2 * sent) + (m - 1) * latency", "from one micro-batch to the next"),
 ]
