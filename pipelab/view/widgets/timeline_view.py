@@ -23,8 +23,10 @@ class TimelineView(PipelabWidget):
     >>> TimelineView(simulate(build_schedule("1f1b", devices=4, microbatches=8)))
     """
 
-    def __init__(self, timeline: Timeline, *, title: str | None = None, critical: bool = False) -> None:
-        self.timeline, self._title = timeline, title
+    def __init__(
+        self, timeline: Timeline, *, title: str | None = None, critical: bool = False, phases: bool = True
+    ) -> None:
+        self.timeline, self._title, self._phases = timeline, title, phases
         super().__init__("timeline", {"scenes": [scene(timeline, title=title)], "critical": critical})
 
     def __repr__(self) -> str:
@@ -32,4 +34,4 @@ class TimelineView(PipelabWidget):
 
     def picture(self) -> Picture:
         """The same timeline as a static picture."""
-        return plot_timeline(self.timeline, title=self._title)
+        return plot_timeline(self.timeline, title=self._title, phases=self._phases)
