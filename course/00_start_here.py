@@ -20,8 +20,8 @@
 #
 # One example runs through the whole course. It is a transformer with 48 layers on p = 4 devices, 12 layers on each. A
 # batch has 64 sequences, cut into m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to
-# predict each next byte. The layers are narrow, so that a laptop needs only seconds for a training step. The
-# text, the gradients and the timing are real.
+# predict each next byte. The layers are narrow, so that a laptop needs only seconds for a training step. The text, the
+# gradients and the timing are real.
 #
 # Run each cell with Shift + Enter. The first cell brings in every name that this lesson uses, and shows the first
 # sequence. It begins and ends in the middle of a sentence.
@@ -66,9 +66,9 @@ print(f"loss {report.loss:.3f} after {timeline.makespan:g} time slots")
 TimelineView(timeline, phases=False)
 
 # %% [markdown]
-# This picture uses the **unit clock**. It counts every forward and every backward as one unit of time, however long it
-# really took. One unit is one time slot of the table. So you see a textbook's timetable, but of a run that really
-# happened. Lesson 1 explains the other clocks.
+# This picture uses the **unit clock**. It counts every forward and every backward as one unit of time, no matter how
+# long it really took. One unit is one time slot of the table. So you see a textbook's timetable, but of a run that
+# really happened. Lesson 1 explains the other clocks.
 #
 # How to read the picture:
 #
@@ -85,11 +85,8 @@ TimelineView(timeline, phases=False)
 # through the run moment by moment. (On a page without widgets, for example in print, the picture stands still.)
 
 # %%
-reveal(
-    "00-idle",
-    prediction=100 * simulate(schedule).bubble_fraction,
-    measurement=100 * timeline.bubble_fraction,
-)
+foretold = simulate(schedule)
+reveal("00-idle", prediction=100 * foretold.bubble_fraction, measurement=100 * timeline.bubble_fraction)
 
 # %% [markdown]
 # Each device works in 8 of the 14 time slots: 4 forwards and 4 backwards. It is idle in the other 6, and 6/14 is 3/7.

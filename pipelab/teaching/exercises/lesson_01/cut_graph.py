@@ -343,7 +343,7 @@ def _wrong_gradient(s: int, last: int, given: Sequence[Any], wanted: Sequence[Te
 
 
 def _wrong_message(s: int, shape: Sequence[int], values: Tensor, wanted: Tensor, before: Sequence[Tensor]) -> str:
-    start = f"what backward_piece on device {s} returned is not the gradient of what it received. "
+    start = f"backward_piece on device {s} did not return the gradient of what this device received. "
     if list(shape) != list(wanted.shape):
         return start + (
             f"Its shape is {list(shape)}, but the input of stage {s} has the shape {list(wanted.shape)}. Send the "

@@ -73,7 +73,7 @@ def test_what_the_cut_tells_is_plain_data():
         (keep_on_receiving, lambda g, m: [send_back(g, m)], "should return a tensor"),
         (keep_on_receiving, lambda g, m: send_back(2 * g, m), "twice as large"),
         (keep_on_receiving, lambda g, m: send_back(3 * g, m), "from the gradient that was handed in"),
-        (keep_on_receiving, lambda g, m: send_back(g, m) * 2, "not the gradient of what it received"),
+        (keep_on_receiving, lambda g, m: send_back(g, m) * 2, "did not return the gradient of what this device received"),
     ],
 )
 def test_other_cuts_are_refused(forward, backward, says):
