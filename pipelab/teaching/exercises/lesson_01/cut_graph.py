@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
+from pipelab.teaching.exercises.lesson_01.graphs import stages_reached, still_held, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,6 +73,7 @@ def _ask_cut(call: Call, case: Case) -> Any:
     """Drive the learner's two functions as a pipeline of devices does; tell, as numbers, what each of them left."""
     import warnings
 
+    _first_backward()
     stages = pieces(case["_seed"], case["stages"])
     memories: list[dict[str, Any]] = [{} for _ in stages]
     told: list[dict[str, Any]] = []
@@ -84,6 +85,16 @@ def _ask_cut(call: Call, case: Case) -> Any:
             if not _ask_step(call, case, stages, memories, step, record):
                 break
     return told
+
+
+def _first_backward() -> None:
+    """Let torch load what it loads at the first backward with a gradient: not in the time of a learner's call.
+
+    Sympy is among it. On a busy machine that takes seconds, and a time limit in the middle of it leaves half of it.
+    """
+    import torch
+
+    torch.zeros(1, requires_grad=True).clone().backward(torch.zeros(1))
 
 
 def _ask_step(
@@ -101,7 +112,7 @@ def _ask_step(
         stage.zero_grad()
         handed = call("forward_piece", stage, handed, memories[s], _keep=False, _plain=False)
         _require_tensor(handed, f"{where}: forward_piece on device {s}")
-        reached = _reached([handed, *_tensors(memories[s])], stages)
+        reached = stages_reached([handed, *tensors_in(memories[s])], stages)
         if any(k < s for k in reached):
             record |= {"uncut": s, "reached": [k for k in reached if k < s]}
             return False
@@ -112,14 +123,14 @@ def _ask_step(
     gradient: Any = _loss_gradient(handed, targets)
     record["returned"], record["gradients"] = {}, {}
     for s in reversed(range(len(stages))):
-        rooted = any(tensor.grad_fn is not None for tensor in _tensors(memories[s]))
+        rooted = any(tensor.grad_fn is not None for tensor in tensors_in(memories[s]))
         try:
             gradient = call("backward_piece", gradient, memories[s], _keep=False, _plain=False, _none=True)
         except Refused as refusal:
             if not rooted and "does not require grad" in str(refusal):
                 raise Refused(f"{where}: {_no_history(s)}") from None
             raise
-        alive = _alive(_tensors(memories[s]), stages[s])
+        alive = still_held(tensors_in(memories[s]), stages[s])
         if alive:
             record.setdefault("alive", {})[str(s)] = [len(alive), sum(tensor.nbytes for tensor in alive)]
         touched = [k for k in range(s) if any(p.grad is not None for p in stages[k].parameters())]
@@ -133,7 +144,7 @@ def _ask_step(
         if s == 0:
             break
         if gradient is None:
-            leaf = any(t.is_leaf and t.requires_grad and t.grad is not None for t in _tensors(memories[s]))
+            leaf = any(t.is_leaf and t.requires_grad and t.grad is not None for t in tensors_in(memories[s]))
             record |= {"nothing": s, "there": leaf}
             return False
         _require_tensor(gradient, f"{where}: backward_piece on device {s}")
@@ -148,58 +159,6 @@ def _require_tensor(value: Any, what: str) -> None:
 
     if not isinstance(value, torch.Tensor):
         raise Refused(f"{what} should return a tensor, it returned {type(value).__name__}")
-
-
-def _tensors(memory: Mapping[Any, Any]) -> list[Tensor]:
-    """The tensors that a device has kept, also inside lists, tuples and dicts."""
-    import torch
-
-    found: list[Any] = []
-    todo: list[Any] = list(memory.values())
-    while todo:
-        value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            todo += value
-        elif isinstance(value, dict):
-            todo += value.values()
-    return found
-
-
-def _nodes(tensors: Sequence[Tensor]) -> list[Any]:
-    """All nodes of the graphs that end in ``tensors``."""
-    seen: dict[Any, None] = {}
-    todo: list[Any] = [tensor.grad_fn for tensor in tensors]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen[node] = None
-            todo += [following for following, _ in node.next_functions]
-    return list(seen)
-
-
-def _alive(tensors: Sequence[Tensor], stage: nn.Module) -> list[Tensor]:
-    """What the graphs of ``tensors`` still hold for a backward, weights left out. A backward that used it frees it."""
-    import torch
-
-    weights = {parameter.data_ptr() for parameter in stage.parameters()}
-    found: dict[int, Tensor] = {}
-    for node in _nodes(tensors):
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                with contextlib.suppress(RuntimeError):  # this is how autograd says that it is freed
-                    saved = getattr(node, name)
-                    if isinstance(saved, torch.Tensor) and saved.data_ptr() not in weights:
-                        found[saved.data_ptr()] = saved
-    return list(found.values())
-
-
-def _reached(tensors: Sequence[Tensor], stages: Sequence[nn.Module]) -> list[int]:
-    """The stages whose parameters a backward from ``tensors`` would come to."""
-    owner = {id(parameter): s for s, stage in enumerate(stages) for parameter in stage.parameters()}
-    leaves = {id(getattr(node, "variable", None)) for node in _nodes(tensors)}
-    return sorted({owner[leaf] for leaf in leaves & set(owner)})
 
 
 def _truth(case: Case, step: int) -> tuple[Tensor, list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
