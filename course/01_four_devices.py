@@ -412,8 +412,8 @@ for start, end, device, action in spans:
 
 found = {name: parameter.grad for name, parameter in exact.named_parameters()}
 print(f"gradients against the model in one piece: error {gradient_error(found, truth):.1e}")
-busy = sum(end - start for start, end, _, _ in spans) / (4 * (ended - began))
-reveal("01-busy", prediction=100 / 4, measurement=100 * busy)
+busy = sum(end - start for start, end, _, _ in spans) / (len(four) * (ended - began))
+reveal("01-busy", prediction=100 / len(four), measurement=100 * busy)
 
 # %% [markdown]
 # Read the log from top to bottom: no action begins before the one above it has ended. While device 2 runs its forward,
