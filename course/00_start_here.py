@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 0
 #     title: Start here
-#     minutes: 10
+#     minutes: 15
 #     builds_on: []
 #     goals:
 #       - run a 48-layer model as a pipeline on this machine
@@ -26,15 +26,17 @@ TimelineView(at_work, title="A pipeline at work: 4 devices, 4 micro-batches", pl
 # %% [markdown]
 # ## How do you train a model that is too large for one device?
 #
-# A model that is too large for one device is cut into pieces. Each piece, a run of neighbouring layers, is a **stage**,
-# and lives on a **device** of its own. A batch of text is cut too, into **micro-batches**, so that several devices can
-# work at once, each on another micro-batch. That is a **pipeline**.
+# You cut the model into pieces. Each piece is a run of neighbouring layers, called a **stage**. Each stage lives on its
+# own **device**. You also cut each batch of data into **micro-batches**, so that several devices can work at once, each
+# on a different micro-batch. This is a **pipeline**.
 #
-# The example of this course, from here to the end: 48 transformer layers on p = 4 devices, 12 on each, and a batch of
-# 64 sequences as m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to tell each next
-# byte. The layers are narrow, so that a laptop runs a step in about a second; the text, the gradients and the timing
-# are real. Run each cell with Shift + Enter. The first one brings in every name that this lesson uses, and shows a
-# sequence, cut off as it is.
+# One example runs through the whole course. It is a transformer with 48 layers on p = 4 devices, 12 layers on each. A
+# batch has 64 sequences, cut into m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to
+# predict each next byte. The layers are narrow, so that a laptop needs only seconds for a training step. The text, the
+# gradients and the timing are real.
+#
+# Run each cell with Shift + Enter. The first cell brings in every name that this lesson uses, and shows the first
+# sequence. It begins and ends in the middle of a sentence.
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -45,60 +47,64 @@ print(bytes(inputs[0].tolist()).decode())
 # %% [markdown]
 # ## A schedule is a table
 #
-# Which device runs what, in which order, is a **schedule**. Here is one, a row per device. `2F0` means: on stage 2, the
-# **forward** (F) of micro-batch 0. `2B0` is its **backward** (B): the gradient of the same 12 layers for the same
-# micro-batch. Counting starts at 0. A dot is a slot of time in which the device waits.
+# A **schedule** says which device runs what, and in which order. Here is one, with a row for each device. `2F0` is the
+# **forward** (F) of micro-batch 0 on stage 2. `2B0` is the **backward** (B) of the same micro-batch on the same stage.
+# It computes the gradients. Counting starts at 0. Each column is a **time slot**. A dot means that the device waits in
+# this slot.
 #
-# How it is made is the subject of lessons 2 and 3. For now, read it: micro-batch 0 goes down the devices as 0F0, 1F0,
-# 2F0, 3F0, and its gradient comes back up as 3B0, 2B0, 1B0, 0B0.
+# Lessons 2 and 3 show how such a table is made. For now, only read it. Micro-batch 0 goes down the devices as 0F0, 1F0,
+# 2F0, 3F0. Its gradient comes back up as 3B0, 2B0, 1B0, 0B0.
 #
-# Before you run on, commit to a number: run the cell, type your guess into the field below it, press Commit, then run
-# the next cell. Nothing is graded here; the page keeps your guesses beside what was measured.
+# Before you go on, commit to a number. Run the cell, type your guess into the field below it and press Commit. Then run
+# the next cell. Guesses are not graded. The page keeps them and shows them beside what was measured.
 
 # %%
 schedule = build_schedule("1f1b", devices=4, microbatches=4)
 print(schedule)
-predict("00-idle", "Of all slots of all four devices, how many per cent are idle?", unit="%")
+predict("00-idle", "What percentage of all time slots is idle, over all four devices?", unit="%")
 
 # %% [markdown]
 # ## Run it
 #
-# The table now drives the real model. Each device is a thread of this notebook, or a GPU where there are GPUs:
-# activations go from one to the next, gradients come back.
+# Now the table drives the real model. Each device is a thread of this notebook, or a GPU if the machine has GPUs.
+# Activations go from each device to the next one, and gradients come back.
 
 # %%
 model = TransformerLM(layers=48)
 pipeline = Pipeline(model, schedule, loss=next_byte_loss, clock="unit")
 report = pipeline.step(inputs, targets)
 timeline = report.timeline
-print(f"loss {report.loss:.3f} after {timeline.makespan:g} units of time")
-TimelineView(timeline)
+print(f"loss {report.loss:.3f} after {timeline.makespan:g} time slots")
+TimelineView(timeline, phases=False)
 
 # %% [markdown]
-# Under this picture's clock, the **unit clock**, every forward and every backward is counted as one unit of time,
-# whatever it took here. So the picture is a textbook's timetable, but of a run that happened. (Other clocks come in
-# lesson 1.)
+# This picture uses the **unit clock**. It counts every forward and every backward as one unit of time, no matter how
+# long it really took. One unit is one time slot of the table. So you see a textbook's timetable, but of a run that
+# really happened. Lesson 1 explains the other clocks.
 #
-# How to read it:
+# How to read the picture:
 #
-# - Each row is a device. Blue is forward, orange backward; the letter says so too, the number is the micro-batch.
-# - From the first start to the last end is the **makespan**.
-# - Hatched time is idle. All of it together is the **bubble**; as a part of all device-time it is the **bubble
-#   fraction**.
-# - The strip below a row shows what the device holds in memory meanwhile: what a forward leaves for its backward. (The
-#   grey strip above it names phases, which lesson 3 explains.)
+# - Each row is a device. Blue blocks are forwards and orange blocks are backwards. The letter says the same, and the
+#   number is the micro-batch.
+# - The time from the first start to the last end is the **makespan**.
+# - Hatched time is idle. All of it together is the **bubble**. As a fraction of total device time it is called the
+#   **bubble fraction**.
+# - The strip below each row shows how much memory the device holds. Each forward leaves something there for its
+#   backward.
 #
-# The picture answers questions. Point at a block, or click into the picture and use the arrow keys: it says what the
-# action waited for and what waits for it. Point at idle time: it says why the device idles. *Step* goes through the run
-# moment by moment. (Where a page shows no widgets, as on a printed page, the same picture stands still.)
+# You can ask the picture questions. Point at a block, or click into the picture and use the arrow keys. It says what
+# the action waited for, and what waits for it. Point at idle time, and it says why the device is idle. *Step* takes you
+# through the run moment by moment. (On a page without widgets, for example in print, the picture stands still.)
 
 # %%
-reveal("00-idle", prediction=100 * 3 / 7, measurement=100 * timeline.bubble_fraction)
+foretold = simulate(schedule)
+reveal("00-idle", prediction=100 * foretold.bubble_fraction, measurement=100 * timeline.bubble_fraction)
 
 # %% [markdown]
-# Each device works 8 of the 14 slots, 4 forwards and 4 backwards, and idles 6: 6/14 = 3/7. Each idle slot has a reason:
-# what the device's next action waits for. (That 1B0 is next after 1F2, and not 1F3, is the table's choice; lesson 3
-# says why.) Point at the gaps of device 1, or ask for them as text:
+# Each device works in 8 of the 14 time slots: 4 forwards and 4 backwards. It is idle in the other 6, and 6/14 is 3/7.
+# Every gap has a reason, usually that the input of the next action is not there yet. Point at the gaps of device 1, or
+# print them as text. (Device 1 runs 1B0 after 1F2, although it could have run 1F3. The table decides that. Lesson 3
+# says why.)
 
 # %%
 for gap in timeline.gaps(device=1):
@@ -107,8 +113,8 @@ for gap in timeline.gaps(device=1):
 # %% [markdown]
 # ## A claim on trial
 #
-# *"Four devices do the work in a quarter of the time."* All devices together worked as long as one device would have
-# worked alone. So:
+# *"Four devices do the work in a quarter of the time."* One device alone would need as long as all four devices
+# together are busy. The next cell divides that time by the makespan.
 
 # %%
 work = sum(timeline.busy)
@@ -117,13 +123,14 @@ print(
 )
 
 # %% [markdown]
-# Not four times. What is missing is the bubble, and the lessons that follow are about making it small, what that costs
-# in memory and in messages, and how to choose.
+# Four devices are not four times as fast. The bubble is the difference. The next lessons make it smaller, and show what
+# that costs in memory and in messages.
 #
 # ## Is it still the same training?
 #
-# A pipeline has to compute what the model in one piece computes, or it is wrong. `verify` runs the batch both ways and
-# compares all gradients: the largest difference, as a part of the largest gradient. In float64 only rounding is left.
+# A pipeline must compute the same gradients as the model in one piece. `verify` runs the batch both ways and compares
+# all gradients. It returns the largest difference as a fraction of the largest gradient. In float64 only rounding is
+# left.
 
 # %%
 exact = Pipeline(TransformerLM(layers=48).double(), schedule, loss=next_byte_loss)
@@ -132,8 +139,9 @@ print(f"largest gradient error: {exact.verify(inputs, targets):.1e}")
 # %% [markdown]
 # ## Break it
 #
-# A schedule of your own is text: one row per device. `try_schedule` asks the **checker** whether it can run, and if so
-# trains the 48-layer model with it. This one, for two devices, has a mistake in its second row: what is wrong with it?
+# You can write a schedule of your own as text, with one row for each device. `try_schedule` asks the **checker**
+# whether the schedule can run. If it can, `try_schedule` trains the 48-layer model with it. The schedule below is for
+# two devices, and its second row has a mistake. Do you see it before you run the cell?
 
 # %%
 try_schedule("""
@@ -142,15 +150,30 @@ try_schedule("""
 """)
 
 # %% [markdown]
-# Change places of `1B0` and `1F0` and run the cell again: now it trains. Then try to break it in another way: leave an
-# action out, or let device 0 run `0B0` before `0F1`. Is that wrong too?
+# **Try it:** swap `1B0` and `1F0` and run the cell again. Then try to break the schedule in other ways: leave an action
+# out, or let device 0 run `0B0` before `0F1`. Is that wrong too?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# After the swap the schedule runs, and its gradients are right. Without `0B1`, for example, the checker says that stage
+# 0 never runs micro-batch 1 backward. If you leave out a forward, it also names the actions that can never start
+# without it.
+#
+# `0B0` before `0F1` is not wrong. Each action still gets its input, and the gradients are right. But it is slower: the
+# step takes 8 units of time, where the first order takes 6. Device 0 waits for the gradient of micro-batch 0 before it
+# starts micro-batch 1, so the two devices never work at the same time.
+#
+# </details>
 #
 # ## Draw one yourself
 #
-# A table is easier to read once you have made one. On the board below choose a cell and then what to place there; what
-# may not stand there says why. The first puzzle has two devices and two micro-batches. When it is done press *Run it*:
-# your table trains the 48-layer model, and its gradients are compared with those of the model in one piece. The ladder
-# of puzzles above the board follows the lessons; come back to it as you go. What you draw is kept in `drawings/`.
+# A table is easier to read once you have made one. On the board below, choose a cell and then the action to place
+# there. If an action cannot stand there, the board says why. The first puzzle has two devices and two micro-batches.
+# When it is complete, press *Run it*. Your table then trains the 48-layer model, and its gradients are compared with
+# those of the model in one piece.
+#
+# The puzzles above the board follow the lessons, so come back to them as you go. The board keeps what you draw in the
+# folder `drawings/`.
 
 # %%
 puzzles("first-steps")
@@ -158,32 +181,39 @@ puzzles("first-steps")
 # %% [markdown]
 # ## What this machine has
 #
-# `pipelab doctor`, here or in a terminal, says what the course will do on this machine.
+# `pipelab doctor` says what this machine has and how the course will use it. Run it here or in a terminal.
 
 # %%
 print(examine())
 
 # %% [markdown]
+# ## Where this leads
+#
+# You have run a pipeline, and measured how much of its time is idle. Lesson 1 asks why a model is cut at all, and cuts
+# one by hand. Lesson 2 makes a table much like the one above, step by step, and lesson 3 makes this very table.
+#
 # Your guesses so far (the list grows over the course):
 
 # %%
 ledger()
 
 # %% [markdown] page="exercises"
-# This first exercise is short: it shows how grading works.
+# This first exercise is short. It shows how grading works.
 
 # %% role="setup"
 from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="utilisation" difficulty="easy" minutes=5
-# A timetable is a list of rows, one per device. A row is a list of cells, one per time slot: the text of an action, or
-# `"."` where the device idles. All rows are equally long. Write the function that says which part of all device-time is
-# busy, as a fraction between 0 and 1: the **utilisation**.
+# A timetable is a list of rows, one for each device. A row is a list of cells, one for each time slot. A cell is the
+# text of an action, such as `"1F0"`, or `"."` where the device is idle. All rows have the same length.
+#
+# Write a function that returns the busy time of all devices as a fraction of total device time. This fraction is called
+# the **utilisation**. It lies between 0 and 1.
 
 
 # %% role="answer" exercise="utilisation"
 def utilisation(rows: list[list[str]]) -> float:
-    """The busy part of all cells of a timetable, between 0 and 1.
+    """The fraction of a timetable's cells that are busy, between 0 and 1.
 
     >>> utilisation([["0F0", ".", ".", "0B0"], [".", "1F0", "1B0", "."]])
     0.5
@@ -195,14 +225,14 @@ def utilisation(rows: list[list[str]]) -> float:
 
 
 # %% [markdown] role="hint" exercise="utilisation"
-# All devices count together: put the cells of all rows in one list first.
+# One cell is one time slot of one device. Which cells are the total device time, and which of them are busy?
 
 # %% [markdown] role="hint" exercise="utilisation"
-# Count the cells that are not `"."`, and divide by the number of all cells.
+# You need two counts over the cells of all rows. The devices are not averaged one by one: all cells count alike.
 
 # %% [markdown] role="hint" exercise="utilisation"
-# Two loops in one comprehension, `for row in rows for cell in row`, give all cells. Booleans add up: `sum` over
-# comparisons counts those that hold.
+# A comprehension may have two loops: `for row in rows for cell in row` goes through every cell. Comparisons can be
+# added up, because `True` counts as 1.
 
 # %% [markdown] role="solution" exercise="utilisation"
-# The part that is missing to 1 is the bubble fraction.
+# Utilisation and bubble fraction add up to 1: every cell is either busy or idle.

@@ -3,21 +3,35 @@
 #   pipelab:
 #     number: 1
 #     title: One model, four devices
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [0]
 #     goals:
+#       - name four ways to share a model among devices, and say what each of them sends
 #       - account for the memory that training a model takes, and say how many devices it fills
 #       - cut layers into stages, and an autograd graph into pieces, with unchanged gradients
-#       - say why the naive pipeline leaves three of four devices idle
+#       - say how busy the naive pipeline keeps its devices, and why
 #       - say what the device clock is, and when to trust it rather than the wall clock
 # ---
 
 # %% [markdown]
-# ## Why cut a model at all?
+# ## How can four devices share one model?
 #
-# Lesson 0 ran a model on four devices. This lesson begins one step earlier, with that question. Then it cuts by hand
-# what lesson 0 cut for you: the layers, the messages, the autograd graph. It ends with the simplest pipeline there is,
-# the **naive** one. It solves the memory problem, and wastes three quarters of the machines.
+# Lesson 0 ran a model on four devices as a pipeline. There are four common ways to share the work of training. They
+# differ in what is cut, and therefore in what a device has to send.
+#
+# | way | what is cut | what a device sends in each step |
+# | --- | --- | --- |
+# | **data parallel** | the batch; each device has the whole model | all gradients, once, to be averaged |
+# | **sharded data parallel** | the batch, and the storage of every layer | weights twice, gradients once |
+# | **tensor parallel** | the matrices of every layer | partial results, four times per layer |
+# | **pipeline parallel** | the list of layers | activations at the cut, and gradients on the way back |
+#
+# Sharded means that a device stores only a part of each layer. It fetches the rest when it computes that layer
+# (Rajbhandari et al. 2020, arXiv 1910.02054; called ZeRO or FSDP).
+#
+# How much is that in bytes? The second cell below runs one step of lesson 0's pipeline and counts what device 1 really
+# sends. The other three figures are computed, for the same model and the same batch. When p devices add up a tensor in
+# a ring, each of them sends 2(p - 1)/p times its size (Patarasu and Yuan 2009).
 
 # %% role="setup"
 import torch
@@ -26,69 +40,81 @@ from pipelab.teaching import *
 torch.set_num_threads(1)  # one core for each device, in the cells by hand as in pipelab's pipelines
 inputs, targets = text_batch(batch=64)
 
+# %%
+p = 4
+table = build_schedule("1f1b", devices=p, microbatches=4)  # the table of lesson 0
+model = TransformerLM(layers=48)
+step = Pipeline(model, table, loss=next_byte_loss).step(inputs, targets)
+pipeline_bytes = sum(message.size for message in step.timeline.messages if message.source == 1)
+gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
+activations = pipeline_bytes / 2  # of the whole batch, at one cut; the other half are gradients on the way back
+ring = 2 * (p - 1) / p
+sent = {
+    "data": ring * gradients,
+    "sharded": 1.5 * ring * gradients,  # half a ring sum each: weights for F, weights for B, gradients (Rajbhandari)
+    "tensor": 4 * 48 * ring * activations,  # per layer two sums in F and two in B (Shoeybi et al. 2019)
+    "pipeline": pipeline_bytes,
+}
+note = "48 layers, a batch of 64 sequences, 32-bit numbers. Pipeline: counted in a run. The others: computed."
+plot_parallelism(sent, note=note)
+
 # %% [markdown]
+# In this run a device of the pipeline sends least, and it sends only to its neighbours. Pipelines are therefore used
+# where links are slow, for example between machines. The price is idle time, because devices wait for each other. This
+# course is about that price. (The figures depend on the model and the batch. The first two do not grow with the batch,
+# the last two do.)
+#
+# Large runs combine the ways. A typical mix is tensor parallel inside a machine, pipeline parallel between machines,
+# and data parallel on top (Narayanan et al. 2021, arXiv 2104.04473). PyTorch has all of them in
+# [torch.distributed](https://docs.pytorch.org/docs/stable/distributed.html), pipelines in
+# [torch.distributed.pipelining](https://docs.pytorch.org/docs/stable/distributed.pipelining.html). The page
+# `docs/pytorch.md` of this repository runs the course's tables there. Lesson 4 counts messages again.
+#
+# Now back to the pipeline. This lesson does by hand what lesson 0 did for you: it cuts layers, messages and the
+# autograd graph. It ends with the simplest pipeline, called **naive**. But first: why cut a model at all?
+#
 # ## What must fit
 #
 # Training keeps more than the weights. With the Adam optimizer in **mixed precision** (Micikevicius et al. 2018, arXiv
-# 1710.03740), every parameter has, all through training:
+# 1710.03740), every parameter needs this much memory, all through training:
 #
 # | what | why | bytes |
 # | --- | --- | --- |
 # | weight, 16 bits | forward and backward compute with it | 2 |
 # | gradient, 16 bits | the backward leaves it for the optimizer | 2 |
-# | **master copy** of the weight, 32 bits | the optimizer updates this one | 4 |
+# | **master copy** of the weight, 32 bits | the optimizer updates this copy | 4 |
 # | Adam's first **moment**, 32 bits | running mean of the gradient | 4 |
 # | Adam's second moment, 32 bits | running mean of its square | 4 |
 #
-# Rajbhandari et al. (2020, arXiv 1910.02054) count it this way: 16 bytes a parameter. All of it together is the
-# **training state** of the model. It is there however small the batch.
+# Together that is 16 bytes a parameter (Rajbhandari et al. 2020). All of it is called the **training state** of the
+# model. Its size does not depend on the batch.
 #
-# Why the master copy? An update is often smaller than the last digit that a 16-bit number has. The next cell adds
-# 0.001 to a weight of 1, a hundred times, in both formats. Then it trains the 48-layer model of this course one step
-# in mixed precision, by hand, and counts the bytes of every tensor that is left.
+# Why the master copy? An update is often smaller than the gap between a 16-bit number and the next one. The next cell
+# adds 0.001 to a weight of 1, a hundred times, in three formats. It also stores a very small gradient in each.
 
 
 # %%
-import copy
-
-
-def size(tensors):
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-for kind in (torch.bfloat16, torch.float32):
-    weight, updates, update = torch.ones((), dtype=kind), 100, 0.001
+updates, update, small = 100, 0.001, 1e-8
+for kind in (torch.bfloat16, torch.float16, torch.float32):
+    weight = torch.ones((), dtype=kind)
     for _ in range(updates):
         weight += update
-    print(f"after {updates} updates of {update} in {kind}: {weight:.3f}")
-
-master = TransformerLM(layers=48)
-half = copy.deepcopy(master).to(torch.bfloat16)
-optimizer = torch.optim.AdamW(master.parameters(), lr=1e-3)
-next_byte_loss(half(inputs[:4]).float(), targets[:4]).backward()
-for full, short in zip(master.parameters(), half.parameters(), strict=True):
-    full.grad = short.grad.float()
-optimizer.step()
-optimizer.zero_grad()  # the 32-bit gradients were needed for a moment only
-
-count = sum(parameter.numel() for parameter in master.parameters())
-kept = {
-    "16-bit weights": size(half.parameters()),
-    "16-bit gradients": size(parameter.grad for parameter in half.parameters()),
-    "master copy": size(master.parameters()),
-    "moments": size(value for state in optimizer.state.values() for value in state.values()),
-}
-for name, found in kept.items():
-    print(f"{name:16} {found / count:6.2f} bytes a parameter")
-print(f"{'all':16} {sum(kept.values()) / count:6.2f} bytes a parameter")
+    stored = torch.tensor(small, dtype=kind)
+    print(f"{kind}: after {updates} updates of {update}: {weight:.3f}; a gradient of {small} is stored as {stored:.1e}")
 
 # %% [markdown]
-# In 16 bits the weight never moved. (The odd thousandth of a byte is Adam's step counter, one number per tensor.)
+# In bfloat16 the weight never moved, because 1.001 is rounded back to 1. In float16 it moved, but each update was
+# rounded. And float16 turns very small gradients into 0. Therefore the loss is multiplied by a large factor before the
+# backward. The gradients are divided by it afterwards. This is called **loss scaling** (Micikevicius et al. 2018). It
+# is not needed with bfloat16, which has the range of 32-bit numbers.
 #
-# Now a large model. GPT-3 has 96 layers of width 12,288, a vocabulary of 50,257 and 2,048 positions (Brown et al.
-# 2020, arXiv 2005.14165). A transformer layer of width d has four d x d matrices for attention and two of d x 4d for
-# the MLP: 12d² weights, and 13d more for biases and norms. The cell below first tries this formula on the layers of
-# our own model, then uses it.
+# Many frameworks keep gradients in 32 bits while they add up those of several micro-batches. That makes 18 bytes a
+# parameter. (A *Further* at the end counts the 16 bytes on our own model.)
+#
+# Now a large model. GPT-3 has 96 layers of width 12,288, a vocabulary of 50,257 and 2,048 positions (Brown et al. 2020,
+# arXiv 2005.14165). A transformer layer of width d has four d x d matrices for attention and two of d x 4d for the MLP.
+# That makes 12d² weights, and 13d more for biases and norms. The cell below first tests this formula on the layers of
+# our own model.
 
 
 # %%
@@ -96,55 +122,54 @@ def layer_parameters(width):
     return 12 * width**2 + 13 * width
 
 
-counted = sum(parameter.numel() for parameter in master.layers.parameters())
+counted = sum(parameter.numel() for parameter in model.layers.parameters())
 print(f"our own layers: {48 * layer_parameters(64):,} by the formula, {counted:,} counted")
 
 gpt3 = 96 * layer_parameters(12288) + (50257 + 2048 + 2) * 12288
 print(f"GPT-3: {gpt3:,} parameters by the same formula, with embedding, positions and the last norm")
-predict("01-gpt3", "How many devices of 80 GiB does GPT-3's training state fill, at the least?", unit="devices")
-
-# %%
-GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
-state = 16 * gpt3
-print(f"{state:,} bytes = {state / 1e9:,.0f} GB = {state / GiB:,.0f} GiB")
-reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: part of a device is a whole one
+predict("01-gpt3", "How many devices of 80 GiB do you need at least to hold GPT-3's training state?", unit="devices")
 
 # %% [markdown]
-# That is before a single sequence has gone through it. The activations come on top.
-#
 # ## A claim on trial
 #
 # *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A
-# configuration check in a survey on the web does this sum, 2 bytes a parameter over 8 devices, and lets the model
-# pass.
+# configuration check in a survey on the web does this sum: 2 bytes a parameter, over 8 devices. It lets the model pass.
+# The next cell does the sum twice, for the weights alone and for the whole training state. Then it answers your guess.
 
 # %%
+GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
 devices = 8
 for what, each in {"16-bit weights alone": 2, "training state": 16}.items():
-    share = each * 175e9 / devices / GiB
+    share = each * gpt3 / devices / GiB
     verdict = "fits" if share < 80 else "does not fit"
     print(f"{what:20} {share:6.1f} GiB on each of {devices} devices: {verdict}")
+state = 16 * gpt3
+print(f"training state of GPT-3: {state:,} bytes = {state / 1e9:,.0f} GB = {state / GiB:,.0f} GiB")
+reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: a partly filled device is still a device
 
 # %% [markdown]
-# The sum is about right for a model that only answers. To train it, eight times as much has to fit. And mind the unit:
-# memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB. Mixing them is 7 % off.
+# The sum in the claim is about right for a model that only answers questions. Training needs eight times as much, and
+# the activations come on top of that.
 #
-# (Sixteen bytes are what stands between two steps. While the optimizer runs, a gradient may stand in 32 bits as well,
-# as in the cell above: for a moment 20.)
+# Mind the unit as well. Memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB.
 #
 # ## The worked example's own bytes
 #
-# Our 48 layers are narrow and trained in 32 bits: 4 bytes for the weight, 4 for its gradient, 8 for the moments, no
-# second copy. Again 16 bytes a parameter, as it happens.
+# Our 48 layers are narrow and trained in 32 bits. Each parameter takes 4 bytes for the weight, 4 for its gradient and 8
+# for the moments. There is no second copy. So this too is 16 bytes a parameter.
 #
-# What depends on the batch too are the **activations**: what the forward of each layer keeps because its backward will
-# need it.
+# The training state does not depend on the batch, but the **activations** do. These are the tensors that the forward of
+# each layer keeps because its backward will need them.
 
 # %%
-predict("01-activations", "Batch of 64: how many times as many bytes as the weights do activations take?", unit="times")
+predict("01-activations", "Batch of 64: how many times as large as the weights are the activations?", unit="times")
 
 # %%
 optimizers = []
+
+
+def size(tensors):
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def adamw(named):  # a pipeline calls this once per stage, with the stage's (name, parameter) pairs
@@ -171,18 +196,25 @@ for name, found in held.items():
 reveal("01-activations", measurement=held["activations"] / held["weights"])
 
 # %% [markdown]
-# This was one device, and one step on the whole batch of 64 sequences. `peak_activation_bytes` is measured: the bytes
-# of all tensors that autograd keeps, and of inputs and messages that wait, at the moment when that was most; each
-# counted once, weights left out.
+# This was one step on one device, with the whole batch of 64 sequences. `peak_activation_bytes` is measured at the
+# moment when most is held. It counts each tensor that autograd keeps once, and also inputs and messages that wait. It
+# leaves out the weights.
 #
-# **Try it:** let the step be `alone.step(*text_batch(batch=32))`. Which of the four lines change? Training state
-# belongs to the model, activations to the model and the batch.
+# **Try it:** let the step be `alone.step(*text_batch(batch=32))`. Which of the four lines change?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# Only the activations change: half as many sequences leave half as many bytes. Weights, gradients and optimizer state
+# stay the same, to the byte. The training state belongs to the model, the activations to the model and the batch.
+#
+# </details>
 #
 # ## Cut the layers
 #
-# Too much for one device, so it is cut. Layers are used one after the other, so the simplest cut gives each device a
-# run of neighbouring layers, a stage. What belongs to a layer stays with it: its weights, their gradients, its
-# optimizer state, its activations. So every line of the account is divided by p.
+# A model that is too much for one device is cut. Layers are used one after the other. So the simplest cut gives each
+# device a run of neighbouring layers, a stage. Each layer keeps its weights, their gradients and its optimizer state
+# with it. These three lines of the account are divided by p. (The activations are a different matter. We come back to
+# them.)
 
 # %%
 stages = cut_model(model, 4)
@@ -190,15 +222,21 @@ for device, (layers, stage) in enumerate(zip(cut_layers(48, 4), stages, strict=T
     parameters = sum(parameter.numel() for parameter in stage.parameters())
     where = f"device {device}: layers {layers[0]:2} to {layers[-1]:2}"
     print(f"{where}, {parameters:,} parameters, {16 * parameters:,} bytes of training state")
+for what, vocabulary, width in (("ours", 256, 64), ("a large one", 128_000, 4096)):
+    layers = vocabulary * width / layer_parameters(width)
+    print(f"{what}: an embedding of {vocabulary:,} tokens at width {width:,} is as large as {layers:.1f} layers")
 
 # %% [markdown]
-# The embedding goes with the first stage and the head with the last: that is the small difference.
+# The embedding goes with the first stage and the head with the last. That is why the shares differ a little. They
+# differ little only because our vocabulary is 256 bytes. The second line has about the width and the vocabulary of
+# Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding weighs more than two layers, and so does its
+# head. In such a model the first and the last device get fewer layers.
 #
 # ## Hand an activation over
 #
-# Stage 1 needs what stage 0 computed. The devices know nothing of each other but this: there is a queue, and a device
-# that takes from an empty queue waits. Two stages are enough to see it. Each device is a thread; device 1 starts
-# first. (In 64-bit numbers, so that later only the last digits of rounding can differ.)
+# Stage 1 needs what stage 0 computed. The two devices share nothing but a queue, and a device that takes from an empty
+# queue waits. The next cell shows this with two stages. Each device is a thread, and device 1 starts first. Numbers
+# have 64 bits here, so that later only their last digits can differ by rounding.
 
 # %%
 from queue import Empty, Queue
@@ -233,19 +271,19 @@ print("\n".join(log))
 print(f"the same scores as from the model in one piece: {torch.equal(results['scores'], exact(inputs))}")
 
 # %% [markdown]
-# A **message** is small beside what the stage keeps: it is one tensor (64 sequences, 32 tokens, width 64), and every
-# single layer keeps several of that size for its backward. That is what makes a cut between layers cheap.
+# A **message** is small compared with what the stage keeps. It is one tensor of 64 sequences, 32 tokens and width 64.
+# Every single layer keeps several tensors of that size for its backward. That is why a cut between layers is cheap.
 #
 # ## Cut the graph
 #
-# One thing crossed that queue which no wire would carry: the tensor's history. `h.grad_fn` leads back through all of
-# device 0's layers, so device 1's loss has a graph that reaches across. The function below walks such a graph and
-# counts the parameter tensors of each stage that it comes to.
+# One thing went through that queue which no wire can carry: the tensor's history. `h.grad_fn` leads back through all
+# layers of device 0, so the graph of device 1's loss reaches across. The function below walks such a graph. It counts
+# the parameter tensors of each stage that the graph reaches.
 
 
 # %%
 def reached(tensor, stages):
-    """How many parameter tensors of each stage a backward from this tensor would come to."""
+    """How many parameter tensors of each stage a backward from this tensor would reach."""
     seen, todo = set(), [tensor.grad_fn]
     while todo:
         node = todo.pop()
@@ -256,32 +294,34 @@ def reached(tensor, stages):
     return [sum(id(parameter) in leaves for parameter in stage.parameters()) for stage in stages]
 
 
-print("parameter tensors in stages 0 and 1:        ", [len(list(stage.parameters())) for stage in (first, second)])
-print("reached from device 1's scores, not cut:    ", reached(results["scores"], (first, second)))
+print("parameter tensors in stages 0 and 1:    ", [len(list(stage.parameters())) for stage in (first, second)])
+print("reached from device 1's scores, not cut:", reached(results["scores"], (first, second)))
 
 h = first(inputs)  # device 0, forward
 received = h.detach().requires_grad_()  # what a wire carries: the numbers, without their history
 loss = next_byte_loss(second(received), targets)  # device 1, forward
-print("reached from device 1's loss, after the cut:", reached(loss, (first, second)))
 loss.backward()  # device 1, backward
 
 predict("01-cut", "How many of stage 0's parameter tensors have a gradient now?", unit="tensors")
 
 # %% [markdown]
-# `detach()` gives the same numbers without a history: the graph ends there. `requires_grad_()` makes that end a
-# **leaf**, a tensor whose gradient autograd keeps, as it does for a weight. So the backward of device 1 stops at the
-# cut and leaves there, in `received.grad`, how the loss changes with every number of the message.
+# `detach()` gives the same numbers without a history, so the graph ends there. `requires_grad_()` makes this end a
+# **leaf**: a tensor whose gradient autograd keeps, as it does for a weight. The backward of device 1 stops at the cut.
+# It leaves in `received.grad` how the loss changes with every number of the message.
 #
-# That is all that device 0 needs. With the message h and a weight θ of stage 0, the chain rule says
+# Device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
 #
 # $$\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial h} \cdot \frac{\partial h}{\partial \theta}$$
 #
-# The first factor came from device 1, as large as h; the second is in the graph that device 0 has kept.
-# `h.backward(gradient)` multiplies them without ever writing the second one down. It starts, is **seeded**, with what
-# it is given. The proof: the gradients of the model in one piece, and the largest difference as a part of the largest
-# gradient.
+# The first factor came from device 1 and has the shape of h. The second factor is in the graph that device 0 has kept.
+# `h.backward(gradient)` multiplies the two without ever writing the second one down. The backward starts from the
+# gradient that it is given: it is **seeded** with it.
+#
+# The next cell proves it. It compares with the gradients of the model in one piece, and prints the largest difference
+# as a fraction of the largest gradient.
 
 # %%
+print("reached from device 1's loss, after the cut:", reached(loss, (first, second)))
 without = sum(parameter.grad is not None for parameter in first.parameters())
 
 h.backward(received.grad)  # device 0, backward, seeded with what device 1 sends
@@ -302,15 +342,18 @@ print(f"device 0's backward seeded by ones: error {gradient_error(ones, truth):.
 reveal("01-cut", prediction=0, measurement=without)
 
 # %% [markdown]
-# Cut in two, the gradients are the same, up to rounding at most. Seeded with ones, as after `h.sum().backward()`,
-# stage 0 gets a gradient too, of the right shape, and wrong: nothing raises, so only a comparison finds it.
+# The model in two pieces has the same gradients, up to rounding. Now look at the wrong seed, ones, which is what
+# `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. Nothing raises an error,
+# so only a comparison finds the mistake.
 #
 # ## Four devices by hand
 #
-# Four stages are three such cuts. Below is a whole pipeline: one thread per device, which walks its row of actions.
-# For each action it takes what it needs from the device before it (F) or after it (B), and hands on what it made.
-# Nothing in it says *when*: waiting for messages does that. All 64 sequences go through as one piece, so each device
-# has one forward and one backward. This is the naive pipeline.
+# Four stages need three such cuts. Below is a whole pipeline. It has one thread per device, and each thread walks its
+# row of actions. For a forward it takes the activation from the device before it. For a backward it takes the gradient
+# from the device after it. Then it hands on what it made. Nothing in the code says *when* an action runs: the threads
+# only wait for messages.
+#
+# All 64 sequences go through as one piece, so each device has one forward and one backward. This is the naive pipeline.
 
 
 # %%
@@ -331,7 +374,7 @@ def run_by_hand(stages, rows, inputs, targets, patience=60.0):
             try:
                 came = (down if "F" in action else up)[r].get(timeout=patience)
             except Empty:
-                complaints.append(f"device {r} waited {patience:g} s for what {action} needs: nothing came")
+                complaints.append(f"device {r} waited {patience:g} s for the input of {action}, and nothing came")
                 return
             start = perf_counter()
             if "F" in action:
@@ -357,10 +400,10 @@ def run_by_hand(stages, rows, inputs, targets, patience=60.0):
 
 four = cut_model(exact, 4)
 rows = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0", "2B0"], ["3F0", "3B0"]]
-predict("01-busy", "Four devices, one piece: how many per cent of all device-time are busy?", unit="%")
+predict("01-busy", "Four devices, one piece: what percentage of total device time is busy?", unit="%")
 
 # %%
-run_by_hand(four, rows, inputs, targets)  # to warm up: memory that is fetched for the first time takes long
+run_by_hand(four, rows, inputs, targets)  # once before: the first use of memory takes longer
 exact.zero_grad()
 spans, _ = run_by_hand(four, rows, inputs, targets)
 began, ended = spans[0][0], max(end for _, end, _, _ in spans)
@@ -369,24 +412,25 @@ for start, end, device, action in spans:
 
 found = {name: parameter.grad for name, parameter in exact.named_parameters()}
 print(f"gradients against the model in one piece: error {gradient_error(found, truth):.1e}")
-busy = sum(end - start for start, end, _, _ in spans) / (4 * (ended - began))
-reveal("01-busy", prediction=100 / 4, measurement=100 * busy)
+busy = sum(end - start for start, end, _, _ in spans) / (len(four) * (ended - began))
+reveal("01-busy", prediction=100 / len(four), measurement=100 * busy)
 
 # %% [markdown]
-# Read the log downwards: no action begins before the one above it has ended. While device 2 runs its forward, device 3
-# has no input yet, and devices 0 and 1 have nothing to do until gradients come back. One device works at a time. If
-# the whole batch takes a device $T_F$ forward and $T_B$ backward, then
+# Read the log from top to bottom: no action begins before the one above it has ended. While device 2 runs its forward,
+# device 3 has no input yet. Devices 0 and 1 have nothing to do until gradients come back. So one device works at a
+# time. If the whole batch takes each device $T_F$ forward and $T_B$ backward, then
 #
-# $$\text{makespan} = p\,(T_F + T_B), \qquad \text{busy} = \frac{T_F + T_B}{p\,(T_F + T_B)} = \frac{1}{p}$$
+# $$\text{makespan} = p\,(T_F + T_B), \qquad \text{utilisation} = \frac{T_F + T_B}{p\,(T_F + T_B)} = \frac{1}{p}$$
 #
-# and the bubble fraction is 1 - 1/p. Nor does it matter whether all stages take equally long: whoever works, the
-# others wait.
+# and the bubble fraction is 1 - 1/p. It does not matter whether all stages take equally long. Whichever device works,
+# the others wait.
 #
 # ## Two, four, eight
 #
-# pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. The table "naive" is built for
-# any p. All runs have the same model and the same batch of 64; of four steps each, the fastest is shown, the one that
-# other programs disturbed least. Times are read from the **wall clock**: what happened on this machine.
+# pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. All runs below have the same model
+# and the same batch of 64. Of three steps each, the cell shows the fastest, which other programs disturbed least. Times
+# are read from the **wall clock**: what happened on this machine. At the end, the cell runs the table of lesson 0, with
+# micro-batches, on one device and on four, and compares the activations.
 
 # %%
 walls = []
@@ -394,173 +438,302 @@ for p in (2, 4, 8):
     optimizers.clear()
     naive = build_schedule("naive", devices=p, microbatches=1)
     pipeline = Pipeline(TransformerLM(layers=48), naive, loss=next_byte_loss, optimizer=adamw, clock="wall")
-    steps = [pipeline.step(inputs, targets) for _ in range(4)]
-    report = min(steps, key=lambda step: step.timeline.makespan)
-    walls.append(report.timeline)
-    state, activations = 2 * max(map(state_bytes, optimizers)), max(report.peak_activation_bytes)
-    held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
+    report = min((pipeline.step(inputs, targets) for _ in range(3)), key=lambda step: step.timeline.makespan)
     timeline = report.timeline
-    print(f"p = {p}: busy {timeline.utilisation:5.1%} of {timeline.makespan:.2f} s; the fullest device: {held}")
+    walls.append(timeline)
+    state = 2 * max(map(state_bytes, optimizers))  # weights and gradients take as much as the two moments
+    activations = max(report.peak_activation_bytes)
+    times = f"makespan {timeline.makespan:.2f} s ({timeline.makespan / walls[0].makespan:.2f} times the first)"
+    held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
+    print(f"p = {p}: busy {timeline.utilisation:5.1%}, {times}; the fullest device: {held}")
+for p in (1, 4):
+    pieces = build_schedule("1f1b", devices=p, microbatches=4)  # the table of lesson 0
+    report = Pipeline(TransformerLM(layers=48), pieces, loss=next_byte_loss).step(inputs, targets)
+    print(f"in micro-batches, p = {p}: {max(report.peak_activation_bytes) / 1e6:5.1f} MB of activations")
 display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)]))
-TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time")
+TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time", phases=False)
 
 # %% [markdown]
-# The same work, cut into more and more pieces that follow one another. Twice as many devices: half the memory on each,
-# about the same time, and twice the device-time for it. (Training state here is twice Adam's: weights and gradients
-# take as much as the two moments. U is the optimizer's update; it stands behind the makespan and is not part of it.)
+# Twice as many devices halve the memory on each. The makespan should not change, because the pieces run one after the
+# other. (The printed ratio says how far it moved here. On a busy machine it moves more.) So the step takes twice the
+# device time. U in the pictures is the optimizer's update, which comes after the makespan.
+#
+# The last two lines of the printout are about lesson 0's table. There four devices hold as many activations as one
+# device does. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One device alone keeps one
+# micro-batch at a time. So p always divides the training state, but not always the activations. Lesson 3 is about this.
 #
 # Who waits for whom? Point at the idle time of the last picture, device by device. Or let it show the **critical
-# path**, the chain of actions that fixes how long the step takes: here it holds every action of the run.
+# path**, the chain of actions that determines how long the step takes. Here every action of the run belongs to it.
 #
-# What naive gives is room: a model that fits no single device can be trained at all. What it costs is p - 1 idle
-# devices at any time.
+# Naive makes room: it can train a model that fits on no single device. In return, p - 1 devices are idle at any time.
 #
-# **Try it:** give `microbatches=8`. Naive does not cut the batch, so nothing changes. Only the bookkeeping does: its
-# one micro-batch then **weighs** m, as much as m pieces of batch / m. Under the unit clock of lesson 0, where the
-# forward of one such piece takes 1, each naive action takes m units.
+# **Try it:** give `build_schedule` in the first loop `microbatches=8`. What changes?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# Time, memory and bubble stay as they are, because naive does not cut the batch. Only the bookkeeping changes. The one
+# micro-batch now **weighs** 8, as much as 8 pieces of batch / 8. Under the unit clock one such piece takes 1 unit, so
+# each naive action takes 8 units. This makes naive comparable with schedules that do cut the batch.
+#
+# </details>
 #
 # ## Why does my laptop's wall clock not show it?
 #
-# Lesson 0's table had the same four devices, the same batch in four pieces, and less idle time: devices worked at
-# once. The unit clock says what that should give:
+# Lesson 0's table uses the same four devices for the same batch in four pieces, and several devices work at once. The
+# unit clock says what that should gain:
 
 # %%
-p, m = 4, 4
-tables = {"naive": build_schedule("naive", devices=p, microbatches=m)}
-tables["lesson 0"] = build_schedule("1f1b", devices=p, microbatches=m)
+m = 4
+
+
+def pair(p, m):
+    """The naive table, and the table of lesson 0."""
+    kinds = {"naive": "naive", "lesson 0": "1f1b"}
+    return {name: build_schedule(kind, devices=p, microbatches=m) for name, kind in kinds.items()}
+
+
+tables = pair(4, m)
 units = {name: simulate(table).makespan for name, table in tables.items()}
 print(f"naive {units['naive']:g} units, lesson 0's table {units['lesson 0']:g}: ", end="")
 print(f"{units['naive'] / units['lesson 0']:.2f} times as fast")
-predict("01-wall", "And by the wall clock here: how many times as fast as naive is lesson 0's table?", unit="times")
+predict("01-wall", "By the wall clock here, how many times as fast as naive is lesson 0's table?", unit="times")
 
 # %%
 import os
 
-reports = {}
-for name, table in tables.items():
-    pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="wall")
-    reports[name] = [pipeline.step(inputs, targets) for _ in range(6)]
-seconds = {name: min(report.wall.makespan for report in steps) for name, steps in reports.items()}
-for name, found in seconds.items():
-    print(f"{name:8} {found:.2f} s by the wall clock, the fastest of {len(reports[name])} steps")
+
+def by_the_wall(tables, steps=3):
+    """The fastest of some steps of each table, as the wall clock saw it. The tables take turns, step by step."""
+    pipelines = {
+        name: Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="wall")
+        for name, table in tables.items()
+    }
+    runs = {name: [] for name in tables}
+    for _ in range(steps):
+        for name, pipeline in pipelines.items():
+            runs[name].append(pipeline.step(inputs, targets).timeline)
+    return {name: min(found, key=lambda run: run.makespan) for name, found in runs.items()}
+
+
+def gain(runs):
+    return runs["naive"].makespan / runs["lesson 0"].makespan
+
+
+seen = by_the_wall(tables)
+for name, run in seen.items():
+    print(f"{name:8} {run.makespan:.2f} s by the wall clock")
 cores = getattr(os, "process_cpu_count", os.cpu_count)()
-print(f"this machine has {cores} cores; the pipeline has {p} devices")
-reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=seconds["naive"] / seconds["lesson 0"])
+print(f"this machine has {cores} cores; the pipeline has {tables['naive'].devices} devices")
+reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=gain(seen))
 
 # %% [markdown]
-# The devices are threads, and threads share the cores of this machine. With c cores never more than c devices are at
-# work, so all the work takes at least work / c, however good the table. Where the table says that four devices work at
-# once and there are fewer cores, some of them wait for a core. The wall clock tells the truth about this machine. It
-# does not tell what four devices would do.
+# The devices are threads, and threads share the cores of this machine. With c cores, at most c devices work at any
+# moment, so a step takes at least its total work divided by c. No table can change that. If the table wants more
+# devices at work than there are cores, some devices wait for a core.
 #
-# Why then could naive be measured by it? Because naive never has two devices at work: it needs one core, and is the
-# one pipeline whose idle time any laptop shows as it is.
+# If that is the reason, fewer devices should come closer to the unit clock, and more devices should gain nothing more.
+# The next cell measures it. It also measures two devices that take turns: they work on micro-batches, but never at the
+# same time.
+
+# %%
+for p in (2, 4, 8):
+    tables_of_p = pair(p, m)
+    promised = gain({name: simulate(table) for name, table in tables_of_p.items()})
+    found = gain(seen if tables_of_p == tables else by_the_wall(tables_of_p))
+    print(f"p = {p}: the unit clock says {promised:.2f} times as fast as naive, the wall clock {found:.2f} times")
+turns = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1B0,1F1,1B1")
+taking_turns = by_the_wall({"turns": turns})["turns"]
+print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of total device time by the wall clock")
+
+# %% [markdown]
+# Where p is at most the number of free cores, the wall clock should come close to the unit clock. Beyond that it falls
+# behind. (A busy machine has fewer free cores than it has cores. There the gain may even be below 1.) The wall clock
+# tells the truth about this machine. It does not tell what four real devices would do.
 #
-# For all others the course reads the **device clock**:
+# So why could it measure naive? In naive no two devices ever work at the same time, so one core is enough. The same is
+# true of every table whose devices take turns, such as the last line above. Lesson 2 begins with one.
 #
-# 1. While the pipeline really runs, each action's own cost is measured where it runs: the CPU time of its thread,
-#    which stands still while the thread waits. (On a GPU: the time between two marks in its own stream.) Devices that
-#    share a processor take turns, one action at a time, so that none disturbs what another one measures.
-# 2. After the step the costs are laid out in the table's order, each action as soon as its device is free and its
-#    message is there: *as if each stage had a device of its own*.
+# For all other tables the course reads the **device clock**. It works in two steps:
 #
-# Here are both clocks: the last of the runs above, and the same tables again.
+# 1. While the pipeline really runs, the cost of each action is measured where it runs. On a CPU this is the CPU time of
+#    its thread, which stands still while the thread waits. (On a GPU it is the time between two marks in its stream.)
+#    Devices that share a processor take turns, so that none disturbs the measurement of another.
+# 2. After the step, the costs are laid out in the order of the table. Each action starts as soon as its device is free
+#    and its message is there. The result is a timeline *as if each stage had a device of its own*.
+#
+# Here are both clocks for lesson 0's table: the wall clock of the run above, and the device clock of new runs.
 
 # %%
 measured = {}
 for name, table in tables.items():
     pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="device")
-    measured[name] = [pipeline.step(inputs, targets) for _ in range(5)][-1].timeline
-wall, device = reports["lesson 0"][-1].timeline, measured["lesson 0"]
+    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][-1].timeline
+wall, device = seen["lesson 0"], measured["lesson 0"]
 both = compare(wall, device)
 print(both.table())
 print(f"every device ran its actions in the same order: {both.same_order}")
-work = sum(device.busy)
+work, p = sum(device.busy), device.schedule.devices
 print(f"{work:.2f} s of work; the wall clock counts {sum(wall.busy):.2f} s as busy")
 print(f"no table can finish it before {work / cores:.2f} s on {cores} cores, before {work / p:.2f} s on {p} devices")
-print(f"{measured['naive'].makespan / device.makespan:.2f} times as fast as naive by the device clock")
-naive = reports["naive"][-1].timeline
-busy = f"{naive.utilisation:.3%} by the wall clock, {measured['naive'].utilisation:.3%} by the device clock"
-print(f"naive is busy {busy}")
+print(f"{gain(measured):.2f} times as fast as naive by the device clock")
+naive = seen["naive"].utilisation
+print(f"naive is busy {naive:.3%} by the wall clock, {measured['naive'].utilisation:.3%} by the device clock")
 plot_schedules(
     [wall, device],
     titles=["lesson 0's table, p = 4, m = 4, batch of 64: wall clock", "the same table: device clock"],
 )
 
 # %% [markdown]
-# Compare the two pictures action by action. Where devices outnumber the free cores, a block of the wall clock is
-# longer than its work, for it includes waiting for a core, or for Python's interpreter, which the threads of one
-# process share as well. So what looks busy is partly waiting, what looks idle is partly the machine's fault, and its
-# bubble fraction is not the table's, even where it comes close by chance. Under the device clock blocks of one kind
-# are about equally long, and the bubble fraction is back near the 3/7 of lesson 0, although a backward takes longer
-# than a forward: lesson 2 shows why that does not matter. (With as many free cores as devices the two pictures come
-# close.)
+# Compare the two pictures. If there are fewer free cores than devices, a block of the wall clock is longer than its
+# work. It includes waiting for a core, or for Python's interpreter, which the threads of a process share. The bubble
+# fraction of such a picture is not the table's, even if it comes close by chance.
 #
-# The device clock's speed-up stays somewhat below the unit clock's, because a piece of 16 sequences costs more than a
-# quarter of a piece of 64. Lesson 5 makes use of that.
+# Under the device clock, blocks of one kind are about equally long, and the bubble fraction is close to lesson 0's 3/7.
+# (A backward takes longer than a forward. Lesson 2 shows why that does not matter.) The gain is somewhat smaller than
+# by the unit clock, because a piece of 16 sequences costs more than a quarter of a piece of 64. Lesson 5 makes use of
+# that.
 #
-# Know what it is: a **composition** of measured costs, not something that was seen. It leaves out what devices would
-# do to each other on a real machine, and messages take no time in it unless a link is asked for. And it cannot answer
-# every question. It says that naive is busy 1/p *exactly*, whatever was measured: naive's makespan is the sum of all
-# its costs, by construction. That is why the 25 % above were measured by the wall clock; the little that is missing
-# there went into handing over.
+# Keep in mind what the device clock is: a **composition** of measured costs. Nobody has seen this run. It leaves out
+# how devices disturb each other on a real machine, and messages take no time unless you ask for a link. By the device
+# clock naive is busy *exactly* 1/p, whatever was measured, because its makespan is the sum of all its costs. That is
+# why we measured naive's utilisation by the wall clock. The little that is missing there is the time for handing over.
 #
 # | clock | what it reads | what it can tell |
 # | --- | --- | --- |
-# | wall | what happened here | this machine, always; the pipeline, where each stage has a device (or core) of its own |
+# | wall | what happened here | this machine, always; the pipeline, if each stage has a device or core of its own |
 # | device | measured costs, composed | the pipeline's shape, on any machine; nothing about what devices share |
-# | unit | costs as given | the textbook's table, with real tensors |
+# | unit | given costs | the textbook's table, with real tensors |
 #
-# **Try it:** with four devices and four pieces the difference is small. Set `p, m = 8, 8` and run these cells again:
-# what does the unit clock promise, what does the device clock find, and what the wall clock?
+# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again. What
+# does the unit clock promise, what does the device clock find, and what the wall clock?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# The unit clock promises 128 units against 30, more than 4 times as fast. The device clock finds more than with 4
+# devices, but less than promised. A piece of 8 sequences costs more than an eighth of a piece of 64. The wall clock
+# gains next to nothing, because there are as many cores as before. If they are few or busy, lesson 0's table can even
+# be slower than naive: it has more threads and more messages to handle.
+#
+# </details>
 #
 # ## Break it
 #
-# Take one action out of the naive table: device 2 no longer runs its backward. First the checker's reasons; then the
-# same rows in the loop by hand, on four sequences, where a device gives up after two seconds of waiting.
+# Take one action out of the naive table: device 2 no longer runs its backward. The cell first asks the checker. Then it
+# runs the same rows in the loop by hand, on four sequences. A device gives up there after waiting for two seconds.
 
 # %%
 broken = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0"], ["3F0", "3B0"]]
-try_schedule(broken)
-
-# %%
+display(try_schedule(broken))
 spans, complaints = run_by_hand(four, broken, inputs[:4], targets[:4], patience=2.0)
 print("ran:", ", ".join(action for _, _, _, action in spans))
 print("\n".join(complaints))
 
 # %% [markdown]
-# The checker named the action that is missing, and the one that can never start for lack of it, 1B0. Device 0 hangs
-# behind it: its gradient would have come from 1B0. If they did not give up, both would wait for ever, as processes of
-# a cluster do when one of them has left out a send.
+# The checker named the action that is missing, 2B0. It also named 1B0, which can never start without it. Device 0 hangs
+# as well, because it waits for the gradient of 1B0. Without a time limit both devices would wait forever. The processes
+# of a cluster do the same when one of them leaves out a send.
 #
-# **Try it:** put `2B0` back, and let device 3 begin with `3B0`. What does the checker say now? Then look for a swap
-# that it lets pass. Is there one in the naive table?
+# **Try it:** put `2B0` back, and let device 3 begin with `3B0`. What does the checker say now? Is there any swap within
+# a row of the naive table that it accepts?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# The checker says that device 3 runs 3B0 before 3F0, but a backward needs what its forward kept. No swap is accepted.
+# Each row has only a forward and its own backward, so a swap always puts the backward first. A naive device has no
+# freedom at all. With several micro-batches there is freedom, and schedules differ in how they use it.
+#
+# </details>
 
 # %% [markdown] role="further"
+# ## Further: sixteen bytes, counted
+#
+# The next cell trains our 48-layer model for one step in mixed precision, by hand. It counts the bytes of every tensor
+# that is left afterwards. (During the update the gradients stand in 32 bits as well: for a moment it is 20 bytes.)
+
+# %% role="further"
+import copy
+
+master = TransformerLM(layers=48)
+half = copy.deepcopy(master).to(torch.bfloat16)
+optimizer = torch.optim.AdamW(master.parameters(), lr=1e-3)
+next_byte_loss(half(inputs[:4]).float(), targets[:4]).backward()
+for full, short in zip(master.parameters(), half.parameters(), strict=True):
+    full.grad = short.grad.float()
+optimizer.step()
+optimizer.zero_grad()  # the 32-bit gradients were needed only for a moment
+
+count = sum(parameter.numel() for parameter in master.parameters())
+kept = {
+    "16-bit weights": size(half.parameters()),
+    "16-bit gradients": size(parameter.grad for parameter in half.parameters()),
+    "master copy": size(master.parameters()),
+    "moments": state_bytes(optimizer),
+}
+for name, found in kept.items():
+    print(f"{name:16} {found / count:6.2f} bytes a parameter")
+print(f"{'all':16} {sum(kept.values()) / count:6.2f} bytes a parameter")
+
+# %% [markdown] role="further"
+# ## Further: busy is not yet fast
+#
+# Utilisation counts a device as busy, however slowly it computes. Reports on large runs give the **MFU**, model FLOPs
+# utilisation, instead (Chowdhery et al. 2022, arXiv 2204.02311). It divides the arithmetic that the model needs by what
+# the devices could do at their peak in the same time. Idle time lowers it, and so do slow kernels. The next cell takes
+# 6 operations per parameter and token, and 12·layers·width·tokens more per token for attention. As the peak of a device
+# it takes the speed of a large matrix product on one core.
+
+# %% role="further"
+tokens, width, layers, large = 32, 64, 48, 1024
+a = torch.randn(large, large)
+best = 0.0
+for _ in range(5):
+    start = perf_counter()
+    a @ a
+    best = max(best, 2 * large**3 / (perf_counter() - start))
+operations = inputs.numel() * (6 * count + 12 * layers * width * tokens)
+for name, run in seen.items():
+    mfu = operations / (run.makespan * run.schedule.devices * best)
+    print(
+        f"{name:8} utilisation {run.utilisation:5.1%}, MFU {mfu:5.1%}, at a peak of {best / 1e9:.0f} GFLOP/s a device"
+    )
+
+# %% [markdown] role="further"
+# The MFU is lower than the utilisation, because narrow layers use a core badly. (With fewer cores than devices both are
+# read from a wall clock that includes waiting for a core.) For comparison, Llama 3 405B was trained with pipelines on
+# 8,192 to 16,384 GPUs. Its MFU was 38 to 43 % (Grattafiori et al. 2024, table 4).
+#
 # ## Further: the activations of GPT-3
 #
-# Korthikanti et al. (2022, arXiv 2205.05198) count what a transformer layer keeps in 16 bits, with s tokens, b
-# sequences, width h and a attention heads, if the attention scores are kept: s·b·h·(34 + 5·a·s/h) bytes. For one
-# sequence of GPT-3, and for its batch of 3.2 million tokens (Brown et al. 2020):
+# How much does one transformer layer keep for its backward, in 16 bits? Korthikanti et al. (2022, arXiv 2205.05198)
+# count s·b·h·(34 + 5·a·s/h) bytes for s tokens, b sequences, width h and a attention heads. The second term is for the
+# attention scores. **Selective recomputation**, from the same paper, drops these scores and computes them again in the
+# backward. Fused attention (Dao et al. 2022, arXiv 2205.14135) never stores them. Either way the second term is gone.
 
 # %% role="further"
 tokens, width, heads = 2048, 12288, 96
-one = 96 * tokens * width * (34 + 5 * heads * tokens / width)
-print(f"one sequence: {one / GiB:,.0f} GiB of activations, beside {16 * gpt3 / GiB:,.0f} GiB of training state")
-print(f"the whole batch: {3.2e6 / tokens * one / GiB:,.0f} GiB")
+for what, term in (("with the scores", 5 * heads * tokens / width), ("without them", 0)):
+    one = 96 * tokens * width * (34 + term)
+    print(f"{what}: one sequence {one / GiB:,.0f} GiB, the batch of GPT-3 {3.2e6 / tokens * one / GiB:,.0f} GiB")
+print(f"training state: {16 * gpt3 / GiB:,.0f} GiB")
 
 # %% [markdown] role="further"
-# The naive pipeline keeps the whole batch in flight, each device its layers' part of it. For a model of this size that
-# alone rules it out: the batch has to be cut as well. That is the next lesson.
+# The batch of GPT-3 has 3.2 million tokens (Brown et al. 2020). The naive pipeline keeps all of it in flight, each
+# device the part of its layers. For a model of this size that rules naive out, with the scores or without.
 
 # %% [markdown]
+# ## Where this leads
+#
+# You have cut a model by hand, and its gradients stayed the same. Naive solves the problem of memory and wastes most of
+# the device time. Lesson 2 cuts the batch as well, so that devices work at the same time. Lesson 3 gives the memory
+# back that this costs.
+#
 # Your guesses so far:
 
 # %%
 ledger()
 
 # %% [markdown] page="exercises"
-# Three exercises: an account, a cut, a timetable. Only the second needs PyTorch.
+# There are three exercises: count bytes, cut a graph, write a timetable. Only the second one needs PyTorch.
 
 # %% role="setup"
 from math import ceil
@@ -568,12 +741,16 @@ from math import ceil
 from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=12
-# How many devices does a model need, before any activation? Mixed precision: weights and gradients in 16 bits, a master
-# copy of the weights in 32 bits, and `moments` further values in 32 bits that the optimizer keeps for each parameter:
-# 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Layers can be cut anywhere, so each device holds an equal part.
+# How many devices does a model need before there is any activation? Assume mixed precision. Weights and gradients have
+# 16 bits, and the master copy of the weights has 32 bits. The optimizer keeps `moments` more values in 32 bits for each
+# parameter: 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Assume also that layers can be cut anywhere, so that
+# every device holds an equal part.
 #
-# Write three functions: the training state in bytes; the part of each of several devices in GiB (2^30 bytes); and the
-# least number of devices that hold it, if each has `gib` GiB.
+# Write three functions:
+#
+# - `training_bytes` returns the training state in bytes.
+# - `gib_per_device` returns each device's part of it in GiB (2^30 bytes).
+# - `least_devices` returns the least number of devices that hold it, if each device has `gib` GiB.
 
 
 # %% role="answer" exercise="must_fit"
@@ -614,33 +791,42 @@ def least_devices(parameters: int, gib: float, moments: int = 2) -> int:
 
 
 # %% [markdown] role="hint" exercise="must_fit"
-# Go through the table at the top of the lesson, line by line. Which lines stay the same for another optimizer?
+# Go through the table in the lesson line by line. Which lines stay the same with another optimizer?
 
 # %% [markdown] role="hint" exercise="must_fit"
-# Three lines do not depend on the optimizer; each moment adds one line. One GiB is 1024 times 1024 times 1024 bytes.
-# Part of a device is a whole device more.
+# Three lines do not depend on the optimizer, and each moment is one line more. For the units: one GiB is 1024 · 1024 ·
+# 1024 bytes.
 
 # %% [markdown] role="hint" exercise="must_fit"
-# Bytes a parameter: two, two and four, and four more for each of the moments. The other two functions can call the
-# first one; `ceil` rounds up.
+# Test `training_bytes` first: with two moments it must give the lesson's bytes a parameter. The other two functions can
+# call functions that you already have. In the last one, think of a device that is only partly filled. What does `ceil`
+# do?
 
 # %% [markdown] role="solution" exercise="must_fit"
-# With Adam in 32 bits throughout it would be 4 + 4 + 8 = 16 bytes as well: mixed precision saves time and activations,
-# not training state. Frameworks that keep gradients in 32 bits need 18 bytes.
+# With Adam in 32 bits throughout it would be 4 + 4 + 8 = 16 bytes as well. So mixed precision saves time and
+# activations, but no training state. Frameworks that keep gradients in 32 bits need 18 bytes.
 
 # %% [markdown] role="lead" exercise="cut_graph" difficulty="medium" minutes=20
-# Write what a device does on F and on B, for any number of devices in a row. Each device has a `memory`, a dict of its
-# own that is the same in every step; put there what the backward will need.
+# Write what a device does on F and on B, for any number of devices in a row.
 #
-# - `forward_piece(stage, received, memory)` runs the stage on what came from the device before, and returns what the
-#   next device gets. `received` is whatever your function returned on the device before, or the input on device 0.
-# - `backward_piece(gradient, memory)` gets the gradient of its stage's output: on the last device that of the loss,
-#   else what your function returned on the next device. Afterwards the stage's parameters have their gradients in
-#   `.grad`. It returns what the device before needs (on device 0 nobody reads it).
+# - `forward_piece(stage, received, memory)` runs the stage and returns the message for the next device.
+# - `backward_piece(gradient, memory)` runs the backward of the same stage. Afterwards every parameter of the stage has
+#   its gradient in `.grad`. The function returns the message for the device before. (On device 0 nobody reads it.)
 #
-# The check runs all forwards, then all backwards, in one process, several steps one after the other, and sets the
-# parameters' gradients to None before each step. It compares with the model in one piece in 64 bits. It also walks the
-# graphs: no device's graph may reach the parameters of another.
+# The inputs are:
+#
+# - `stage`: a `torch.nn.Module` that takes one tensor and returns one tensor.
+# - `received`: what your `forward_piece` returned on the device before. On device 0 it is the input of the model. It is
+#   a tensor of 64-bit numbers with one row per sequence.
+# - `gradient`: what your `backward_piece` returned on the next device. On the last device it is the gradient of the
+#   loss. It always has the shape of this stage's output.
+# - `memory`: a dict that belongs to this device. It is empty before the first step, and it is the same dict in both
+#   functions and in every step. Put there what the backward will need.
+#
+# The check runs all forwards and then all backwards, in one process, for several steps one after the other. It sets the
+# parameters' gradients to None before each step. It compares your gradients with those of the model in one piece. It
+# also looks at the graphs. The graph of a device must not reach the parameters of another device, and the backward must
+# free it.
 
 # %% role="answer" exercise="cut_graph"
 import torch
@@ -674,33 +860,34 @@ def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
 
 
 # %% [markdown] role="hint" exercise="cut_graph"
-# A wire carries numbers, not history. Which two calls turn a received tensor into the beginning of a new graph, one
-# whose gradient is kept?
+# A wire carries numbers without their history. Which two calls of the lesson turn a received tensor into the beginning
+# of a new graph, and make autograd keep its gradient?
 
 # %% [markdown] role="hint" exercise="cut_graph"
-# The forward remembers two tensors: the leaf that its graph begins with, and the output that it ends with. The
-# backward begins at the second, with the gradient that was handed in, and finds what to send in the first.
+# The forward has to remember two tensors: the one where its graph begins, and the one where it ends. The backward
+# starts at one of them. What does it find in the other one afterwards?
 
 # %% [markdown] role="hint" exercise="cut_graph"
-# Forward: detach what was received, ask for its gradient, keep it; run the stage on it, keep the output, return it.
-# Backward: call `backward` on the kept output with the gradient as its argument; return `.grad` of the kept input.
-# Make a new leaf in every forward: `.grad` adds up on an old one.
+# Test your `memory` after a forward. The tensor where the graph begins must be a leaf: `is_leaf` and `requires_grad`
+# are both True. The tensor where it ends must still have a `grad_fn`, so do not detach the one that you keep. Autograd
+# adds to a `.grad` that is already there, so each forward needs a new leaf.
 
 # %% [markdown] role="solution" exercise="cut_graph"
-# Whether the output is detached when it is sent or only when it is received makes no difference to the graphs, as long
-# as the receiver does it. Detached at both ends, neither device has to trust the other.
+# You may detach the output when it is sent, or only when it is received. The graphs are the same, as long as the
+# receiver does it. If both ends detach, neither device has to trust the other.
 #
-# `memory` holds one micro-batch here. As soon as a device runs a second forward before the first backward, it needs
-# one entry per micro-batch: that is what "in flight" counts.
+# `memory` holds one micro-batch here. A device may run a second forward before the first backward. Then it needs one
+# entry for each micro-batch, and that is what "in flight" counts.
 
 # %% [markdown] role="lead" exercise="naive_table" difficulty="medium" minutes=12
-# Write the naive pipeline's timetable for any number of devices: a list of rows, one per device, each a list of cells,
-# one per time slot. A cell is the text of an action, such as `"1F0"`, or `"."` where the device idles (idle cells at
-# the end of a row may be left out). Each action takes one slot, and starts in the slot after the one that made its
-# input.
+# Write the naive pipeline's timetable for any number of devices. It is a list of rows, one for each device. A row is a
+# list of cells, one for each time slot. A cell is the text of an action, such as `"1F0"`, or `"."` where the device is
+# idle. You may leave out idle cells at the end of a row. Each action takes one time slot. It runs in the slot after the
+# action that made its input.
 #
-# Then say how long it takes. The batch is worth `microbatches` micro-batches, of which one costs a device `forward`
-# and `backward`; naive sends all of them through as one.
+# Then write a function for the time of one step, now with messages that take time. The batch is worth `microbatches`
+# micro-batches. One micro-batch costs a device `forward` and `backward`, and naive sends all of them through as one
+# piece. Each message from one device to another takes `latency`, whatever its size.
 
 
 # %% role="answer" exercise="naive_table"
@@ -720,30 +907,34 @@ def naive_table(devices: int) -> list[list[str]]:
 
 
 # %% role="answer" exercise="naive_table"
-def naive_time(devices: int, microbatches: int, forward: float, backward: float) -> float:
+def naive_time(devices: int, microbatches: int, forward: float, backward: float, latency: float = 0) -> float:
     """How long the naive pipeline takes for the whole batch.
 
-    >>> naive_time(1, 3, forward=1, backward=2)
+    >>> naive_time(1, 3, forward=1, backward=2, latency=5)
     9
     """
     ### BEGIN SOLUTION
-    return devices * microbatches * (forward + backward)
+    messages = 2 * (devices - 1)
+    return devices * microbatches * (forward + backward) + messages * latency
     ### END SOLUTION
 
 
 # %% [markdown] role="hint" exercise="naive_table"
-# Write the table for three devices on paper first. In which slot does the activation come to device 2? Who is first to
-# run a backward, and who is last?
+# Write the table for three devices on paper first. In which time slot does the activation reach device 2? Which device
+# is the first to run a backward, and which is the last?
 
 # %% [markdown] role="hint" exercise="naive_table"
-# Forwards go down: one device further in each slot. Backwards come up: one device back in each slot. Start from rows
-# of dots, twice as long as there are devices, and put two actions into each. For the time: how many devices are at
-# work at any moment?
+# Forwards move down the devices, and backwards move up. How many time slots does the whole table have? Start from rows
+# of that many dots. For the time: how many devices are at work at any moment?
 
 # %% [markdown] role="hint" exercise="naive_table"
-# In row r the forward stands r places from the left end and the backward r places from the right end. The time is all
-# work of all devices, one after the other: forwards and backwards, times micro-batches, times devices.
+# Look at your three rows. How far from the left end is the forward of device r? How far from the right end is its
+# backward? For the time: add up the work of all devices. Then count how often something goes from one device to
+# another, down and up.
 
 # %% [markdown] role="solution" exercise="naive_table"
-# The table is symmetric: time runs backwards for gradients. `try_schedule(naive_table(4))` (from `pipelab`) reads the
-# dots as idle time, and trains the 48-layer model with it.
+# The table is symmetric: gradients take the same way as activations, backwards. `try_schedule(naive_table(4))` (from
+# `pipelab`) reads the dots as idle time and trains the 48-layer model with the table.
+#
+# Messages take their time twice per boundary, and naive has nothing else to do meanwhile. Other schedules can work on
+# another micro-batch while a message travels.

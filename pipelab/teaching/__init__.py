@@ -49,6 +49,7 @@ _HOMES = {
     "pipelab.teaching.exercises.lesson_05.forecasts": ["forecasts"],
     "pipelab.teaching.grading.check": ["NotWritten", "check"],
     "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
+    "pipelab.teaching.parallelism": ["plot_parallelism"],
     "pipelab.view": ["plot_curves"],
     "IPython.display": ["display"],
 }

@@ -39,7 +39,7 @@ def test_a_failed_check_is_a_sentence_and_the_link_back_works(page):
     assert re.match(r"Not yet\. utilisation is not written yet", text)
     assert "Traceback" not in text
     page.locator("summary", has_text="Hint 1: a nudge").first.click()
-    page.locator(".jp-RenderedMarkdown details[open]", has_text="All devices count together").wait_for()
+    page.locator(".jp-RenderedMarkdown details[open]", has_text="One cell is one time slot of one device").wait_for()
     page.get_by_role("link", name="Lesson 0").first.click()
     page.locator(".jp-RenderedMarkdown:visible", has_text="A model that is too large for one device").first.wait_for()
 

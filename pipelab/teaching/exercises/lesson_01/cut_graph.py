@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
+from pipelab.teaching.exercises.lesson_01.graphs import stages_reached, still_held, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,6 +73,7 @@ def _ask_cut(call: Call, case: Case) -> Any:
     """Drive the learner's two functions as a pipeline of devices does; tell, as numbers, what each of them left."""
     import warnings
 
+    _first_backward()
     stages = pieces(case["_seed"], case["stages"])
     memories: list[dict[str, Any]] = [{} for _ in stages]
     told: list[dict[str, Any]] = []
@@ -83,6 +85,16 @@ def _ask_cut(call: Call, case: Case) -> Any:
             if not _ask_step(call, case, stages, memories, step, record):
                 break
     return told
+
+
+def _first_backward() -> None:
+    """Let torch load what it loads at the first backward with a gradient: not in the time of a learner's call.
+
+    Sympy is among it. On a busy machine that takes seconds, and a time limit in the middle of it leaves half of it.
+    """
+    import torch
+
+    torch.zeros(1, requires_grad=True).clone().backward(torch.zeros(1))
 
 
 def _ask_step(
@@ -100,7 +112,7 @@ def _ask_step(
         stage.zero_grad()
         handed = call("forward_piece", stage, handed, memories[s], _keep=False, _plain=False)
         _require_tensor(handed, f"{where}: forward_piece on device {s}")
-        reached = _reached([handed, *_tensors(memories[s])], stages)
+        reached = stages_reached([handed, *tensors_in(memories[s])], stages)
         if any(k < s for k in reached):
             record |= {"uncut": s, "reached": [k for k in reached if k < s]}
             return False
@@ -111,8 +123,16 @@ def _ask_step(
     gradient: Any = _loss_gradient(handed, targets)
     record["returned"], record["gradients"] = {}, {}
     for s in reversed(range(len(stages))):
-        rooted = any(tensor.grad_fn is not None for tensor in _tensors(memories[s]))
-        gradient = call("backward_piece", gradient, memories[s], _keep=False, _plain=False, _none=True)
+        rooted = any(tensor.grad_fn is not None for tensor in tensors_in(memories[s]))
+        try:
+            gradient = call("backward_piece", gradient, memories[s], _keep=False, _plain=False, _none=True)
+        except Refused as refusal:
+            if not rooted and "does not require grad" in str(refusal):
+                raise Refused(f"{where}: {_no_history(s)}") from None
+            raise
+        alive = still_held(tensors_in(memories[s]), stages[s])
+        if alive:
+            record.setdefault("alive", {})[str(s)] = [len(alive), sum(tensor.nbytes for tensor in alive)]
         touched = [k for k in range(s) if any(p.grad is not None for p in stages[k].parameters())]
         if touched:
             record |= {"uncut": s, "reached": touched, "backward": True}
@@ -124,7 +144,7 @@ def _ask_step(
         if s == 0:
             break
         if gradient is None:
-            leaf = any(t.is_leaf and t.requires_grad and t.grad is not None for t in _tensors(memories[s]))
+            leaf = any(t.is_leaf and t.requires_grad and t.grad is not None for t in tensors_in(memories[s]))
             record |= {"nothing": s, "there": leaf}
             return False
         _require_tensor(gradient, f"{where}: backward_piece on device {s}")
@@ -139,39 +159,6 @@ def _require_tensor(value: Any, what: str) -> None:
 
     if not isinstance(value, torch.Tensor):
         raise Refused(f"{what} should return a tensor, it returned {type(value).__name__}")
-
-
-def _tensors(memory: Mapping[Any, Any]) -> list[Tensor]:
-    """The tensors that a device has kept, also inside lists and tuples."""
-    import torch
-
-    found: list[Any] = []
-    todo: list[Any] = list(memory.values())
-    while todo:
-        value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            todo += value
-    return found
-
-
-def _reached(tensors: Sequence[Tensor], stages: Sequence[nn.Module]) -> list[int]:
-    """The stages whose parameters a backward from ``tensors`` would come to."""
-    owner = {id(parameter): s for s, stage in enumerate(stages) for parameter in stage.parameters()}
-    seen: set[Any] = set()
-    todo: list[Any] = [tensor.grad_fn for tensor in tensors]
-    reached: set[int] = set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if id(variable) in owner:
-            reached.add(owner[id(variable)])
-        todo += [following for following, _ in node.next_functions]
-    return sorted(reached)
 
 
 def _truth(case: Case, step: int) -> tuple[Tensor, list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
@@ -205,7 +192,7 @@ def _judge_cut(case: Case, data: Any) -> Finding | None:
         if found is not None:
             return found
     if len(data) != case["steps"]:
-        return Finding(f"{case.words}: only {len(data)} of {case['steps']} steps came to an end")
+        return Finding(f"{case.words}: only {len(data)} of {case['steps']} steps ended")
     return None
 
 
@@ -219,8 +206,8 @@ def _judge_step(case: Case, step: int, record: Mapping[str, Any], before: list[l
     output, boundaries, grads, ones = _truth(case, step)
     if record.get("shape") != list(output.shape) or not _near(record["output"], output):
         return Finding(
-            f"{where}: what came out of the last stage is not what the unsplit model computes. forward_piece runs its "
-            "stage on what it received and returns the output."
+            f"{where}: the last stage's output is not what the model in one piece computes. forward_piece should run "
+            "the stage on what it received, and return the output."
         )
     last = case["stages"] - 1
     for s in reversed(range(case["stages"])):
@@ -241,7 +228,27 @@ def _judge_step(case: Case, step: int, record: Mapping[str, Any], before: list[l
             continue
         return Finding(f"{where}: " + _wrong_message(s, sent["shape"], values, wanted, [b[s] for b in before]))
     before.append(boundaries)
+    alive = record.get("alive", {})
+    if alive and case["steps"] > 1:
+        s = max(map(int, alive))
+        return Finding(f"{where}: " + _kept_alive(s, *alive[str(s)]))
     return None
+
+
+def _kept_alive(s: int, count: int, size: int) -> str:
+    return (
+        f"all gradients are right, but the graph of device {s} still holds {count} tensors ({size:,} bytes) after "
+        "backward_piece. A backward frees its graph, unless it is called with retain_graph=True. Then this memory is "
+        "never freed as long as the output is kept, and it grows with every micro-batch."
+    )
+
+
+def _no_history(s: int) -> str:
+    return (
+        f"the backward of device {s} has nothing to go back through: no tensor in its memory has a history (a "
+        "grad_fn). Did you keep the detached output? Keep the output as the stage returned it, and detach only what "
+        "you send."
+    )
 
 
 def _uncut(where: str, record: Mapping[str, Any]) -> Finding:
@@ -252,8 +259,8 @@ def _uncut(where: str, record: Mapping[str, Any]) -> Finding:
     else:
         seen = f"after forward_piece on device {s}, its graph reaches the parameters of {plural} {stages}"
     return Finding(
-        f"{where}: {seen}. The gradients may come out right here, in one process, but the graph is not cut: between "
-        "two devices numbers travel, no graph. Detach what was received."
+        f"{where}: {seen}. The gradients may be right here, in one process, but the graph is not cut. Between two "
+        "devices only numbers travel, no graph. Detach what was received."
     )
 
 
@@ -262,21 +269,22 @@ def _no_gradient(s: int, *, rootless: bool) -> str:
     if rootless:
         return start + (
             "No tensor in this device's memory leads back to them any more. Was it detached in place? detach_() "
-            "changes the very tensor that the device before has kept as its output; detach() makes another one."
+            "changes the tensor itself, and the device before has kept that same tensor as its output. detach() makes "
+            "a new one."
         )
     return start + (
-        "A backward gives two things: gradients of the weights, which stay, and the gradient of the input, which is "
-        "sent. torch.autograd.grad only returns what it is asked for; Tensor.backward fills .grad."
+        "A backward gives two things. The gradients of the weights stay here, and the gradient of the input is sent. "
+        "torch.autograd.grad only returns what you ask for. Tensor.backward fills .grad."
     )
 
 
 def _nothing(s: int, *, there: bool) -> str:
-    start = f"backward_piece on device {s} returned None, so device {s - 1} gets nothing to go on with. "
+    start = f"backward_piece on device {s} returned None, so device {s - 1} gets no gradient. "
     if there:
-        return start + "The gradient is there, in .grad of what was received: return it."
+        return start + "The gradient is there, in .grad of the received tensor: return it."
     return start + (
-        "detach() gives a tensor that asks for no gradient, so this backward stops at the weights of its own stage. "
-        "With requires_grad_() the received tensor is a leaf of the new graph, and its .grad is what to send."
+        "detach() gives a tensor that asks for no gradient, so this backward leaves none for it. requires_grad_() "
+        "makes the received tensor a leaf of the new graph. Its .grad is what you send."
     )
 
 
@@ -285,20 +293,20 @@ def _wrong_gradient(s: int, last: int, given: Sequence[Any], wanted: Sequence[Te
     if _all_near(given, ones):
         source = "of the loss" if s == last else f"that device {s + 1} sent"
         return start + (
-            f"They are those of a backward seeded with ones, as after .sum().backward(). The backward of device {s} "
-            f"starts from the gradient {source}: y.backward(gradient)."
+            f"They come from a backward seeded with ones, as in .sum().backward(). The backward of device {s} must "
+            f"start from the gradient {source}: y.backward(gradient)."
         )
     if _all_near([[v / 2 for v in entry] for entry in given], wanted):
-        return start + "They are twice as large: did the backward run twice, or add to .grad itself?"
-    return start + "Its backward starts from the gradient that was handed in, at the output of this very step."
+        return start + "They are twice as large. Did the backward run twice, or did your code add to .grad as well?"
+    return start + "The backward must start at the output of this step, from the gradient that was handed in."
 
 
 def _wrong_message(s: int, shape: Sequence[int], values: Tensor, wanted: Tensor, before: Sequence[Tensor]) -> str:
-    start = f"what backward_piece on device {s} returned is not the gradient of what it received. "
+    start = f"backward_piece on device {s} did not return the gradient of what this device received. "
     if list(shape) != list(wanted.shape):
         return start + (
-            f"Its shape is {list(shape)}, the input of stage {s} has {list(wanted.shape)}: sent on is the gradient of "
-            "the stage's input, not of its output."
+            f"Its shape is {list(shape)}, but the input of stage {s} has the shape {list(wanted.shape)}. Send the "
+            "gradient of the stage's input, not of its output."
         )
     summed = wanted.clone()
     for k, earlier in enumerate(reversed(before)):
@@ -306,12 +314,12 @@ def _wrong_message(s: int, shape: Sequence[int], values: Tensor, wanted: Tensor,
         if _near(values.reshape(wanted.shape), summed):
             count = "the step before" if k == 0 else f"{k + 1} steps before"
             return start + (
-                f"It is this step's gradient plus that of {count}: .grad accumulates, and the same leaf was used again "
-                "(stale boundary gradient). Make a new leaf in each forward, or clear its .grad."
+                f"It is this step's gradient plus that of {count} (a stale boundary gradient). The same leaf was used "
+                "again, and .grad adds up. Make a new leaf in each forward, or clear its .grad."
             )
     if any(_near(values.reshape(wanted.shape), earlier) for earlier in before):
         return start + "It is that of an earlier step."
-    return start + "It should be .grad of the received tensor after this device's backward."
+    return start + "Return .grad of the received tensor, after this device's backward."
 
 
 def _near(given: Any, wanted: Tensor) -> bool:

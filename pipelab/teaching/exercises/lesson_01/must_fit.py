@@ -22,25 +22,26 @@ def per_parameter(moments: int) -> int:
 def _slips(moments: int) -> Iterator[tuple[float, str]]:
     """Wrong counts of bytes a parameter, the likeliest first, each with what was overlooked."""
     all_of_it = per_parameter(moments)
-    kept = {0: "no optimizer state", 1: "one fp32 value of optimizer state"}.get(moments, "Adam's two fp32 moments")
+    kept = {0: "no value", 1: "one 32-bit value"}.get(moments, "two 32-bit values")
     yield (
         2,
-        "That is 2 bytes a parameter: the 16-bit weights alone. Training also keeps gradients, a master copy, moments.",
+        "That is 2 bytes a parameter: the 16-bit weights alone. Training also keeps gradients, a master copy and the "
+        "optimizer's moments.",
     )
-    yield 4, "That is 4 bytes a parameter: 16-bit weights and gradients. The optimizer keeps more than both of them."
-    yield all_of_it - 2, "The gradients are forgotten: 2 bytes a parameter, as large as the weights themselves."
+    yield 4, "That is 4 bytes a parameter: 16-bit weights and gradients. The optimizer needs more than that."
+    yield all_of_it - 2, "The gradients are missing: 2 bytes a parameter, as many as for the weights."
     yield (
         all_of_it - 4,
-        "There is no fp32 master copy: 4 bytes a parameter. Updates are smaller than the last digit of a 16-bit "
-        "weight, so they are applied to a copy of the weights in 32 bits.",
+        "The master copy in 32 bits is missing: 4 bytes a parameter. An update can be too small to change a 16-bit "
+        "weight. Therefore a copy of the weights in 32 bits is updated.",
     )
-    yield all_of_it - 6, "Gradients (2 bytes a parameter) and the fp32 master copy (4 bytes) are both forgotten."
-    yield 8, "The optimizer's moments are forgotten: 4 bytes a parameter for each of them."
-    yield 16, f"That is Adam's 16 bytes a parameter; here the optimizer keeps {kept}: moments = {moments}."
-    yield all_of_it - 2 * moments, "Moments are kept in 32 bits: 4 bytes a parameter for each, not 2."
-    yield all_of_it + 2, "Gradients are kept in 16 bits here: 2 bytes a parameter, not 4."
-    yield all_of_it + 4, "Weights and gradients are kept in 16 bits here: 2 bytes a parameter each, not 4."
-    yield 8 * all_of_it, "That is in bits."
+    yield all_of_it - 6, "The gradients (2 bytes a parameter) and the master copy (4 bytes) are both missing."
+    yield 8, "The optimizer's moments are missing: 4 bytes a parameter for each of them."
+    yield 16, f"That is Adam's 16 bytes a parameter. Here moments = {moments}: the optimizer keeps {kept} a parameter."
+    yield all_of_it - 2 * moments, "Moments have 32 bits: 4 bytes a parameter for each of them, not 2."
+    yield all_of_it + 2, "Gradients have 16 bits here: 2 bytes a parameter, not 4."
+    yield all_of_it + 4, "Weights and gradients have 16 bits here: 2 bytes a parameter each, not 4."
+    yield 8 * all_of_it, "That is the number of bits. Return bytes."
 
 
 def _fit_case(part: str, parameters: int, moments: int, **given: int) -> Case:
@@ -103,10 +104,10 @@ def _judge_bytes(case: Case, data: Any) -> Finding | None:
         return None
     why = next((why for count, why in _slips(moments) if close(given, parameters * count)), "")
     if not why and close(given, wanted / GIB):
-        why = "That is in GiB; bytes are asked for."
+        why = "That is in GiB. Return bytes."
     return Finding(
         f"{case.words}: training_bytes returned {given:,.6g}, {given / parameters:.4g} bytes a parameter. "
-        + (why or "Add up weights, gradients, master copy and moments, in bytes a parameter.")
+        + (why or "Add up the bytes of weight, gradient, master copy and moments of one parameter.")
     )
 
 
@@ -118,19 +119,19 @@ def _judge_gib(case: Case, data: Any) -> Finding | None:
         return None
     start = f"{case.words}: gib_per_device returned {given:.6g}. "
     if close(given, wanted * GIB / 1e9):
-        why = "That is in GB, 10^9 bytes each; a GiB is 2^30 bytes, 7 % more."
+        why = "That is in GB, 10^9 bytes each. A GiB is 2^30 bytes, 7 % more."
     elif devices > 1 and close(given, wanted * devices):
-        why = f"That is all of it; each of the {devices} devices holds 1/{devices}."
+        why = f"That is the whole training state. Each of the {devices} devices holds 1/{devices} of it."
     elif close(given, wanted * GIB):
-        why = "That is in bytes; a GiB is 2^30 bytes."
+        why = "That is in bytes. A GiB is 2^30 bytes."
     elif close(given, wanted * 1024):
-        why = "That is in MiB, 2^20 bytes each; a GiB is 2^30 bytes."
+        why = "That is in MiB, 2^20 bytes each. A GiB is 2^30 bytes."
     else:
-        scales = ((GIB, ""), (1e9, " And GB, 10^9 bytes, are not GiB, 2^30 bytes."))
+        scales = ((GIB, ""), (1e9, " And it counts in GB, 10^9 bytes. A GiB is 2^30 bytes."))
         slips = ((count, text + more, size) for size, more in scales for count, text in _slips(moments))
         why = next(
             (text for count, text, size in slips if close(given, parameters * count / size / devices)),
-            "Bytes of training state, over 2^30, over the devices.",
+            "Divide the bytes of training state by 2^30, and by the number of devices.",
         )
     return Finding(start + why)
 
@@ -144,21 +145,21 @@ def _judge_least(case: Case, data: Any) -> Finding | None:
         return None
     start = f"{case.words}: least_devices returned {given}. "
     held = parameters * per_parameter(moments) / GIB / given if given > 0 else math.inf
-    short = f"Spread over {given}, each device would have to hold {held:.5g} GiB, but has {gib}. "
-    spare = f"{wanted} are enough: {parameters * per_parameter(moments) / GIB / wanted:.5g} GiB each. "
+    short = f"With {given}, each device would have to hold {held:.5g} GiB, but it has only {gib}. "
+    spare = f"{wanted} are enough. Each then holds {parameters * per_parameter(moments) / GIB / wanted:.5g} GiB. "
     start += short if given < wanted else spare
     if given == math.floor(needed):
-        return Finding(start + "A part of a device is a whole device more: round up.")
+        return Finding(start + "A partly filled device is still a device, so round up.")
     if given == wanted + 1 and needed == wanted:
-        return Finding(start + "Where it fits exactly, there is nothing left for one device more.")
-    confused = "GB, 10^9 bytes, are not GiB, 2^30 bytes."
+        return Finding(start + "If it fits exactly, nothing is left for one more device.")
+    confused = "That counts in GB, 10^9 bytes. A GiB is 2^30 bytes."
     if given == math.ceil(parameters * per_parameter(moments) / 1e9 / gib):
         return Finding(start + confused)
     for size, more in ((GIB, ""), (1e9, f" {confused}")):
         for count, text in _slips(moments):
             if given == math.ceil(parameters * count / size / gib):
                 return Finding(start + text + more)
-    return Finding(start + "The training state in GiB, over the GiB of one device, rounded up.")
+    return Finding(start + "Divide the training state in GiB by the GiB of one device, and round up.")
 
 
 EXERCISE = Exercise(

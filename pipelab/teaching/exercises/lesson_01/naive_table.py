@@ -17,10 +17,10 @@ from pipelab.teaching.exercises.judging import close, kind_of, read_number
 
 
 def _naive_cases() -> list[Case]:
-    times = [(3, 2, 1, 1), (4, 4, 1, 1), (2, 5, 1, 2), (3, 3, 1.5, 1)]
+    times = [(3, 2, 1, 1, 0), (4, 4, 1, 1, 0), (2, 5, 1, 2, 0), (3, 3, 1.5, 1, 0), (3, 2, 1, 2, 0.5), (1, 4, 1, 1, 3)]
     return [
         *(Case("table", {"p": p}) for p in (1, 2, 3, 4, 8)),
-        *(Case("time", {"p": p, "m": m, "tF": f, "tB": b}) for p, m, f, b in times),
+        *(Case("time", {"p": p, "m": m, "tF": f, "tB": b, "latency": latency}) for p, m, f, b, latency in times),
     ]
 
 
@@ -28,14 +28,15 @@ def _naive_drawn(random: Random) -> list[Case]:
     drawn = [Case("table", {"p": random.randint(5, 12)}), Case("table", {"p": random.randint(13, 40)})]
     for _ in range(3):
         p, m = random.randint(2, 16), random.randint(2, 32)
-        drawn.append(Case("time", {"p": p, "m": m, "tF": random.choice((1, 1.5, 2)), "tB": random.choice((1, 2, 2.5))}))
+        costs = {"tF": random.choice((1, 1.5, 2)), "tB": random.choice((1, 2, 2.5)), "latency": random.choice((0.3, 2))}
+        drawn.append(Case("time", {"p": p, "m": m, **costs}))
     return drawn
 
 
 def _ask_naive(call: Call, case: Case) -> Any:
     if case.part == "table":
         return call("naive_table", case["p"])
-    return call("naive_time", case["p"], case["m"], case["tF"], case["tB"])
+    return call("naive_time", *(case[name] for name in ("p", "m", "tF", "tB", "latency")))
 
 
 def _judge_naive(case: Case, data: Any) -> Finding | None:
@@ -49,8 +50,8 @@ def _judge_table(case: Case, data: Any) -> Finding | None:
     if any(action.microbatch > 0 for action in actions):
         first = next(action for action in actions if action.microbatch > 0)
         return Finding(
-            f"{case.words}: your table has {first}, but in the naive pipeline there is one micro-batch, number 0: the "
-            "whole batch."
+            f"{case.words}: your table has {first}. The naive pipeline has only one micro-batch, number 0: the whole "
+            "batch."
         )
     astray = [
         (r, t, action)
@@ -62,8 +63,8 @@ def _judge_table(case: Case, data: Any) -> Finding | None:
     if astray:
         r, t, action = min(astray, key=lambda found: found[1])
         return Finding(
-            f"{case.words}: device {r} runs {action}, but stage {action.stage} is not on it. Device r holds stage r, "
-            "and both count from 0.",
+            f"{case.words}: device {r} runs {action}, but stage {action.stage} is not on it. Device r holds stage r. "
+            "Devices and stages both count from 0.",
             partial(_drawing, table, case, [(r, t)]),
         )
     violations = check_schedule(table)
@@ -86,15 +87,15 @@ def _judge_table(case: Case, data: Any) -> Finding | None:
             )
         if starts[r, name] != t:
             return Finding(
-                f"{case.words}: sound, but device {r} runs {name} at t = {starts[r, name]}, and all that it needs is "
-                f"there at t = {t}. Columns count from 0, and nobody waits longer than needed.",
+                f"{case.words}: the table can run, but device {r} runs {name} at t = {starts[r, name]}. Its input is "
+                f"there at t = {t}, and no device waits longer than needed. (Time slots count from 0.)",
                 partial(_drawing, table, case, [(r, starts[r, name])]),
             )
     extra = set(starts) - set(truth)
     if extra:
         r, name = min(extra)
         return Finding(
-            f"{case.words}: device {r} also runs {name}; the naive pipeline is one F and one B per device.",
+            f"{case.words}: device {r} also runs {name}. In the naive pipeline each device runs one F and one B.",
             partial(_drawing, table, case, [(r, starts[r, name])]),
         )
     return None
@@ -128,17 +129,17 @@ def _reason(violation: Any) -> str:
     if violation.code == "too-early" and action.op == "F":
         if violation.position == 0:
             return (
-                "Everyone starts at 0 here; in a pipeline a device has nothing to work on until the activation of the "
-                "stage before it has come."
+                "Every device starts at t = 0 here. In a pipeline a device has nothing to work on until the activation "
+                "of the stage before it has come."
             )
-        return "An activation goes down the devices one by one, one slot each."
+        return "An activation moves down by one device in each time slot."
     if violation.code in ("too-early", "order") and action.op == "B" and blocker is not None and blocker.op == "B":
         return (
-            "The gradient comes from the last stage and goes up, from the last device to the first: backwards run in "
-            "the reverse order of forwards."
+            "The gradient starts at the last device and moves up to the first. So backwards run in the reverse order "
+            "of forwards."
         )
     if violation.code in ("too-early", "order") and action.op == "B":
-        return "The gradient is known only when the last stage has finished its forward, and comes back from there."
+        return "There is no gradient before the last stage has finished its forward. It comes back from there."
     return ""
 
 
@@ -149,25 +150,48 @@ def _drawing(table: TimeTable, case: Case, places: Sequence[tuple[int, int]]) ->
 
 def _judge_time(case: Case, data: Any) -> Finding | None:
     given = read_number(data, f"{case.words}: naive_time")
-    p, m, f, b = (case[name] for name in ("p", "m", "tF", "tB"))
-    wanted = simulate(build_schedule("naive", devices=p, microbatches=m), Costs(forward=f, backward=b)).makespan
+    p, m, f, b, latency = (case[name] for name in ("p", "m", "tF", "tB", "latency"))
+    costs = Costs(forward=f, backward=b, latency=latency)
+    wanted = simulate(build_schedule("naive", devices=p, microbatches=m), costs).makespan
     if close(given, wanted):
         return None
-    slips: list[tuple[float, str]] = [
-        (p * (f + b), f"That is the time of one micro-batch; naive sends the whole batch, {m} times as much work."),
-        (m * (f + b), f"That is how long one device works; the {p} devices work one after the other."),
+    fallback = "One device works at a time: add up all work, and the time of all messages."
+    why = next((text for value, text in _slips(p, m, f, b, latency) if close(given, value)), fallback)
+    return Finding(f"{case.words}: naive_time returned {given:g}, but the step takes {wanted:g}. {why}")
+
+
+def _slips(p: int, m: int, f: float, b: float, latency: float) -> list[tuple[float, str]]:
+    """Wrong times, the likeliest first, each with what was overlooked."""
+    work, boundaries = p * m * (f + b), p - 1
+    about_work: list[tuple[float, str]] = [
+        (p * (f + b), f"That is the time of one micro-batch. Naive sends the whole batch, {m} times as much work."),
+        (m * (f + b), f"That is how long one device works. The {p} devices work one after the other."),
         (
             (m + p - 1) * (f + b),
             "That is the time of a schedule that overlaps micro-batches on different devices. In the naive pipeline "
             "nothing overlaps: one device works at a time.",
         ),
-        (p * m * f, "Those are the forwards; each device also runs a backward."),
-        (p * m * (f + b) / p**2, "Divided by the devices twice: the work of all of them is done one after the other."),
+        (p * m * f, "That is the time of the forwards. Each device also runs a backward."),
+        (m * (f + b) / p, "That shares the work of one device among all. They do not share it: each does its own."),
         (2 * p * m, "That counts tF = tB = 1."),
-        (2 * p, "That counts the columns of the table; each of them is a forward or backward of the whole batch."),
+        (2 * p, "That counts the time slots of the table. In each of them the whole batch runs, forward or backward."),
     ]
-    why = next((text for value, text in slips if close(given, value)), "One device works at a time: add up all work.")
-    return Finding(f"{case.words}: naive_time returned {given:g}, it takes {wanted:g}. {why}")
+    both_ways = [(value + 2 * boundaries * latency, why) for value, why in about_work]
+    if not latency:
+        return both_ways
+    if p == 1:
+        return [*both_ways, (work + 2 * latency, "One device has nobody to send a message to.")]
+    return [
+        *both_ways,
+        (work, f"That is the work alone. Each message takes {latency:g} as well, and no device works meanwhile."),
+        (work + boundaries * latency, "That counts messages one way only. Gradients come back up as messages too."),
+        (work + 2 * p * latency, f"Count the messages again: {p} devices have {boundaries} boundaries between them."),
+        (
+            work + 2 * boundaries * m * latency,
+            "That counts a message for each micro-batch. Naive sends the whole batch as one piece, in one message.",
+        ),
+        *about_work,
+    ]
 
 
 EXERCISE = Exercise(

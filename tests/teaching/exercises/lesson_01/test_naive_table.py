@@ -8,8 +8,8 @@ from pipelab.schedules import Action, TimeTable
 from tests.teaching.exercises.trying import findings
 
 
-def times(devices, microbatches, forward, backward):
-    return microbatches * devices * (forward + backward)
+def times(devices, microbatches, forward, backward, latency=0):
+    return microbatches * devices * (forward + backward) + (devices - 1) * 2 * latency
 
 
 @pytest.mark.parametrize("idle", [".", "", None, "-"])

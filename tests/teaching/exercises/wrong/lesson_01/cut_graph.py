@@ -110,6 +110,30 @@ WRONG = [
     memory["y"].backward(gradient)
     return memory["x"].grad""",
         ),
-        says="detach_() changes the very tensor",
+        says="detach_() changes the tensor itself",
+    ),
+    Wrong(  # the output is kept without its history
+        "cut_graph",
+        cut(
+            RECEIVE
+            + """
+    memory["y"] = stage(memory["x"]).detach()
+    return memory["y"]""",
+            """
+    memory["y"].backward(gradient)
+    return memory["x"].grad""",
+        ),
+        says="Did you keep the detached output?",
+    ),
+    Wrong(  # right in every number, and the graphs stay
+        "cut_graph",
+        cut(
+            RECEIVE + RUN,
+            """
+    memory["y"].backward(gradient, retain_graph=True)
+    return memory["x"].grad""",
+        ),
+        says="unless it is called with retain_graph=True",
+        open=("two steps",),
     ),
 ]

@@ -23,27 +23,27 @@ def least_devices(parameters, gib, moments=2):
 
 WRONG = [
     Wrong("must_fit", fit("2"), says="the 16-bit weights alone"),
-    Wrong("must_fit", fit("2 + 4 + 4 * moments"), says="The gradients are forgotten"),
-    Wrong("must_fit", fit("2 + 2 + 4 * moments"), says="no fp32 master copy"),
+    Wrong("must_fit", fit("2 + 4 + 4 * moments"), says="The gradients are missing"),
+    Wrong("must_fit", fit("2 + 2 + 4 * moments"), says="The master copy in 32 bits is missing"),
     Wrong(
         "must_fit",
         fit("8 + 4 * moments", size="10**9"),
-        says="a GiB is 2^30 bytes, 7 % more",
+        says="A GiB is 2^30 bytes, 7 % more",
         open=("GiB per device", "least devices"),
     ),
     Wrong(
         "must_fit",
         fit("8 + 4 * moments", size="10**9"),
-        says="GB, 10^9 bytes, are not GiB",
+        says="That counts in GB, 10^9 bytes",
         open=("GiB per device", "least devices"),
     ),
-    Wrong("must_fit", fit("2 + 2 + 4"), says="The optimizer's moments are forgotten"),
+    Wrong("must_fit", fit("2 + 2 + 4"), says="The optimizer's moments are missing"),
     Wrong("must_fit", fit("16"), says="That is Adam's 16 bytes a parameter"),
-    Wrong("must_fit", fit("4 + 4 + 4 + 4 * moments"), says="kept in 16 bits here"),
+    Wrong("must_fit", fit("4 + 4 + 4 + 4 * moments"), says="have 16 bits here"),
     Wrong(
         "must_fit",
         fit("8 + 4 * moments", whole="floor(gib_per_device(parameters, 1, moments) / gib)"),
-        says="round up",
+        says="so round up",
         open=("least devices",),
     ),
     Wrong(

@@ -2,8 +2,8 @@ from tests.teaching.exercises.wrong import Wrong
 
 TIME = """
 
-def naive_time(devices, microbatches, forward, backward):
-    return devices * microbatches * (forward + backward)
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return devices * microbatches * (forward + backward) + 2 * (devices - 1) * latency
 """
 
 TABLE = """
@@ -27,7 +27,7 @@ def naive_table(devices):
     return rows
 """
         + TIME,
-        says="backwards run in the reverse order of forwards",
+        says="So backwards run in the reverse order",
         open=("table",),
     ),
     Wrong(
@@ -37,7 +37,7 @@ def naive_table(devices):
     return [[f"{r}F0", f"{r}B0"] for r in range(devices)]
 """
         + TIME,
-        says="Everyone starts at 0",
+        says="Every device starts at t = 0",
         open=("table",),
     ),
     Wrong(
@@ -50,7 +50,7 @@ def naive_table(devices):
     return rows
 """
         + TIME,
-        says="nobody waits longer than needed",
+        says="no device waits longer than needed",
         open=("table",),
     ),
     Wrong(
@@ -64,7 +64,7 @@ def naive_table(devices):
     return rows
 """
         + TIME,
-        says="there is one micro-batch, number 0",
+        says="only one micro-batch, number 0",
         open=("table",),
     ),
     Wrong(
@@ -84,18 +84,18 @@ def naive_table(devices):
         "naive_table",
         TABLE
         + """
-def naive_time(devices, microbatches, forward, backward):
-    return devices * (forward + backward)
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return devices * (forward + backward) + 2 * (devices - 1) * latency
 """,
-        says="naive sends the whole batch",
+        says="Naive sends the whole batch, 2 times",
         open=("time",),
     ),
     Wrong(
         "naive_table",
         TABLE
         + """
-def naive_time(devices, microbatches, forward, backward):
-    return (microbatches + devices - 1) * (forward + backward)
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return (microbatches + devices - 1) * (forward + backward) + 2 * (devices - 1) * latency
 """,
         says="nothing overlaps",
         open=("time",),
@@ -104,10 +104,50 @@ def naive_time(devices, microbatches, forward, backward):
         "naive_table",
         TABLE
         + """
-def naive_time(devices, microbatches, forward, backward):
-    return microbatches * (forward + backward)
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return microbatches * (forward + backward) + 2 * (devices - 1) * latency
 """,
-        says="one after the other",
+        says="That is how long one device works",
+        open=("time",),
+    ),
+    Wrong(
+        "naive_table",
+        TABLE
+        + """
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return devices * microbatches * (forward + backward)
+""",
+        says="That is the work alone",
+        open=("time",),
+    ),
+    Wrong(
+        "naive_table",
+        TABLE
+        + """
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return devices * microbatches * (forward + backward) + (devices - 1) * latency
+""",
+        says="one way only",
+        open=("time",),
+    ),
+    Wrong(
+        "naive_table",
+        TABLE
+        + """
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return devices * microbatches * (forward + backward) + 2 * devices * latency
+""",
+        says="3 devices have 2 boundaries",
+        open=("time",),
+    ),
+    Wrong(
+        "naive_table",
+        TABLE
+        + """
+def naive_time(devices, microbatches, forward, backward, latency=0):
+    return microbatches * (devices * (forward + backward) + 2 * (devices - 1) * latency)
+""",
+        says="a message for each micro-batch",
         open=("time",),
     ),
 ]
