@@ -2,8 +2,8 @@
 
 T is tF + tB of one micro-batch on one device's layers, tR what recomputing it takes. Formulas are those of the papers:
 GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2); a recomputation needs no gradient, so
-that it delays none: it adds to the work and not to the bubble. They hold for messages that take no
-time, micro-batches of one size, and the schedule's own warm-up; where one of these is not so, a figure says it.
+that it delays none: it adds to the work and not to the bubble. They hold for messages that take no time, micro-batches
+of one size, the schedule's own warm-up, and interleaved in groups of p; where one of these is not so, a figure says it.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ def _departure(name: str, settings: Settings) -> str:
         reasons.append("for a warm-up of p - 1 - r")
     if settings.sequences % settings.microbatches and settings.schedule != "naive":
         reasons.append("for micro-batches of one size")
+    if settings.schedule == "interleaved" and settings.microbatches % settings.devices:
+        reasons.append("for m a multiple of p")
     if settings.latency and name in ("makespan", "bubble"):
         reasons.append("for messages that take no time")
     return f"the formula is {' and '.join(reasons)}" if reasons else ""
