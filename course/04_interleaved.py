@@ -483,8 +483,8 @@ display(plot_curves(latencies, curves, **axes, title="When messages take time", 
 for m in (4, 8, 16, 32):
     pair = build_schedule("1f1b", 4, m), build_schedule("interleaved", 4, m, chunks=2)
     few, more = (hops(table) for table in pair)
-    print(f"m = {m:>2}: the longest path of 1F1B has {few} messages, that of v = 2 has {more};", end=" ")
-    print(f"v = 2 is no faster from {stops(*pair):g} tF on")
+    print(f"m = {m:>2}: the longest path has {few} messages under 1F1B, {more} if interleaved,", end=" ")
+    print(f"which is no faster from {stops(*pair):g} tF on")
 reveal("04-latency", prediction=stops(*tables.values()))
 
 # %% [markdown] role="further"
