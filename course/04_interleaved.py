@@ -239,10 +239,10 @@ for m, pair in measured.items():
 reveal("04-gain", prediction=100 * on_paper, measurement=100 * gains[8])
 
 # %% [markdown]
-# The bubble shrinks about as the formula says. The gain of the step is less certain, because it compares the costs of
-# two runs, and on a busy machine these differ. On a quiet machine the step gains less than on paper, for two reasons.
-# The fixed cost of an action is now paid v times as often. This counts more at m = 8, where an action has less work.
-# And the costs of single actions scatter, so devices wait for each other where the paper shows no gap.
+# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. The fixed
+# cost of an action is now paid v times as often. This counts more at m = 8, where an action has less work. And the
+# costs of single actions scatter, so devices wait for each other where the paper shows no gap. A third can go either
+# way: the gain compares the costs of two runs, and on a busy machine these differ.
 #
 # Narayanan et al. report ten per cent and more of throughput gained by interleaving. Whether it pays depends on two
 # prices. Here they are.
