@@ -352,7 +352,7 @@ unit = 16 * share
 turned = {"forward": 1, "backward": line.beta / share - 1, "overhead": round(max(line.alpha, 0) / 2 / unit, 3)}
 explore(
     "1f1b",
-    hold="batch",
+    fixed="batch",
     batch=64,
     microbatches=16,
     limit=round(40 - held),

@@ -31,8 +31,9 @@ def check_configuration(
 ) -> tuple[str, ...]:
     """Sentences on what is likely wrong with a configuration; empty where nothing is.
 
-    Too few micro-batches for p, too many for the cost of an action, interleaving where m % p != 0, and, with a
-    ``profile``, memory beyond 80 % of ``memory_limit``. Raises ConfigurationError for what is no configuration at all.
+    Too few micro-batches for p, too many for the cost of an action, interleaving where m makes no equal groups, and,
+    with a ``profile``, memory beyond 80 % of ``memory_limit``. Raises ConfigurationError for what is no configuration
+    at all.
 
     >>> check_configuration("1f1b", 4, 2, batch=64)[0][:42]
     'm = 2 is less than p = 4: at least 2 devic'
@@ -44,16 +45,14 @@ def check_configuration(
             f"the profile is for p = {profile.devices} devices, not for {p}; take a profile for {p}"
         )
     v = chunks if chunks is not None else recipes()[schedule].default_chunks if schedule in recipes() else 1
-    if schedule == "interleaved" and m % p:
-        below, above = m // p * p, (m // p + 1) * p
-        tries = " or ".join(str(m) for m in (below, above) if 0 < m <= batch) or f"{p} with a larger batch"
-        return (
-            f"interleaved runs micro-batches in groups of p, and m = {m} is not a multiple of p = {p}; take m = "
-            f"{tries}, or 1f1b, which takes any m",
-        )
     if m > batch:
         return (
             f"m = {m} micro-batches need at least {m} sequences, but the batch has {batch}; take m = {batch} or less",
+        )
+    if schedule == "interleaved" and (tries := _in_groups(p, m, v, batch)):
+        return (
+            f"interleaved cuts m micro-batches into m // p groups of equal size: m = {m}, p = {p} cannot make {m // p} "
+            f"equal groups; take m = {tries}, or 1f1b, which takes any m",
         )
     candidate = Candidate(schedule, m, v, recompute)
     build_schedule(schedule, p, m, v)
@@ -65,12 +64,23 @@ def check_configuration(
     return tuple(found)
 
 
+def _in_groups(devices: int, microbatches: int, chunks: int, batch: int) -> str:
+    """Of an m that interleaved cannot take, the nearest that it can: "8 or 10". "" where it can take m."""
+    p, m = devices, microbatches
+    check = recipes()["interleaved"].check
+    if check(p, m, chunks) is None:
+        return ""
+    ways = (range(m, 0, -1), range(m, batch + 1))
+    near = (next((n for n in way if check(p, n, chunks) is None), None) for way in ways)
+    return " or ".join(str(n) for n in near if n is not None)
+
+
 def microbatch_advice(candidate: Candidate, devices: int, batch: int, profile: CostProfile | None) -> tuple[str, ...]:
     """On the number of micro-batches."""
     p, m, v = devices, candidate.microbatches, candidate.chunks
     if candidate.schedule == NAIVE:
         return () if p == 1 else (f"naive keeps p - 1 = {p - 1} of {p} devices idle at any time; 1f1b does not",)
-    bubble = (p - 1) / (v * m + p - 1)
+    bubble = 1 - v * m / (v * max(m, p) + min(m, p) - 1)  # (p - 1) / (v m + p - 1) where m is at least p
     best = profile.best_microbatches(batch) if profile is not None else math.inf
     found = []
     if m < p:

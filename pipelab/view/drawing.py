@@ -22,7 +22,9 @@ from pipelab.view.page import Page
 __all__ = ["Block", "Drawing", "Ruler"]
 
 Corner = tuple[float, float]
-_ENOUGH = 0.6  # of an op's blocks must have room for a label, or none of them gets one
+_NEARLY_ALL = 0.9  # of an op's blocks must have room for a label, or a shorter one is taken
+_ENOUGH = 0.6  # of them for the shortest, or none of them gets one
+_SHORTEST = 2  # of the forms of a label, counted from the longest
 _AS_WIDE = str.maketrans("FBIR", "UUUU")  # ops that are equally long are to get equally long labels
 
 
@@ -165,35 +167,49 @@ class Drawing:
             self._page.axes.add_collection(shapes, autolim=False)
 
     def _labels(self, widths: Sequence[float]) -> None:
-        """Within a panel every op gets the longest form that most of its blocks have room for, all in one size.
+        """Within a panel all labels have one form and one size: the longest that nearly all blocks have room for.
 
-        A block that has less room than most takes a shorter form, and one that has none stays blank.
+        A block that has less room takes a smaller size, and one that has none stays blank.
         """
-        groups: dict[tuple[int, str], list[tuple[Block, float]]] = {}
+        panels: dict[int, dict[str, list[tuple[Block, float]]]] = {}
         for block, width in zip(self._blocks, widths, strict=True):
-            groups.setdefault((block.panel, block.op), []).append((block, width))
-        styles = {key: style for key, group in groups.items() if (style := _style(group)) is not None}
-        for (panel, op), (form, _) in styles.items():
-            largest = min(size for (other, _), (_, size) in styles.items() if other == panel)
-            for block, width in groups[panel, op]:
-                forms = block.forms[min(form, len(block.forms) - 1) :]
-                found = best_fit(forms, width, block.bottom - block.top, largest)
+            panels.setdefault(block.panel, {}).setdefault(block.op, []).append((block, width))
+        for ops in panels.values():
+            groups = [group for group in ops.values() if _size(group, _SHORTEST) is not None]
+            if not groups:
+                continue
+            form, largest = _style(groups)
+            for block, width in (pair for group in groups for pair in group):
+                found = best_fit([_label(block.forms, form)], width, block.bottom - block.top, largest)
                 if found is not None:
                     x, y = (block.left + block.right) / 2, (block.top + block.bottom) / 2
                     self._page.label(x, y, *found, palette.text_colour(block.colour), "label")
 
 
-def _style(group: Sequence[tuple[Block, float]]) -> tuple[int, float] | None:
-    """(which form, size) that fits most blocks of one op; None where too few have room for any."""
-    labels = {block.forms for block, _ in group}
-    for form in range(max(map(len, labels))):
-        texts = {forms[min(form, len(forms) - 1)].translate(_AS_WIDE) for forms in labels}
-        widest = max(texts, key=len)  # all digits are equally wide
-        for size in SIZES:
-            room = sum(fits(widest, size, width, block.bottom - block.top) for block, width in group)
-            if room >= _ENOUGH * len(group):
-                return form, size
+def _style(groups: Sequence[Sequence[tuple[Block, float]]]) -> tuple[int, float]:
+    """(which form, size) for all blocks, an op's in each of ``groups``: the longest for which each op has room."""
+    for form in range(_SHORTEST + 1):
+        sizes = [size for group in groups if (size := _size(group, form)) is not None]
+        if len(sizes) == len(groups):
+            break
+    return form, min(sizes)
+
+
+def _size(group: Sequence[tuple[Block, float]], form: int) -> float | None:
+    """The largest size in which enough of an op's blocks have room for a form."""
+    enough = _NEARLY_ALL if form + 1 < len(group[0][0].forms) else _ENOUGH
+    texts = {_label(block.forms, form).translate(_AS_WIDE) for block, _ in group}
+    widest = max(texts, key=len)  # all digits are equally wide
+    for size in SIZES:
+        room = sum(fits(widest, size, width, block.bottom - block.top) for block, width in group)
+        if room >= enough * len(group):
+            return size
     return None
+
+
+def _label(forms: tuple[str, ...], form: int) -> str:
+    """One of a block's labels; the shortest where it has fewer."""
+    return forms[min(form, len(forms) - 1)]
 
 
 def _update_forms(timeline: Timeline, span: Span) -> tuple[str, ...]:

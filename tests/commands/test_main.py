@@ -120,7 +120,7 @@ def test_a_timed_table_is_checked_as_times(capsys, tmp_path):
     [
         (["schedule", "1f1c"], "did you mean '1f1b'?"),
         (["schedule", "gpipe", "-p", "0"], "devices (p) must be a whole number of at least 1, got 0; try 1"),
-        (["schedule", "interleaved", "-m", "6"], "m = 6, p = 4; try 4 or 8"),
+        (["schedule", "interleaved", "-m", "9"], "m = 9, p = 4 cannot make 2 equal groups; try 8 or 10"),
         (["schedule", "gpipe", "-v", "2"], "several chunks need 'interleaved'"),
         (["run", "1f1b", "-m", "65"], "try m = 64"),
         (["run", "1f1b", "--layers", "3"], "4 stages need at least 4 layers"),

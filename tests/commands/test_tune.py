@@ -93,7 +93,7 @@ def test_a_model_of_ones_own(tmp_path, capsys):
         (["--memory-limit", "lots"], "--memory-limit must be positive bytes"),
         (["--schedules", "1f1d", "--measure", "0", "--profile", "SAVED"], "did you mean '1f1b'"),
         (["--batch", "3"], "cannot fill p = 4"),
-        (["--schedules", "interleaved", "-m", "6", "--profile", "SAVED", "--measure", "0"], "divisible by p"),
+        (["--schedules", "interleaved", "-m", "9", "--profile", "SAVED", "--measure", "0"], "groups of equal size"),
         (["--profile", "nowhere.json"], "cannot be read as a cost profile"),
         (["--profile", "SAVED", "-p", "8"], "the profile is for p = 4 devices"),
         (["--model", "nowhere.py:make"], "there is no file"),

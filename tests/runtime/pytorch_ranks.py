@@ -196,6 +196,8 @@ def main(file: str) -> None:
         table = build_schedule(name, devices=p, microbatches=8, chunks=2 if name == "interleaved" else 1)
         cases[name] = lambda table=table: proof(mlp, table)
         cases[f"{name}, tuples"] = lambda table=table: proof(tuple_net, table)
+    odd = build_schedule("interleaved", devices=p, microbatches=p + p // 2, chunks=2)  # one group larger than p
+    cases["interleaved, one group"] = lambda: proof(tuple_net, odd, batch=[part[:60] for part in data()])
     if p == 2:
         cases |= cases_for_two()
     found = {}

@@ -25,6 +25,7 @@ from tests.runtime.small import mlp, mse
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90
 NAMED = [f"{name}{tail}" for name in ("naive", "gpipe", "1f1b", "interleaved") for tail in ("", ", tuples")]
+NAMED += ["interleaved, one group"]
 
 
 def torchrun(processes: int, *command: str) -> str:

@@ -69,11 +69,13 @@ def test_what_the_checker_accepts_with_bounded_sends_runs_on_the_strict_wire(sch
     st.booleans(),
 )
 def test_every_generated_schedule_runs_on_the_strict_wire(name, p, m, v, recompute):
+    groups = max(1, m // p)
     if name == "interleaved":
-        m = max(1, m // p) * p
+        m -= m % groups
+    room = max(1, m // groups - p + 1) if name == "interleaved" and groups > 1 else 1  # groups of more than p need more
     schedule = build_schedule(name, p, m, v if name == "interleaved" else None, recompute=recompute)
-    assert check_schedule(schedule, outstanding=1) == []
-    check_step(tuple_net(18, width=3), schedule, outstanding=1)
+    assert check_schedule(schedule, outstanding=room) == []
+    check_step(tuple_net(18, width=3), schedule, outstanding=room)
 
 
 def test_a_table_read_from_csv_trains():

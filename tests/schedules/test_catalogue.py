@@ -98,11 +98,14 @@ def test_chunks_are_refused_where_the_schedule_knows_none_and_the_one_that_does_
 
 @pytest.mark.parametrize(
     ("p", "m", "offered"),
-    [(4, 6, "4 or 8"), (4, 2, "4"), (4, 13, "12 or 16"), (3, 20, "18 or 21")],
+    [(4, 9, "8 or 10"), (4, 13, "12 or 15"), (4, 18, "16 or 20"), (3, 20, "18 or 21"), (2, 5, "4 or 6")],
 )
-def test_interleaving_needs_m_divisible_by_p_and_offers_the_neighbours(p, m, offered):
+def test_interleaving_needs_groups_of_equal_size_and_offers_the_neighbours(p, m, offered):
     with pytest.raises(ConfigurationError) as caught:
         build_schedule("interleaved", devices=p, microbatches=m)
-    assert str(caught.value) == f"interleaved needs m divisible by p: m = {m}, p = {p}; try {offered}"
+    assert str(caught.value) == (
+        f"interleaved needs m // p groups of equal size: m = {m}, p = {p} cannot make {m // p} equal groups; "
+        f"try {offered}"
+    )
     for neighbour in map(int, offered.split(" or ")):
         build_schedule("interleaved", devices=p, microbatches=neighbour)

@@ -4,6 +4,7 @@ import importlib
 import re
 from fractions import Fraction
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -109,7 +110,8 @@ def test_1f1b_holds_at_most_p_minus_r_microbatches(name, p):
 @pytest.mark.parametrize(("name", "p"), every("interleaved"))
 def test_interleaving_holds_its_warm_up_and_one_more_chunk(name, p, v):
     for m in allowed_microbatches(name, p, v):
-        warmups = [min(2 * (p - 1 - r) + (v - 1) * p, m * v) for r in range(p)]
+        group = m // max(1, m // p)  # p of them where p divides m
+        warmups = [min(2 * (p - 1 - r) + (v - 1) * group, m * v) for r in range(p)]
         shares = [min(w + 1, m * v) / v for w in warmups]
         assert unit_run(name, p, m, v).peak_microbatches == pytest.approx(shares)
 
@@ -146,10 +148,22 @@ def test_naive_uses_one_pth_of_its_devices_whatever_m(name, p):
 @pytest.mark.parametrize("v", V)
 @pytest.mark.parametrize(("name", "p"), every("interleaved"))
 def test_interleaving_divides_the_bubble_time_by_v(name, p, v):
+    """For every m of at least p that it takes, multiple of p or not; with fewer, the way round p devices has gaps."""
     for m in allowed_microbatches(name, p, v):
         run = unit_run(name, p, m, v)
-        assert bubble_fraction(run) == Fraction(p - 1, v * m + p - 1)
-        assert run.makespan - 2 * m * v == 2 * (p - 1)  # bubble time, in chunks: (p-1)(tF+tB)/v of a share
+        if m >= p:
+            assert bubble_fraction(run) == Fraction(p - 1, v * m + p - 1)
+            assert run.makespan - 2 * m * v == 2 * (p - 1)  # bubble time, in chunks: (p-1)(tF+tB)/v of a share
+        else:
+            assert run.makespan == 2 * (p * v + m - 1)
+
+
+@pytest.mark.parametrize("backward", [1, 2, 3])
+def test_one_group_of_six_reaches_the_bound_of_four_devices(backward):
+    """Story: m had to be a multiple of p, which is the rule of the paper and not of the schedule."""
+    run = simulate(table("interleaved", 4, 6, 2), Costs(backward=backward))
+    assert run.makespan == (6 + 3 / 2) * (1 + backward)
+    assert run.makespan == 15 or backward > 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +187,8 @@ def test_messages_cross_each_of_the_borders_between_stages_twice_per_microbatch(
         for m in (1, 4, 9):
             assert unit_run("gpipe", p, m).message_count == unit_run("1f1b", p, m).message_count == 2 * (p - 1) * m
         for v in V:
-            assert unit_run("interleaved", p, 2 * p, v).message_count == 2 * (p * v - 1) * 2 * p
+            for m in allowed_microbatches("interleaved", p, v, 12):
+                assert unit_run("interleaved", p, m, v).message_count == 2 * (p * v - 1) * m
 
 
 # ---- 1F1B ------------------------------------------------------------------------------------------------------------
@@ -224,6 +239,36 @@ def test_interleaving_with_one_chunk_is_not_1f1b():
 def test_interleaved_forwards_go_in_groups_of_p_through_all_chunks():
     first = [str(a) for a in table("interleaved", 2, 4, 2).programs[0] if a.op == "F"]
     assert first == ["0F0", "0F1", "2F0", "2F1", "0F2", "0F3", "2F2", "2F3"]
+
+
+def test_where_p_does_not_divide_m_interleaved_goes_in_fewer_and_larger_groups():
+    first = [str(a) for a in table("interleaved", 2, 3, 2).programs[0] if a.op == "F"]
+    assert first == ["0F0", "0F1", "0F2", "2F0", "2F1", "2F2"]
+    assert [m for m in range(1, 21) if recipes()["interleaved"].check(4, m, 2) is None] == [
+        *range(1, 9), 10, 12, 15, 16, 20,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("v", V)
+@pytest.mark.parametrize("p", [2, 3, 4, 7])
+def test_interleaved_takes_the_m_that_pytorch_takes_and_in_its_order(p, v, monkeypatch):
+    """ScheduleInterleaved1F1B, whose word for a group is round: refused or not, and action by action."""
+    torch_schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
+    theirs = torch_schedules.ScheduleInterleaved1F1B
+    monkeypatch.setattr(theirs, "_prepare_schedule_with_comms", lambda self, actions: None)
+    stages = [SimpleNamespace(group_size=p, group_rank=0, num_stages=p * v) for _ in range(v)]
+    compared = 0
+    for m in range(1, 31):
+        if m not in allowed_microbatches("interleaved", p, v, m):
+            with pytest.raises(ValueError, match="multiple of the number of rounds"):
+                theirs(stages, m)
+            continue
+        order = theirs(stages, m).pipeline_order
+        for r, row in enumerate(table("interleaved", p, m, v).programs):
+            listed = [(a.stage_index, a.computation_type.value, a.microbatch_index) for a in order[r] if a is not None]
+            assert listed == [(a.stage, a.op, a.microbatch) for a in row], (m, r)
+        compared += m % p > 0
+    assert compared > 1, "m that are no multiples of p"
 
 
 def test_interleaved_backwards_go_through_the_chunks_the_other_way_round():

@@ -51,7 +51,7 @@ def test_a_profile_asked_by_kind_says_what_it_says_of_each_slot(m, again):
 
 
 def test_the_explorers_costs_are_asked_by_kind_too():
-    settings = Settings(schedule="gpipe", microbatches=12, hold="batch", batch=50, recompute=True, overhead=0.2)
+    settings = Settings(schedule="gpipe", microbatches=12, fixed="batch", batch=50, recompute=True, overhead=0.2)
     both(settings.build(), settings.costs(), 50)
 
 

@@ -23,17 +23,18 @@ def test_candidates_are_those_that_can_be_built():
     good, bad = list_candidates(64, 4)
     assert not bad
     assert sum(c.schedule == "naive" for c in good) == 1
-    assert {c.microbatches % 4 for c in good if c.schedule == "interleaved"} == {0}
+    assert {c.microbatches for c in good if c.schedule == "interleaved"} == set(grid(64, 4))  # no 9, no 13
+    assert 9 not in {c.microbatches for c in list_candidates(64, 4, around=9.5)[0] if c.schedule == "interleaved"}
     assert {c.recompute for c in good} == {True, False}
     for candidate in good:
         candidate.build(4)
 
 
 def test_what_was_asked_for_and_cannot_be_is_kept_with_its_reason():
-    good, bad = list_candidates(64, 4, microbatches=[6, 128], schedules=["1f1b", "interleaved"], recompute=[False])
-    assert [str(c) for c in good] == ["1f1b, m = 6"]
+    good, bad = list_candidates(64, 4, microbatches=[9, 128], schedules=["1f1b", "interleaved"], recompute=[False])
+    assert [str(c) for c in good] == ["1f1b, m = 9"]
     reasons = {str(entry.candidate): entry.reason for entry in bad}
-    assert "needs m divisible by p" in reasons["interleaved v = 2, m = 6"]
+    assert "needs m // p groups of equal size" in reasons["interleaved v = 2, m = 9"]
     assert "the batch has 64" in reasons["1f1b, m = 128"]
 
 
@@ -46,7 +47,7 @@ def test_what_was_asked_for_and_cannot_be_is_kept_with_its_reason():
         ({"microbatches": []}, "there is no candidate: microbatches is empty"),
         ({"recompute": []}, "there is no candidate: recompute is empty"),
         ({"schedules": ["interleaved"], "chunks": []}, "chunks is empty"),
-        ({"schedules": ["interleaved"], "microbatches": [6]}, "no candidate left.*divisible by p"),
+        ({"schedules": ["interleaved"], "microbatches": [9]}, "no candidate left.*groups of equal size"),
         ({"schedules": ["1f1d"]}, "did you mean '1f1b'"),
         ({"microbatches": [0]}, "at least 1"),
         ({"microbatches": [4, "8"]}, "microbatches .m. must be a whole number"),

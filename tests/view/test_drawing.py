@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -142,6 +143,15 @@ def test_blocks_that_are_too_narrow_carry_no_letters():
 def test_narrow_blocks_carry_the_number_alone():
     labels = {label.get_text() for label in texts(drawn("many chunks"), "label")}
     assert labels == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("m", [4, 6, 8])
+def test_labels_of_a_measured_picture_have_one_form(m, seed):
+    """Story: forwards were `7`, and backwards `4B0` or `B0`, as the room of each block had it."""
+    costs = measured(build_schedule("interleaved", 4, m, 2), seed=seed)
+    found = {re.sub(r"\d", "0", label.get_text()) for label in texts(plot_timeline(costs), "label")} - {"U"}
+    assert len({form.replace("F", "B") for form in found}) == 1, found
 
 
 def test_equally_long_ops_have_equally_long_labels():

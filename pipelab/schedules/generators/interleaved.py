@@ -18,27 +18,42 @@ from pipelab.schedules.table import Table, in_turns
 
 @reserved
 def interleaved(devices: int, microbatches: int, chunks: int) -> Table:
-    """Warm-up w = min(2(p-1-r) + (v-1)p, m*v) forwards, then pairs F, B, then w backwards (arXiv 2104.04473, 2.2).
+    """Warm-up w = min(2(p-1-r) + (v-1)g, m*v) forwards, then pairs F, B, then w backwards (arXiv 2104.04473, 2.2).
 
-    Forwards go in groups of p micro-batches, each group through chunks 0..v-1; backwards likewise with chunks
-    reversed. min(w+1, m*v)/v full shares are in flight.
+    Micro-batches go in groups of g, each group forward through chunks 0..v-1 and backward through them reversed. There
+    are max(1, m // p) groups, so g = p where p divides m. That is the paper's case; the others are PyTorch's
+    ScheduleInterleaved1F1B, whose word for a group is round. min(w+1, m*v)/v full shares are in flight. Where several
+    groups are larger than p, up to g-p+1 messages wait on the way from device p-1 to device 0.
     """
     p, v, total = devices, chunks, microbatches * chunks
-    group, within = np.divmod(np.arange(total), p * v)  # the k-th forward: groups of p micro-batches, chunk by chunk
-    chunk, i = np.divmod(within, p)
+    g = microbatches // groups_of(p, microbatches)
+    group, within = np.divmod(np.arange(total), g * v)  # the k-th forward: group by group, chunk by chunk
+    chunk, i = np.divmod(within, g)
     r = np.arange(p)[:, None]
-    warmups = [min(2 * (p - 1 - r) + (v - 1) * p, total) for r in range(p)]
-    return in_turns(warmups, group * p + i, chunk * p + r, (v - 1 - chunk) * p + r)
+    warmups = [min(2 * (p - 1 - r) + (v - 1) * g, total) for r in range(p)]
+    return in_turns(warmups, group * g + i, chunk * p + r, (v - 1 - chunk) * p + r)
+
+
+def groups_of(devices: int, microbatches: int) -> int:
+    """How many groups m micro-batches make: of at least p each, and one where there are fewer than p."""
+    return max(1, microbatches // devices)
 
 
 def check(devices: int, microbatches: int, chunks: int) -> str | None:
-    """The order in groups of p needs whole groups."""
+    """Groups have to be of equal size."""
     p, m = devices, microbatches
-    if m % p == 0:
+
+    def whole(m: int) -> bool:
+        return m % groups_of(p, m) == 0
+
+    if whole(m):
         return None
-    below, above = m // p * p, (m // p + 1) * p
-    tries = f"{below} or {above}" if below else f"{above}"
-    return f"interleaved needs m divisible by p: m = {m}, p = {p}; try {tries}"
+    below = next(n for n in range(m, 0, -1) if whole(n))  # m // p * p works
+    above = next(n for n in range(m, m + p) if whole(n))  # as does the next multiple of p
+    return (
+        f"interleaved needs m // p groups of equal size: m = {m}, p = {p} cannot make {groups_of(p, m)} equal groups; "
+        f"try {below} or {above}"
+    )
 
 
 RECIPE = Recipe(

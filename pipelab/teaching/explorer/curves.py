@@ -93,7 +93,7 @@ def _places(settings: Settings, against: str) -> tuple[float, ...]:
     if against == "warmup":
         return tuple(range(-max(settings.devices - 1, 1), 4))
     if against == "microbatches" and settings.schedule == "interleaved":
-        p = settings.devices
+        p = settings.devices  # its multiples make groups of p, for which the formulas are
         every = max(1, -(-_MOST_M // (p * _MOST)))
         return tuple(range(p, max(_MOST_M, 2 * p) + 1, p * every))
     return _WHOLE[against]

@@ -3,8 +3,8 @@
 T is the time of one micro-batch on one device's layers, forward and backward; tR is the time to recompute it. The
 formulas are those of the papers: GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2). A
 recomputation needs no gradient and delays none, so it adds to the work and not to the bubble. The formulas hold for
-messages that take no time, micro-batches of one size, and the schedule's own warm-up. Where one of these does not hold,
-a figure says so.
+messages that take no time, micro-batches of one size, the schedule's own warm-up, and interleaved groups of p. Where one of
+these does not hold, a figure says so.
 """
 
 from __future__ import annotations
@@ -162,6 +162,8 @@ def _departure(name: str, settings: Settings) -> str:
         reasons.append("a warm-up of p - 1 - r")
     if settings.sequences % settings.microbatches and settings.schedule != "naive":
         reasons.append("micro-batches of one size")
+    if settings.schedule == "interleaved" and settings.microbatches % settings.devices:
+        reasons.append("m a multiple of p")
     if settings.latency and name in ("makespan", "bubble"):
         reasons.append("messages that take no time")
     return f"the formula assumes {' and '.join(reasons)}" if reasons else ""

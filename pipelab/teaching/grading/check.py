@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelab.errors import ConfigurationError
 from pipelab.teaching.exercises.definition import Exercise, Finding
+from pipelab.teaching.grading import progress
 from pipelab.teaching.grading.asking import ask_case
 from pipelab.teaching.grading.stub import CheckFailed, NotWritten
 
@@ -36,7 +37,7 @@ def check(name: str, *answers: Any) -> float | None:
     counting = os.environ.get("NBGRADER_EXECUTION") == "autograde"
     # nbgrader gives no points to a cell that writes to stderr: a warning of a library is no wrong answer.
     with contextlib.redirect_stderr(io.StringIO()) if counting else contextlib.nullcontext():
-        found = try_parts(exercise, given, secrets.randbits(32) if counting else None)
+        found = try_parts(exercise, given, secrets.randbits(32) if counting else None, told=not counting)
     failed = {part: finding for part, finding in found.items() if finding is not None}
     passed = [part for part in found if part not in failed]
     if not failed:
@@ -51,10 +52,13 @@ def check(name: str, *answers: Any) -> float | None:
     return None
 
 
-def try_parts(exercise: Exercise, answers: Mapping[str, Any], seed: int | None = None) -> dict[str, Finding | None]:
-    """The first finding of each part, None where all its cases pass."""
+def try_parts(
+    exercise: Exercise, answers: Mapping[str, Any], seed: int | None = None, *, told: bool = False
+) -> dict[str, Finding | None]:
+    """The first finding of each part, None where all its cases pass. ``told``: a notebook says which it is trying."""
     found: dict[str, Finding | None] = dict.fromkeys(exercise.parts)
-    for case in exercise.cases(seed):
+    cases = exercise.cases(seed)
+    for case in progress.told(cases) if told else cases:
         if found[case.part] is None:
             found[case.part] = exercise.verdict(case, ask_case(exercise, answers, case))
     return found

@@ -287,7 +287,7 @@ def test_pipelab_run_joins_the_group_and_only_rank_0_speaks(tmp_path):
     [
         (["1f1b", "-p", "4"], {}, "the schedule has 4 devices, but 2 processes were started"),
         pytest.param(
-            *(["interleaved", "-m", "3"], {}, "interleaved needs m divisible by p: m = 3, p = 2; try 2 or 4"),
+            *(["interleaved", "-m", "5"], {}, "m = 5, p = 2 cannot make 2 equal groups; try 4 or 6"),
             marks=pytest.mark.slow,  # the catalogue's sentence, on the way of the line above
         ),
         pytest.param(

@@ -34,7 +34,8 @@ def test_naive_is_known_only_where_its_micro_batch_is_one_of_the_board():
 
 def test_interleaving_needs_several_chunks_and_whole_groups():
     assert "Interleaved 1F1B" not in titles(2, 4)
-    assert "Interleaved 1F1B" not in titles(4, 6, 2)
+    assert "Interleaved 1F1B" in titles(4, 6, 2)
+    assert "Interleaved 1F1B" not in titles(4, 9, 2)
 
 
 @pytest.mark.parametrize("v", [1, 2, 3])

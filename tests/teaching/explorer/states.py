@@ -11,8 +11,10 @@ COSTS = (0.125, 1.0, 2.0, 3.5)
 
 @st.composite
 def even(draw, max_p=6, max_m=16, max_v=3):
-    """Settings for which the papers' formulas are meant: instant messages, micro-batches of one size, own warm-up."""
+    """Settings for which the papers' formulas are meant: instant messages, micro-batches and groups of one size."""
     name, p, m, v = draw(shapes(NAMES, max_p, max_m, max_v))
+    if name == "interleaved":
+        m = -(-m // p) * p  # in groups of p
     return Settings(
         schedule=name,
         devices=p,

@@ -52,13 +52,15 @@ def test_where_a_formula_does_not_say_what_was_found_a_note_says_why(settings):
             "the formula assumes micro-batches of one size",
         ),
         (Settings(microbatches=8, warmup=2), {"held"}, "the formula assumes a warm-up of p - 1 - r"),
+        (Settings(schedule="interleaved", microbatches=10), {"held"}, "the formula assumes m a multiple of p"),
+        (Settings(schedule="interleaved", microbatches=3), {"makespan", "bubble"}, "the formula assumes m a multiple"),
         (
             Settings(microbatches=8, warmup=-1, latency=1),
             {"makespan", "bubble", "held"},
             "the formula assumes a warm-up of p - 1 - r",
         ),
     ],
-    ids=["latency", "uneven", "deeper", "shallower and latency"],
+    ids=["latency", "uneven", "deeper", "groups of five", "one small group", "shallower and latency"],
 )
 def test_what_a_formula_is_not_for(settings, names, note):
     noted = {figure.name: figure.note for figure in by_name(settings).values() if figure.note}

@@ -112,7 +112,7 @@ def test_by_default_a_curve_goes_against_the_first_free_number():
         ({"curve": "speed"}, "curve is one of makespan, bubble, .*, not 'speed'"),
         ({"against": "tF"}, "against is one of microbatches, .*, not 'tF'"),
         ({"against": "nothing"}, "no control 'nothing'"),
-        ({"schedule": "interleaved", "m": 6}, r"needs m divisible by p.* Nearest that works: m = 4 or m = 8"),
+        ({"schedule": "interleaved", "m": 9}, r"groups of equal size.* Nearest that works: m = 8 or m = 10"),
     ],
 )  # fmt: skip
 def test_what_there_is_not_or_cannot_be_is_refused_with_the_nearest(arguments, says):
@@ -217,14 +217,14 @@ def test_a_value_out_of_range_becomes_the_nearest_and_the_page_says_so():
 def test_what_cannot_be_keeps_the_last_picture_and_offers_ways_out():
     explorer = explore("interleaved")
     before = explorer.timeline
-    turn(explorer, microbatches=6)
+    turn(explorer, microbatches=9)
     view = told(explorer)
     assert (view["problem"]["possible"], explorer.timeline) == (False, before)
     assert view["scenes"][0]["title"].startswith("Interleaved 1F1B: p = 4 devices, m = 4")
-    assert [offer["label"] for offer in view["problem"]["offers"]] == ["m = 4", "m = 8", "1F1B"]
-    assert said(explorer, "run").startswith("these settings cannot be run: Interleaved needs m divisible")
+    assert [offer["label"] for offer in view["problem"]["offers"]] == ["m = 8", "m = 10", "1F1B"]
+    assert said(explorer, "run").startswith("these settings cannot be run: Interleaved needs m // p groups")
     turn(explorer, **view["problem"]["offers"][1]["values"])
-    assert (told(explorer)["problem"], explorer.settings.microbatches) == (None, 8)
+    assert (told(explorer)["problem"], explorer.settings.microbatches) == (None, 10)
 
 
 def test_what_does_not_fit_is_shown_with_its_limit_and_a_way_out():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.grading import CheckFailed, NotWritten, check
+from pipelab.teaching.grading import CheckFailed, NotWritten, check, progress
 from tests.teaching.grading.notebooks import RIGHT
 
 space: dict = {}
@@ -18,6 +18,21 @@ def half_right(rows):
 def test_a_visible_check_never_says_that_all_is_right(capsys):
     assert check("utilisation", right) is None
     assert capsys.readouterr().out == "Visible checks passed: one micro-batch, any table.\n"
+
+
+def test_in_a_notebook_each_part_says_that_it_is_tried_and_the_line_goes_again(capsys, monkeypatch):
+    """A check that trains a model takes up to half a minute: without a word it looked stuck."""
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.clear_output", lambda wait: print("cleared" if wait else "at once"))
+    check("utilisation", right)
+    *told, last = capsys.readouterr().out.splitlines()
+    assert last == "Visible checks passed: one micro-batch, any table."
+    assert told[0] == told[-1] == "cleared"
+    assert told[1].startswith("Trying case 1 of ")
+    assert [part for part in ("one micro-batch", "any table") if any(f"({part}):" in line for line in told)] == [
+        "one micro-batch",
+        "any table",
+    ]
 
 
 def test_a_failed_check_teaches_in_one_sentence():

@@ -95,7 +95,7 @@ def _judge(case: Case, data: Any) -> Finding | None:
     start = f"{case.words}: break_even returned {given:.4g}. "
     if given <= 0:
         return Finding(
-            f"{start}With messages that take no time interleaving is ahead: it is a latency above 0. {_EXCHANGED}"
+            f"{start}With messages that take no time interleaving is ahead, so the answer is above 0. {_EXCHANGED}"
         )
     if given > 1e6 * (forward + backward):
         return Finding(f"{start}That is longer than any step here. {_EXCHANGED}")
@@ -112,7 +112,7 @@ def _judge(case: Case, data: Any) -> Finding | None:
         if there > unsure
         else f"At that latency interleaving is already behind by {-there:.4g} units"
         if there < -unsure
-        else "At that latency the two are equal, but so they are before"
+        else "At that latency the two are equal, but they are equal before it too"
     )
     why = _ended(given, case, ahead=there > unsure) or _known(given, case)
     return Finding(f"{start}{tells}. {why}", partial(_curves, case, given))
@@ -128,8 +128,8 @@ def _ended(given: float, case: Case, ahead: bool) -> str:
     end = next((name for name, value in ends.items() if abs(given - value) <= 2e-3 * value), "")
     if ahead and end:
         return (
-            f"{given:.4g} is {end}: is it the upper end of your interval? It has to be a latency at which interleaving "
-            "is no longer ahead; double it until it is one."
+            f"{given:.4g} is {end}: is it the upper end of your interval? That end has to be a latency at which "
+            "interleaving is no longer ahead. Make it larger until it is one."
         )
     return ""
 
@@ -149,35 +149,35 @@ def _known(given: float, case: Case) -> str:
 
     if near(saved / (2 * m * p * (v - 1))):
         return (
-            "That is the bubble time that is saved, over all messages that are added. Most messages travel while "
-            "devices compute; only those on the longest path make the step longer."
+            "That is the saved bubble time divided by the number of all added messages. Most messages travel while "
+            "devices compute. Only those on the longest path make the step longer."
         )
     if near(saved / (2 * p * (v - 1))):
         return (
-            "That is the bubble time that is saved, over the messages that are added while the pipeline fills and "
-            "drains. GPipe waits for messages only there; but 1F1B also does in its steady phase, so it loses more."
+            "That is the saved bubble time divided by the messages that are added while the pipeline fills and drains. "
+            "GPipe waits for messages only there. 1F1B also waits in its steady phase, so it loses more."
         )
     if near(saved / (2 * (p - 1))) or near(saved / (2 * (p * v - 1))):
         return (
-            "That is the bubble time that is saved over the messages on one schedule's way. Both wait for messages: "
-            "compare both makespans at the same latency."
+            "That is the saved bubble time divided by the messages on one schedule's way. Both schedules wait for "
+            "messages: compare both makespans at the same latency."
         )
     if near(saved):
-        return "That is the bubble time that is saved. A message is not sent once: many follow one another."
+        return "That is the saved bubble time, as if there were one message. But many messages follow one another."
     if near(latency_where_equal(first, second, forward, backward, scale=1 / v)):
         return (
-            "That counts a chunk's cost as 1/v of a share twice over: Costs takes the cost of a full device share, and "
-            "divides it among the chunks itself."
+            "That divides a chunk's cost by v twice. Costs takes the cost of all layers of a device, and divides it "
+            "among the chunks itself."
         )
     if backward != 1 and near(latency_where_equal(first, second, forward, 1.0)):
-        return "That is the latency for tB = 1, the default of Costs: give it both costs."
+        return "That is the latency for tB = 1, the default of Costs. Give Costs both times."
     if forward != backward and near(latency_where_equal(first, second, forward, forward)):
-        return f"That is the latency for tB = tF = {forward:g}: give Costs both costs."
+        return f"That is the latency for tB = tF = {forward:g}. Give Costs both times."
     if forward != 1 and any(near(latency_where_equal(first, second, 1.0, tB)) for tB in (backward / forward, 1.0)):
-        return f"That is the latency for tF = 1. It is asked for in the unit of the costs, and here tF = {forward:g}."
+        return f"That is the latency for tF = 1. The answer is in the unit of the two times, and here tF = {forward:g}."
     return (
-        "Simulate both at one latency and look which is ahead; then halve the interval. An answer within 1 % counts. "
-        "Is your interval wide enough for these costs, and your step fine enough?"
+        "Simulate both at one latency and look which is ahead. Is your interval wide enough for these times? Is your "
+        "step fine enough for an answer within 1 %?"
     )
 
 
@@ -195,7 +195,7 @@ def _curves(case: Case, given: float) -> view.Picture:
     return view.plot_curves(
         [round(at, 6) for at in x],
         curves,
-        across="latency of a message, in the unit of the costs",
+        across="latency of a message, in the unit of the two times",
         up="makespan, same unit",
         title="Where do the two meet?",
         note=f"Predicted. The latency that you returned, {given:.4g}, is in the middle.",
@@ -207,7 +207,7 @@ EXERCISE = Exercise(
     lesson="04_interleaved",
     title="When does interleaving stop paying?",
     answers=("break_even",),
-    parts={"tF = tB": 1, "other costs": 1},
+    parts={"tF = tB": 2, "other costs": 2},
     visible=_cases(
         [
             (2, 1, 2, 1, 1),

@@ -14,11 +14,12 @@ def with_depths(
 ) -> Schedule:
     """Interleaved 1F1B with other warm-ups: device r runs ``depths[r]`` forwards first, then pairs, then the rest.
 
-    Forwards go in groups of ``group`` micro-batches (default p; it divides m), each group through all chunks. A depth
-    below 0 counts as 0, one above m v as m v. How the rows are made is the exercise ``interleaved``.
+    Forwards go in groups of ``group`` micro-batches, each group through all chunks. ``group`` divides m; by default
+    there are m // p groups, or one. A depth below 0 counts as 0, one above m v as m v. How the rows are made is the
+    exercise ``interleaved``.
     """
     p, total = len(depths), microbatches * chunks
-    size = group or p
+    size = group or microbatches // max(1, microbatches // p)
     order = [(c, g + i) for g in range(0, microbatches, size) for c in range(chunks) for i in range(size)]
     rows = []
     for r, depth in enumerate(depths):
@@ -34,5 +35,6 @@ def with_depths(
 
 @reserved
 def depths_of(p: int, m: int, v: int) -> list[int]:
-    """The warm-ups of arXiv 2104.04473 and Megatron-LM, in forwards of a chunk."""
-    return [min(2 * (p - 1 - r) + (v - 1) * p, m * v) for r in range(p)]
+    """The warm-ups of arXiv 2104.04473, and PyTorch's where p does not divide m: forwards of a chunk, per device."""
+    group = m // max(1, m // p)
+    return [min(2 * (p - 1 - r) + (v - 1) * group, m * v) for r in range(p)]

@@ -12,28 +12,43 @@ from pipelab.schedules import Action, Schedule, actions_of
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import read_table, trained, unsound
-from pipelab.teaching.exercises.lesson_04.beside_interleaved import beside, held, right_table, sized, sizes_of
+from pipelab.teaching.exercises.lesson_04.beside_interleaved import (
+    beside,
+    group_of,
+    group_words,
+    held,
+    other_groups,
+    right_table,
+    sized,
+    sizes_of,
+)
 from pipelab.teaching.exercises.lesson_04.depths import depths_of
 
-_SIZES = [(2, 1, 2), (2, 2, 2), (3, 1, 2), (3, 2, 2), (4, 1, 2), (4, 2, 2), (3, 2, 3), (4, 2, 1)]
+_SIZES = [(2, 2, 2), (2, 4, 2), (3, 3, 2), (3, 6, 2), (4, 4, 2), (4, 8, 2), (3, 6, 3), (4, 8, 1)]
 # All forwards first is another table than a warm-up that is too deep only where m > p: there the two are told apart.
-_HELD = [(2, 2, 2), (2, 1, 2), *_SIZES[2:]]
+_HELD = [(2, 4, 2), (2, 2, 2), *_SIZES[2:]]
+_OTHER = [(3, 5, 2), (2, 3, 2), (4, 10, 2), (3, 8, 3), (4, 3, 2), (3, 2, 2)]
 _PARTS = ("sound", "time", "in flight")
 
 
 def _drawn(random: Random) -> list[Case]:
     cases = []
     for part in _PARTS:
-        sizes = [(random.randint(2, 5), random.randint(1, 3), random.randint(2, 4)) for _ in range(3)]
-        edges = [
+        groups = [(random.randint(2, 5), random.randint(1, 3), random.randint(2, 4)) for _ in range(3)]
+        groups += [
             (random.randint(2, 5), random.randint(2, 4), 1),
             (1, random.randint(2, 4), random.randint(2, 3)),
             (random.randint(2, 4), random.choice((4, 5)), random.randint(2, 3)),
             (random.randint(2, 4), 2, random.choice((5, 6))),
+            (random.randint(3, 5), 3, 2),
         ]
-        cases += sized(part, [*sizes, *edges, (random.randint(3, 5), 3, 2), (8, 2, 2)])
+        cases += sized(part, [*((p, p * k, v) for p, k, v in groups), (8, 16, 2)])
     p = random.choice((2, 3, 4))
-    return [*cases, *sized("gradients", [(p, 2, random.choice((2, 3)))])]
+    return [
+        *cases,
+        *sized("other groups", [*other_groups(random), *other_groups(random)]),
+        *sized("gradients", [(p, 2 * p, random.choice((2, 3)))]),
+    ]
 
 
 def _ask(call: Call, case: Case) -> Any:
@@ -44,9 +59,9 @@ def _judge(case: Case, data: Any) -> Finding | None:
     p, m, v = sizes_of(case)
     table = read_table(data, f"interleaved({p}, {m}, {v})", p)
     found = _strange(table, case) or _misplaced(table, case) or _lacking(table, case) or _unsound(table, case)
-    if found is None and case.part in ("time", "gradients"):
+    if found is None and case.part in ("time", "other groups", "gradients"):
         found = _slow(table, case)
-    if found is None and case.part in ("in flight", "gradients"):
+    if found is None and case.part in ("in flight", "other groups", "gradients"):
         found = _heavy(table, case)
     if found is None and case.part == "gradients":
         return trained(table, case)
@@ -63,7 +78,9 @@ def _strange(table: Schedule, case: Case) -> Finding | None:
             why = f"{case.words}: device {device} runs {action}, but there are p v = {p * v} stages, 0..{p * v - 1}."
             return Finding(why)
         if action.microbatch >= m:
-            return Finding(f"{case.words}: device {device} runs {action}, but there are micro-batches 0..{m - 1}.")
+            groups = f" They should make {group_words(p, m)} at p = {p}." if m % p else ""
+            why = f"{case.words}: device {device} runs {action}, but there are micro-batches 0..{m - 1}.{groups}"
+            return Finding(why)
         if action.op == "F" and _order(table, device, "F").count(action) == v > 1 and action.stage == device:
             return Finding(
                 f"{case.words}: device {device} runs {action} {v} times. An action is named by its stage, 0 to "
@@ -135,10 +152,11 @@ def _shapes(table: Schedule) -> list[str]:
 
 
 def _backwards_reversed(table: Schedule, case: Case) -> bool:
-    """Whether each group of p comes back, on the last stage, in the reverse of the order in which it went through."""
+    """Whether each group comes back, on the last stage, in the reverse of the order in which it went through."""
     p, m, v = sizes_of(case)
+    g = group_of(p, m)
     ways = [[a.microbatch for a in _order(table, p - 1, op) if a.stage == p * v - 1] for op in "FB"]
-    forth, back = ([way[first : first + p] for first in range(0, m, p)] for way in ways)
+    forth, back = ([way[first : first + g] for first in range(0, m, g)] for way in ways)
     return p > 1 and forth == [group[::-1] for group in back]
 
 
@@ -147,38 +165,39 @@ def _unsound(table: Schedule, case: Case) -> Finding | None:
     if found is None:
         return None
     p, m, v = sizes_of(case)
+    g = group_of(p, m)
     back = [_order(table, r, "B") for r in range(p)]
     shapes = _shapes(table)
     depths = [min(w, m * v) for w in depths_of(p, m, v)]
     why = ""
     if v > 1 and any(row and row[0].stage // p < v - 1 for row in back):
         why = (
-            " The gradient comes to the last chunk first, and goes up through the chunks in reverse: chunk "
+            " The gradient comes to the last chunk first and goes up through the chunks in reverse: chunk "
             f"{v - 1} before chunk {v - 2}."
         )
     elif _backwards_reversed(table, case):
         why = (
-            " Within a group, yours takes the micro-batches backward in reverse. The gradient of the first one through "
-            "is there first: backwards take the micro-batches of a group in the order of the forwards."
+            " Within a group, yours runs the backwards in reverse order. The gradient of the first micro-batch comes "
+            "first, so the backwards of a group keep the order of its forwards."
         )
-    elif v > 1 and _group(table, case) > p:
+    elif v > 1 and _group(table, case) > g:
         why = (
-            f" On device 0, {_group(table, case)} micro-batches go through chunk 0 before chunk 1 begins; in groups of "
-            f"p = {p} the first of them is back from device {p - 1} as soon as the group is through."
+            f" On device 0, {_group(table, case)} micro-batches go through chunk 0 before chunk 1 begins; m = {m} "
+            f"should make {group_words(p, m)} at p = {p}."
         )
     elif [len(shape) - len(shape.lstrip("F")) for shape in shapes] == depths:
         why = (
-            f" Device {p - 1} runs its first backward after {depths[-1]} forwards. The warm-up is that long, and then "
-            "comes a pair: the forward of a pair goes first, then its backward. Yours has them the other way round, or "
-            "a warm-up that is too short by one, which gives the same rows."
+            f" Device {p - 1} runs its first backward after {depths[-1]} forwards. The warm-up is that long, and after "
+            "it comes a pair: in a pair the forward goes first, then its backward. Yours has the two the other way "
+            "round, or its warm-up is too short by one, which gives the same rows."
         )
-    elif any(_first(table, r) < (v - 1) * p for r in range(p)) and v > 1:
+    elif any(_first(table, r) < (v - 1) * g for r in range(p)) and v > 1:
         why = (
-            f" Micro-batch 0 has to go round the devices v = {v} times before the first backward: that takes at least "
-            f"(v - 1) p = {(v - 1) * p} forwards in the warm-up."
+            f" Micro-batch 0 has to go round the devices v = {v} times before the first backward. With groups of {g} "
+            f"that takes at least (v - 1) g = {(v - 1) * g} forwards in the warm-up."
         )
-    elif 1 < _group(table, case) < p and v > 1:
-        why = f" Groups of {_group(table, case)} are not enough to fill the way round p = {p} devices."
+    elif 1 < _group(table, case) < g and v > 1:
+        why = f" Your groups have {_group(table, case)} members; m = {m} should make {group_words(p, m)} at p = {p}."
     return Finding(found.message + why, found.picture)
 
 
@@ -200,23 +219,23 @@ def _slow(table: Schedule, case: Case) -> Finding | None:
 
 def _why_slow(table: Schedule, case: Case) -> str:
     p, m, v = sizes_of(case)
-    group = _group(table, case)
+    group, g = _group(table, case), group_of(p, m)
     shapes = _shapes(table)
-    if v > 1 and group < p:
+    if v > 1 and group < g:
         return (
-            f"On device 0 groups of {group} go through chunk 0 before chunk 1; the first of them is back from device "
-            f"{p - 1} only after p = {p} slots. In groups of p the device has work until then."
+            f"On device 0 your groups of {group} go through chunk 0 before chunk 1, but the first of them is back from "
+            f"device {p - 1} only after p = {p} slots. In groups of {g} the device has more work until then."
         )
     early = next((r for r, shape in enumerate(shapes) if "BB" in shape.rstrip("B")), None)
     if early is not None:
         return (
-            f"On device {early} two backwards come in a row while it still has forwards to run, as by lesson 3's rule, "
-            "a backward that is ready goes first. Then the next group's forwards are late, and others wait for them. "
-            "Here pairs are fixed: after the warm-up a forward and a backward in turn."
+            f"On device {early} two backwards come in a row while it still has forwards to run, as by lesson 3's rule: "
+            "a backward that is ready goes first. Then the next group's forwards are late, and other devices wait for "
+            "them. Here the pairs are fixed: after the warm-up a forward and a backward in turn."
         )
     if len({_first(table, r) for r in range(p)}) == 1 and shapes[0] != "F" * m * v + "B" * m * v:
         return "All devices have the same warm-up; the further down a device is, the sooner its first gradient comes."
-    return "A device that waits has nothing that may run: look at the order in which it takes its forwards."
+    return "A device waits because the next action in its row cannot run yet: look at the order of its forwards."
 
 
 def _heavy(table: Schedule, case: Case) -> Finding | None:
@@ -227,22 +246,22 @@ def _heavy(table: Schedule, case: Case) -> Finding | None:
     if not more:
         return None
     r = max(more, key=lambda r: mine.peak_microbatches[r] - right.peak_microbatches[r])
-    shapes = _shapes(table)
-    depth = 2 * (p - 1 - r) + (v - 1) * p
+    shapes, g = _shapes(table), group_of(p, m)
+    depth = 2 * (p - 1 - r) + (v - 1) * g
     if all(shape == "F" * m * v + "B" * m * v for shape in shapes):
-        why = "All forwards before the first backward is GPipe's order, with chunks: it holds the whole batch."
-    elif v > 1 and _group(table, case) > p:
+        why = "All forwards before the first backward: that is GPipe's order, with chunks. It holds the whole batch."
+    elif v > 1 and _group(table, case) > g:
         why = (
             f"On device 0, {_group(table, case)} micro-batches go through chunk 0 before chunk 1 begins, and all of "
-            f"them wait to go on: what is in flight grows with m. Groups of p = {p} are enough to fill the way round."
+            f"them wait to go on: what is in flight grows with m. {group_words(p, m)} are enough."
         )
     elif _first(table, r) > depth:
         why = f"Its warm-up has {_first(table, r)} forwards; by then its first gradient has been there for a while."
     else:
-        why = "A backward that is ready goes before another forward: it frees memory."
+        why = "A backward that is ready should go before another forward, because it frees memory."
     return Finding(
-        f"{case.words}: that is sound, but device {r} has {mine.peak_microbatches[r]:.3g} shares in flight; "
-        f"interleaved 1F1B has {right.peak_microbatches[r]:.3g} there (all devices: {held(right)}). {why}",
+        f"{case.words}: that is sound, but device {r} has {mine.peak_microbatches[r]:.3g} shares in flight. "
+        f"Interleaved 1F1B has {right.peak_microbatches[r]:.3g} there (all devices: {held(right)}). {why}",
         partial(beside, table, p, m, v),
     )
 
@@ -256,8 +275,8 @@ EXERCISE = Exercise(
     lesson="04_interleaved",
     title="Write interleaved 1F1B",
     answers=("interleaved",),
-    parts={"sound": 1, "time": 2, "in flight": 1, "gradients": 1},
-    visible=[*_all(_PARTS), *sized("gradients", [(4, 2, 2)])],
+    parts={"sound": 1, "time": 2, "in flight": 1, "other groups": 1, "gradients": 1},
+    visible=[*_all(_PARTS), *sized("other groups", _OTHER), *sized("gradients", [(4, 8, 2)])],
     drawn=_drawn,
     ask=_ask,
     judge=_judge,

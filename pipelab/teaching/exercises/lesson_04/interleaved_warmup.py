@@ -11,17 +11,28 @@ from pipelab.schedules import Schedule, check_schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import read_whole
-from pipelab.teaching.exercises.lesson_04.beside_interleaved import beside, held, right_table, sized, sizes_of
+from pipelab.teaching.exercises.lesson_04.beside_interleaved import (
+    beside,
+    group_of,
+    group_words,
+    held,
+    other_groups,
+    right_table,
+    sized,
+    sizes_of,
+)
 from pipelab.teaching.exercises.lesson_04.depths import depths_of, with_depths
 
 
 def _drawn_sizes(random: Random) -> list[Case]:
-    few = [(random.randint(3, 8), 1, random.randint(1, 4)) for _ in range(3)]
-    many = [(random.randint(2, 8), random.randint(2, 4), random.randint(1, 4)) for _ in range(4)]
-    few += [(random.randint(3, 6), 1, 1), (1, 1, random.randint(2, 4))]
-    few += [(random.randint(3, 5), 1, random.choice((5, 6)))]
-    many += [(random.randint(2, 5), random.choice((4, 5)), random.choice((5, 6))), (random.randint(3, 6), 5, 1)]
-    return [*sized("m = p", few), *sized("m > p", [*many, (5, 2, 3), (1, 4, 3)])]
+    few = [(p, p, random.randint(1, 4)) for p in random.choices(range(3, 9), k=3)]
+    many = [(p, p * random.randint(2, 4), random.randint(1, 4)) for p in random.choices(range(2, 9), k=4)]
+    few += [(p, p, 1) for p in random.choices(range(3, 7), k=1)] + [(1, 1, random.randint(2, 4))]
+    few += [(p, p, random.choice((5, 6))) for p in random.choices(range(3, 6), k=1)]
+    many += [(p, p * random.choice((4, 5)), random.choice((5, 6))) for p in random.choices(range(2, 6), k=1)]
+    many += [(p, 5 * p, 1) for p in random.choices(range(3, 7), k=1)]
+    groups = [*other_groups(random), *other_groups(random)]
+    return [*sized("m = p", few), *sized("m > p", [*many, (5, 10, 3), (1, 4, 3)]), *sized("other groups", groups)]
 
 
 def _ask_depths(call: Call, case: Case) -> Any:
@@ -47,16 +58,22 @@ def _judge_depths(case: Case, data: Any) -> Finding | None:
             f"{start}No device can run that many: m = {m} micro-batches through v = {v} chunks are {m * v} forwards."
         )
     table = with_depths(given, m, v)
-    why = _known_depths(given, p, m, v) or (
-        f"Device {r} starts in slot {r}, and its first gradient can be there in slot {p * v + p - 1 - r} (a slot is a "
-        f"chunk's forward): p v = {p * v} stages down, {p - 1 - r} up. How many forwards fit between, if the last of "
-        "them is that of the first pair?"
-    )
+    why = _known_depths(given, p, m, v) or _counted(r, p, m, v)
     violations = check_schedule(table)
     if violations:
         picture = partial(view.plot_table, table, title=f"Your order, {case.words}")
         return Finding(f"{start}{why} With your warm-ups: {violations[0].message}.", picture)
     return Finding(f"{start}{why} {_cost(table, p, m, v)}", partial(beside, table, p, m, v))
+
+
+def _counted(r: int, p: int, m: int, v: int) -> str:
+    """How to count the warm-up, for a mistake that is not known."""
+    through = (v - 1) * max(group_of(p, m), p) + p - 1  # the slot in which micro-batch 0 runs on the last stage
+    return (
+        f"Device {r} starts in slot {r} (a slot is a chunk's forward). Micro-batch 0 is on the last stage in slot "
+        f"{through}, so its gradient can be on device {r} in slot {through + p - r}. How many forwards has the device "
+        "run by then? The last of them is that of the first pair, so it does not count."
+    )
 
 
 def _known_depths(given: list[int], p: int, m: int, v: int) -> str:
@@ -65,31 +82,41 @@ def _known_depths(given: list[int], p: int, m: int, v: int) -> str:
     def are(*depths: int) -> bool:
         return given in ([min(w, m * v) for w in depths], list(depths))
 
+    g = group_of(p, m)
     if are(*(p - 1 - r for r in range(p))) and v == 1:
         return (
-            "That is 1F1B's, p - 1 - r. This order with v = 1 is not 1F1B: v = 1 has the doubled warm-up too, "
+            "That is 1F1B's, p - 1 - r. Interleaved with v = 1 is not 1F1B: its warm-up is doubled for v = 1 too, "
             "2(p - 1 - r)."
         )
     if are(*(p - 1 - r for r in range(p))):
         return "That is 1F1B's, p - 1 - r. Here micro-batch 0 goes round all devices v times before its first backward."
     if are(*(2 * (p - 1 - r) for r in range(p))):
-        return f"Before the first backward there are also the (v - 1) p = {(v - 1) * p} forwards of the chunks before."
-    if are(*((p - 1 - r) + (v - 1) * p for r in range(p))):
+        return f"Before the first backward there are also the (v - 1) g = {(v - 1) * g} forwards of the chunks before."
+    if are(*((p - 1 - r) + (v - 1) * g for r in range(p))):
         return (
-            "That is sound, and where messages take no time no slower. But a device then runs out of forwards before "
-            "its first gradient can be there: the way is p - 1 - r devices down and as many up again. It waits, and "
-            "any message that takes time makes it wait longer."
+            "That is half of the doubled part. It is sound, and no slower where messages take no time, so the exercise "
+            "interleaved accepts it. Here the question is another. With this warm-up the device waits for its first "
+            "gradient although it has forwards left that could run. Count the way down to the last device and the way "
+            "back up."
         )
-    if are(*(2 * (p - r) + (v - 1) * p for r in range(p))):
-        return "Two too many: with p - r for p - 1 - r the device itself is counted as one of those behind it."
-    if are(*(2 * (p - 1 - r) + v * p for r in range(p))):
-        return f"That is v for v - 1, {p} too many: the last chunk's forward of micro-batch 0 comes right after."
-    if are(*(2 * (p - 1) + (v - 1) * p for _ in range(p))):
+    if g != p and are(*(2 * (p - 1 - r) + (v - 1) * p for r in range(p))):
+        return (
+            f"That is right for groups of p = {p}. Here m = {m} micro-batches make {group_words(p, m)}, and the whole "
+            "group goes through a chunk before the next."
+        )
+    if are(*(2 * (p - r) + (v - 1) * g for r in range(p))):
+        return "Two too many: with p - r in place of p - 1 - r the device counts itself among those behind it."
+    if are(*(2 * (p - 1 - r) + v * g for r in range(p))):
+        return (
+            f"That has v in place of v - 1, which is {g} too many: micro-batch 0's forward through the last chunk "
+            "comes right after the other chunks."
+        )
+    if are(*(2 * (p - 1) + (v - 1) * g for _ in range(p))):
         return "That is device 0's, on every device. The devices further down have a shorter way."
     if are(*(2 * (p - 1 - r) + v - 1 for r in range(p))):
-        return f"Of each chunk before the last a whole group of p = {p} micro-batches goes first, not one."
+        return f"Of each chunk before the last a whole group of g = {g} micro-batches goes first, not one."
     if are(*(2 * (p - 1 - r) + (v - 1) * m for r in range(p))):
-        return f"Forwards go in groups of p = {p}: only a group, not all m = {m}, goes through a chunk before the next."
+        return f"Forwards go in groups of g = {g}: only a group, not all m = {m}, goes through a chunk before the next."
     if are(*(m * v for _ in range(p))) and m > p:
         return "All forwards first, on every device: that is GPipe's order, with chunks."
     return ""
@@ -100,14 +127,14 @@ def _cost(table: Schedule, p: int, m: int, v: int) -> str:
     mine, right = simulate(table), right_table(p, m, v)[1]
     told = []
     if mine.makespan > right.makespan + 1e-9:
-        told.append(f"it takes {mine.makespan:.4g} units, not {right.makespan:.4g}")
+        told.append(f"the step takes {mine.makespan:.4g} units, not {right.makespan:.4g}")
     more = [r for r in range(p) if mine.peak_microbatches[r] > right.peak_microbatches[r] + 1e-6]
     if more:
-        told.append(f"in flight are {held(mine)} shares on the devices instead of {held(right)}")
+        told.append(f"the devices hold {held(mine)} shares instead of {held(right)}")
     slow = Costs(latency=0.25 / v)
     late, wanted = simulate(table, slow).makespan, simulate(right.schedule, slow).makespan
     if not told and late > wanted + 1e-9:
-        told.append(f"with messages of {slow.latency:.3g} units it takes {late:.4g} units, not {wanted:.4g}")
+        told.append(f"the step takes {late:.4g} units, not {wanted:.4g}, if a message takes {slow.latency:.3g} units")
     return f"With your warm-ups {' and '.join(told)}." if told else ""
 
 
@@ -116,11 +143,12 @@ EXERCISE = Exercise(
     lesson="04_interleaved",
     title="How many first, with chunks?",
     answers=("interleaved_warmup",),
-    parts={"m > p": 1, "m = p": 1},
+    parts={"m > p": 1, "m = p": 1, "other groups": 1},
     visible=[
         # First the smallest size in which the known mistakes differ from one another.
-        *sized("m > p", [(3, 3, 2), (2, 2, 2), (4, 2, 2), (4, 4, 2), (3, 2, 3), (4, 2, 1)]),
-        *sized("m = p", [(3, 1, 2), (4, 1, 2), (4, 1, 3), (5, 1, 1)]),
+        *sized("m > p", [(3, 9, 2), (2, 4, 2), (4, 8, 2), (4, 16, 2), (3, 6, 3), (4, 8, 1)]),
+        *sized("m = p", [(3, 3, 2), (4, 4, 2), (4, 4, 3), (5, 5, 1)]),
+        *sized("other groups", [(4, 6, 2), (3, 5, 2), (4, 10, 2), (3, 8, 3), (4, 3, 2), (5, 2, 3)]),
     ],
     drawn=_drawn_sizes,
     ask=_ask_depths,

@@ -45,25 +45,26 @@ def _judge_stages(case: Case, data: Any) -> Finding | None:
     if given == wanted:
         return None
     s = next(s for s in range(p * v) if given[s] != wanted[s])
-    start = f"{case.words}: device_of({s}, {p}, {v}) returned {given[s]}, stage {s} lives on device {wanted[s]}. "
+    start = f"{case.words}: device_of({s}, {p}, {v}) returned {given[s]}, but stage {s} lives on device {wanted[s]}. "
     ladder = [s // v for s in range(p * v)]
     if given == ladder:
         why = (
             f"Yours are neighbouring chunks: device 0 holds stages {', '.join(map(str, range(v)))}. Then micro-batch 0 "
-            f"passes whole devices on its way down, and device {p - 1} starts as late as without chunks: nothing won."
+            f"passes whole devices on its way down, and device {p - 1} starts as late as without chunks. Nothing is "
+            "gained."
         )
     elif given == [s // p for s in range(p * v)]:
-        why = f"s // p counts how often the stages have gone round: it is the chunk, 0 to {v - 1}, not the device."
+        why = f"s // p counts how often the stages have gone round. That is the chunk, 0 to {v - 1}, not the device."
     elif given == [s % p if s // p % 2 == 0 else p - 1 - s % p for s in range(p * v)]:
         why = "Yours turns back at the last device, like a V. Round-robin starts again at device 0."
     elif given == [s % v for s in range(p * v)]:
-        why = f"Yours counts round after v = {v} stages; there are p = {p} devices to go round."
+        why = f"Yours begins again after v = {v} stages. It should begin again after p = {p}, the number of devices."
     elif given == [d + 1 for d in wanted]:
         why = "Devices are counted from 0."
     else:
         counts = [given.count(r) for r in range(p)]
         why = "" if counts == [v] * p else f"Each device holds v = {v} stages; yours hold {counts}. "
-        why += f"Stage {s} comes after stage {s - 1}: on the next device, and after the last one on device 0 again."
+        why += "The next stage goes on the next device. After the last device comes device 0 again."
     return Finding(start + why)
 
 
@@ -78,27 +79,27 @@ def _judge_layers(case: Case, data: Any) -> Finding | None:
     if given == wanted:
         return None
     r = next(r for r in range(p) if given[r] != wanted[r])
-    start = f"{words}: layers_on({r}, {layers}, {p}, {v}) returned {given[r]}; wanted is {wanted[r]}. "
+    start = f"{words}: layers_on({r}, {layers}, {p}, {v}) returned {given[r]}, but the device holds {wanted[r]}. "
     strange = [k for row in given for k in row if not 0 <= k < layers]
     if given == [list(range(r * each * v, (r + 1) * each * v)) for r in range(p)]:
-        why = "That is one run of neighbouring layers, as without chunks. Here a device holds v runs, far apart."
+        why = "That is one run of neighbouring layers, as without chunks. A device here holds v runs, far apart."
     elif given == [list(range(r, layers, p)) for r in range(p)]:
         why = (
             f"Yours deals out single layers. A stage is a run of {each} neighbouring layers, and stages are dealt out."
         )
     elif given == [row[:each] for row in wanted]:
-        why = f"That is the first chunk alone; each device holds v = {v} of them."
+        why = f"That is the first chunk alone, but each device holds v = {v} chunks."
     elif given == [[(c * p + r) * each * v + k for c in range(v) for k in range(each * v)] for r in range(p)]:
         why = (
             f"Yours gives each stage layers/p = {each * v} layers, as many as a device holds in all. There are p v = "
-            f"{p * v} stages: a stage has layers/(p v) = {each}."
+            f"{p * v} stages, so a stage has layers/(p v) = {each}."
         )
     elif strange:
-        why = f"There are layers 0 to {layers - 1}, there is no layer {strange[0]}."
+        why = f"Layers are numbered 0 to {layers - 1}: there is no layer {strange[0]}."
     elif [sorted(row) for row in given] == wanted:
         why = "The layers are right; give them in ascending order."
     else:
-        why = f"Each of the p v = {p * v} stages has {each} layers; device {r} holds stages " + ", ".join(
+        why = f"Each of the p v = {p * v} stages has {each} layers, and device {r} holds stages " + ", ".join(
             str(c * p + r) for c in range(v)
         )
         why += "."

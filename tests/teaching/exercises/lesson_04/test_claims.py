@@ -17,12 +17,15 @@ def interleaved(p, m, v):
 SIZES = [(2, 2, 2), (2, 6, 3), (3, 3, 2), (3, 6, 1), (4, 4, 2), (4, 8, 2), (4, 12, 4), (5, 10, 3)]
 
 
-@pytest.mark.parametrize(("p", "m", "v"), SIZES)
+OTHERS = [(4, 6, 2), (4, 7, 2), (4, 10, 3), (3, 5, 2), (3, 8, 2)]  # groups of more than p
+
+
+@pytest.mark.parametrize(("p", "m", "v"), [*SIZES, *OTHERS, (4, 3, 2), (5, 2, 3)])
 def test_with_depths_makes_the_catalogues_table(p, m, v):
     assert with_depths(depths_of(p, m, v), m, v).programs == interleaved(p, m, v).programs
 
 
-@pytest.mark.parametrize(("p", "m", "v"), SIZES)
+@pytest.mark.parametrize(("p", "m", "v"), [*SIZES, *OTHERS])
 def test_the_makespan_reaches_the_bound_and_shares_are_as_said(p, m, v):
     for backward in (1, 2):
         timeline = simulate(interleaved(p, m, v), Costs(forward=1, backward=backward))
@@ -56,6 +59,21 @@ def test_what_1f1b_and_interleaved_wait_for_as_m_grows():
     assert ends == pytest.approx([2 / 3, 1, 1.5], rel=1e-4)
 
 
+def test_beyond_a_chunks_forward_the_longest_path_leaves_the_last_device_after_its_first_backward():
+    path = [span.slot for span in simulate(interleaved(4, 8, 2), Costs(latency=0.75)).critical_path()]
+    down, up, again = [f"{s}F0" for s in range(8)], [f"{s}B0" for s in range(7, -1, -1)], [4, 5, 6, 7]
+    back = [f"{s}F7" for s in again] + [f"{s}B7" for s in range(7, -1, -1)]
+    assert [str(slot) for slot in path] == down + up + back
+
+
+def test_a_group_smaller_than_p_misses_the_bound_and_a_larger_one_holds_more():
+    def took(m):
+        return simulate(interleaved(4, m, 2))
+
+    assert {m: took(m).makespan - (2 * m + 3) for m in (3, 4, 6, 8, 10)} == {3: 1, 4: 0, 6: 0, 8: 0, 10: 0}
+    assert (took(7).peak_microbatches[0], took(8).peak_microbatches[0]) == (7, 5.5)
+
+
 def test_shares_in_flight_add_up_to_p_squared():
     for p, v in product((2, 4, 5), (1, 2, 3)):
         held = simulate(interleaved(p, 8 * p, v)).peak_microbatches
@@ -67,15 +85,6 @@ def test_the_last_device_never_waits_between_its_first_and_its_last_action():
     for p, m, v in SIZES:
         spans = simulate(interleaved(p, m, v)).on_device(p - 1)
         assert all(one.end == pytest.approx(two.start) for one, two in pairwise(spans))
-
-
-def test_against_v_1_it_stops_paying_at_the_lessons_formula():
-    for p, v, backward in product((2, 3, 4, 6), (2, 3), (1, 1.5, 2)):
-        m = 2 * p
-        if (p - 1) * (1 + backward) > 2 * p:  # there a message is longer than a chunk's forward
-            continue
-        found = latency_where_equal(interleaved(p, m, 1), interleaved(p, m, v), 1, backward)
-        assert found == pytest.approx((p - 1) * (1 + backward) / (2 * p * v), rel=1e-4)
 
 
 def test_half_of_the_warmup_is_enough_where_messages_are_free_and_holds_what_1f1b_holds_on_device_0():

@@ -9,21 +9,23 @@ from tests.teaching.exercises.trying import open_parts
 
 def listed(p, m, v):
     """The table by other means: Actions, from a generator, forwards numbered by division."""
+    g = m // max(1, m // p)
     for r in range(p):
-        w, row, done = min(2 * (p - 1 - r) + (v - 1) * p, m * v - 1), [], {"F": 0, "B": 0}
+        w, row, done = min(2 * (p - 1 - r) + (v - 1) * g, m * v - 1), [], {"F": 0, "B": 0}
         while done["B"] < m * v:
             op = "F" if done["F"] < m * v and done["F"] - done["B"] <= w else "B"
-            group, within = divmod(done[op], p * v)
-            chunk, i = divmod(within, p)
-            row.append(Action((chunk if op == "F" else v - 1 - chunk) * p + r, op, group * p + i))
+            group, within = divmod(done[op], g * v)
+            chunk, i = divmod(within, g)
+            row.append(Action((chunk if op == "F" else v - 1 - chunk) * p + r, op, group * g + i))
             done[op] += 1
         yield row
 
 
 def greedy(p, m, v):
     """Another table that does as well: half of the warm-up."""
-    depths = [(p - 1 - r) + (v - 1) * p for r in range(p)]
-    size, order = m * v, [(c, g + i) for g in range(0, m, p) for c in range(v) for i in range(p)]
+    size, group = m * v, m // max(1, m // p)
+    depths = [(p - 1 - r) + (v - 1) * group for r in range(p)]
+    order = [(c, g + i) for g in range(0, m, group) for c in range(v) for i in range(group)]
     rows = []
     for r in range(p):
         w = min(depths[r], size)

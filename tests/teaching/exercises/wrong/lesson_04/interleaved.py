@@ -3,6 +3,7 @@ from tests.teaching.exercises.wrong import Wrong
 _TABLE = """
 def interleaved(devices, microbatches, chunks):
     p, m, v = devices, microbatches, chunks
+    g = m // max(1, m // p)
     total, size = m * v, {size}
     order = [(c, g + i) for g in range(0, m, size) for c in range(v) for i in range(size)]
     rows = []
@@ -19,7 +20,7 @@ def interleaved(devices, microbatches, chunks):
         rows.append(row + backwards[total - w:])
     return rows
 """
-_RIGHT = {"size": "p", "w": "2 * (p - 1 - r) + (v - 1) * p", "stage": "c * p + r", "back": "v - 1 - c"}
+_RIGHT = {"size": "g", "w": "2 * (p - 1 - r) + (v - 1) * g", "stage": "c * p + r", "back": "v - 1 - c"}
 
 
 def _table(says, open=(), **changes):
@@ -29,14 +30,15 @@ def _table(says, open=(), **changes):
 _PAIRS = """
 def interleaved(devices, microbatches, chunks):
     p, total = devices, microbatches * chunks
-    groups = [list(range(first, first + p)) for first in range(0, microbatches, p)]
+    g = microbatches // max(1, microbatches // p)
+    groups = [list(range(first, first + g)) for first in range(0, microbatches, g)]
     order = [(c, i) for group in groups for c in range(chunks) for i in group]
     turned = [(c, i) for group in groups for c in range(chunks) for i in reversed(group)]
     rows = []
     for r in range(p):
         forwards = [f"{{c * p + r}}F{{i}}" for c, i in order]
         backwards = [f"{{(chunks - 1 - c) * p + r}}B{{i}}" for c, i in {order}]
-        w = min(2 * (p - 1 - r) + (chunks - 1) * p, total)
+        w = min(2 * (p - 1 - r) + (chunks - 1) * g, total)
         row = forwards[:w]
         for forward, backward in zip(forwards[w:], backwards):
             row += [{pair}]
@@ -47,7 +49,8 @@ def interleaved(devices, microbatches, chunks):
 _GREEDY = """
 def interleaved(devices, microbatches, chunks):
     p, v, total = devices, chunks, microbatches * chunks
-    order = [(c, g + i) for g in range(0, microbatches, p) for c in range(v) for i in range(p)]
+    size = microbatches // max(1, microbatches // p)
+    order = [(c, g + i) for g in range(0, microbatches, size) for c in range(v) for i in range(size)]
     rows, ran, done = [[] for _ in range(p)], [[0, 0] for _ in range(p)], set()
     while any(back < total for _, back in ran):
         now = []
@@ -59,7 +62,7 @@ def interleaved(devices, microbatches, chunks):
                 if ("F", s, i) in done and (s == p * v - 1 or ("B", s + 1, i) in done):
                     now.append((r, "B", s, i))
                     continue
-            if forth < total and forth - back <= 2 * (p - 1 - r) + (v - 1) * p:
+            if forth < total and forth - back <= 2 * (p - 1 - r) + (v - 1) * size:
                 c, i = order[forth]
                 s = c * p + r
                 if s == 0 or ("F", s - 1, i) in done:
@@ -80,18 +83,32 @@ WRONG = [
         "what is in flight grows with m",
         size="m",
         w="2 * (p - 1 - r) + (v - 1) * m",
-        open=("in flight", "gradients"),
+        open=("in flight", "gradients", "other groups"),
     ),
+    _table(  # the lesson's groups, whatever m
+        "They should make 1 group of 5",
+        size="p",
+        w="2 * (p - 1 - r) + (v - 1) * p",
+        open=("other groups",),
+    ),
+    _table("go round the devices v = 2 times", w="2 * (p - 1 - r) + (v - 1) * min(g, p)", open=("other groups",)),
     _table("go round the devices v = 2 times", w="p - 1 - r"),
     _table("before", size="1", w="p - 1 - r"),  # one micro-batch at a time round the devices,
-    _table("In groups of p the device has work", size="1", w="2 * (p - 1 - r) + v - 1", open=("time", "gradients")),
+    _table(
+        "the first of them is back from",
+        size="1",
+        w="2 * (p - 1 - r) + v - 1",
+        open=("time", "gradients", "other groups"),
+    ),
     _table("GPipe's order, with chunks", w="total", open=("in flight", "gradients")),
-    _table("All devices have the same warm-up", w="2 * (p - 1) + (v - 1) * p", open=("time", "gradients")),
-    _table("by then its first gradient", w="2 * (p - r) + (v - 1) * p", open=("in flight", "gradients")),
-    _table("Its warm-up has", w="2 * (p - 1 - r) + (v - 1) * p + 1", open=("in flight", "gradients")),
+    _table("All devices have the same warm-up", w="2 * (p - 1) + (v - 1) * g", open=("time", "gradients")),
+    _table("by then its first gradient", w="2 * (p - r) + (v - 1) * g", open=("in flight", "gradients")),
+    _table("Its warm-up has", w="2 * (p - 1 - r) + (v - 1) * g + 1", open=("in flight", "gradients")),
     _table("go round the devices v = 2 times", w="2 * (p - 1 - r)"),
-    Wrong("interleaved", _PAIRS.format(order="order", pair="backward, forward"), says="goes first, then its backward"),
-    Wrong("interleaved", _PAIRS.format(order="turned", pair="forward, backward"), says="backward in reverse"),
+    Wrong(
+        "interleaved", _PAIRS.format(order="order", pair="backward, forward"), says="in a pair the forward goes first"
+    ),
+    Wrong("interleaved", _PAIRS.format(order="turned", pair="forward, backward"), says="backwards in reverse order"),
     Wrong("interleaved", _GREEDY, says="as by lesson 3's rule", open=("time", "gradients")),
     _table("not by its device", stage="r"),
     _table("not by its chunk", stage="c"),

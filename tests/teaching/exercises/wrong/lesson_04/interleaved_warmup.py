@@ -3,6 +3,7 @@ from tests.teaching.exercises.wrong import Wrong
 _WARMUP = """
 def interleaved_warmup(device, devices, microbatches, chunks):
     r, p, m, v = device, devices, microbatches, chunks
+    g = m // max(1, m // p)
     return {}
 """
 
@@ -13,16 +14,21 @@ def _warmup(answer, says, open=()):
 
 WRONG = [
     _warmup("min(p - 1 - r, m * v)", "That is 1F1B's"),
-    _warmup("2 * (p - 1 - r) + (v - 1) * p", "No device can run that many", open=("m = p",)),
+    _warmup("2 * (p - 1 - r) + (v - 1) * g", "No device can run that many", open=("m = p", "other groups")),
+    _warmup("min(2 * (p - 1 - r) + (v - 1) * p, m * v)", "That is right for groups of p = 4", open=("other groups",)),
     _warmup("min(2 * (p - 1 - r), m * v)", "forwards of the chunks before"),
-    _warmup("min(2 * (p - r) + (v - 1) * p, m * v)", "Two too many"),
-    _warmup("min((p - 1 - r) + (v - 1) * p, m * v)", "any message that takes time"),
-    _warmup("min(2 * (p - 1 - r) + v * p, m * v)", "v for v - 1"),
-    _warmup("min(2 * (p - 1) + (v - 1) * p, m * v)", "device 0's, on every device"),
-    _warmup("min(2 * (p - 1 - r) + (v - 1) * m, m * v)", "Forwards go in groups of p", open=("m > p",)),
-    _warmup("min(2 * (p - 1 - r) + v - 1, m * v)", "a whole group of p"),
-    _warmup("min(2 * (p - 1 - r) + (v - 1) * p + 1, m * v)", "How many forwards fit between"),
-    _warmup("m * v", "GPipe's order, with chunks", open=("m > p",)),
-    _warmup("min(p - 1 - r if v == 1 else 2 * (p - 1 - r) + (v - 1) * p, m * v)", "v = 1 has the doubled warm-up too"),
+    _warmup("min(2 * (p - r) + (v - 1) * g, m * v)", "Two too many"),
+    _warmup("min((p - 1 - r) + (v - 1) * g, m * v)", "although it has forwards left that could run"),
+    _warmup("min(2 * (p - 1 - r) + v * g, m * v)", "v in place of v - 1"),
+    _warmup("min(2 * (p - 1) + (v - 1) * g, m * v)", "device 0's, on every device"),
+    _warmup("min(2 * (p - 1 - r) + (v - 1) * m, m * v)", "Forwards go in groups of g", open=("m > p", "other groups")),
+    _warmup("min(2 * (p - 1 - r) + v - 1, m * v)", "a whole group of g"),
+    _warmup("min(2 * (p - 1 - r) + (v - 1) * g + 1, m * v)", "How many forwards has the device run by then"),
+    _warmup("m * v", "GPipe's order, with chunks", open=("m > p", "other groups")),
+    _warmup(
+        "min(p - 1 - r if v == 1 else 2 * (p - 1 - r) + (v - 1) * g, m * v)",
+        "is doubled for v = 1 too",
+        open=("m > p", "m = p"),
+    ),
     _warmup("p - 4 - r", "fewer than no forwards"),
 ]

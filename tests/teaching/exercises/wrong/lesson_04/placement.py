@@ -24,8 +24,8 @@ def _layers(answer, says):
 
 WRONG = [
     _device("stage // v", "neighbouring chunks"),
-    _device("stage // p", "it is the chunk"),
-    _device("stage % v", "counts round after v"),
+    _device("stage // p", "That is the chunk"),
+    _device("stage % v", "begins again after v"),
     _device("stage % p if stage // p % 2 == 0 else p - 1 - stage % p", "like a V"),
     _device("stage % p + 1", "counted from 0"),
     _device("min(stage, p - 1)", "Each device holds v"),
