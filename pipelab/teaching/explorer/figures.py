@@ -3,8 +3,8 @@
 T is the time of one micro-batch on one device's layers, forward and backward; tR is the time to recompute it. The
 formulas are those of the papers: GPipe (arXiv 1811.06965, 2.3), 1F1B and interleaved 1F1B (arXiv 2104.04473, 2.2). A
 recomputation needs no gradient and delays none, so it adds to the work and not to the bubble. The formulas hold for
-messages that take no time, micro-batches of one size, the schedule's own warm-up, and interleaved groups of p. Where one of
-these does not hold, a figure says so.
+messages that take no time, micro-batches of one size, the schedule's own warm-up, and interleaved groups of p. Where
+one of these does not hold, a figure says so.
 """
 
 from __future__ import annotations
