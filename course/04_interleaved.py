@@ -696,7 +696,7 @@ def interleaved_warmup(device: int, devices: int, microbatches: int, chunks: int
 #
 # The grade looks at what the table does:
 #
-# - *sound*: each device runs the stages that it holds, round-robin, and no device waits for ever;
+# - *sound*: each device runs the stages that it holds, round-robin, and no device waits forever;
 # - *time*: with messages that take no time, the step is no longer than with the lesson's order;
 # - *in flight*: no device holds more than with that order;
 # - *other groups*: all of this where m is no multiple of p. In the lesson's order, replace groups of p by groups of g;
