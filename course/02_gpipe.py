@@ -129,10 +129,10 @@ explore("gpipe", devices=4, microbatches=8, free=["m", "p"], fixed="batch")
 # sequences. Its unit of time is 16 sequences through one device's layers, whatever m is. *Run it* runs your settings on
 # the 48-layer model, and puts the measured timeline below the predicted one.
 #
-# **Try:** Turn m up at p = 4. Is it the work of a device that changes, or its idle time? Then switch to a fixed
+# **Try it:** turn m up at p = 4. Is it the work of a device that changes, or its idle time? Then switch to a fixed
 # micro-batch, and turn m again. Last, set m = 8 and turn p up: which idle times become longer?
 #
-# <details><summary>What you see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # At a fixed batch the work of a device stays at 8 units. The idle time shrinks, because the others wait for smaller
 # pieces: 6 units at m = 4, 3 at m = 8, 1.5 at m = 16. At a fixed micro-batch it is the other way round. The idle time
@@ -208,10 +208,10 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 # GPipe took 14 at m = 4. The work alone takes 8 old units, and no m gets below that. In this formula a larger m always
 # shrinks the bubble. Lesson 5 shows why very small micro-batches are a bad bargain on a real device.
 #
-# **Try:** Take p = 3 devices with 16 layers each. How many micro-batches do they need for the bubble that p = 2 devices
-# have at m = 8? Derive it, then set both in the explorer above, and run them.
+# **Try it:** take p = 3 devices with 16 layers each. How many micro-batches do they need for the bubble that p = 2
+# devices have at m = 8? Derive it, then set both in the explorer above, and run them.
 #
-# <details><summary>Answer</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Set the fractions equal: 1/9 = 2/(m + 2), so m = 16. The ratio shows it faster: (p - 1)/m has to stay 1/8, so twice as
 # many waits need twice as many micro-batches. The explorer predicts 11.1 % for both. *Run it* shows measured bubbles
@@ -527,14 +527,14 @@ careless(early)
 # Devices 1 and 2 hang as predicted, and the other two wait for them. On real devices nobody would say so: the job
 # stands still until someone notices.
 #
-# **Try** other changes, in both cells:
+# **Try it:** make other changes, in both cells:
 #
 # - On device 2 let `2F1` and `2F0` change places. Is it sound? How long does it take?
 # - Let *every* device run its backwards in the order B3, B2, B1, B0. Then do the same on device 1 alone.
 # - Leave out `0B2`. No other device waits for it, so `careless` ends well. What would be wrong with the gradient? See
 #   what the checker says.
 #
-# <details><summary>What you see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # - It is sound, and takes 16 units instead of 14. Device 2 waits one unit for F1, although F0 is there. Device 3 then
 #   gets F0 two units late, and every backward waits for device 3.
@@ -638,9 +638,9 @@ print(f"masks keyed by layer and sequence, m = {m}: error {four.verify(inputs, t
 # First you read what the checker says. Then you see what would happen: how far it runs, who waits forever for what, and
 # whose gradient lacks which micro-batch.
 #
-# **Try:** Not every change is a fault. Find a swap that costs nothing, and run it.
+# **Try it:** not every change is a fault. Find a swap that costs nothing, and run it.
 #
-# <details><summary>Answer</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Swap `3F3` with `3B0`. Device 3 needs no gradient from another device, so B0 may run as soon as F0 is done. Device 3
 # is busy all the time from t = 3 to t = 11 in either order. Any other swap of neighbours makes a device wait, or hangs.

@@ -154,8 +154,8 @@ try_schedule(eight)
 # The devices still hold 4, 3, 2 and 1 micro-batches. There are now twice as many micro-batches, and each is half as
 # large, so the devices hold half the bytes of the picture above. GPipe would hold all 8 on each device.
 #
-# *Try:* in the cell above, remove the bound with `most=lambda r: 8`. A backward still goes first. How many slots does
-# the table take, and how many micro-batches are in flight?
+# **Try it:** in the cell above, remove the bound with `most=lambda r: 8`. A backward still goes first. How many slots
+# does the table take, and how many micro-batches are in flight?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -245,10 +245,10 @@ plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 # micro-batch 4. So each micro-batch after the fourth waits for a whole round trip. At m = p there is none after the
 # fourth, and the mistake does not show. Always try a schedule with m > p, and with m < p too.
 #
-# *Try:* give the loop over d `Costs(forward=1, backward=2)`. Where do the units stop falling now? Then turn m and the
-# warm-up in the explorer below. Its warm-up counts from p - 1 - r, so 0 is the right depth. The batch is fixed at 64
-# sequences, and at m = 8 one slot is one unit. At which m does one forward too few cost nothing? What does one too many
-# do to the strips?
+# **Try it:** give the loop over d `Costs(forward=1, backward=2)`. Where do the units stop falling now? Then turn m and
+# the warm-up in the explorer below. Its warm-up counts from p - 1 - r, so 0 is the right depth. The batch is fixed at
+# 64 sequences, and at m = 8 one slot is one unit. At which m does one forward too few cost nothing? What does one too
+# many do to the strips?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -394,8 +394,9 @@ reveal("03-faults", measurement=len(places))
 # Device 0's wait at t = 4 and 5 is *not* framed, because waiting is never a fault. Nor does the checker mind that
 # devices 1 and 2 run all forwards first. That is sound. It is GPipe's order, not 1F1B's.
 #
-# *Try:* give device 3 its forwards, `3F0,3B0,3F1,3B1,3F2,3B2,3F3,3B3`. Keep the order of the other rows, and pass the
-# four rows to `try_schedule` as text. How many slots does the repaired table take, and how much does each device hold?
+# **Try it:** give device 3 its forwards, `3F0,3B0,3F1,3B1,3F2,3B2,3F3,3B3`. Keep the order of the other rows, and pass
+# the four rows to `try_schedule` as text. How many slots does the repaired table take, and how much does each device
+# hold?
 #
 # <details><summary>What you should see, and why</summary>
 #

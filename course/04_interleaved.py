@@ -312,10 +312,10 @@ reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micro
 # back later. On paper this gap does not make the step longer, because device 3 works without a pause from its first
 # action to its last.
 #
-# *Try:* in a cell of your own, simulate `build_schedule("interleaved", 4, m, chunks=2)` for m = 7 and for m = 8, and
-# print `peak_microbatches`. Which m holds more on device 0?
+# **Try it:** in a cell of your own, simulate `build_schedule("interleaved", 4, m, chunks=2)` for m = 7 and for m = 8,
+# and print `peak_microbatches`. Which m holds more on device 0?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Seven micro-batches hold more than eight: 7 shares against 5.5. 7 // 4 is 1, so all seven form one group. Before the
 # first of them can go on through chunk 1, all seven have gone through chunk 0. Eight form two groups of 4. So m = 7 is
@@ -404,7 +404,7 @@ print(*run_anyway(ring), sep="\n")
 # - Give device 0 the stages 0 and 1, and device 1 the stages 2 and 3, in an order of your own. 1F1B takes 6 units for
 #   p = m = 2. Can you get below that?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # - The table is sound and takes 5 units: it is interleaved 1F1B for p = m = v = 2. The bound says the same,
 #   2 · 2 + 1 · 2/2.
@@ -532,10 +532,10 @@ for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
 # takes far less than that. Over a slow network it need not. (Messages are dearer than here where the link's bandwidth
 # is the limit, or where a device cannot work while it sends.)
 #
-# *Try:* set m = 4 in the cell above. Does interleaving stop paying sooner? Is the winner at half of the latency, and at
-# twice, the one foretold?
+# **Try it:** set m = 4 in the cell above. Does interleaving stop paying sooner? Is the winner at half of the latency,
+# and at twice, the one foretold?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Sooner, yes. For tF = tB the table above says 0.675 tF at m = 4 and 1 tF at m = 8. With tB = 1.5 tF the simulator says
 # 0.85 and 1.2. At m = 4 the longest path of 1F1B has only 10 messages against 14, so each message costs interleaving
@@ -548,10 +548,10 @@ for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
 explore("interleaved", compare="1f1b", devices=4, microbatches=8, free=["L", "v"], curve="makespan")
 
 # %% [markdown] role="further"
-# *Try:* switch *critical path* on. Set the latency to 0.25 and then to 0.75. Where does interleaved's path leave the
-# row of the last device?
+# **Try it:** switch *critical path* on. Set the latency to 0.25 and then to 0.75. Where does interleaved's path leave
+# the row of the last device?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # At 0.25 it leaves that row only at the end. It goes down through all eight stages, along the whole row of device 3,
 # and up again: 14 messages. At 0.75 it leaves the row after `7B0`, the first backward. It goes up to device 0 with

@@ -314,10 +314,10 @@ for m in (16, 64, 256):
 # every round loses a little. So scatter acts like a slower device, and no m makes that loss go away. It is a price of
 # holding so little.
 #
-# *Try:* call `scattered("1f1b", 256, spread)` with half of the spread and with twice the spread. What does the floor
-# follow?
+# **Try it:** call `scattered("1f1b", 256, spread)` with half of the spread and with twice the spread. What does the
+# floor follow?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # What the bubble has above the formula's value follows the spread, almost in proportion. Without any scatter (`spread`
 # 0) the formula's value comes back. In each round a device waits for its neighbours when they are late, and how late
@@ -350,9 +350,9 @@ print(f"Adam's update would add {1000 * update:.1f} ms to each of these steps")
 # micro-batches keep other devices waiting. That second price is small. So m need not divide the batch, as long as each
 # loss has its weight $n_i/n$. (With equally many loss terms in each sequence; lesson 2 shows the other case.)
 #
-# *Try:* run `measure((6, 7, 9, 10))` in a new cell. Can your measurements rank these four?
+# **Try it:** run `measure((6, 7, 9, 10))` in a new cell. Can your measurements rank these four?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # By the formula they differ by a few per cent, and one step scatters by as much on most machines. Run the cell twice:
 # if the order changes, you cannot rank them. That is no loss. Whichever you take, the step is about as short.

@@ -190,10 +190,10 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 # paragraph the batch is 64 sequences, and m = 32 means 2 of them: a fixed batch. And it recommends 1F1B, which at a
 # fixed micro-batch holds p = 4 of them at any m.
 #
-# *Try:* at a fixed batch, does the wall bound m from above under any of the three? Run `fits("1f1b", 64)` and
+# **Try it:** at a fixed batch, does the wall bound m from above under any of the three? Run `fits("1f1b", 64)` and
 # `fits("gpipe", 64, recompute=True)`.
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Both run, with less than at any smaller m. At a fixed batch a larger m makes each micro-batch smaller. 1F1B holds at
 # most p of these smaller ones. GPipe with recomputation holds the activations of one of them, and of the others only
@@ -317,10 +317,10 @@ for schedule in (right, early):
 # the action has kept all of its own.) So a limit is part of what makes a schedule usable. A profile foretells that too:
 # the bytes kept are a line in b, as time is.
 #
-# *Try:* swap `0F5` and `0B1` in the same way, after the first swap. Are five in flight, or six? Then leave out `0B0`
-# altogether. What does the checker say, and what would device 0 hold to the end?
+# **Try it:** swap `0F5` and `0B1` in the same way, after the first swap. Are five in flight, or six? Then leave out
+# `0B0` altogether. What does the checker say, and what would device 0 hold to the end?
 #
-# <details><summary>What you will see, and why</summary>
+# <details><summary>What you should see, and why</summary>
 #
 # Still five: `0B0` now comes before `0F5`, so one micro-batch has left when the next comes early. Device 0 stays one
 # ahead for longer, at the same peak. Without `0B0` the checker says that the backward of micro-batch 0 is missing on

@@ -51,6 +51,16 @@ def test_a_committed_page_is_what_its_source_builds(lesson, page):
     assert nbformat.writes(filled, version=4, indent=1) + "\n" == path.read_text(), "make course"
 
 
+@each_lesson
+def test_every_try_it_is_followed_by_a_folded_answer(lesson):
+    """Only a reader who ran it right knew what was to be seen."""
+    tries = words(lesson).split("**Try it:**")[1:]
+    assert tries
+    for said in tries:
+        assert "<details><summary>What you should see, and why</summary>" in said.split("\n## ")[0], said[:80]
+    assert not re.search(r"^\*+Try(?! it:\*\*)", words(lesson), re.MULTILINE)
+
+
 def test_there_are_no_pages_without_a_source():
     for folder in FOLDERS.values():
         assert sorted(path.stem for path in (ROOT / folder).glob("*.ipynb")) == NAMES
