@@ -396,7 +396,9 @@ def run_anyway(schedule, patience=0.5):
 print(*run_anyway(ring), sep="\n")
 
 # %% [markdown]
-# Both stop where the checker said. *Try* these:
+# Both stop where the checker said.
+#
+# **Try it:** change the rows and run `try_schedule` again.
 #
 # - In device 0's row, put 2B0 and 2B1 before 0B0 and 0B1. Is the table sound? How many units does it take?
 # - Keep that row of device 0. In device 1's row, move 3B0 before 3F0. That is a warm-up that is too short by one. What
