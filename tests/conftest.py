@@ -3,6 +3,7 @@
 import signal
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A shell starts what it puts in the background deaf to interrupts; some tests interrupt themselves.
@@ -20,6 +21,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pipelab")
+
+
+def _encodable(told):
+    """What xdist can carry: a lone surrogate in a failure's text ended the whole run, and took the test's name with it."""
+    if isinstance(told, dict):
+        return {_encodable(key): _encodable(value) for key, value in told.items()}
+    if isinstance(told, (list, tuple)):
+        return type(told)(map(_encodable, told))
+    return told.encode("utf-8", "backslashreplace").decode() if isinstance(told, str) else told
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    return _encodable((yield))
 
 
 def pytest_terminal_summary(terminalreporter):
