@@ -24,7 +24,7 @@ settings.load_profile("pipelab")
 
 
 def _encodable(told):
-    """What xdist can carry: a lone surrogate in a failure's text ended the whole run, and took the test's name with it."""
+    """What xdist can carry: a lone surrogate in a failure's text ended the whole run, and the test's name was lost."""
     if isinstance(told, dict):
         return {_encodable(key): _encodable(value) for key, value in told.items()}
     if isinstance(told, (list, tuple)):
