@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 0
 #     title: Start here
-#     minutes: 15
+#     minutes: 20
 #     builds_on: []
 #     goals:
 #       - run a 48-layer model as a pipeline on this machine
@@ -21,21 +21,21 @@
 from pipelab import TimelineView, build_schedule, simulate
 
 at_work = simulate(build_schedule("1f1b", devices=4, microbatches=4))
-TimelineView(at_work, title="A pipeline at work: 4 devices, 4 micro-batches", play=True, phases=False)
+TimelineView(at_work, title="A pipeline at work", play=True, phases=False)
 
 # %% [markdown]
 # ## How do you train a model that is too large for one device?
 #
-# You cut the model into pieces. Each piece is a run of neighbouring layers, called a **stage**. Each stage lives on its
-# own **device**. You also cut each batch of data into **micro-batches**, so that several devices can work at once, each
-# on a different micro-batch. This is a **pipeline**.
+# You cut the model into pieces. Each piece is a group of neighbouring layers, called a **stage**. Each stage lives on
+# its own **device**. You also cut each batch of data into **micro-batches**, so that several devices can work at once,
+# each on a different micro-batch. This is a **pipeline**.
 #
 # One example runs through the whole course. It is a transformer with 48 layers on p = 4 devices, 12 layers on each. A
 # batch has 64 sequences, cut into m = 4 micro-batches of 16. A sequence is 32 bytes of text, and the model learns to
-# predict each next byte. The layers are narrow, so that a laptop needs only seconds for a training step. The text, the
-# gradients and the timing are real.
+# predict each next byte. The layers are narrow, so that a laptop needs only seconds for a training step. The text and
+# the gradients are real.
 #
-# Run each cell with Shift + Enter. The first cell brings in every name that this lesson uses, and shows the first
+# Run each cell with Shift + Enter. The next cell brings in every name that this lesson uses, and shows the first
 # sequence. It begins and ends in the middle of a sentence.
 
 # %% role="setup"
@@ -47,16 +47,17 @@ print(bytes(inputs[0].tolist()).decode())
 # %% [markdown]
 # ## A schedule is a table
 #
-# A **schedule** says which device runs what, and in which order. Here is one, with a row for each device. `2F0` is the
-# **forward** (F) of micro-batch 0 on stage 2. `2B0` is the **backward** (B) of the same micro-batch on the same stage.
-# It computes the gradients. Counting starts at 0. Each column is a **time slot**. A dot means that the device waits in
-# this slot.
+# A **schedule** says which device runs what, and in which order. The cell below prints one, with a row for each device.
+# Its name, 1F1B, is explained in lesson 3. `2F0` is the **forward** (F) of micro-batch 0 on stage 2. `2B0` is the
+# **backward** (B) of the same micro-batch on the same stage. The backward computes the gradients. Counting starts at 0.
+# Each column is a **time slot**. A dot means that the device waits in this slot.
 #
 # Lessons 2 and 3 show how such a table is made. For now, only read it. Micro-batch 0 goes down the devices as 0F0, 1F0,
 # 2F0, 3F0. Its gradient comes back up as 3B0, 2B0, 1B0, 0B0.
 #
-# Before you go on, commit to a number. Run the cell, type your guess into the field below it and press Commit. Then run
-# the next cell. Guesses are not graded. The page keeps them and shows them beside what was measured.
+# Before you go on, write down a guess. Run the cell, type a number into the field below it and press Commit. Then run
+# the next cell. Guesses are not graded. The page keeps them. It shows them beside what a simulation predicts, and
+# beside what was measured.
 
 # %%
 schedule = build_schedule("1f1b", devices=4, microbatches=4)
@@ -89,12 +90,13 @@ TimelineView(timeline, phases=False)
 # - The time from the first start to the last end is the **makespan**.
 # - Hatched time is idle. All of it together is the **bubble**. As a fraction of total device time it is called the
 #   **bubble fraction**.
-# - The strip below each row shows how much memory the device holds. Each forward leaves something there for its
-#   backward.
+# - The strip below each row shows how much memory the device holds. Each forward keeps tensors there that its backward
+#   needs: **activations**.
 #
-# You can ask the picture questions. Point at a block, or click into the picture and use the arrow keys. It says what
-# the action waited for, and what waits for it. Point at idle time, and it says why the device is idle. *Step* takes you
-# through the run moment by moment. (On a page without widgets, for example in print, the picture stands still.)
+# You can ask the picture questions. Point at a block, or click into the picture and use the arrow keys. The picture
+# then says what the action waited for, and which actions wait for its result. Point at idle time, and it says why the
+# device is idle. *Step* takes you through the run moment by moment. (On a page without widgets, for example in print,
+# the picture stands still.)
 
 # %%
 foretold = simulate(schedule)
@@ -160,20 +162,20 @@ try_schedule("""
 # without it.
 #
 # `0B0` before `0F1` is not wrong. Each action still gets its input, and the gradients are right. But it is slower: the
-# step takes 8 units of time, where the first order takes 6. Device 0 waits for the gradient of micro-batch 0 before it
-# starts micro-batch 1, so the two devices never work at the same time.
+# step takes 8 units of time, and with `0F1` before `0B0` it takes 6. Device 0 waits for the gradient of micro-batch 0
+# before it starts micro-batch 1, so the two devices never work at the same time.
 #
 # </details>
 #
 # ## Draw one yourself
 #
-# A table is easier to read once you have made one. On the board below, choose a cell and then the action to place
-# there. If an action cannot stand there, the board says why. The first puzzle has two devices and two micro-batches.
-# When it is complete, press *Run it*. Your table then trains the 48-layer model, and its gradients are compared with
-# those of the model in one piece.
+# A table is easier to read once you have made one. On the board below, choose a square and then the action to place
+# there. (There is one column to spare.) If an action cannot stand there, the board says why. The first puzzle has two
+# devices and two micro-batches. When it is complete, press *Run it*. Your table then trains the 48-layer model, and its
+# gradients are compared with those of the model in one piece.
 #
-# The puzzles above the board follow the lessons, so come back to them as you go. The board keeps what you draw in the
-# folder `drawings/`.
+# There is a puzzle for each lesson in the list above the board, so come back to them as you go. The board keeps what
+# you draw in the folder `drawings/`.
 
 # %%
 puzzles("first-steps")
@@ -181,7 +183,8 @@ puzzles("first-steps")
 # %% [markdown]
 # ## What this machine has
 #
-# `pipelab doctor` says what this machine has and how the course will use it. Run it here or in a terminal.
+# `pipelab doctor` says what this machine has and how the course will use it. Run it here or in a terminal. (Lesson 1
+# explains the device clock.)
 
 # %%
 print(examine())

@@ -3,14 +3,14 @@
 #   pipelab:
 #     number: 1
 #     title: One model, four devices
-#     minutes: 45
+#     minutes: 60
 #     builds_on: [0]
 #     goals:
 #       - name four ways to share a model among devices, and say what each of them sends
 #       - account for the memory that training a model takes, and say how many devices it fills
 #       - cut layers into stages, and an autograd graph into pieces, with unchanged gradients
 #       - say how busy the naive pipeline keeps its devices, and why
-#       - say what the device clock is, and when to trust it rather than the wall clock
+#       - say what the device clock and the wall clock can each tell
 # ---
 
 # %% [markdown]
@@ -22,7 +22,7 @@
 # | way | what is cut | what a device sends in each step |
 # | --- | --- | --- |
 # | **data parallel** | the batch; each device has the whole model | all gradients, once, to be averaged |
-# | **sharded data parallel** | the batch, and the storage of every layer | weights twice, gradients once |
+# | **sharded data parallel** | the batch; and every layer is stored in p parts | weights twice, gradients once |
 # | **tensor parallel** | the matrices of every layer | partial results, four times per layer |
 # | **pipeline parallel** | the list of layers | activations at the cut, and gradients on the way back |
 #
@@ -30,8 +30,10 @@
 # (Rajbhandari et al. 2020, arXiv 1910.02054; called ZeRO or FSDP).
 #
 # How much is that in bytes? The second cell below runs one step of lesson 0's pipeline and counts what device 1 really
-# sends. The other three figures are computed, for the same model and the same batch. When p devices add up a tensor in
-# a ring, each of them sends 2(p - 1)/p times its size (Patarasu and Yuan 2009).
+# sends. The other three figures are computed, for the same model and the same batch. p devices can add up their tensors
+# by passing parts around in a ring. Each of them then sends 2(p - 1)/p times the size of the tensor (Patarasu and Yuan
+# 2009). Fetching or adding alone is half of that. So sharded needs three halves: weights for F, weights for B,
+# gradients.
 
 # %% role="setup"
 import torch
@@ -51,7 +53,7 @@ activations = pipeline_bytes / 2  # of the whole batch, at one cut; the other ha
 ring = 2 * (p - 1) / p
 sent = {
     "data": ring * gradients,
-    "sharded": 1.5 * ring * gradients,  # half a ring sum each: weights for F, weights for B, gradients (Rajbhandari)
+    "sharded": 1.5 * ring * gradients,  # three halves of a ring sum (Rajbhandari et al. 2020)
     "tensor": 4 * 48 * ring * activations,  # per layer two sums in F and two in B (Shoeybi et al. 2019)
     "pipeline": pipeline_bytes,
 }
@@ -59,16 +61,16 @@ note = "48 layers, a batch of 64 sequences, 32-bit numbers. Pipeline: counted in
 plot_parallelism(sent, note=note)
 
 # %% [markdown]
-# In this run a device of the pipeline sends least, and it sends only to its neighbours. Pipelines are therefore used
-# where links are slow, for example between machines. The price is idle time, because devices wait for each other. This
-# course is about that price. (The figures depend on the model and the batch. The first two do not grow with the batch,
-# the last two do.)
+# In this comparison a device of the pipeline sends the least, and it sends only to its neighbours. Pipelines are
+# therefore used where links are slow, for example between machines. The price is idle time, because devices wait for
+# each other. This course is about that price. (The figures depend on the model and the batch. The first two do not grow
+# with the batch, the last two do.)
 #
 # Large runs combine the ways. A typical mix is tensor parallel inside a machine, pipeline parallel between machines,
 # and data parallel on top (Narayanan et al. 2021, arXiv 2104.04473). PyTorch has all of them in
 # [torch.distributed](https://docs.pytorch.org/docs/stable/distributed.html), pipelines in
 # [torch.distributed.pipelining](https://docs.pytorch.org/docs/stable/distributed.pipelining.html). The page
-# `docs/pytorch.md` of this repository runs the course's tables there. Lesson 4 counts messages again.
+# `docs/pytorch.md` of this repository shows how to run the course's tables there. Lesson 4 counts messages again.
 #
 # Now back to the pipeline. This lesson does by hand what lesson 0 did for you: it cuts layers, messages and the
 # autograd graph. It ends with the simplest pipeline, called **naive**. But first: why cut a model at all?
@@ -76,7 +78,7 @@ plot_parallelism(sent, note=note)
 # ## What must fit
 #
 # Training keeps more than the weights. With the Adam optimizer in **mixed precision** (Micikevicius et al. 2018, arXiv
-# 1710.03740), every parameter needs this much memory, all through training:
+# 1710.03740), every parameter needs this much memory during the whole training:
 #
 # | what | why | bytes |
 # | --- | --- | --- |
@@ -132,9 +134,10 @@ predict("01-gpt3", "How many devices of 80 GiB do you need at least to hold GPT-
 # %% [markdown]
 # ## A claim on trial
 #
-# *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A
-# configuration check in a survey on the web does this sum: 2 bytes a parameter, over 8 devices. It lets the model pass.
-# The next cell does the sum twice, for the weights alone and for the whole training state. Then it answers your guess.
+# *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A survey on
+# the web has a program that tests whether a model fits. It does this sum, 2 bytes a parameter over 8 devices, and says
+# that the model fits. The next cell does the sum twice, for the weights alone and for the whole training state. Then it
+# shows the answer beside your guess.
 
 # %%
 GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
@@ -197,8 +200,8 @@ reveal("01-activations", measurement=held["activations"] / held["weights"])
 
 # %% [markdown]
 # This was one step on one device, with the whole batch of 64 sequences. `peak_activation_bytes` is measured at the
-# moment when most is held. It counts each tensor that autograd keeps once, and also inputs and messages that wait. It
-# leaves out the weights.
+# moment when most is held. Each tensor that autograd keeps is counted once, and so are inputs and messages that wait.
+# It leaves out the weights.
 #
 # **Try it:** let the step be `alone.step(*text_batch(batch=32))`. Which of the four lines change?
 #
@@ -212,9 +215,9 @@ reveal("01-activations", measurement=held["activations"] / held["weights"])
 # ## Cut the layers
 #
 # A model that is too much for one device is cut. Layers are used one after the other. So the simplest cut gives each
-# device a run of neighbouring layers, a stage. Each layer keeps its weights, their gradients and its optimizer state
-# with it. These three lines of the account are divided by p. (The activations are a different matter. We come back to
-# them.)
+# device a stage of neighbouring layers. A layer's weights, gradients and optimizer state go to the same device. So
+# these three, the first three lines printed above, are divided by p. (The activations are a different matter. We come
+# back to them.)
 
 # %%
 stages = cut_model(model, 4)
@@ -228,15 +231,15 @@ for what, vocabulary, width in (("ours", 256, 64), ("a large one", 128_000, 4096
 
 # %% [markdown]
 # The embedding goes with the first stage and the head with the last. That is why the shares differ a little. They
-# differ little only because our vocabulary is 256 bytes. The second line has about the width and the vocabulary of
-# Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding weighs more than two layers, and so does its
-# head. In such a model the first and the last device get fewer layers.
+# differ little only because our vocabulary has 256 entries. The last line has about the width and the vocabulary of
+# Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding is larger than two layers, and so is its head.
+# In such a model the first and the last device get fewer layers.
 #
 # ## Hand an activation over
 #
-# Stage 1 needs what stage 0 computed. The two devices share nothing but a queue, and a device that takes from an empty
-# queue waits. The next cell shows this with two stages. Each device is a thread, and device 1 starts first. Numbers
-# have 64 bits here, so that later only their last digits can differ by rounding.
+# Stage 1 needs what stage 0 computed. The two devices pass data only through a queue, and a device that takes from an
+# empty queue waits. The next cell shows this with two stages. Each device is a thread, and device 1 starts first. We
+# use 64-bit numbers here. Later differences can then only be rounding in the last digits.
 
 # %%
 from queue import Empty, Queue
@@ -277,8 +280,8 @@ print(f"the same scores as from the model in one piece: {torch.equal(results['sc
 # ## Cut the graph
 #
 # One thing went through that queue which no wire can carry: the tensor's history. `h.grad_fn` leads back through all
-# layers of device 0, so the graph of device 1's loss reaches across. The function below walks such a graph. It counts
-# the parameter tensors of each stage that the graph reaches.
+# layers of device 0, so a graph that ends on device 1 continues into device 0. The function below walks such a graph.
+# It counts the parameter tensors of each stage that the graph reaches.
 
 
 # %%
@@ -307,17 +310,19 @@ predict("01-cut", "How many of stage 0's parameter tensors have a gradient now?"
 # %% [markdown]
 # `detach()` gives the same numbers without a history, so the graph ends there. `requires_grad_()` makes this end a
 # **leaf**: a tensor whose gradient autograd keeps, as it does for a weight. The backward of device 1 stops at the cut.
-# It leaves in `received.grad` how the loss changes with every number of the message.
+# Then `received.grad` holds the gradient of the loss with respect to the message.
 #
-# Device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
+# So far you may have called `loss.backward()` only. That is `loss.backward(torch.tensor(1.0))`, the gradient of the
+# loss with respect to itself. A tensor that is not a single number needs a gradient of its own shape there. Device 0
+# gets it from device 1, and needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
 #
 # $$\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial h} \cdot \frac{\partial h}{\partial \theta}$$
 #
 # The first factor came from device 1 and has the shape of h. The second factor is in the graph that device 0 has kept.
-# `h.backward(gradient)` multiplies the two without ever writing the second one down. The backward starts from the
-# gradient that it is given: it is **seeded** with it.
+# `h.backward(gradient)` multiplies the two without building the second factor as a matrix. We say that this gradient
+# **seeds** the backward.
 #
-# The next cell proves it. It compares with the gradients of the model in one piece, and prints the largest difference
+# The next cell tests this. It compares with the gradients of the model in one piece, and prints the largest difference
 # as a fraction of the largest gradient.
 
 # %%
@@ -343,8 +348,8 @@ reveal("01-cut", prediction=0, measurement=without)
 
 # %% [markdown]
 # The model in two pieces has the same gradients, up to rounding. Now look at the wrong seed, ones, which is what
-# `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. Nothing raises an error,
-# so only a comparison finds the mistake.
+# `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. They are far too large,
+# because the true seed has very small numbers. Nothing raises an error, so only a comparison finds the mistake.
 #
 # ## Four devices by hand
 #
@@ -353,7 +358,8 @@ reveal("01-cut", prediction=0, measurement=without)
 # from the device after it. Then it hands on what it made. Nothing in the code says *when* an action runs: the threads
 # only wait for messages.
 #
-# All 64 sequences go through as one piece, so each device has one forward and one backward. This is the naive pipeline.
+# All 64 sequences go through as one piece, so each device has one forward and one backward. (The function keeps one `x`
+# and one `y` per device, so it cannot run more pieces.) This is the naive pipeline.
 
 
 # %%
@@ -428,9 +434,9 @@ reveal("01-busy", prediction=100 / len(four), measurement=100 * busy)
 # ## Two, four, eight
 #
 # pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. All runs below have the same model
-# and the same batch of 64. Of three steps each, the cell shows the fastest, which other programs disturbed least. Times
-# are read from the **wall clock**: what happened on this machine. At the end, the cell runs the table of lesson 0, with
-# micro-batches, on one device and on four, and compares the activations.
+# and the same batch of 64. Each runs three steps in 32 bits. The cell shows the fastest one, because other programs
+# disturbed it least. Times are read from the **wall clock**: what happened on this machine. At the end, the cell runs
+# the table of lesson 0, with micro-batches, on one device and on four, and compares the activations.
 
 # %%
 walls = []
@@ -455,12 +461,13 @@ TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at id
 
 # %% [markdown]
 # Twice as many devices halve the memory on each. The makespan should not change, because the pieces run one after the
-# other. (The printed ratio says how far it moved here. On a busy machine it moves more.) So the step takes twice the
-# device time. U in the pictures is the optimizer's update, which comes after the makespan.
+# other. (The printed ratio says how far it moved here. On a busy machine it moves more.) So with twice the devices, a
+# step takes twice the total device time. U in the pictures is the optimizer's update, which comes after the makespan.
 #
-# The last two lines of the printout are about lesson 0's table. There four devices hold as many activations as one
-# device does. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One device alone keeps one
-# micro-batch at a time. So p always divides the training state, but not always the activations. Lesson 3 is about this.
+# The last two lines of the printout are about lesson 0's table. There the fullest of four devices holds as many
+# activations as one device alone. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One
+# device alone keeps one micro-batch at a time. So the training state of a device is always divided by p, but its
+# activations are not always. Lesson 3 is about this.
 #
 # Who waits for whom? Point at the idle time of the last picture, device by device. Or let it show the **critical
 # path**, the chain of actions that determines how long the step takes. Here every action of the run belongs to it.
@@ -477,10 +484,11 @@ TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at id
 #
 # </details>
 #
-# ## Why does my laptop's wall clock not show it?
+# ## And by the wall clock?
 #
 # Lesson 0's table uses the same four devices for the same batch in four pieces, and several devices work at once. The
-# unit clock says what that should gain:
+# unit clock says what that should gain. Naive's one piece is as much work as four pieces of 16 sequences, so each of
+# its 8 actions takes 4 units.
 
 # %%
 m = 4
@@ -531,27 +539,12 @@ reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=gai
 # moment, so a step takes at least its total work divided by c. No table can change that. If the table wants more
 # devices at work than there are cores, some devices wait for a core.
 #
-# If that is the reason, fewer devices should come closer to the unit clock, and more devices should gain nothing more.
-# The next cell measures it. It also measures two devices that take turns: they work on micro-batches, but never at the
-# same time.
-
-# %%
-for p in (2, 4, 8):
-    tables_of_p = pair(p, m)
-    promised = gain({name: simulate(table) for name, table in tables_of_p.items()})
-    found = gain(seen if tables_of_p == tables else by_the_wall(tables_of_p))
-    print(f"p = {p}: the unit clock says {promised:.2f} times as fast as naive, the wall clock {found:.2f} times")
-turns = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1B0,1F1,1B1")
-taking_turns = by_the_wall({"turns": turns})["turns"]
-print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of total device time by the wall clock")
-
-# %% [markdown]
-# Where p is at most the number of free cores, the wall clock should come close to the unit clock. Beyond that it falls
-# behind. (A busy machine has fewer free cores than it has cores. There the gain may even be below 1.) The wall clock
-# tells the truth about this machine. It does not tell what four real devices would do.
+# (A *Further* at the end tests this with 2, 4 and 8 devices.)
 #
-# So why could it measure naive? In naive no two devices ever work at the same time, so one core is enough. The same is
-# true of every table whose devices take turns, such as the last line above. Lesson 2 begins with one.
+# The wall clock tells the truth about this machine. It does not tell what four real devices would do.
+#
+# Why, then, could the wall clock be trusted for naive? In naive no two devices ever work at the same time, so one core
+# is enough. The same is true of every table whose devices take turns. Lesson 2 begins with one.
 #
 # For all other tables the course reads the **device clock**. It works in two steps:
 #
@@ -567,7 +560,7 @@ print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of t
 measured = {}
 for name, table in tables.items():
     pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="device")
-    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][-1].timeline
+    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][-1].timeline  # costs: median of the last steps
 wall, device = seen["lesson 0"], measured["lesson 0"]
 both = compare(wall, device)
 print(both.table())
@@ -580,32 +573,34 @@ naive = seen["naive"].utilisation
 print(f"naive is busy {naive:.3%} by the wall clock, {measured['naive'].utilisation:.3%} by the device clock")
 plot_schedules(
     [wall, device],
-    titles=["lesson 0's table, p = 4, m = 4, batch of 64: wall clock", "the same table: device clock"],
+    titles=[f"lesson 0's table, {kind} clock" for kind in ("wall", "device")],
 )
 
 # %% [markdown]
-# Compare the two pictures. If there are fewer free cores than devices, a block of the wall clock is longer than its
-# work. It includes waiting for a core, or for Python's interpreter, which the threads of a process share. The bubble
-# fraction of such a picture is not the table's, even if it comes close by chance.
+# Compare the two pictures. If there are fewer free cores than devices, a block in the wall clock's picture is longer
+# than the time that its action computed. It includes waiting for a core, or for Python's interpreter, which the threads
+# of a process share. The bubble fraction of such a picture is not the table's, even if it comes close by chance.
 #
 # Under the device clock, blocks of one kind are about equally long, and the bubble fraction is close to lesson 0's 3/7.
 # (A backward takes longer than a forward. Lesson 2 shows why that does not matter.) The gain is somewhat smaller than
 # by the unit clock, because a piece of 16 sequences costs more than a quarter of a piece of 64. Lesson 5 makes use of
 # that.
 #
-# Keep in mind what the device clock is: a **composition** of measured costs. Nobody has seen this run. It leaves out
-# how devices disturb each other on a real machine, and messages take no time unless you ask for a link. By the device
-# clock naive is busy *exactly* 1/p, whatever was measured, because its makespan is the sum of all its costs. That is
-# why we measured naive's utilisation by the wall clock. The little that is missing there is the time for handing over.
+# Keep in mind what the device clock is: a **composition** of measured costs. No run like this has happened. It leaves
+# out how devices disturb each other on a real machine, and messages take no time unless you give them a cost. By the
+# device clock naive is busy *exactly* 1/p, whatever was measured, because its makespan is the sum of all its costs.
+# That is why we measured naive's utilisation by the wall clock. It was a little below 25 %, because handing over takes
+# time.
 #
 # | clock | what it reads | what it can tell |
 # | --- | --- | --- |
 # | wall | what happened here | this machine, always; the pipeline, if each stage has a device or core of its own |
-# | device | measured costs, composed | the pipeline's shape, on any machine; nothing about what devices share |
+# | device | measured costs, composed | the pipeline's shape, on any machine; not how devices slow each other down |
 # | unit | given costs | the textbook's table, with real tensors |
 #
-# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again. What
-# does the unit clock promise, what does the device clock find, and what the wall clock?
+# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again. (The
+# titles of the last picture still name p = 4 and m = 4.) What does the unit clock promise, what does the device clock
+# find, and what the wall clock?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -643,6 +638,28 @@ print("\n".join(complaints))
 # freedom at all. With several micro-batches there is freedom, and schedules differ in how they use it.
 #
 # </details>
+
+# %% [markdown] role="further"
+# ## Further: is it really the cores?
+#
+# If cores are the reason, two devices should come closer to what the unit clock promises than eight. The next cell
+# measures it. It also measures two devices that take turns: they work on micro-batches, but never at the same time.
+
+# %% role="further"
+for p in (2, 4, 8):
+    tables_of_p = pair(p, m)
+    promised = gain({name: simulate(table) for name, table in tables_of_p.items()})
+    found = gain(seen if tables_of_p == tables else by_the_wall(tables_of_p))
+    print(f"p = {p}: the unit clock says {promised:.2f} times as fast as naive, the wall clock {found:.2f} times")
+turns = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1B0,1F1,1B1")
+taking_turns = by_the_wall({"turns": turns})["turns"]
+print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of total device time by the wall clock")
+
+# %% [markdown] role="further"
+# On a quiet machine the wall clock comes close to the unit clock where p is at most the number of cores, and falls
+# behind beyond that. Other programs take cores away, so on a busy machine the gain may be below 1 everywhere. Two more
+# things are paid at every p. The threads of a process share Python's interpreter, and small pieces cost more than their
+# share of a large one. Devices that take turns need only one core, so they show their idle time on any machine.
 
 # %% [markdown] role="further"
 # ## Further: sixteen bytes, counted
@@ -724,8 +741,8 @@ print(f"training state: {16 * gpt3 / GiB:,.0f} GiB")
 # ## Where this leads
 #
 # You have cut a model by hand, and its gradients stayed the same. Naive solves the problem of memory and wastes most of
-# the device time. Lesson 2 cuts the batch as well, so that devices work at the same time. Lesson 3 gives the memory
-# back that this costs.
+# the device time. Lesson 2 cuts the batch as well, so that devices work at the same time. That costs memory, and lesson
+# 3 saves it again.
 #
 # Your guesses so far:
 
@@ -741,10 +758,10 @@ from math import ceil
 from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="must_fit" difficulty="easy" minutes=12
-# How many devices does a model need before there is any activation? Assume mixed precision. Weights and gradients have
-# 16 bits, and the master copy of the weights has 32 bits. The optimizer keeps `moments` more values in 32 bits for each
-# parameter: 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Assume also that layers can be cut anywhere, so that
-# every device holds an equal part.
+# How many devices does a model need for its training state alone, without activations? Assume mixed precision. Weights
+# and gradients have 16 bits, and the master copy of the weights has 32 bits. The optimizer keeps `moments` more values
+# in 32 bits for each parameter: 2 for Adam, 1 for SGD with momentum, 0 for plain SGD. Assume also that layers can be
+# cut anywhere, so that every device holds an equal part.
 #
 # Write three functions:
 #
@@ -817,16 +834,17 @@ def least_devices(parameters: int, gib: float, moments: int = 2) -> int:
 #
 # - `stage`: a `torch.nn.Module` that takes one tensor and returns one tensor.
 # - `received`: what your `forward_piece` returned on the device before. On device 0 it is the input of the model. It is
-#   a tensor of 64-bit numbers with one row per sequence.
+#   a tensor of floating-point numbers (float64 in the check) with one row per sequence.
 # - `gradient`: what your `backward_piece` returned on the next device. On the last device it is the gradient of the
-#   loss. It always has the shape of this stage's output.
+#   loss with respect to the stage's output. It always has the shape of this stage's output.
 # - `memory`: a dict that belongs to this device. It is empty before the first step, and it is the same dict in both
 #   functions and in every step. Put there what the backward will need.
 #
-# The check runs all forwards and then all backwards, in one process, for several steps one after the other. It sets the
-# parameters' gradients to None before each step. It compares your gradients with those of the model in one piece. It
-# also looks at the graphs. The graph of a device must not reach the parameters of another device, and the backward must
-# free it.
+# In each step of the check every device runs one forward. Then, in reverse order, every device runs one backward. There
+# are several steps, one after the other, in one process. It sets the parameters' gradients to None before each step. It
+# compares your gradients with those of the model in one piece. It also looks at the graphs. The graph of a device must
+# not reach the parameters of another device. And no graph may be left after the backward. (An ordinary `backward()`
+# frees it.)
 
 # %% role="answer" exercise="cut_graph"
 import torch
@@ -885,9 +903,9 @@ def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
 # idle. You may leave out idle cells at the end of a row. Each action takes one time slot. It runs in the slot after the
 # action that made its input.
 #
-# Then write a function for the time of one step, now with messages that take time. The batch is worth `microbatches`
-# micro-batches. One micro-batch costs a device `forward` and `backward`, and naive sends all of them through as one
-# piece. Each message from one device to another takes `latency`, whatever its size.
+# Then write a function for the time of one step, now with messages that take time. The batch has `microbatches`
+# micro-batches, and naive sends all of them through as one piece. One micro-batch costs a device `forward` and
+# `backward`. Each message from one device to another takes `latency`, whatever its size.
 
 
 # %% role="answer" exercise="naive_table"

@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 2
 #     title: "Micro-batches: GPipe"
-#     minutes: 45
+#     minutes: 60
 #     builds_on: [1]
 #     goals:
 #       - write GPipe's schedule, and say which part of it saves time
@@ -21,7 +21,8 @@
 #
 # So we cut the batch: 64 sequences become m = 4 **micro-batches** of 16. On this page a unit of time is one micro-batch
 # through one device's 12 layers, forward or backward. The naive run has a single piece that is four times as large.
-# Each of its 8 steps takes 4 units, so the run takes 32. This is the simulator's prediction:
+# Each of its 8 actions takes 4 units, so the run takes 32. This is the simulator's prediction. (The title calls the
+# piece one micro-batch of weight 4.)
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -125,20 +126,21 @@ display(reveal("02-eight", prediction=100 * 3 / 11, measurement=100 * eight.time
 explore("gpipe", devices=4, microbatches=8, free=["m", "p"], fixed="batch")
 
 # %% [markdown]
-# In this picture you can turn m and p, and switch what is fixed. It starts with the batch of this lesson, fixed at 64
-# sequences. Its unit of time is 16 sequences through one device's layers, whatever m is. *Run it* runs your settings on
-# the 48-layer model, and puts the measured timeline below the predicted one.
+# Here you can change m and p, and choose whether the batch or the micro-batch is fixed. It starts with the batch of
+# this lesson, fixed at 64 sequences. Its unit of time is 16 sequences through one device's layers, whatever m is. (α is
+# a fixed cost of each action, here 0. Lesson 5 measures it.) *Run it* runs your settings on the 48-layer model, and
+# puts the measured timeline below the predicted one.
 #
-# **Try it:** turn m up at p = 4. Is it the work of a device that changes, or its idle time? Then switch to a fixed
-# micro-batch, and turn m again. Last, set m = 8 and turn p up: which idle times become longer?
+# **Try it:** make m larger at p = 4. Is it the work of a device that changes, or its idle time? Then switch to a fixed
+# micro-batch, and change m again. Last, set m = 8 and make p larger: which idle times become longer?
 #
 # <details><summary>What you should see, and why</summary>
 #
 # At a fixed batch the work of a device stays at 8 units. The idle time shrinks, because the others wait for smaller
 # pieces: 6 units at m = 4, 3 at m = 8, 1.5 at m = 16. At a fixed micro-batch it is the other way round. The idle time
 # stays at 6 units, and each further micro-batch adds 2 units of work. The bubble fraction is the same in both cases,
-# for instance 3/11 at m = 8. More devices make all idle times longer, because a micro-batch passes more devices on its
-# way down and back. Each device then holds fewer layers, so the same unit stands for less real time.
+# for instance 3/11 at m = 8. More devices make the idle time of each device longer, because a micro-batch passes more
+# devices on its way down and back. Each device then holds fewer layers, so the same unit stands for less real time.
 #
 # </details>
 #
@@ -161,8 +163,8 @@ explore("gpipe", devices=4, microbatches=8, free=["m", "p"], fixed="batch")
 # The fraction says how much of total device time is lost. One minus the fraction is the utilisation. The ratio says how
 # much longer the step takes than its ideal time, $m\,(t_F + t_B)$. Both measures are in use, and texts do not always
 # name them. GPipe's paper gives the fraction (section 2.3). Narayanan et al. (2021, arXiv 2104.04473, section 2.2) give
-# the ratio. In both, $t_F$ and $t_B$ cancel. The makespan is $(m + p - 1)(t_F + t_B)$. All this assumes equal
-# micro-batches, equal stages, and messages that take no time.
+# the ratio. In the fraction and in the ratio, $t_F$ and $t_B$ cancel. The makespan is $(m + p - 1)(t_F + t_B)$. All
+# this assumes equal micro-batches, equal stages, and messages that take no time.
 #
 # Do the formulas hold when a backward takes twice as long as a forward, as it roughly does? And do they hold with
 # *measured* costs? The last lines of the table below come from the device clock of lesson 1. It measures what every
@@ -186,7 +188,7 @@ def line(words, m, t):
 print(f"{'costs':<28}m     fraction: formula, run   ratio: formula, run")
 tables = {m: build_schedule("gpipe", devices=4, microbatches=m) for m in (1, 2, 4, 8, 16)}
 for backward in (1, 2):
-    for m in (4, 8, 16):
+    for m in (4, 8):
         given = Costs(forward=1, backward=backward)
         line(f"unit: tF = 1, tB = {backward}", m, run(tables[m], costs=given).timeline)
 measured = {m: run(tables[m], "device", steps=4).timeline for m in (4, 8)}
@@ -200,13 +202,14 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 # With given costs the formulas hold to the last digit. With measured costs the bubble is usually larger, by up to the
 # percentage in the last line. One reason is that the stages do not cost the same. Device 0 also has the embedding,
 # device 3 has the head, and a busy machine disturbs one stage more than another. The lines with *each stage's mean*
-# contain only this reason. The rest, in either direction, is scatter: no action costs the same twice, and a late one
-# can make other devices wait.
+# show the effect of this reason alone. The rest, in either direction, is scatter: no action costs the same twice, and a
+# late one can make other devices wait.
 #
 # Be careful with units when you compare different m. The unit clock of this page counts one micro-batch as a unit. At a
-# fixed batch, a unit at m = 8 is therefore half a unit at m = 4. The 22 units at m = 8 are 11 of the old units, and
-# GPipe took 14 at m = 4. The work alone takes 8 old units, and no m gets below that. In this formula a larger m always
-# shrinks the bubble. Lesson 5 shows why very small micro-batches are a bad bargain on a real device.
+# fixed batch, a unit at m = 8 is therefore half a unit at m = 4. At m = 8 the makespan is (8 + 3) · 2 = 22 units of 8
+# sequences. That is as long as 11 units of 16 sequences, and GPipe took 14 of these at m = 4. The work alone takes 8 of
+# them, and no m gets below that. In both formulas a larger m always shrinks the bubble. Lesson 5 shows why very small
+# micro-batches do not pay off on a real device.
 #
 # **Try it:** take p = 3 devices with 16 layers each. How many micro-batches do they need for the bubble that p = 2
 # devices have at m = 8? Derive it, then set both in the explorer above, and run them.
@@ -219,32 +222,29 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 #
 # </details>
 #
-# ## Claims on trial
+# ## A claim on trial
 #
-# 1. *"With p = 4 and m = 16, GPipe's bubble is 18.8 %."*
-# 2. *"The second device waits until the first has done every micro-batch."*
+# *"With p = 4 and m = 16, GPipe's bubble is 18.8 %."*
 
 # %%
 sixteen = run(tables[16]).timeline
 print(f"idle over total device time {sixteen.bubble_fraction:.1%}, idle over work {sixteen.bubble_ratio:.2%}")
-starts, ends = ({str(span.slot): getattr(span, end) for span in sixteen.spans} for end in ("start", "end"))
-print(f"device 1 starts at t = {starts['1F0']:g}; device 0 has done every forward at t = {ends['0F15']:g}")
 
 # %% [markdown]
-# 1. The number is right, but the word is missing. It is the *ratio*: the step takes 18.8 % longer than its work. The
-#    lost share of total device time is smaller. If someone compares two systems by "the bubble", ask which one is
-#    meant.
-# 2. Wrong. It would be true of the naive pipeline, whose only piece is the whole batch. Device 1 starts as soon as the
-#    *first* micro-batch has left device 0.
+# The number is right, but the word is missing. It is the *ratio*: the step takes 18.8 % longer than its work. The lost
+# share of total device time is smaller. If someone compares two systems by "the bubble", ask whether the fraction or
+# the ratio is meant.
 #
 # ## Is it still the same gradient?
 #
-# The weights must not change between the micro-batches of a step, or each micro-batch would meet a different model. So
-# a device **accumulates** gradients: it adds up those of all m micro-batches. It updates its weights once, after the
-# last backward. This end of a step is the **flush**. PyTorch adds by itself: `backward()` adds to what is in `.grad`.
+# The weights must not change between the micro-batches of a step, otherwise the micro-batches would use different
+# weights. So a device **accumulates** gradients: it adds up those of all m micro-batches. It updates its weights once,
+# after the last backward. The end of a step, when all backwards are done and the weights change, is called the
+# **flush**. PyTorch adds by itself: `backward()` adds to what is in `.grad`.
 #
 # But what should be added? The loss of a batch of n sequences is a mean. Micro-batch i has $n_i$ sequences. Its own
-# mean loss is $\ell_i$, with gradient $g_i$. The sum over all sequences is $\sum n_i \ell_i$, hence
+# mean loss is $\ell_i$, with gradient $g_i$. The mean loss of the batch is $\frac{1}{n} \sum n_i \ell_i$. Its gradient
+# is
 #
 # $$g = \sum_i \frac{n_i}{n}\, g_i$$
 #
@@ -298,18 +298,20 @@ print(f"{'weights n_i / n, added in bfloat16':<36}", *rounded)
 #   not, and no loss curve will show it.
 # - **The last one only** is what you get if `zero_grad()` stands inside the loop over micro-batches instead of before
 #   it.
-# - **Added in bfloat16**, the weights are right, but the sum keeps only two or three decimal digits. So in mixed
-#   precision the sum is usually kept in 32 bits. The 16 bytes a parameter of lesson 1 then become 18.
+# - **Added in bfloat16**, the weights are right, but the sum keeps only two or three decimal digits. (How much is lost
+#   depends on the numbers, so m = 12 may do better than m = 4.) So in mixed precision the sum is usually kept in 32
+#   bits. The 16 bytes a parameter of lesson 1 then become 18.
 #
 # ## Count the terms
 #
 # The weights $n_i / n$ rest on an assumption: every sequence has the same number of loss terms. In practice many
-# targets do not count. Sequences are padded to the same length, or the model should learn the answer and not the
-# prompt. PyTorch's cross-entropy takes its mean over the targets that count, and ignores those equal to -100. So $n_i$
-# has to be the number of *terms* in micro-batch i, and n the number of terms in the batch.
+# targets do not count. For example, padding does not count, or only the answer counts and not the prompt. PyTorch's
+# cross-entropy takes its mean over the targets that count, and ignores those equal to -100. So $n_i$ has to be the
+# number of *terms* in micro-batch i, and n the number of terms in the batch.
 #
 # In the next test every sequence begins with a prompt of random length, whose targets are ignored. We cut the batch
-# into m = 4, 16 and 64 micro-batches; at m = 64 each holds one sequence. How wrong are weights that count sequences?
+# into m = 4, 16 and 64 micro-batches; at m = 64 each holds one sequence. How large is the error if each micro-batch is
+# weighted by its sequences?
 
 # %%
 question = "m = 64: the error of weights by sequences, as a percentage of the largest gradient?"
@@ -343,19 +345,18 @@ reveal("02-terms", measurement=100 * by_sequences[64])
 # %% [markdown]
 # This is a well-known bug of real training code. Hugging Face's trainer averaged the means of micro-batches until a fix
 # in 2024 ([transformers #34191](https://github.com/huggingface/transformers/pull/34191)). The runtime here counts
-# terms. It multiplies each micro-batch's loss by terms of the micro-batch over terms of the batch, before its backward.
-# Plain addition is then right, as the last line shows.
+# terms, if you give it the function `loss_terms`. It multiplies each micro-batch's loss by terms of the micro-batch
+# over terms of the batch, before its backward. Plain addition is then right, as the last line shows.
 #
 # So m does not change the gradient, on two conditions. First, each layer treats every sequence by itself. Batch
 # normalisation does not. Second, a dropout mask depends on its sequence and not on m. PyTorch's own dropout draws masks
-# in the order in which they are needed. A cell under *Further* shows what follows.
+# in the order in which they are needed. A cell under *Further* shows what happens otherwise.
 #
 # ## What does a device hold?
 #
 # A forward leaves **activations** that its backward needs (lesson 1). The serial run holds those of one micro-batch at
-# a time. GPipe starts no backward before its last forward. At that moment a device holds the activations of all m
-# micro-batches. We run it at m = 1, 2, 4, 8 and 16, and read the peak from the tensors that autograd really keeps. We
-# do this twice:
+# a time. And GPipe? We run it at m = 1, 2, 4, 8 and 16, and read the peak from the tensors that autograd really keeps.
+# We do this twice:
 #
 # - **batch fixed**: 64 sequences, cut into more and more pieces;
 # - **micro-batch fixed**: pieces of 4 sequences, more and more of them, so that the batch grows with m.
@@ -380,7 +381,8 @@ for name, report in {"naive": naive, "serial": one_by_one, "GPipe": gpipe}.items
     print(f"{name:>7}: {report.timeline.makespan:g} units; peaks of the devices {peaks} MB (batch of {report.batch})")
 
 # %% [markdown]
-# Two sentences are true here, and they seem to contradict each other:
+# GPipe starts no backward before its last forward. At that moment a device holds the activations of all m
+# micro-batches. So two sentences are true, although they seem to contradict each other:
 #
 # - *At a fixed batch* every GPipe device holds the activations of the whole batch, however finely the batch is cut: m
 #   pieces of size 1/m. A finer cut saves nothing.
@@ -393,7 +395,7 @@ for name, report in {"naive": naive, "serial": one_by_one, "GPipe": gpipe}.items
 # ## Recomputation: time for memory
 #
 # GPipe's paper has an answer to that. A stage's activations follow from its input. So a device keeps only the input of
-# each micro-batch and throws the rest away. It runs the forward once more right before the backward. This is
+# each micro-batch and throws the rest away. It runs the forward once more before the backward. This is
 # **recomputation** (also *activation checkpointing* or *rematerialisation*). In a table it is an action of its own, R.
 #
 # A device then holds the inputs of m micro-batches, which are small, and the activations of only *one*. At a fixed
@@ -439,7 +441,7 @@ reveal("02-recompute", prediction=expected, measurement=price(recomputed.timelin
 
 # %% [markdown]
 # The peak falls to little more than the share of one micro-batch, a quarter. In return every device runs m more
-# actions, and the step becomes longer by these m:
+# actions, and the step becomes longer by the time of these m actions:
 #
 # $$\text{makespan} = m\,(t_F + t_R + t_B) + (p - 1)(t_F + t_B)$$
 #
@@ -448,17 +450,18 @@ reveal("02-recompute", prediction=expected, measurement=price(recomputed.timelin
 # run R0 early, while they wait.
 #
 # This price compares makespans, and a makespan contains the bubble. R lengthens the work and not the bubble, so the
-# bubble dilutes the price. At $t_B = 2 t_F$ and $t_R = t_F$ it is 19 % for m = 4. For large m it grows towards 33 %,
-# which is what R adds to the work.
+# price is a smaller percentage of the makespan than of the work. At $t_B = 2 t_F$ and $t_R = t_F$ it is 19 % for m = 4.
+# For large m it grows towards 33 %, which is what R adds to the work.
 #
 # The measured price may lie on either side of the prediction. The averages in the output say why. An F that keeps
-# nothing for a backward builds no graph, so it costs less than before. An R runs under a guard, which refuses a layer
-# that would draw other random numbers than in F. The guard costs time too. The work of B is the same in both runs. But
-# after R it may find its activations still in the cache, and other programs disturb it. The second price in the output
-# is predicted from these averages. What is left between it and the measurement is scatter.
+# nothing for a backward builds no graph, so it costs less than before. During R the runtime checks that each layer
+# draws the same random numbers as in F, and the check costs time too. The work of B is the same in both runs. The
+# second price in the output is predicted from these averages. The rest of the difference is scatter.
 #
-# The last line printed shows why both tables run in turns. The same table without R, measured earlier on this page,
-# took a different time. On a busy machine this difference can be as large as the price itself.
+# The last line printed shows why both tables run in turns. It says by how much another run of the table without R
+# differed, the one measured earlier on this page. On a busy machine this difference can be larger than the price
+# itself. The device clock counts no waiting, but a busy machine also makes the work itself slower: caches and memory
+# are shared.
 #
 # The peaks again, with recomputation as the third curve:
 
@@ -471,13 +474,14 @@ plot_curves(ms, held, **axes, title="What GPipe holds, with and without recomput
 # %% [markdown]
 # At m = 1 recomputation saves nothing: the one micro-batch that is recomputed is the whole batch. With more pieces it
 # saves more, while the added work stays the same: one forward of the whole batch. The paper writes the peak of a device
-# as O(N + L/K · N/M). These are the inputs of all N sequences, and L/K layers of activations for one micro-batch of
-# N/M.
+# as O(N + L/K · N/M). It has L layers on K devices, N sequences, and M micro-batches. So these are the inputs of all N
+# sequences, and the activations of L/K layers for one micro-batch of N/M.
 #
 # ## Break it
 #
-# Here is GPipe's table with one change: device 1 runs `1B0` a little early, before `1F3`. It looks harmless. Before you
-# run the cell: what would device 1 wait for, and what would that wait for?
+# Here is GPipe's table with one change: device 1 runs `1B0` a little early, before `1F3`. It looks harmless. In lesson
+# 0's table device 1 has the very same row. Before you run the cell: what would device 1 wait for, and what would that
+# wait for?
 
 # %%
 early = """
@@ -489,10 +493,11 @@ early = """
 try_schedule(early)
 
 # %% [markdown]
-# Devices 1 and 2 wait for each other. The checker predicts that neither ever goes on, and the runtime refuses such a
-# table. The devices in the next cell ask no checker: each row of the table gets a thread. The thread takes the actions
-# of its row in turn, and waits for what each one needs from its neighbour. If nothing comes for a second, it gives up
-# and says so.
+# Devices 1 and 2 wait for each other. Device 1 wants `2B0` before it runs `1F3`, and device 2 wants `1F3`'s result
+# before it runs `2B0`. In lesson 0 device 2 runs `2B0` earlier. So a row is not wrong by itself: the rows have to fit
+# together. The checker predicts that neither ever goes on, and the runtime refuses such a table. The devices in the
+# next cell ask no checker: each row of the table gets a thread. The thread takes the actions of its row in turn, and
+# waits for what each one needs from its neighbour. If nothing comes for a second, it gives up and says so.
 
 
 # %%
@@ -545,10 +550,10 @@ careless(early)
 #
 # </details>
 #
-# You can also break the table by hand. The last cell of this page, under *Further*, drops, swaps or starts early
-# whatever you choose.
+# You can also break the table by hand. The last cell of this page, under *Further*, lets you choose an action and drop
+# it, swap it, or start it early.
 #
-# ## What to take along
+# ## What to remember
 #
 # - Cutting a batch into micro-batches saves memory and no time. Overlapping them saves time and costs the memory again.
 # - GPipe runs all forwards, then all backwards. Each device idles for $(p - 1)(t_F + t_B)$, whatever m.
@@ -556,7 +561,8 @@ careless(early)
 # - Add gradients with weights by loss terms. Change the weights of the model once, at the flush.
 # - At a fixed batch GPipe holds the whole batch, unless it recomputes.
 #
-# Lesson 3 gets the same bubble with less memory, and without recomputation: it changes the order once more.
+# **Where this leads.** Lesson 3 changes the order once more, to hold less memory without recomputation. What will that
+# do to the bubble?
 
 # %%
 ledger()
@@ -712,8 +718,9 @@ def serial_makespan(devices: int, microbatches: int, forward: float, backward: f
 
 # %% [markdown] role="lead" exercise="gpipe" difficulty="medium" minutes=10
 # Write GPipe for any number of devices p and any number of micro-batches m. Return one row of actions for each device,
-# as text. Each device runs all its forwards, micro-batch 0 first, and then all its backwards. The backwards may go up
-# or down through the micro-batches. Both are GPipe, and both are graded as right, as long as all devices do the same.
+# as text. Each device runs all its forwards, micro-batch 0 first, and then all its backwards. The backwards may run in
+# the order 0, 1, ... or in the reverse order. Both are GPipe, and both are graded as right, as long as all devices do
+# the same.
 #
 # The last part of the check trains a narrow 48-layer model with your schedule, and compares its gradients. When all
 # parts pass, watch your schedule in a new cell: `try_schedule(gpipe, devices=4, microbatches=8)`, after

@@ -286,10 +286,10 @@ for busy in (0.75, 0.92):
 reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1F1B"].bubble_fraction)
 
 # %% [markdown]
-# The formula is the same for both, (p - 1)/(m + p - 1). Measured costs scatter, so the two measured figures differ a
-# little. If you run both cells again, the other one may be smaller. (The makespans scatter more: each run's costs are
-# measured anew, and the machine may be slower in one of them.) To get the survey's two figures one has to compare
-# different m, or leave out the flush. With equal m, a flush and free messages the claim is false. There is a reason.
+# The formula is the same for both, (p - 1)/(m + p - 1). Measured costs scatter, so the two measured figures differ. If
+# you run both cells again, the other one may be smaller. (The makespans scatter more: each run's costs are measured
+# anew, and the machine may be slower in one of them.) To get the survey's two figures one has to compare different m,
+# or leave out the flush. With equal m, a flush and free messages the claim is false. There is a reason.
 #
 # Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for
 # m(tF + tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all
@@ -589,12 +589,13 @@ break_schedule("1f1b", devices=4, microbatches=8)
 # ## What to remember
 #
 # Under 1F1B a ready backward goes first, and device r never holds more than p - r micro-batches. At equal m, with a
-# flush and messages that take no time, the bubble is that of GPipe: (p - 1)/(m + p - 1). In flight are min(p - r, m)
-# micro-batches instead of m.
+# flush and messages that take no time, the bubble is that of GPipe: (p - 1)/(m + p - 1). Device r has at most min(p -
+# r, m) micro-batches in flight, not m.
 #
-# **Where this leads.** 1F1B makes memory smaller, and leaves the bubble as it is. Lesson 4 cuts the bubble at the same
-# m: it gives each device several shorter stages. Lesson 5 measures which m is best once memory allows more.
-# `docs/pytorch.md` in the repository shows how PyTorch's own runtime runs such a table. Your guesses so far:
+# **Where this leads.** 1F1B makes memory smaller. If messages are free, it leaves the bubble as it is. Lesson 4 cuts
+# the bubble at the same m: it gives each device several shorter stages. Lesson 5 measures which m is best once memory
+# allows more. `docs/pytorch.md` in the repository shows how PyTorch's own runtime runs such a table. Your guesses so
+# far:
 
 # %%
 ledger()
@@ -640,9 +641,8 @@ def warmup(device: int, devices: int, microbatches: int, message: int = 0) -> in
 # this device? Then think of a batch with a single micro-batch.
 
 # %% [markdown] role="hint" exercise="warmup"
-# A device has to be busy during a whole round trip. Divide the slots of the round trip by the 2 slots of work that each
-# micro-batch gives the device. That is how many must be under way. One of them is the forward of the first pair, so it
-# is not part of the warm-up. Two limits are left: the last device, and m.
+# A device has to be busy during a whole round trip. How many micro-batches keep it busy that long? Which of them is not
+# part of the warm-up? Then try your formula on the last device, and on a batch with fewer micro-batches than that.
 
 # %% [markdown] role="solution" exercise="warmup"
 # With m - 1 in place of m the order is the same. A last forward and the first backward side by side are a pair, whether

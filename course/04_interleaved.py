@@ -9,17 +9,17 @@
 #       - cut a model into more stages than devices, and say why it matters which device gets which
 #       - write the warm-up and the order of interleaved 1F1B, for any p and v
 #       - say what a group of micro-batches is for, and which m make groups
-#       - weigh a bubble time cut v-fold against more messages and more activations
+#       - weigh the smaller bubble against more messages and more activations
 # ---
 
 # %% [markdown]
 # ## Can a device idle less than under 1F1B?
 #
-# GPipe and 1F1B idle equally long: every device idles for $(p - 1)(t_F + t_B)$. Lesson 3 gave the reason. Each device
-# holds one stage, so device p - 1 cannot start before micro-batch 0 has passed p - 1 whole devices. After the last
-# backward of device p - 1, the gradient has to pass p - 1 whole devices again. As long as a backward is one piece, no
-# order of the actions changes that. So this lesson changes what a device holds. Below is 1F1B as the simulator predicts
-# it. The hatched time is idle, and this lesson cuts it.
+# If messages take no time, GPipe and 1F1B idle equally long: every device idles for $(p - 1)(t_F + t_B)$. Lesson 3 gave
+# the reason. Each device holds one stage, so device p - 1 cannot start before micro-batch 0 has passed p - 1 whole
+# devices. After the last backward of device p - 1, the gradient has to pass p - 1 whole devices again. As long as a
+# backward is one piece, no order of the actions changes that. So this lesson changes what a device holds. Below is 1F1B
+# as the simulator predicts it. The hatched time is idle, and this lesson cuts it.
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -266,7 +266,7 @@ reveal("04-messages", prediction=2 * 4 * (4 * 2 - 1), measurement=dealt.message_
 
 # %% [markdown]
 # Every link carries v times as many messages. And there is a new link, from device p - 1 back to device 0. A
-# micro-batch now crosses p · v - 1 borders between stages in each direction, where it was p - 1. So the number of
+# micro-batch now crosses p · v - 1 borders between stages in each direction, instead of p - 1. So the number of
 # messages grows by the factor
 #
 # $$\frac{p\,v - 1}{p - 1},$$
@@ -411,10 +411,10 @@ print(*run_anyway(ring), sep="\n")
 # - The table is sound and takes 5 units: it is interleaved 1F1B for p = m = v = 2. The bound says the same,
 #   2 · 2 + 1 · 2/2.
 # - The checker calls it an order fault of device 1: 3B0 comes before 3F0, and a backward needs what its forward kept.
-#   No other device has a part in it, so it is no ring.
-# - No order gets below 6. Device 1 cannot start before micro-batch 0 has passed both chunks of device 0, which takes
-#   one unit. Its work takes 4 units. After its last backward, that micro-batch has both chunks of device 0 before it,
-#   one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1` reach 6.
+#   No other device has a part in it, so it is not a ring.
+# - No order of whole backwards gets below 6. Device 1 cannot start before micro-batch 0 has passed both chunks of
+#   device 0, which takes one unit. Its work takes 4 units. After its last backward, that micro-batch has both chunks of
+#   device 0 before it, one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1` reach 6.
 #
 # </details>
 #
@@ -547,7 +547,8 @@ for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
 # </details>
 
 # %% role="further"
-explore("interleaved", compare="1f1b", devices=4, microbatches=8, free=["L", "v"], curve="makespan")
+batch = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # of 16 sequences: 1 unit for the 8 at m = 8
+explore("interleaved", compare="1f1b", devices=4, microbatches=8, **batch, free=["L", "v"], curve="makespan")
 
 # %% [markdown] role="further"
 # **Try it:** switch *critical path* on. Set the latency to 0.25 and then to 0.75. Where does interleaved's path leave

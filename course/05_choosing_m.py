@@ -46,8 +46,7 @@ def measure(ms, batch=lambda m: (inputs, targets)):
     """Steps of 1F1B for each m, with p = 4 and the device clock.
 
     Each m runs twice, and the report of the faster step is returned, because a disturbance only adds time. The m take
-    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one
-    step has to do, to save you time.)
+    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one step is enough, to save you time.)
     """
     # window=1: the report is of one step, not the median of the last few
     found, options = {}, {"loss": next_byte_loss, "clock": "device", "window": 1}
@@ -201,7 +200,10 @@ import numpy as np
 # The bottom as measured: fit the three kinds of terms that T(m) has to all eight runs.
 runs = np.array([[1, m, 1 / m] for m in ms]) / np.array([[seconds[m]] for m in ms])
 constant, rising, falling = np.linalg.lstsq(runs, np.ones(len(ms)), rcond=None)[0]
-bottom, how_found = min(seconds, key=seconds.get), "the fastest of the eight runs (noise leaves the fit no bottom)"
+bottom, how_found = (
+    min(seconds, key=seconds.get),
+    "the fastest of the eight runs (noise: the fit has no bottom)",
+)
 if min(rising, falling) > 0:
     bottom, how_found = math.sqrt(falling / rising), "the bottom of a curve through all eight runs"
 print("in the first table below, the measured m is", how_found)
@@ -465,9 +467,10 @@ print(f"m* = {frozen.best_microbatches(64):.1f} without chunks, {star_v:.1f} wit
 #
 # ## Further: layers that look at the batch
 #
-# So far m changed time and memory, and never the gradient. That needs layers which treat each sequence by itself, as
-# layer normalisation does. **Batch normalisation** does not. It subtracts a mean and divides by a deviation, both taken
-# over all the sequences it is given, and a stage is given one micro-batch.
+# So far m changed time and memory, and not the gradient. Lesson 2 named two conditions: each layer treats every
+# sequence by itself, and dropout masks do not depend on m. Layer normalisation keeps the first. **Batch normalisation**
+# does not. It subtracts a mean and divides by a deviation, both taken over all the sequences it is given, and a stage
+# is given one micro-batch.
 #
 # How much do such means scatter? The cell cuts the activations after layer 23 into m pieces. It prints the variance of
 # the pieces' means, as a fraction of the variance of the values.
@@ -494,7 +497,7 @@ for m in (1, 4, 16, 64):
 # of tokens does not matter as much, because the tokens of one sequence are alike.)
 #
 # What does that do to training? The cell trains a small model: two layers on p = 2 devices, a batch of 32 sequences.
-# Once it has layer normalisation, once batch normalisation in its place. The error is that of the first step's
+# One version has layer normalisation, the other batch normalisation. The error is that of the first step's
 # gradient, against the gradient of the whole batch. Then come 25 steps on one batch. The last number is the loss of the
 # trained model *in use*, where batch normalisation takes running averages instead of the batch's own mean and
 # deviation.
@@ -530,10 +533,11 @@ for kind, m in (("layer", 1), ("layer", 32), ("batch", 1), ("batch", 8), ("batch
     print(f"{kind} norm, m = {m:>2}: gradient error {error:.0e}, loss {losses[-1]:.3f} in training, {used:.3f} in use")
 
 # %% [markdown] role="further"
-# With layer normalisation m changes nothing. With batch normalisation each m has a gradient of its own. Compare the two
-# losses at m = 32, where a micro-batch is one sequence. The model has learnt to rely on the statistics of the pieces it
-# saw, and the running averages do not give these back. (At m = 8, with four sequences, these 25 steps show little of
-# it.) With such layers m is a part of the learning. That is why `Pipeline` warns.
+# With layer normalisation m does not change the gradient here. (There is no dropout.) With batch normalisation each m
+# has a gradient of its own. Compare the two losses at m = 32, where a micro-batch is one sequence. The model has learnt
+# to rely on the statistics of the pieces it saw, and the running averages do not give these back. (At m = 8, with four
+# sequences, these 25 steps show little of it.) With such layers m is a part of the learning. That is why `Pipeline`
+# warns.
 
 # %% [markdown] page="exercises"
 # p is the number of devices, m the number of micro-batches, B the batch, b the number of sequences in a micro-batch.
@@ -587,9 +591,9 @@ def fit(batch: int, timings: list[tuple[int, float]]) -> tuple[float, float]:
 # The forward and backward of b sequences take alpha + beta · b on each of p devices. Messages take no time. Write
 #
 # - `m_star`, the m at which $T(m) = (m + p - 1)(\alpha + \beta B/m)$ is least, as a number that need not be whole;
-# - `choose_m`, an m that can be run: whole, from 1 to B, and a multiple of `multiple` (some schedules ask for multiples
-#   of p). It need not divide the batch, so take T(m) as it stands. Any m counts whose T is within 5 % of the least that
-#   is possible;
+# - `choose_m`, an m that can be run: whole, from 1 to B, and a multiple of `multiple` (Megatron-LM's interleaving asks
+#   for multiples of p). It need not divide the batch, so take T(m) as it stands. Any m counts whose T is within 5 % of
+#   the least that is possible;
 # - `m_star_recomputed`, the best m if the pipeline recomputes. Recomputation makes each micro-batch cost a device
 #   alpha_r + beta_r · b more. A device can do this extra work while it waits, so the bubble stays as long as it was.
 #
@@ -640,9 +644,9 @@ def m_star_recomputed(devices: int, batch: int, alpha: float, beta: float, alpha
 # one valley, so the best possible m is next to m*: the multiple below it or the one above. Either may be out of bounds.
 
 # %% [markdown] role="hint" exercise="best_m"
-# `choose_m` can do without m*: go through all multiples up to the batch, and compare their T. (`min` takes a `key`.)
-# With recomputation the new T is the old one plus m times (alpha_r + beta_r B/m). Multiply that out. Which part of it
-# changes with m, and to which of the two terms does it belong?
+# `choose_m` can do without m*, because there are few candidates. What do you compare? With recomputation the new T is
+# the old one plus m times (alpha_r + beta_r B/m). Multiply that out. Which part of it changes with m, and to which of
+# the two terms does it belong?
 
 # %% [markdown] role="solution" exercise="best_m"
 # One device has no bubble, so one micro-batch is best, though m* = 0. Where alpha is small, m* lies beyond the batch,
@@ -691,8 +695,8 @@ def loss_weights(batch: int, microbatches: int) -> list[float]:
 # the same.
 
 # %% [markdown] role="hint" exercise="slices"
-# `divmod(B, m)` gives the whole part and the remainder. The remainder says how many are larger. For the weights: how
-# much does one sequence count in the mean over the batch, and how much do n of them?
+# `divmod(B, m)` gives the whole part and the remainder. What does `divmod(64, 12)` tell you about the sizes? For the
+# weights: how much does one sequence count in the mean over the batch, and how much do n of them?
 
 # %% [markdown] role="solution" exercise="slices"
 # m = 12 gives four of 6 and eight of 5. The sizes differ by 1 at most, so nobody waits long for the larger ones.

@@ -91,9 +91,10 @@ reveal("05b-fixed", prediction=100 * ((16 / 19) / (4 / 7) - 1), measurement=100 
 # $$\frac{m\,b}{(m + p - 1)\,t(b)} \text{ sequences per second}.$$
 #
 # By the formula this rises with m without end, towards b/t(b). So at a fixed micro-batch "the larger m, the better" is
-# true of the formula. But the gain runs out. How soon? The cell continues the run at m = 16 to more micro-batches. Once
-# each action costs the mean of its kind. Once the costs are drawn from those measured, so that they scatter as they did
-# in the run (lesson 5).
+# true of the formula. (It leaves out the optimizer's update, which comes once per batch. With a larger m, each sequence
+# also pays a smaller part of it.) But the gain runs out. How soon? The cell continues the run at m = 16 to more
+# micro-batches. In the first simulation each action costs the mean of its kind. In the second the costs are drawn from
+# those measured, so they scatter as in the run (lesson 5).
 
 
 # %%
@@ -183,7 +184,8 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 #
 # "Memory limits m from above" is true only at a fixed micro-batch. There it is always true of GPipe. It is true of
 # schedules that hold a limited number of micro-batches only where these do not fit. 1F1B holds min(p, m) of them on
-# device 0. Interleaved 1F1B holds up to p + (p - 1)/v: 5.5 at p = 4 and v = 2.
+# device 0. Interleaved 1F1B holds at most p + (p - 1)/v where m is a multiple of p: 5.5 at p = 4 and v = 2. With larger
+# groups it holds up to 2p - 1: 7 at m = 7.
 #
 # The text of the opening mixes both settings up. It gives each micro-batch 2 GB, lets m = 8 hold twice as much as
 # m = 4, and concludes that a 32 GB device cannot have m above 16. That needs a fixed micro-batch. In its next
@@ -479,8 +481,8 @@ def read_sweep(rows: list[dict[str, float]], limit: float) -> tuple[int, dict[in
 # time per sequence of each row, and split it into an idle part and a busy part.
 
 # %% [markdown] role="hint" exercise="reading"
-# Time per sequence is step over batch, and `idle` says which fraction of it is idle. A reason compares a row with the
-# best row: which of the two parts is further above the best row's part? What is over the limit needs no comparison.
+# Work two rows out by hand: the time per sequence, its idle part and its busy part. Do the two parts add up? Which
+# difference from the best row decides?
 
 # %% [markdown] role="solution" exercise="reading"
 # Where the batch or the micro-batch is fixed, the reason follows from the side. Left of the best it is the bubble, and
@@ -562,9 +564,8 @@ def defend(limit: int, latency: int, others: list[tuple[str, int]]) -> tuple[str
 # you may also write the answers down by hand.
 
 # %% [markdown] role="hint" exercise="defend"
-# Three rows give four numbers that add up to the step: what messages cost, what recomputing costs, and, of the plain
-# row, the idle and the busy time. Find these four numbers for the named configuration and for the choice. Which of them
-# is furthest above the choice's? Before any of that comes the question whether it fits.
+# The table of reasons says in which order to compare. Which row tells you what messages alone cost? Which row tells you
+# what R alone costs? What is left after both?
 
 # %% [markdown] role="solution" exercise="defend"
 # With free messages the schedules are about equally fast and 1F1B holds less, so it is 1F1B. It is near m* where there

@@ -54,10 +54,10 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
     """Everything that is wrong with ``table``; an empty list when it is sound.
 
     A Schedule is checked as an order: does every slot get to run? A TimeTable is also checked as times: is each input
-    there when its slot starts? The wire delivers in the order of sending, and a device that needs a message takes all
-    that were sent before it; this never adds a wait, because the earlier ones were sent earlier. ``outstanding``
-    bounds it: with at most that many messages sent and not yet taken per (kind, source, destination), sends block, and
-    tables that lean on an endless buffer show the wait cycles that this makes.
+    there when its slot starts? The wire delivers in the order of sending. A device that needs a message takes all
+    that were sent before it. This never adds a wait, because the earlier ones were sent earlier. ``outstanding`` bounds
+    how many messages may be sent and not yet taken per (kind, source, destination): beyond it sends block. A table that
+    needs an endless buffer then shows the wait cycles that this makes.
     """
     if not isinstance(table, Schedule | TimeTable):
         raise ConfigurationError(
@@ -255,8 +255,7 @@ def why_blocked(schedule: Schedule, action: Action, device: int, finished: Mappi
     """Why ``device`` cannot run ``action`` now, or None if it can: the reason behind a shell's or a widget's refusal.
 
     ``schedule`` gives stages, micro-batches and placement; ``finished`` maps each action that has finished to the
-    device that ran it. What the action needs is read from the schedule's own table, so that an R or I that stands
-    there is waited for.
+    device that ran it. The schedule's own table says what the action needs, so an R or I in it is waited for.
     """
 
     def blocked(code: str, blocker: Action | None, sentence: str) -> Violation:

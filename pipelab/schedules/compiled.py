@@ -1,8 +1,8 @@
 """A table compiled for whoever walks through it: who needs whom, as numbers, in an order in which all can run.
 
-The rules are those of ``dependencies.py``, said once more for whole arrays: :func:`resolve` answers for sound tables
-alone, and is so the quick half of the checker. :func:`compiled` also takes tables that are not sound, from the graph
-that explains them.
+The rules are those of ``dependencies.py``, said once more for whole arrays. :func:`resolve` answers for sound tables
+alone, so it is the quick half of the checker. :func:`compiled` also takes tables that are not sound. It compiles those
+from the graph that explains them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Compiled", "compiled", "resolve"]
 class Compiled:
     """Slots in an order in which all can run, and the messages between them.
 
-    ``order[n]`` is the slot that comes n-th: none comes before what it needs, and what waits for ever is left out.
-    Messages are numbered as they are sent, in that order: ``producer`` and ``consumer`` are actions, ``sender[k]``
-    is the place in the order of the slot that sends message k, ``channel[k]`` the number of the channel it goes by.
+    ``order[n]`` is the slot that comes n-th: none comes before what it needs, and what waits forever is left out.
+    Messages are numbered as they are sent, in that order. ``producer`` and ``consumer`` are actions. ``sender[k]`` is
+    the place in the order of the slot that sends message k, ``channel[k]`` the number of its channel.
     ``need[n]`` is the message that the n-th slot needs, -1 for none, -2 where it needs several, ``several[n]``.
     ``apart[n]`` are places in the order of slots of other devices that the n-th waits for without a message (in no
     sound table).

@@ -135,7 +135,7 @@ class SlotGraph:
     def topological(self) -> Sequence[tuple[int, int, list[Edge]]]:
         """Every slot that can ever start as (device, position, edges into it), none before what it needs.
 
-        What waits for ever is left out; a sound table yields every slot.
+        What waits forever is left out; a sound table yields every slot.
         """
         return self._order
 
@@ -187,5 +187,5 @@ def earliest_slots(
         column[device, position] = start
     stuck = sum(map(len, programs)) - len(column)
     if stuck:
-        raise ScheduleError(f"{stuck} slots of this table wait for ever; check_schedule says which and why")
+        raise ScheduleError(f"{stuck} actions of this table wait forever; check_schedule says which and why")
     return tuple(map(tuple, rows))

@@ -292,7 +292,7 @@ class Schedule:
     def to_grid(self) -> str:
         """The table drawn as text: one row per device, one column per time slot (each slot takes one).
 
-        Raises ScheduleError where the table waits for ever: what can never start has no column.
+        Raises ScheduleError where the table waits forever: what can never start has no column.
         """
         return draw_grid(earliest_slots(self.programs, self.placement))
 

@@ -72,17 +72,17 @@ class MemoryModel(CostModel, Protocol):
 class Costs:
     """Costs by op.
 
-    A number is the cost of a **full device share** of the model for a micro-batch of weight 1: with v chunks per
-    device each chunk costs 1/v of it, and the naive schedule's one micro-batch, which weighs m, m times as much. A
+    A number is the cost of a **full device share** of the model for a micro-batch of weight 1. With v chunks per
+    device each chunk costs 1/v of it. The naive schedule's one micro-batch has weight m and costs m times as much. A
     sequence gives each stage's own cost (one entry per stage, not divided again).
 
     ``input_gradient`` and ``weight_gradient`` are the halves of a split backward (default: half of ``backward``
     each), ``recompute`` defaults to ``forward``. ``fused`` maps the ops of a fused slot, such as ``"FB"``, to its cost
     as a fraction of the sum of its parts (default 1). A message takes ``latency + bytes / bandwidth``; messages of one
-    channel follow one another on it. ``message_bytes`` are those of a micro-batch of weight 1 (gradients weigh the
-    same as activations); ``activation_bytes`` what a full device share keeps of one until its backward;
-    ``input_bytes`` the input that a stage keeps instead, from its forward until it recomputes.
-    All times are in ``unit``.
+    channel follow one another on it. Bytes are those of a micro-batch of weight 1. ``message_bytes`` is the size of
+    a message; gradients are as large as activations. ``activation_bytes`` is what a full device share keeps until its
+    backward. ``input_bytes`` is the input that a stage keeps instead, from its forward until it recomputes. All times
+    are in ``unit``.
     """
 
     forward: PerStage = 1.0
@@ -152,7 +152,7 @@ class Costs:
         return whole * schedule.weights[action.microbatch]
 
     def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
-        """Bytes of a stage's input for one micro-batch: the same however many chunks a device has."""
+        """Bytes of a stage's input for one micro-batch: the same for every number of chunks a device has."""
         size = self.input_bytes
         entry = size if not isinstance(size, Sequence) else _entry(size, schedule, action.stage, "input_bytes")
         return entry * schedule.weights[action.microbatch]

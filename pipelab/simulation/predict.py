@@ -59,5 +59,5 @@ def _compiled(schedule: Schedule, *, check: bool) -> Compiled:
     if len(ran) < len(schedule.table.first):
         slots = [(slot, device) for device, program in enumerate(schedule.programs) for slot in program]
         stuck = [f"{format_slot(slot)} on device {device}" for k, (slot, device) in enumerate(slots) if k not in ran]
-        raise ScheduleError(f"the simulation is stuck: {len(stuck)} slots wait for ever, the first is {stuck[0]}")
+        raise ScheduleError(f"the simulation is stuck: {len(stuck)} actions wait forever, the first is {stuck[0]}")
     return made

@@ -76,8 +76,8 @@ def peak_activation_bytes(
 ) -> tuple[float, ...]:
     """The most activation bytes held on each device; empty where ``costs`` do not know them.
 
-    What a device holds is decided by its own order, whatever its actions cost: nothing is simulated, and nothing is
-    said of whether the schedule is sound. ``simulate(...).peak_bytes`` of one that is says the same.
+    A device's own order decides what it holds, whatever its actions cost. So nothing is simulated, and the schedule
+    need not be sound. For a sound one ``simulate(...).peak_bytes`` says the same.
     """
     if batch is not None:
         schedule = schedule.for_batch(whole_number("batch", "", batch))

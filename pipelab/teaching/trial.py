@@ -71,7 +71,7 @@ class Trial:
     def picture(self) -> Picture:
         """The timeline of the first step; for a refused schedule the table, with the errors framed."""
         if self.timeline is not None:
-            return plot_timeline(self.timeline)
+            return plot_timeline(self.timeline, phases=False)
         marked = places_of(self.table, self.violations)
         return plot_table(self.table, marked=marked, note="Framed: actions that the checker refuses." if marked else "")
 

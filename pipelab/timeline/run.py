@@ -93,7 +93,7 @@ class Run:
     def in_flight(self, schedule: Schedule, sequences: float, *, for_ever: bool) -> tuple[Steps, ...]:
         """(time, shares, sequences) on each device, as ``Timeline.in_flight`` says, but for the dust of rounding.
 
-        ``for_ever``: what has no backward is held for ever.
+        ``for_ever``: what has no backward is held forever.
         """
         table, forward, backward = self.table, *self.table.lives
         start, end = self.start[table.slot], self.end[table.slot]

@@ -103,7 +103,7 @@ class Timeline:
 
     @property
     def bubble_fraction(self) -> float:
-        """Idle device-time over all device-time, idle / (p * makespan): the bubble figure of the course."""
+        """Idle time as a fraction of total device time, idle / (p * makespan): the bubble figure of the course."""
         total = self.schedule.devices * self.makespan
         return 1 - sum(self.busy) / total if total else 0.0
 
@@ -115,7 +115,7 @@ class Timeline:
 
     @property
     def utilisation(self) -> float:
-        """Busy device-time over all device-time: 1 - bubble fraction."""
+        """Busy time as a fraction of total device time: 1 - bubble fraction."""
         return 1 - self.bubble_fraction
 
     @property
@@ -140,9 +140,9 @@ class Timeline:
     def in_flight(self, device: int) -> tuple[tuple[float, float, float], ...]:
         """What ``device`` holds over time: steps (time, shares, sequences).
 
-        A micro-batch is in flight on a stage from the start of its F to the end of the last of its B or W; where that
-        never runs, for ever (but not in an evaluation, where no device waits for it). It counts
-        1/v of a share (v chunks per device). Without a batch, sequences are counted in micro-batches of weight 1.
+        A micro-batch is in flight on a stage from the start of its F to the end of the last of its B or W. Where that
+        never runs it is in flight forever (but not in an evaluation, where no device waits for it). It counts 1/v of a
+        share (v chunks per device). Without a batch, sequences are counted in micro-batches of weight 1.
         """
         t, shares, sequences = (column.tolist() for column in self._held[device])
         return tuple(zip(t, map(_settle, shares), map(_settle, sequences), strict=True))
@@ -292,7 +292,7 @@ class Timeline:
         return before if before is not None and all(a.op == "U" for a in actions_of(before.slot)) else None
 
     def _doing(self, source: Span, at: float) -> str:
-        """What the device of ``source`` is about at time ``at``, before it gets to ``source``."""
+        """The span that the device of ``source`` runs at time ``at``, before it gets to ``source``."""
         row = self.on_device(source.device)
         everything = (*row, *(span for span in self.updates if span.device == source.device))
         current = next((span for span in everything if span.start <= at < span.end), None)

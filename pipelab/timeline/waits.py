@@ -39,9 +39,9 @@ class Supply:
 class Wait:
     """One span and its neighbours, as indices into :attr:`Waits.spans`.
 
-    ``ready``: when all it needed was there. ``cause``: what let it start when it did: "start" (nothing before it),
-    "input" (the last thing it needed came), "device" (its device became free), "machine" (it had all, and its device
-    was free: the machine was busy elsewhere). ``takers``: who takes what it made.
+    ``ready``: when all it needed was there. ``cause`` is what let it start when it did. "start": nothing came before
+    it. "input": the last thing it needed came. "device": its device became free. "machine": it had all, and its device
+    was free, but the machine was busy elsewhere. ``takers``: who takes what it made.
     """
 
     span: Span

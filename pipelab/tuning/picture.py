@@ -46,7 +46,7 @@ def plot_tuning(tuning: Tuning) -> Picture:
         "Bars: measured, fastest to slowest round." if tuning.measured else "",
         f"Clock: {tuning.clock}{'; a step with its update' if updates else ''}. "
         "Crossed out: over the limit, or failed when run.",
-        "4p is a common start; m* = sqrt((p - 1) beta B / alpha) is the best m of GPipe and 1F1B by the fitted line.",
+        "4p is a common start; m* = √((p − 1)βB/α) is the best m of GPipe and 1F1B by the fitted line.",
         "Naive is drawn at m = 1, because its one micro-batch is the whole batch." if "naive" in families else "",
     ]
     note = words.sentences(*notes)

@@ -83,7 +83,7 @@ def _words(both: Comparison, title: str | None, stretch: float, same_unit: bool)
             f"1 {'unit' if predicted.unit == 'units' else predicted.unit} is drawn as {one}."
         )
     if not both.same_order:
-        notes.append("The two did not run the same slots in the same order.")
+        notes.append("The two did not run the same actions in the same order.")
     if title is None:
         title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
     alt = words.sentences(

@@ -25,7 +25,7 @@ def plot_timeline(
     """Draw a timeline, predicted or measured.
 
     One row per device, device 0 at the top: a block per slot with op and micro-batch, idle time hatched. ``phases``
-    adds a strip with warm-up, steady phase and cool-down above each row, ``memory`` a strip below it with what the
+    adds a strip with warm-up, steady phase and cool-down above each row. ``memory`` adds a strip below it with what the
     device holds: activation bytes where the timeline knows them, else sequences or micro-batches in flight. Updates
     stand behind the makespan. ``width`` is in inches (default 10.5).
 

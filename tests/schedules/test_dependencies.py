@@ -138,5 +138,5 @@ def test_on_the_time_grid_every_slot_starts_as_early_as_it_can():
 
 def test_the_time_grid_says_how_many_slots_it_could_not_place():
     schedule = tables.read("0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n")
-    with pytest.raises(ScheduleError, match="6 slots of this table wait for ever"):
+    with pytest.raises(ScheduleError, match="6 actions of this table wait forever"):
         earliest_slots(schedule.programs, schedule.placement)

@@ -115,7 +115,7 @@ def test_a_table_that_the_checker_refuses_is_refused_with_the_same_violations(sc
 
 
 def test_stuck_without_a_check_it_names_the_first_slot_that_waits():
-    with pytest.raises(ScheduleError, match="6 slots wait for ever, the first is 0B0 on device 0"):
+    with pytest.raises(ScheduleError, match="6 actions wait forever, the first is 0B0 on device 0"):
         simulate(tables.read("0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n"), check=False)
 
 

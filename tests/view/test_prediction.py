@@ -56,7 +56,7 @@ def test_both_figures_and_both_clocks_are_written():
 
 def test_another_order_is_said():
     text = said(plot_prediction(predicted("gpipe", 4, 8), RUN))
-    assert "did not run the same slots in the same order" in text
+    assert "did not run the same actions in the same order" in text
     assert "same order" not in said(plot_prediction(predicted("1f1b", 4, 8), RUN))
 
 

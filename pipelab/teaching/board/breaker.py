@@ -157,7 +157,7 @@ class Breaker(RunningWidget):
             scenes.append(scene(found.ran, title=f"{self._title()}, {what}"))
             if found.hangs:  # a step that never ends has no makespan
                 slots = sum(map(len, self.table.programs))
-                scenes[-1]["figures"] = f"stops at t = {found.ran.end:g}: {len(found.ran.spans)} of {slots} slots ran"
+                scenes[-1]["figures"] = f"stops at t = {found.ran.end:g}: {len(found.ran.spans)} of {slots} actions ran"
         early = set(early_spots(self.schedule))
         return {
             "actions": [

@@ -44,7 +44,7 @@ def swap(schedule: Schedule, device: int, position: int) -> Schedule:
     program = schedule.programs[device]
     if position + 1 == len(program):
         hint = f"; try position {position - 1}" if position else ""
-        raise ConfigurationError(f"{format_slot(slot)} is the last slot of device {device}, so none follows it{hint}")
+        raise ConfigurationError(f"{format_slot(slot)} is the last action of device {device}, so none follows it{hint}")
     behind = program[position + 1]
     rows = _with_row(schedule, device, (*program[:position], behind, slot, *program[position + 2 :]))
     name = f"{schedule.name} with {format_slot(behind)} before {format_slot(slot)}"
@@ -86,7 +86,7 @@ def early_spots(schedule: Schedule) -> tuple[tuple[int, int], ...]:
 def _those_that_wait(schedule: Schedule) -> str:
     spots = early_spots(schedule)
     if not spots:
-        return "no slot here waits for one"
+        return "no action here waits for one"
     device, position = spots[0]
     return f"try {format_slot(schedule.programs[device][position])} (device {device}, position {position})"
 
@@ -280,7 +280,7 @@ def _standstill(
     done = len(ran.spans) + len(ran.updates)
     when = f"after {_time(ran.end, ran.unit)}" if done else "from the start"
     stand = "1 device waits" if len(stuck) == 1 else f"{len(stuck)} devices wait"
-    headline = f"The step never ends: {when} nothing moves any more, {done} of {total} slots have run and {stand}."
+    headline = f"The step never ends: {when} nothing moves any more, {done} of {total} actions have run and {stand}."
     rings = [sorted({device for device, _, _ in violation.cycle}) for violation in violations if violation.cycle]
     ringed = tuple(f"Devices {listed(ring)} wait for each other in a ring." for ring in rings)
     causes = tuple(one.sentence for one in stuck if one.behind is None)
@@ -315,7 +315,7 @@ def _early(violations: tuple[Violation, ...]) -> Iterator[str]:
 
 def _cost(ran: Timeline, before: Schedule | None, costs: CostModel, *, early: bool) -> tuple[str, ...]:
     """What a sound order takes, and against ``before``."""
-    sound = "The order is sound: every slot can run"
+    sound = "The order is sound: every action can run"
     if early:
         sound = "The order is sound: if the devices keep to it, each waits until its input is there"
     takes = _time(ran.makespan, ran.unit)

@@ -121,7 +121,7 @@ class DrawingBoard(RunningWidget):
         """The board as a static picture."""
         title = self.puzzle.title if self.puzzle is not None else "Draw your own"
         if self.board.starts:
-            return plot_timeline(self.board.timeline(), title=f"{title}: {self.board}")
+            return plot_timeline(self.board.timeline(), title=f"{title}: {self.board}", phases=False)
         empty = TimeTable(((None,) * self._view()["columns"],) * self.board.rules.devices)
         asked = (
             f"{self.puzzle.text} {self.puzzle.goal}" if self.puzzle is not None else _sentence(str(self.board.rules))

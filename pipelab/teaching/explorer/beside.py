@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from pipelab.teaching.explorer.figures import Figure, shown
-from pipelab.teaching.explorer.mathml import mathml
 from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, Settings
+from pipelab.view.widgets.mathml import mathml
 
 __all__ = ["notes", "static"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError
+from pipelab.schedules.phases import phases as phases_of
 from pipelab.teaching.explorer import beside
 from pipelab.teaching.explorer.code import CURVE, axis_of, line
 from pipelab.teaching.explorer.curves import AGAINST, Curves
 from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
-from pipelab.teaching.explorer.mathml import mathml
 from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
 from pipelab.teaching.explorer.nearest import Problem, timelines_of
 from pipelab.teaching.explorer.settings import (
@@ -36,6 +36,7 @@ from pipelab.view.rows import extent
 from pipelab.view.schedules import plot_schedules
 from pipelab.view.timeline import plot_timeline
 from pipelab.view.widgets.animation import Animation
+from pipelab.view.widgets.mathml import mathml
 from pipelab.view.widgets.saving import MOVING, unknown, unused
 from pipelab.view.widgets.scene import detail, scene
 
@@ -122,7 +123,7 @@ class Explorer(RunningWidget):
             return plot_prediction(self.measured.predicted, self.measured.measured)
         if len(self.timelines) > 1:
             return plot_schedules(self.timelines, memory=True)
-        return plot_timeline(self.timeline)
+        return plot_timeline(self.timeline, phases=self._phases())
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **rest: Any
@@ -223,6 +224,7 @@ class Explorer(RunningWidget):
             "sizes": settings.sizes,
             "said": self._said,
             "problem": None if self.problem is None else _problem(self.problem),
+            "phases": self._phases(),
             "scenes": [
                 scene(t, limits=limits, whole=False, title=f"{_title(one)}: {words.size_words(t.schedule)}")
                 for one, t in zip(self._both(), self.timelines, strict=True)
@@ -298,6 +300,11 @@ class Explorer(RunningWidget):
             "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
             "peaks": [peak / 1e6 for peak in found.peak_activation_bytes],
         }
+
+    def _phases(self) -> bool:
+        """Whether phases are shown: where one has a steady phase. GPipe and naive only fill and drain."""
+        programs = (program for timeline in self.timelines for program in timeline.schedule.programs)
+        return any(phase.name == "steady" for program in programs for phase in phases_of(program))
 
     def _curve_view(self) -> dict[str, Any]:
         choice_of = [name for name in AGAINST if name in self._names()] or [self._against]

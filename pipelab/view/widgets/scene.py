@@ -19,6 +19,7 @@ from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
 from pipelab.view.memory import Held, Share, held, shares
 from pipelab.view.rows import extent
+from pipelab.view.widgets.mathml import mathml
 
 __all__ = ["detail", "scene"]
 
@@ -72,8 +73,8 @@ def scene(
 def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
     """What is asked of a timeline, and what it takes to be played: more columns of its blocks, each entry one slot.
 
-    Besides them its critical path; its messages, [from slot, which of its parts, to slot, sent, arrived]; and what each
-    micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
+    Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Last,
+    what each micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
     """
     waits = Waits(timeline)
     (curve,) = held([timeline])
@@ -108,7 +109,9 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
 
 def _kept_words(timeline: Timeline, curve: Held, share: Share) -> str:
     begin, (end, left) = share.steps[0][0], share.steps[-1]
-    until = "for ever" if left > 0 else f"until {timeline.time_words(end - timeline.start)}"
+    until = (
+        "until the end of the step, and longer" if left > 0 else f"until {timeline.time_words(end - timeline.start)}"
+    )
     most = curve.words(max(amount for _, amount in share.steps))
     what = most if curve.unit else f"{most} of the {curve.name}"
     return f"The device holds this micro-batch from {timeline.time_words(begin - timeline.start)} {until}: {what}."
@@ -119,8 +122,8 @@ def _account(timeline: Timeline, factor: float) -> dict[str, Any]:
     return {
         "kinds": list(KINDS),
         "rows": [[_short(time * factor) for time in row] for row in found.rows],
-        "work": found.work,
-        "idle": found.idle,
+        "work": mathml(found.work.replace("−", "-")),
+        "idle": mathml(found.idle.replace("−", "-")),
         "expected": _short(found.expected * factor),
         "holds": found.holds,
     }

@@ -20,10 +20,10 @@ _WIDTH = 8.5  # inches, of what moves: frames take room
 class TimelineView(PipelabWidget):
     """``timeline`` as a widget, predicted or measured.
 
-    Play it; step through it and see what is ready; zoom; point at a block, or move to it with the arrow keys, and read
-    what it waited for and what waits for it; point at idle time and read why; show the critical path, the chain of
-    actions that fixes the makespan. A table below it holds the same in words. ``critical`` shows that path from the
-    start, ``play`` begins to play once it is seen, without ``phases`` their strip is left out.
+    Play it, or step through it and see what is ready. Point at a block, or move to it with the arrow keys, and read
+    what it waited for and what waits for it. Point at idle time and read why. The critical path is the chain of actions
+    that determines the makespan. A table below holds the same in words. ``critical`` shows that path from the start.
+    ``play`` begins to play once it is seen. Without ``phases`` their strip is left out.
 
     It carries ``plot_timeline``'s picture in the same output for pages without widgets; with ``play`` an animation.
 

@@ -49,8 +49,8 @@ def styles() -> str:
 class PipelabWidget(anywidget.AnyWidget):
     """A widget with a static picture in the same output: shown where widgets do not run.
 
-    Where nobody is there to touch it the picture is all there is: an exported page that held the widget's state too
-    would show that instead, and fetch what draws it from the network.
+    Where nobody is there to touch it, the output is the picture alone. An exported page that held the widget's state
+    too would show that instead, and fetch what draws it from the network.
 
     ``view`` is all that the browser draws from, as JSON text (one long text travels faster than a deep tree); ``kind``
     says which of the script's widgets it is.

@@ -126,7 +126,7 @@ def test_reset_makes_it_whole_again():
         ({"device": 0, "position": 0}, "there is no way 'None' to break it.*"),
         ({"way": "drop", "device": 5, "position": 0}, r"there is no device 5; devices are 0\.\.1"),
         ({"way": "drop", "device": 0, "position": -1}, "device 0 has no position -1.*"),
-        ({"way": "swap", "device": 0, "position": 3}, "0B1 is the last slot of device 0.*"),
+        ({"way": "swap", "device": 0, "position": 3}, "0B1 is the last action of device 0.*"),
         ({"way": "early", "device": 0, "position": 0}, "0F0 starts at t = 0 on device 0.*try 0B0.*"),
         ({"way": "drop", "device": "x", "position": 0}, "That was not understood: .*"),
         ({"way": "drop", "position": 0}, "That was not understood: .*"),

@@ -52,14 +52,14 @@ def test_start_early_moves_one_slot_before_its_input():
         (lambda: drop(GPIPE, 2, 0), r"there is no device 2; devices are 0\.\.1"),
         (lambda: drop(GPIPE, 0, 4), r"device 0 has no position 4; it has positions 0\.\.3"),
         (lambda: swap(GPIPE, 0, -1), "no position -1"),
-        (lambda: swap(GPIPE, 0, 3), "0B1 is the last slot of device 0, so none follows it; try position 2"),
+        (lambda: swap(GPIPE, 0, 3), "0B1 is the last action of device 0, so none follows it; try position 2"),
         (
             lambda: start_early(GPIPE, 0, 0),
             r"0F0 starts at t = 0 on device 0, and time begins at t = 0, so it waits for no other device; try 0B0 "
             r"\(device 0, position 2\)",
         ),
         (lambda: start_early(GPIPE, 0, 1), "0F1 starts at t = 1 on device 0, and 0F0 runs until then"),
-        (lambda: start_early(build_schedule("gpipe", 1, 2), 0, 0), "no slot here waits for one"),
+        (lambda: start_early(build_schedule("gpipe", 1, 2), 0, 0), "no action here waits for one"),
     ],
 )
 def test_a_break_that_cannot_be_made_says_why(breaking, words):
@@ -93,7 +93,7 @@ def test_a_dropped_forward_stops_all_devices():
     assert not found.sound
     assert stuck_at(found) == [(0, "0B0", "1B0"), (1, "1F1", "0F1"), (2, "2F1", "1F1")]
     assert found.sentences == (
-        "The step never ends: after 4 units nothing moves any more, 5 of 23 slots have run and 3 devices wait.",
+        "The step never ends: after 4 units nothing moves any more, 5 of 23 actions have run and 3 devices wait.",
         "Device 1 waits at 1F1 forever: 0F1 is not in the table, so its input never comes.",
         "Device 0 waits at 0B0 forever: it needs 1B0, and device 1 itself waits at 1F1.",
         "Device 2 waits at 2F1 forever: it needs 1F1, and device 1 itself waits at 1F1.",
@@ -126,7 +126,7 @@ def test_without_any_backward_a_training_schedule_lacks_its_gradient():
     """For the checker a table of forwards alone is one for evaluation, and sound."""
     schedule = build_schedule("gpipe", 1, 1)
     evaluation = drop(schedule, 0, 1)
-    assert follow(evaluation).sentences == ("The order is sound: every slot can run. It takes 1 unit.",)
+    assert follow(evaluation).sentences == ("The order is sound: every action can run. It takes 1 unit.",)
     assert follow(evaluation, before=schedule).sentences == (
         "Nothing hangs, but stage 0 gets no gradient from micro-batch 0: its update would use 0 of 1 micro-batch.",
     )
@@ -150,7 +150,7 @@ def test_a_backward_before_its_forward_waits_for_what_stands_behind_it():
 def test_a_forward_that_is_missing_on_the_same_device_has_kept_nothing():
     found = follow(drop(build_schedule("gpipe", 1, 1), 0, 0), before=build_schedule("gpipe", 1, 1))
     assert found.sentences == (
-        "The step never ends: from the start nothing moves any more, 0 of 1 slots have run and 1 device waits.",
+        "The step never ends: from the start nothing moves any more, 0 of 1 actions have run and 1 device waits.",
         "Device 0 waits at 0B0 forever: 0F0 is not in the table, so nothing was kept for it.",
     )
 
@@ -160,7 +160,7 @@ def test_a_ring_has_no_single_cause():
     found = follow(Schedule.from_rows(rows))
     assert stuck_at(found) == [(0, "0B0", "1B0"), (1, "1F1", "0F1")]
     assert found.sentences == (
-        "The step never ends: after 2 units nothing moves any more, 2 of 8 slots have run and 2 devices wait.",
+        "The step never ends: after 2 units nothing moves any more, 2 of 8 actions have run and 2 devices wait.",
         "Devices 0 and 1 wait for each other in a ring.",
         "Device 0 waits at 0B0 forever: it needs 1B0, and device 1 itself waits at 1F1.",
         "Device 1 waits at 1F1 forever: it needs 0F1, and device 0 itself waits at 0B0.",
@@ -185,15 +185,15 @@ def test_a_harmless_swap_says_what_it_costs():
     found = follow(swap(ONE_F_ONE_B, 0, 0), before=ONE_F_ONE_B)
     assert found.sound
     assert found.sentences == (
-        "The order is sound: every slot can run. It takes 13 units, 1 unit longer than before.",
+        "The order is sound: every action can run. It takes 13 units, 1 unit longer than before.",
         "Each device holds as many micro-batches as before.",
     )
     found = follow(swap(ONE_F_ONE_B, 0, 3), before=ONE_F_ONE_B)
     assert found.sentences == (
-        "The order is sound: every slot can run. It takes as long as before, 12 units.",
+        "The order is sound: every action can run. It takes as long as before, 12 units.",
         "In flight: device 0 holds at most 4 micro-batches (before: 3).",
     )
-    assert follow(ONE_F_ONE_B).sentences == ("The order is sound: every slot can run. It takes 12 units.",)
+    assert follow(ONE_F_ONE_B).sentences == ("The order is sound: every action can run. It takes 12 units.",)
 
 
 def test_costs_are_those_that_are_given():
@@ -326,4 +326,4 @@ def test_fused_and_split_tables_can_be_followed():
 
 def test_a_timetable_without_its_origin_is_read_off_its_cells():
     table = TimeTable.from_csv("0F0,,,0B0\n,1F0,1B0")
-    assert follow(table).sentences == ("The order is sound: every slot can run. It takes 4 units.",)
+    assert follow(table).sentences == ("The order is sound: every action can run. It takes 4 units.",)

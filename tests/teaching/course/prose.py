@@ -116,6 +116,7 @@ def strings(source: str) -> list[str]:
             text = node.value
         else:
             continue
+        text = re.sub(r"::\n\n( +\S.*\n|\n)+", ".\n\n", text)  # a block of code in a docstring
         if length(text) >= 5:
             found.append(text)
     return found

@@ -223,7 +223,9 @@ def test_what_is_kept_is_said_in_words():
     assert kept[0][:3] == [0, 0, 0]
     assert kept[0][4] == "The device holds this micro-batch from t = 0 until t = 4: 20 MB."
     half = Schedule.from_csv("0F0,0F1,0B1\n")
-    assert "from t = 0 for ever" in scene(simulate(half, check=False))["blocks"]["kept"][0][4]
+    assert (
+        "from t = 0 until the end of the step, and longer" in scene(simulate(half, check=False))["blocks"]["kept"][0][4]
+    )
 
 
 def test_the_account_of_each_device_is_in_the_unit_that_is_shown():

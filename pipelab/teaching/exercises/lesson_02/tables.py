@@ -43,7 +43,7 @@ def _foreign(device: int, program: Program) -> str:
     """What stands in a row and does not belong there, or is not there at all; "" if nothing is wrong."""
     for slot in program:
         if not isinstance(slot, Action):
-            return f"device {device} runs {format_slot(slot)}. Here each slot holds one action."
+            return f"device {device} runs {format_slot(slot)}. Write one action per entry."
         if slot.stage != device:
             return (
                 f"device {device} runs {slot}, but device {device} holds stage {device}. The first number of an action "

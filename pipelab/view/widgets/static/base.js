@@ -13,6 +13,12 @@ function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** HTML that the kernel made, with its formulas as MathML. */
+function fromHtml(element, html) {
+  element.innerHTML = html;
+  return element;
+}
+
 /** Put `children` in place of what is in `element`. */
 function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -74,7 +80,7 @@ class Link {
     } catch (error) {
       this.busy = null; // the kernel that made this widget is gone, and nothing will be answered any more
       this.next.clear();
-      this.tell("The kernel was restarted or is gone, and with it what stood behind this picture: run this cell again.");
+      this.tell("The kernel was restarted or has ended. Run this cell again.");
       return;
     }
     this.late = setTimeout(() => this.tell("The kernel is busy; this is done when it has time. (If it was restarted, run this cell again.)"), 900);

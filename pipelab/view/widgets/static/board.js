@@ -9,7 +9,7 @@ class BoardPane {
     this.choices = [];
     this.head = h("div");
     this.waiting = h("div", { class: "pl-note", role: "status" });
-    this.grid = h("div", { class: "pl-grid-area", role: "grid", "aria-label": "Board: a row for each device, a column for each slot of time. Arrow keys move; F and B place the next forward or backward; Delete takes away." });
+    this.grid = h("div", { class: "pl-grid-area", role: "grid", "aria-label": "Board: a row for each device, a column for each slot of time. Arrow keys move; F and B place the next forward or backward; Delete removes an action." });
     this.palette = h("div", { class: "pl-palette", role: "group", "aria-label": "What could stand in this cell" });
     this.said = h("div", { class: "pl-say", role: "status", "aria-live": "polite" });
     this.status = h("div", { class: "pl-note", role: "status" });
@@ -305,7 +305,7 @@ class BoardPane {
     fill(this.trial);
     if (!view.trial) return;
     this.pane = new TimelinePane(this.trial);
-    this.pane.show(view.trial);
+    this.pane.show(view.trial, { phases: false });
   }
 
   redraw() {

@@ -96,7 +96,7 @@ class BreakerPane {
       const follows = view.sentences.filter((sentence) => !view.violations.some((violation) => sentence.toLowerCase().includes(violation.toLowerCase())));
       this.say([view.said, ...checker, ...follows], !view.sound);
     }
-    this.pane.show(view.scenes);
+    this.pane.show(view.scenes, { phases: false });
     this.root.dataset.hangs = String(view.hangs);
   }
 

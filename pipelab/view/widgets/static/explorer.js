@@ -72,12 +72,6 @@ class Controls {
   }
 }
 
-/** HTML that the kernel made, with its formulas as MathML. */
-function fromHtml(element, html) {
-  element.innerHTML = html;
-  return element;
-}
-
 /** A figure's formula, set as one. */
 const formulaOf = (figure) => (figure.math ? fromHtml(h("span", { class: "pl-formula" }), figure.math) : "–");
 
@@ -199,7 +193,7 @@ class ExplorerPane {
     this.picture.classList.toggle("pl-stale", Boolean(view.problem && !view.problem.possible));
     const began = performance.now();
     if (view.measured) this.timeline.show(view.measured.scenes, { pairs: true, names: view.measured.names });
-    else this.timeline.show(view.scenes);
+    else this.timeline.show(view.scenes, { phases: view.phases });
     this.root.dataset.draw = (performance.now() - began).toFixed(1);
     this.drawFigures(view);
     this.curve.show(view.curve);

@@ -84,10 +84,8 @@ class OrderTable {
   }
 }
 
-/** "m (tF + tB)" as it is written. */
-function formula(text) {
-  return h("i", {}, text.split(/t([FBR])/).map((part, k) => (k % 2 ? ["t", h("sub", {}, part)] : part)).flat());
-}
+/** A term of the formula, as MathML that the kernel made. */
+const formula = (math) => fromHtml(h("span", { class: "pl-formula" }), math);
 
 /** Where the time of one device goes, beside the terms of the formula. */
 class AccountLine {

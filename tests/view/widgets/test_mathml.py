@@ -5,7 +5,7 @@ import pytest
 
 from pipelab import ConfigurationError
 from pipelab.teaching.explorer.figures import FORMULAS
-from pipelab.teaching.explorer.mathml import mathml
+from pipelab.view.widgets.mathml import mathml
 
 
 def bare(markup):
