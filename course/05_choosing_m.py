@@ -46,7 +46,8 @@ def measure(ms, batch=lambda m: (inputs, targets)):
     """Steps of 1F1B for each m, with p = 4 and the device clock.
 
     Each m runs twice, and the report of the faster step is returned, because a disturbance only adds time. The m take
-    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one step is enough, to save you time.)
+    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one step
+    is enough, to save you time.)
     """
     # window=1: the report is of one step, not the median of the last few
     found, options = {}, {"loss": next_byte_loss, "clock": "device", "window": 1}

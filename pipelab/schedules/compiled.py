@@ -1,8 +1,8 @@
 """A table compiled for whoever walks through it: who needs whom, as numbers, in an order in which all can run.
 
 The rules are those of ``dependencies.py``, said once more for whole arrays. :func:`resolve` answers for sound tables
-alone, so it is the quick half of the checker. :func:`compiled` also takes tables that are not sound. It compiles those
-from the graph that explains them.
+alone, so it is the quick half of the checker. The function :func:`compiled` also takes tables that are not sound. It
+compiles those from the graph that explains them.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Wait:
     """One span and its neighbours, as indices into :attr:`Waits.spans`.
 
     ``ready``: when all it needed was there. ``cause`` is what let it start when it did. "start": nothing came before
-    it. "input": the last thing it needed came. "device": its device became free. "machine": it had all, and its device
-    was free, but the machine was busy elsewhere. ``takers``: who takes what it made.
+    it. "input": the last thing it needed came. "device": its device became free. In "machine" it had all, and its
+    device was free, but the machine was busy elsewhere. ``takers``: who takes what it made.
     """
 
     span: Span

@@ -57,12 +57,12 @@ def bound(rules: Rules) -> int:
 
     - **One micro-batch** goes up through all stages and down again, one after the other: S (tF + tB), S = p v.
     - **One device** has m v forwards and m v backwards to run, one at a time. Before its first it waits: of its stages
-      the lowest is s = r, and no forward reaches it before s tF have passed. Its last is
-      a backward of stage s or a higher one, because each forward is followed by its backward. After it, at least s
-      backwards of that micro-batch have still to run below. Together: s tF + m v (tF + tB) + s tB; for the last device (p - 1 + m v) (tF + tB).
-    - **One device's memory.** A micro-batch is held from the start of its F on stage s to the end of its B. In
-      between it goes up to stage S - 1 and comes back, so that takes at least (S - s)(tF + tB). All that holding has to fit into the columns
-      between the wait before and the wait after, at most c at a time, c being the device's cap in chunks.
+      the lowest is s = r, and no forward reaches it before s tF have passed. Its last is a backward of stage s or a
+      higher one, because each forward is followed by its backward. After it, at least s backwards of that micro-batch
+      have still to run below. Together: s tF + m v (tF + tB) + s tB; for the last device (p - 1 + m v) (tF + tB).
+    - **One device's memory.** A micro-batch is held from the start of its F on stage s to the end of its B. In between
+      it goes up to stage S - 1 and comes back, so that takes at least (S - s)(tF + tB). All that holding has to fit
+      into the columns between the wait before and the wait after, at most c at a time. c is the device's cap in chunks.
 
     The cap's part is a bound, not always the optimum: the best table within a cap may be longer.
     """
