@@ -99,8 +99,8 @@ TimelineView(timeline, phases=False)
 # the picture stands still.)
 
 # %%
-foretold = simulate(schedule)
-reveal("00-idle", prediction=100 * foretold.bubble_fraction, measurement=100 * timeline.bubble_fraction)
+predicted = simulate(schedule)
+reveal("00-idle", prediction=100 * predicted.bubble_fraction, measurement=100 * timeline.bubble_fraction)
 
 # %% [markdown]
 # Each device works in 8 of the 14 time slots: 4 forwards and 4 backwards. It is idle in the other 6, and 6/14 is 3/7.

@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 3
 #     title: "1F1B: the same work in less memory"
-#     minutes: 45
+#     minutes: 55
 #     builds_on: [2]
 #     goals:
 #       - build the 1F1B timetable slot by slot, for any p and m
@@ -110,11 +110,12 @@ reveal("03-slots", prediction=4 + (4 - 1), measurement=rows[0].index("0B0"))
 #   bound. Device 2 could run 2F2, but it holds 2.
 # - t = 5: the gradient of micro-batch 0 has reached device 2. Its backward makes room, so 2F2 may run in the next slot.
 # - t = 7: micro-batch 0 is back on device 0. It took p slots down and p - 1 slots up, with no wait in between.
-# - From then on the devices alternate: a backward, a forward, a backward.
+# - Each device alternates from its first backward until it has no forwards left.
 # - At the end no forwards are left, and the last backwards travel up.
 #
 # The first backward starts earlier, but the whole table takes as many slots as GPipe's. Now let the table drive the
-# model. Only the order of each device counts, so the idle cells may stay in. The clock is the unit clock.
+# model. `Schedule.from_rows` ignores the idle cells, because only the order of each device counts. The clock is the
+# unit clock.
 
 # %%
 schedule = Schedule.from_rows(rows, name="1f1b")
@@ -126,9 +127,9 @@ plot_timeline(report.timeline)
 # The grey strips name three phases. In the **warm-up** a device runs only forwards. In the **steady phase** it runs one
 # forward and one backward in turn. In the **cool-down** it runs the backwards that are left. The steady phase gives the
 # schedule its name, **1F1B**: one forward, one backward. The strip below each row is measured memory. It rises until
-# the first backward; after that each backward makes room for a forward. (Device 0 runs the same row as under GPipe. Its
-# only pair, F3 B0, is drawn as the end of the forwards and the start of the backwards. To count the warm-up forwards,
-# wait for m = 8.)
+# the first backward; after that each backward makes room for a forward. (Device 0 runs the same row as under GPipe. The
+# picture draws its only pair, F3 B0, as part of the warm-up and the cool-down. The picture for m = 8 shows a warm-up of
+# 3.)
 #
 # As an order, 1F1B has three parts. Device r first runs
 #
@@ -141,14 +142,16 @@ plot_timeline(report.timeline)
 # `Schedule1F1B` in `torch.distributed.pipelining`.
 #
 # p = m = 4 hides something. Device 0 may hold 4 micro-batches, and there are only 4. So it runs the same order as under
-# GPipe and holds as much. Repeat it with m = 8: the same batch in slices of 8 sequences, with slots half as long.
-# `try_schedule` checks the table, trains with it, and compares the gradients with those of the unsplit model.
+# GPipe and holds as much. Now do the same with m = 8: the same batch in micro-batches of 8 sequences. A slot is half as
+# long. `try_schedule` checks the table, trains with it, and compares the gradients with those of the unsplit model.
 
 # %%
 eight = Schedule.from_rows(slot_by_slot(4, 8, most=lambda r: 4 - r), name="1f1b")
 catalogue = build_schedule("1f1b", devices=4, microbatches=8)
 print("the same as the catalogue's 1F1B, action by action:", eight.programs == catalogue.programs)
-try_schedule(eight)
+trial = try_schedule(eight)
+display(trial)
+reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * trial.timeline.bubble_fraction)
 
 # %% [markdown]
 # The devices still hold 4, 3, 2 and 1 micro-batches. There are now twice as many micro-batches, and each is half as
@@ -171,7 +174,7 @@ try_schedule(eight)
 #
 # The rule contains a number, p - r. Why not one more, or one less? Look at the order in its three parts, and change
 # only w. In the exercises you will write the function that makes such rows. Here `with_warmups` makes them. (Its source
-# gives an exercise away.) This is the order with w = p - 1 - r:
+# contains the answer to an exercise.) This is the order with w = p - 1 - r:
 
 # %%
 print(with_warmups([3, 2, 1, 0], 8))
@@ -185,20 +188,22 @@ for d in (-3, -2, -1, 0, 1, 2):
     held = [int(n) for n in tried[d].peak_microbatches]
     rate = max(2, *(2 * (4 - r) / n for r, n in enumerate(held)))  # slots from one micro-batch to the next
     formula = (2 * 4 + (8 - 1) * rate) * (costs.forward + costs.backward) / 2
-    print(f"w = {depths[d]}: {tried[d].makespan:g} units, formula {formula:g}; in flight {held}")
+    print(f"w = {depths[d]}: {tried[d].makespan:g} units, formula (below) {formula:g}; in flight {held}")
 
 # %% [markdown]
 # Those are predictions, and equal costs are an assumption. Now measure three of the orders on the device clock of
-# lesson 1. It takes what each action really costs, and a backward costs more than a forward. Each run is measured anew,
-# and the machine may be slower in one run than in another. So the cell divides each makespan by the mean work of a
+# lesson 1. It takes what each action really costs, and a backward costs more than a forward. The orders run in turns.
+# Even so, the machine may be slower in one run than in another. So the cell divides each makespan by the mean work of a
 # device in that run.
 
 
 # %%
-def measured_step(order):
-    """The timeline of the last of five steps, on the device clock."""
-    with Pipeline(model, order, loss=next_byte_loss, clock="device") as pipeline:
-        return [pipeline.step(inputs, targets) for _ in range(5)][-1].timeline
+def measured(orders):
+    """The last of five steps of each order, on the device clock. The orders take turns: all meet the same machine."""
+    pipelines = {name: Pipeline(model, order, loss=next_byte_loss, clock="device") for name, order in orders.items()}
+    for _ in range(5):
+        reports = {name: pipeline.step(inputs, targets) for name, pipeline in pipelines.items()}
+    return {name: report.timeline for name, report in reports.items()}
 
 
 def stretch(timeline):
@@ -206,7 +211,7 @@ def stretch(timeline):
     return 1 / (1 - timeline.bubble_fraction)
 
 
-runs = {d: measured_step(with_warmups(depths[d], 8)) for d in (-1, 0, 1)}
+runs = measured({d: with_warmups(depths[d], 8) for d in (-1, 0, 1)})
 for d, timeline in runs.items():
     told = f"{stretch(timeline):.2f} times the work, predicted {stretch(tried[d]):.2f}"
     print(f"w = {depths[d]}: {1000 * timeline.makespan:.0f} ms, {told}")
@@ -216,22 +221,22 @@ reveal("03-shallow", prediction=longer["said"], measurement=longer["ran"])
 # %% [markdown]
 # With no warm-up at all the order is the serial run of lesson 2: one micro-batch at a time. One forward too few costs
 # far more than one slot. One too many gains nothing in the prediction, and device 0 holds 5. The measured figures
-# differ from the predicted ones, because actions of one kind do not all cost the same. The right depth is where the
-# slots stop falling. Why there?
+# differ from the predicted ones, because actions of one kind do not all cost the same. The right depth is the smallest
+# w from which the step does not get shorter. Why is it p - 1 - r?
 #
 # Follow a micro-batch from device r. It passes p - r devices forward and p - r devices backward before its backward on
 # device r is done. This **round trip** takes 2(p - r) slots if nothing is in its way. Each micro-batch gives device r
-# only 2 slots of work. To stay busy during one round trip, the device needs 2(p - r) / 2 = p - r micro-batches under
-# way. That is the bound in the rule: p - 1 - r in the warm-up, and one in the pair. (With other times than tF = tB = 1
-# the round trip is (p - r)(tF + tB) and the work is tF + tB. The quotient is the same.)
+# only 2 slots of work. To stay busy during one round trip, the device needs 2(p - r) / 2 = p - r micro-batches in
+# flight. That is the bound in the rule: p - 1 - r in the warm-up, and one in the pair. (With other times than tF = tB =
+# 1 the round trip is (p - r)(tF + tB) and the work is tF + tB. The quotient is the same.)
 #
 # With only n in flight, device r starts a new micro-batch every 2(p - r)/n slots at best. The slowest device sets the
 # pace for all. The first micro-batch takes 2p slots, and each of the other m - 1 follows at that pace. This is the
 # formula in the table. One forward too few hurts most on device 2. It has one micro-batch in flight and a round trip of
 # 4 slots, so the formula gives 8 + 7 · 4 slots.
 #
-# The picture shows one too few, right, and one too many. A listing that circulates gives *every* device p - 1 forwards,
-# here 3. Look at its numbers.
+# The picture shows one too few, right, and one too many. Some code on the web gives *every* device p - 1 forwards, here
+# 3. Look at its numbers.
 
 # %%
 titles = ["one too few: w = 2, 1, 0, 0", "right: w = 3, 2, 1, 0", "one too many: w = 4, 3, 2, 1"]
@@ -241,14 +246,14 @@ for m in (4, 8, 16):
 plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 
 # %% [markdown]
-# With p - 1 everywhere, device 3 must see micro-batch 3 before it runs 3B0. Device 0 must see 0B0 before it sends
-# micro-batch 4. So each micro-batch after the fourth waits for a whole round trip. At m = p there is none after the
-# fourth, and the mistake does not show. Always try a schedule with m > p, and with m < p too.
+# With p - 1 everywhere, device 3 waits for micro-batch 3 before it runs 3B0. And device 0 must finish 0B0 before it
+# sends micro-batch 4. So from micro-batch 4 on, each one waits for a whole round trip. At m = p there is no micro-batch
+# 4, and the mistake does not show. Always try a schedule with m > p too.
 #
-# **Try it:** give the loop over d `Costs(forward=1, backward=2)`. Where do the units stop falling now? Then turn m and
-# the warm-up in the explorer below. Its warm-up counts from p - 1 - r, so 0 is the right depth. The batch is fixed at
-# 64 sequences, and at m = 8 one slot is one unit. At which m does one forward too few cost nothing? What does one too
-# many do to the strips?
+# **Try it:** in the cell with the loop over d, set `costs = Costs(forward=1, backward=2)`. (Set it back afterwards:
+# later cells use it.) Where do the units stop falling now? Then change m and the warm-up in the explorer below. There,
+# w = 0 means p - 1 - r, and w = 1 means one more. The batch is fixed at 64 sequences, and at m = 8 a forward takes one
+# unit. At which m does one forward too few cost nothing? What does one too many do to the strips?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -271,25 +276,24 @@ explore("1f1b", devices=4, microbatches=8, free=["w", "m"], curve="makespan", **
 # ## A claim on trial: "1F1B has a smaller bubble than GPipe"
 #
 # This is often said. One survey on the web has GPipe 75 % busy and 1F1B 92 %. Counted in slots, the two tables take
-# equally long. Now compare both on the device clock, with p = 4, m = 8 and the batch of 64. 1F1B has been measured
-# above, as the right depth. The last lines ask the simulator how many micro-batches the survey's figures need.
+# equally long. Now compare both on the device clock, in turns, with p = 4, m = 8 and the batch of 64. The last lines
+# ask the simulator how many micro-batches the survey's figures need.
 
 # %%
-measured = {"GPipe": measured_step(gpipe), "1F1B": runs[0]}
-for name, timeline in measured.items():
+both = measured({"GPipe": gpipe, "1F1B": eight})
+for name, timeline in both.items():
     peaks = ", ".join(f"{peak / 1e6:.1f}" for peak in timeline.peak_bytes)
     print(f"{name}: {timeline.bubble_fraction:.1%} idle, {timeline.message_count} messages, peaks {peaks} MB")
-display(plot_schedules(list(measured.values()), list(measured), memory=True))
+display(plot_schedules(list(both.values()), list(both), memory=True))
 for busy in (0.75, 0.92):
     enough = (m for m in range(1, 100) if simulate(build_schedule("1f1b", 4, m)).utilisation >= busy)
     print(f"1F1B is busy {busy:.0%} of the time from m = {next(enough)} on")
-reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * measured["1F1B"].bubble_fraction)
 
 # %% [markdown]
 # The formula is the same for both, (p - 1)/(m + p - 1). Measured costs scatter, so the two measured figures differ. If
-# you run both cells again, the other one may be smaller. (The makespans scatter more: each run's costs are measured
-# anew, and the machine may be slower in one of them.) To get the survey's two figures one has to compare different m,
-# or leave out the flush. With equal m, a flush and free messages the claim is false. There is a reason.
+# you run both cells again, the other one may be smaller. (The makespans scatter more, because the machine may be slower
+# in one of the runs.) To get the survey's two figures one has to compare different m. With equal m and free messages
+# the claim is false. There is a reason.
 #
 # Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for
 # m(tF + tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all
@@ -353,7 +357,7 @@ reveal("03-quarter", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B
 # this way 1F1B can be faster: it can afford a larger m. Its bubble at equal m is not smaller.
 #
 # 1F1B does not save time at equal m. Nor does it save messages, weights, gradients or optimizer state. And the devices
-# no longer hold equally much: device 0 holds the most and runs out of memory first. Some advice recommends GPipe for
+# no longer hold equally much: device 0 holds the most and runs out of memory first. Some texts recommend GPipe for
 # tight memory and 1F1B for ample memory. That is backwards.
 #
 # ## Another claim on trial: a published timetable
@@ -374,7 +378,11 @@ lines = [line.split() for line in published.strip().splitlines()]
 cells = [[c if c == "-" else f"{r}{c[0]}{int(c[1]) - 1}" for c in line] for r, line in enumerate(lines)]
 table = TimeTable.from_csv("\n".join(",".join(row) for row in cells))
 print(table.to_grid())
-predict("03-faults", "How many actions in this table cannot run in the slot where they stand?", unit="actions")
+predict(
+    "03-faults",
+    "Take the other times as given. How many actions start before what they need, or never get it?",
+    unit="actions",
+)
 
 # %%
 violations = check_schedule(table)
@@ -388,10 +396,11 @@ reveal("03-faults", measurement=len(places))
 # The checker compares times: is each input there when its slot starts? The words in brackets are its codes.
 #
 # - `too-early`: device 1 runs its backwards two slots before device 2 has computed the gradients.
-# - `missing`: device 3 never runs the forwards of micro-batches 1 to 3.
+# - `missing`: device 3 never runs the forwards of micro-batches 1 to 3. (These three have no slot, so they are not
+#   among the framed actions.)
 # - `no-input`: so their backwards have nothing to go back through.
 #
-# Device 0's wait at t = 4 and 5 is *not* framed, because waiting is never a fault. Nor does the checker mind that
+# Device 0's wait at t = 4 and 5 is *not* framed, because waiting is never a fault. The checker also accepts that
 # devices 1 and 2 run all forwards first. That is sound. It is GPipe's order, not 1F1B's.
 #
 # **Try it:** give device 3 its forwards, `3F0,3B0,3F1,3B1,3F2,3B2,3F3,3B3`. Keep the order of the other rows, and pass
@@ -462,9 +471,9 @@ except ScheduleError as refusal:
 # %% [markdown]
 # With endless patience this run would hang forever. In terms of warm-ups, device 0 has w = 0 and device 1 has w = 1.
 # Take any order of forwards, pairs and backwards. It gets stuck when a device has a deeper warm-up than the device
-# before it, and only then. The device waits for forwards, and the other one runs them only after its own backward.
-# (Depths of m and of m - 1 give the same order.) In 1F1B the warm-up falls by one from device to device, so there is no
-# ring.
+# before it, and only then. The deeper device waits for a forward. The device before it runs that forward only after a
+# backward, and this backward waits for the deeper device. (Depths of m and of m - 1 give the same order.) In 1F1B the
+# warm-up falls by one from device to device, so there is no wait cycle.
 #
 # To repair it, let `0B0` and `0F1` change places, or `1F1` and `1B0`, or both pairs.
 

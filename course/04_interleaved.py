@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 4
 #     title: "Interleaved 1F1B: a shorter way to the last device"
-#     minutes: 40
+#     minutes: 55
 #     builds_on: [3]
 #     goals:
 #       - cut a model into more stages than devices, and say why it matters which device gets which
@@ -58,8 +58,8 @@ predict("04-neighbours", "p = m = 4, neighbouring chunks. 1F1B takes 14 units. H
 # %% [markdown]
 # ## A claim on trial: "two chunks per device, half the bubble"
 #
-# A survey on the web explains interleaving with a listing. The listing gives device r the stages r · v to
-# r · v + v - 1. Those are neighbouring chunks. The survey says that the bubble shrinks. Try it, in the order above.
+# A survey on the web explains interleaving with a listing. The listing gives device r the stages r · v to r · v + v -
+# 1. Those are neighbouring chunks. The survey says that the bubble shrinks. Try it, with the order just described.
 
 
 # %%
@@ -113,12 +113,12 @@ display(reveal("04-round-robin", prediction=4 * (1 + 1) + (4 - 1) * (1 + 1) / 2,
 reveal("04-bubble", prediction=100 * 3 / 11, measurement=100 * dealt.bubble_fraction)
 
 # %% [markdown]
-# Between devices 0 and 3 there are now three *chunks* of 6 layers, no longer three devices of 12 layers. Device 3
-# starts after 1.5 units. The work is the same. This is **interleaved 1F1B** (Narayanan et al. 2021, arXiv 2104.04473,
-# section 2.2).
+# Before device 3 can start, micro-batch 0 now passes three *chunks* of 6 layers, no longer three devices of 12 layers.
+# Device 3 starts after 1.5 units. The work is the same. This is **interleaved 1F1B** (Narayanan et al. 2021, arXiv
+# 2104.04473, section 2.2).
 #
-# It cuts the bubble *time* of a device v-fold, here to half. The bubble *fraction* does not fall to half, because the
-# step itself gets shorter too. It falls from $(p - 1)/(m + p - 1)$ to
+# The idle *time* of a device becomes v times shorter, here half. The bubble *fraction* does not fall to half, because
+# the step itself gets shorter too. It falls from $(p - 1)/(m + p - 1)$ to
 #
 # $$\frac{p - 1}{v\,m + p - 1}.$$
 #
@@ -126,7 +126,7 @@ reveal("04-bubble", prediction=100 * 3 / 11, measurement=100 * dealt.bubble_frac
 #
 # $$m\,(t_F + t_B) + \frac{(p - 1)(t_F + t_B)}{v}.$$
 #
-# This schedule reaches it. As in lesson 3, the bound holds as long as a backward is one piece.
+# For m of at least p this schedule reaches it. As in lesson 3, the bound holds as long as a backward is one piece.
 #
 # ## Read it slot by slot
 #
@@ -144,8 +144,8 @@ print(interleaved)
 # - Slot 8 on device 3: `7B0`, the first backward. A gradient comes to the last stage first, so the backwards take the
 #   chunks in *reverse*: `4B0` to `4B3` come before `0B0` to `0B3`. They go in the same groups.
 # - After its warm-up each device runs pairs of a forward and a backward, until it has no forwards left. Then it runs
-#   the backwards that are left. The order is fixed. Lesson 3's rule, by which a ready backward goes first, does not
-#   give this schedule. With a second group to come, its forwards would be late, and devices would wait for them.
+#   the backwards that are left. The order is fixed. (Lesson 3's rule, by which a ready backward goes first, would delay
+#   the forwards of a second group.)
 #
 # So two things describe a row: the order of its forwards and backwards, and the length of its warm-up. With m = 8 there
 # are two groups. Device 0 then runs its forwards in four blocks: stage 0 and then stage 4 with micro-batches 0 to 3,
@@ -165,8 +165,8 @@ print(interleaved)
 # $$w = \min\bigl(2\,(p - 1 - r) + (v - 1)\,p,\; m\,v\bigr)$$
 #
 # At p = m = 4 the minimum hides the formula, because device 0 has only 8 forwards. Look at m = 8. In the exercises you
-# will write the function that makes such rows. Here it comes ready, as `with_depths`, which takes any warm-ups. (Its
-# source gives an exercise away.)
+# will write the function that makes such rows. Here `with_depths` makes them from any warm-ups. (Its source contains
+# the answer to an exercise.)
 
 # %%
 eight = build_schedule("interleaved", devices=4, microbatches=8, chunks=2)
@@ -178,7 +178,7 @@ by_depth = with_depths([10, 8, 6, 4], microbatches=8, chunks=2)
 print("made with these warm-ups, the same as the catalogue's:", by_depth.programs == eight.programs)
 
 # %% [markdown]
-# Notice two things. The term (v - 1) p is what a device needs to get to its last chunk at all. With a shorter warm-up
+# Notice two things. A device must run (v - 1) p forwards before it reaches its last chunk. With a shorter warm-up
 # the last device would have to run a backward before its forward. And 1F1B has p - 1 - r where this formula has
 # 2(p - 1 - r). So **interleaved with v = 1 is not 1F1B**: its warm-up is twice as deep. The last section before *Break
 # it* shows what the second half is for.
@@ -186,8 +186,8 @@ print("made with these warm-ups, the same as the catalogue's:", by_depth.program
 # ## Which m?
 #
 # The paper asks for an m that is a multiple of p, so that every group has p members. The schedule itself does not need
-# that. PyTorch's `ScheduleInterleaved1F1B` makes m // p groups of equal size (its word is rounds), or one group if m is
-# smaller than p. The catalogue does the same.
+# that. PyTorch's `ScheduleInterleaved1F1B` makes m // p groups of equal size (it calls them rounds), or one group if m
+# is smaller than p. The catalogue does the same.
 
 # %%
 for m in (3, 4, 6, 8, 10):
@@ -204,7 +204,7 @@ except ConfigurationError as refusal:
 # A group of 3 is too small: it does not fill the way round four devices, so device 0 waits for it to come back. All
 # groups of at least 4 reach the bound. But in a group of more than p, the first micro-batch waits in memory while the
 # rest goes through chunk 0. That is why groups are no larger than they have to be. The formula for w above is for
-# groups of p. An exercise asks you for the others.
+# groups of p. An exercise asks for w with other groups.
 #
 # ## Measured
 #
@@ -233,18 +233,22 @@ gains = {m: 1 - pair[2].makespan / pair[1].makespan for m, pair in measured.item
 for m, pair in measured.items():
     for v, timeline in pair.items():
         idle = 1000 * timeline.bubble_fraction * timeline.makespan
-        print(f"m = {m}, v = {v}: step {1000 * timeline.makespan:.0f} ms, {idle:.0f} ms of it idle,", end=" ")
+        busy = 1000 * timeline.makespan - idle
+        print(
+            f"m = {m}, v = {v}: step {busy + idle:.0f} ms, a device is busy {busy:.0f} and idle {idle:.0f} ms;", end=" "
+        )
         print(f"bubble fraction {timeline.bubble_fraction:.1%}, formula {3 / (v * m + 3):.1%}")
     print(f"m = {m}: the step is {gains[m]:.1%} shorter, on paper {1 - (2 * m + 3) / (2 * m + 6):.1%}")
 reveal("04-gain", prediction=100 * on_paper, measurement=100 * gains[8])
 
 # %% [markdown]
-# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. The fixed
-# cost of an action is now paid v times as often. This counts more at m = 8, where an action has less work. And the
-# costs of single actions scatter, so devices wait for each other where the paper shows no gap. A third can go either
-# way: the gain compares the costs of two runs, and on a busy machine these differ.
+# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. Part of
+# the fixed cost belongs to an action and not to its layers, and it is now paid v times as often: compare the busy
+# times. This counts more at m = 8, where an action has less work. And the costs of single actions scatter, so devices
+# wait for each other where the formula has no gap. A third can go either way: even in turns, a busy machine may slow
+# one of the two runs more.
 #
-# Narayanan et al. report ten per cent and more of throughput gained by interleaving. Whether it pays depends on two
+# Narayanan et al. report a throughput that is higher by 10 % or more with interleaving. Whether it pays depends on two
 # prices. Here they are.
 #
 # ## The first price: messages
@@ -304,8 +308,8 @@ reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micro
 # $$\frac{w + 1}{v} = p + \frac{p - 1 - 2r}{v} \text{ shares.}$$
 #
 # On device 0 that is $1 + \frac{p - 1}{p\,v}$ times what 1F1B holds there (Korthikanti et al. 2022, arXiv 2205.05198,
-# give this factor). A larger v takes from device 0 and gives to the last device. The sum over all devices is $p^2$,
-# whatever v is. 1F1B's sum is $p\,(p + 1)/2$. Neither grows with m. (All this is for groups of p.)
+# give this factor). With a larger v device 0 holds less and the last device holds more. The sum over all devices is
+# $p^2$, whatever v is. 1F1B's sum is $p\,(p + 1)/2$. Neither grows with m. (All this is for groups of p.)
 #
 # (Where blocks are narrow, the picture shows only the number of the micro-batch. The shade tells the chunk.) Device 0
 # also waits in the middle, before `4F4`. Device 3 runs the pairs of micro-batches 0 to 3 first, so micro-batch 4 comes
@@ -325,8 +329,8 @@ reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micro
 #
 # ## What is the second half of the warm-up for?
 #
-# Where does the second price come from? Take half of the doubled part of the warm-up: (p - 1 - r) + (v - 1) p. Then
-# make the warm-up two forwards deeper than the formula.
+# Where does the second price come from? First use p - 1 - r instead of 2(p - 1 - r). Then try two forwards more than
+# the formula.
 
 # %%
 depths = {"half: 1 (p - 1 - r)": [7, 6, 5, 4], "as above: 2 (p - 1 - r)": [10, 8, 6, 4], "deeper": [12, 10, 8, 6]}
@@ -338,13 +342,13 @@ for words, warmups in depths.items():
     print(f"at {slow.latency:g} units a message: {simulate(table, slow).makespan:g}")
 
 # %% [markdown]
-# With messages that take no time, half is enough, and device 0 holds 4 shares as under 1F1B. A device then waits a
-# little before its first gradient, and less later on. But with so little in flight it has no spare work while a message
+# With messages that take no time, half is enough, and device 0 holds 4 shares as under 1F1B. A device then waits longer
+# before its first backward, but not longer in total. But with so little in flight it has no spare work while a message
 # travels, so it waits again and again. The second half of the warm-up is this spare work. So the extra memory of device
 # 0 pays for hiding messages, not for the smaller bubble. (The devices further down hold more in either case. They need
 # all their chunks before their first backward.)
 #
-# The exercises know both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
+# The exercises use both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
 # first gradient. `interleaved` is graded with messages that take no time, so it accepts half as well.
 #
 # ## Break it
@@ -411,10 +415,11 @@ print(*run_anyway(ring), sep="\n")
 # - The table is sound and takes 5 units: it is interleaved 1F1B for p = m = v = 2. The bound says the same,
 #   2 · 2 + 1 · 2/2.
 # - The checker calls it an order fault of device 1: 3B0 comes before 3F0, and a backward needs what its forward kept.
-#   No other device has a part in it, so it is not a ring.
+#   No other device has a part in it, so this is not a wait cycle.
 # - No order of whole backwards gets below 6. Device 1 cannot start before micro-batch 0 has passed both chunks of
-#   device 0, which takes one unit. Its work takes 4 units. After its last backward, that micro-batch has both chunks of
-#   device 0 before it, one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1` reach 6.
+#   device 0, which takes one unit. Its work takes 4 units. After its last backward, that micro-batch still has to pass
+#   both chunks of device 0, one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1`
+#   reach 6.
 #
 # </details>
 #
@@ -424,11 +429,11 @@ print(*run_anyway(ring), sep="\n")
 #   v-fold.
 # - Forwards go in groups of p, and backwards in the same groups with the chunks reversed. The warm-up is
 #   2(p - 1 - r) + (v - 1) p, at most m v.
-# - The first price is messages: (p v - 1)/(p - 1) times as many. The second is activations: $1 + (p - 1)/(p v)$ times
-#   as many on device 0 for large m.
+# - The first price is messages: (p v - 1)/(p - 1) times as many. The second is activations: with the full warm-up $1 +
+#   (p - 1)/(p v)$ times as many on device 0 for large m.
 #
 # **Where this leads.** Lesson 5 chooses m, and measures what a fixed cost of each action does to small micro-batches.
-# The first *Further* below asks from which message latency on interleaving no longer pays. `docs/pytorch.md` in the
+# The first *Further* below asks at what message latency interleaving stops paying. `docs/pytorch.md` in the
 # repository runs this very table with PyTorch's own runtime. Megatron-LM sets v by
 # `--num-layers-per-virtual-pipeline-stage`. Your guesses so far:
 
@@ -438,9 +443,9 @@ ledger()
 # %% [markdown] role="further"
 # ## Further: when does it stop paying?
 #
-# Interleaving sends more messages, and each takes a while. So there must be a **latency** from which on 1F1B is as
-# fast. The latency is the time from the moment a message is sent until it has arrived. Here it is measured in tF, the
-# forward of a micro-batch through all layers of a device. While a message is on its way, both devices can work.
+# Interleaving sends more messages, and each takes a while. So at some **latency** 1F1B becomes as fast. The latency is
+# the time from the moment a message is sent until it has arrived. Here it is measured in tF, the forward of a
+# micro-batch through all layers of a device. While a message is on its way, both devices can work.
 #
 # A first estimate takes the time that v = 2 saves, and divides it by the number of messages that it adds. This is as if
 # every one of them made the step longer.
@@ -450,7 +455,7 @@ tables = {"1F1B": build_schedule("1f1b", 4, 8), "interleaved, v = 2": eight}
 one, two = (simulate(table) for table in tables.values())
 saved, added = one.makespan - two.makespan, two.message_count - one.message_count
 print(f"saved: {saved:g} units; added: {added} messages; that is {saved / added:.3f} tF for each of them")
-predict("04-latency", "p = 4, m = 8, tF = tB. From which latency on is v = 2 no faster than 1F1B?", unit="tF")
+predict("04-latency", "p = 4, m = 8, tF = tB. At what latency does v = 2 stop being faster than 1F1B?", unit="tF")
 
 # %% [markdown] role="further"
 # Not every message makes the step longer. Begin at the action that ends last. Go back from each action to the one that
@@ -521,21 +526,21 @@ one, two = measured[m].values()
 tF, tB = (sum(s.duration for s in one.spans if s.slot.op == op) / (4 * m) for op in "FB")
 predicted = stops(one.schedule, two.schedule, tB / tF)
 found = next(at / 40 for at in range(400) if with_link(two, at / 40 * tF) > with_link(one, at / 40 * tF))
-print(f"m = {m}, measured tB = {tB / tF:.2f} tF. Interleaved should be no faster", end=" ")
-print(f"from {predicted:g} tF on, by tF and tB alone; from {found:g} tF on, by the cost of each single action")
+print(f"m = {m}, measured tB = {tB / tF:.2f} tF. Predicted latency at which interleaved stops being faster:")
+print(f"{predicted:g} tF from tF and tB alone, {found:g} tF from the cost of each single action")
 for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
     first, second = (timeline.makespan for timeline in measure(m, latency).values())
-    print(f"{words} of the latter, {1000 * latency:.1f} ms a message: 1F1B {1000 * first:.0f} ms,", end=" ")
+    print(f"at {words} that latency, {1000 * latency:.1f} ms a message: 1F1B {1000 * first:.0f} ms,", end=" ")
     print(f"interleaved {1000 * second:.0f} ms; {'interleaved' if second < first else '1F1B'} is faster")
 
 # %% [markdown] role="further"
 # Single costs scatter, so the two latencies need not agree closely, and on a busy machine the second may even be 0.
 # What to keep is the size: at m = 8, about one forward of a micro-batch. Between GPUs of one machine a message usually
-# takes far less than that. Over a slow network it need not. (Messages are dearer than here where the link's bandwidth
-# is the limit, or where a device cannot work while it sends.)
+# takes far less than that. Over a slow network it need not. (Messages cost more if the link's bandwidth is the limit,
+# or where a device cannot work while it sends.)
 #
 # **Try it:** set m = 4 in the cell above. Does interleaving stop paying sooner? Is the winner at half of the latency,
-# and at twice, the one foretold?
+# and at twice, the predicted one?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -653,9 +658,9 @@ def layers_on(device: int, layers: int, devices: int, chunks: int) -> list[int]:
 # Every device runs w forwards, then pairs of a forward and a backward, then the backwards that are left. A forward of
 # one chunk counts as one. All actions take equally long, and messages take no time.
 #
-# Write the function that gives w. Choose it so that the device has run every forward it can by the time its first
-# gradient can be there. The last of these forwards belongs to the first pair, so it does not count. If the device has
-# fewer forwards than that, w is all of them.
+# Write the function that gives w. Count the forwards that the device can run before its first gradient can arrive. The
+# warm-up is one less, because the last of them belongs to the first pair. If the device has fewer forwards than that, w
+# is all of them.
 #
 # The lesson gives w for groups of p. Here m may be any number that makes equal groups, and v may be 1.
 #

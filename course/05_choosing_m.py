@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5
 #     title: "Choosing m: how finely to cut the batch"
-#     minutes: 45
+#     minutes: 50
 #     builds_on: [2, 3, 4]
 #     goals:
 #       - fit t(b) = α + βb to measured micro-batches, and say what each of the two numbers is
@@ -35,8 +35,8 @@ predict("05-finer", "1F1B, p = 4, batch 64. The step with m = 64, as a percentag
 #
 # $$\text{makespan} = (m + p - 1)(t_F + t_B) \;\propto\; \frac{m + p - 1}{m} = 1 + \frac{p - 1}{m}.$$
 #
-# From m = 16 to m = 64 this falls from 1 + 3/16 to 1 + 3/64. The runs below use 1F1B. By the formula GPipe takes
-# exactly as long. The function `measure` runs them. It is in a folded cell, which opens with a click.
+# From m = 16 to m = 64 this falls from 1 + 3/16 to 1 + 3/64. The runs below use 1F1B. The formula gives the same time
+# for GPipe and 1F1B. The function `measure` runs them. It is in a folded cell, which opens with a click.
 
 # %% jupyter={"source_hidden": true}
 from contextlib import ExitStack
@@ -46,8 +46,8 @@ def measure(ms, batch=lambda m: (inputs, targets)):
     """Steps of 1F1B for each m, with p = 4 and the device clock.
 
     Each m runs twice, and the report of the faster step is returned, because a disturbance only adds time. The m take
-    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one step
-    is enough, to save you time.)
+    turns, first upwards and then downwards, so that a slow moment of the machine hits all of them. (Above m = 20 one
+    step is enough, to save you time.)
     """
     # window=1: the report is of one step, not the median of the last few
     found, options = {}, {"loss": next_byte_loss, "clock": "device", "window": 1}
@@ -71,8 +71,9 @@ display(reveal("05-finer", prediction=100 * (1 + 3 / 64) / (1 + 3 / 16), measure
 predict("05-one", "A micro-batch of 1 sequence, as a percentage of the time of a micro-batch of 16?", unit="%")
 
 # %% [markdown]
-# The formula foretold a shorter step. If your run took longer, the reason must be in the micro-batches: one sequence
-# alone then takes more than a quarter of the time of four. What does a micro-batch cost?
+# The formula predicted a shorter step. If your run took longer, one reason must be in the micro-batches: one sequence
+# alone then takes more than a quarter of the time of four. (There is a second reason, further down.) What does a
+# micro-batch cost?
 #
 # ## What one micro-batch costs
 #
@@ -107,16 +108,16 @@ display(reveal("05-one", prediction=100 / 16, measurement=100 * times[1] / times
 predict("05-star", "B = 64, p = 4, and this line. Which m gives the shortest step?", unit="micro-batches")
 
 # %% [markdown]
-# (The prediction in the table is strict proportion, which the unit clock assumed.) A line fits the points as closely as
-# the cell has printed. It does not go through the origin:
+# (The prediction of 6.25 % is strict proportion, which the unit clock assumed.) The cell prints how closely a line fits
+# the points. It does not go through the origin:
 #
 # $$t(b) = \alpha + \beta\, b$$
 #
 # - **β** is the cost of one more sequence: arithmetic.
 # - **α** is the **fixed cost** of a micro-batch. It does not depend on the number of sequences. Twelve layers, forward
-#   and back, are several hundred operations. Starting each of them takes a few microseconds, whatever the size of its
-#   tensors. On a GPU α is the time to launch the kernels. There a very small kernel also leaves most of the GPU idle.
-#   The curve is nearly flat at first, and a line is a coarser picture than here.
+#   and back, are several hundred operations. Starting each of them takes some tens of microseconds from Python,
+#   whatever the size of its tensors. On a GPU α is the time to launch the kernels. There a very small kernel also
+#   leaves most of the GPU idle. The curve is then nearly flat for small b, and a line fits less well than on a CPU.
 #
 # How finely work is cut is its **granularity**. α is the price of cutting finely.
 #
@@ -163,13 +164,12 @@ plot_curves(ms, parts, **axes, title="Where a step's time goes", note=note, log=
 # m^* = \sqrt{\frac{(p - 1)\,\beta B}{\alpha}}.$$
 #
 # At $m^*$ the two terms are equal: the part of the bubble that shrinks is as long as the fixed costs. (In the picture
-# the two curves cross further right, because the bubble also contains the constant (p - 1)α.) Left of $m^*$ there are
-# too few micro-batches to share the bubble. Right of it the fixed cost is paid too often. Texts call this place the
-# **knee** of the throughput curve, or the **sweet spot**.
+# the two curves cross further right, because the bubble also contains the constant (p - 1)α.) Left of $m^*$ the bubble
+# is large, because the micro-batches are few and large. Right of it the fixed cost is paid too often. Texts call this
+# place the **knee** of the throughput curve, or the **sweet spot**.
 #
-# The formula shows what moves $m^*$. A larger batch or more devices ask for more micro-batches, by the square root. A
-# larger fixed cost asks for fewer. Four times the work per sequence (a wider model, longer sequences) asks for twice as
-# many.
+# The formula shows what moves $m^*$. It grows with the square root of the batch and of p - 1. A larger fixed cost asks
+# for fewer micro-batches. Four times the work per sequence (a wider model, longer sequences) asks for twice as many.
 #
 # ## Measure it
 #
@@ -207,17 +207,18 @@ bottom, how_found = (
 )
 if min(rising, falling) > 0:
     bottom, how_found = math.sqrt(falling / rising), "the bottom of a curve through all eight runs"
-print("in the first table below, the measured m is", how_found)
+print("05-star: what is called its measurement is", how_found)
 display(reveal("05-star", prediction=star(), measurement=bottom))
 reveal("05-idle", prediction=100 * 3 / 67, measurement=100 * reports[64].timeline.bubble_fraction)
 
 # %% [markdown]
-# Does the measured curve have its bottom where the formula says? The formula knew only two numbers, taken from single
-# micro-batches. (The bottom is flat, so the fastest of the eight may be another one in your next run. That is why the
-# measured m comes from a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted to all eight.)
+# The first table compares the two bottoms. The formula knew only two numbers, taken from single micro-batches. Compare
+# the shapes of the two curves and not their heights: the machine may have been slower or faster during the profile than
+# during the runs. (The fastest of the eight may be another one in your next run. That is why the measured m comes from
+# a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted to all eight.)
 #
-# *Tokens per second* are the tokens of the batch divided by the time of the step. At a fixed batch they are the curve
-# of the step, upside down. They leave out the optimizer's update, which comes once per batch, whatever m.
+# *Tokens per second* are the tokens of the batch divided by the time of the step. At a fixed batch they are highest
+# where the step is shortest. They leave out the optimizer's update, which comes once per batch, whatever m.
 #
 # *The bubble* keeps shrinking while tokens per second fall. So a busy device is not always a useful one: it may be
 # busy with fixed costs. Reports on large runs therefore give the **model FLOPs utilisation** (MFU; Chowdhery et al.,
@@ -232,14 +233,15 @@ reveal("05-idle", prediction=100 * 3 / 67, measurement=100 * reports[64].timelin
 # Where the measured curve departs from the formula, there are two possible reasons. A micro-batch may cost more or less
 # in the run than it did alone: α depends on what else the machine does at the time. And the devices may idle longer.
 #
-# They do: at large m the measured bubble is a multiple of the formula's. Part of that is that the stages are not
-# exactly equal. The rest is that equal actions do not take equal time. A late action makes its neighbours wait. An
-# early one rarely makes up for it, because a device cannot start before its message is there. This scatter is called
-# **jitter**.
+# The devices do idle longer: at large m the measured bubble is clearly larger than the formula's. Part of that is that
+# the stages are not exactly equal. The rest is that equal actions do not take equal time. A late action makes its
+# neighbours wait. An early one rarely makes up for it, because a device cannot start before its message is there. This
+# scatter is called **jitter**.
 #
 # The cell takes the measured cost of every action of every run, and simulates three cases. First, every action costs
-# the mean of its stage and kind (F or B): unequal stages without scatter. Second, the measured costs are shuffled among
-# the actions of one stage and kind: scatter by chance. Third, the shuffled costs run in the order of GPipe.
+# the mean of its stage and kind (F or B): unequal stages without scatter. (This case is only printed, for m = 64.)
+# Second, the measured costs are shuffled among the actions of one stage and kind: scatter by chance. Third, the
+# shuffled costs run in the order of GPipe.
 
 # %%
 import random
@@ -293,9 +295,9 @@ plot_curves(many, bubbles, **axes, title="Scatter widens the bubble", note=note,
 # The shuffled costs need not give the bubble of the run: in a run slow moments come together and hit neighbours alike.
 # But both lie above the formula.
 #
-# At large m GPipe suffers less. Why? Its forwards do not wait for any backward, so messages pile up in front of a
-# device, and this store carries it over a late action. 1F1B has at most p micro-batches in flight, so it has hardly any
-# store. The next cell takes random costs to more micro-batches than you would run.
+# At large m GPipe suffers less. Why? Its forwards do not wait for any backward, so messages wait in a queue in front of
+# a device. While one is late, the device works on the others. 1F1B has at most p micro-batches in flight, so its queues
+# are nearly empty. The next cell uses random costs, and more micro-batches than you would run.
 
 # %%
 spread = float(forwards.std() / forwards.mean())
@@ -322,7 +324,7 @@ for m in (16, 64, 256):
 #
 # <details><summary>What you should see, and why</summary>
 #
-# What the bubble has above the formula's value follows the spread, almost in proportion. Without any scatter (`spread`
+# The excess of the bubble over the formula grows with the spread, almost in proportion. Without any scatter (`spread`
 # 0) the formula's value comes back. In each round a device waits for its neighbours when they are late, and how late
 # they are is in proportion to the spread.
 #
@@ -371,33 +373,36 @@ print(f"Adam's update would add {1000 * update:.1f} ms to each of these steps")
 #
 # - GPipe waits for messages only while it fills and drains: 2(p - 1)L in all, for any m. The knee does not move.
 # - Under 1F1B device 0 has p micro-batches in flight. A round of these p takes $p\,t(b) + 2(p - 1)L$, so each of them
-#   costs $2(p - 1)L/p$ more. That is a price per micro-batch: latency acts like a larger α. (For p > 2 filling and
-#   draining add a constant, which does not move the knee.)
+#   costs $2(p - 1)L/p$ more. That is a price per micro-batch: latency acts like a larger α. (Filling and draining add a
+#   constant, which does not move the knee.)
 #
 # $$m^*_L = \sqrt{\frac{(p - 1)\,\beta B}{\alpha + 2(p - 1)L/p}}.$$
 #
-# The cell predicts both schedules from the profile, for every even m up to 32 and for longer and longer messages. The
-# last line of each group is for m = 32, micro-batches of 2 sequences.
+# The cell predicts both schedules from the profile, for every m up to 32 and for longer and longer messages. It
+# measures their length in t(2), the time of a micro-batch of 2 sequences. The last line of each group is for m = 32,
+# where micro-batches have 2 sequences.
 
 # %%
-for L in (0, 0.002, 0.005, 0.01):
+for part in (0, 0.25, 0.5, 1):
+    L = part * line(2)
     found = {}
     for name in ("gpipe", "1f1b"):
-        steps = {m: profile.predict(build_schedule(name, 4, m), 64, latency=L).makespan for m in range(2, 33, 2)}
+        steps = {m: profile.predict(build_schedule(name, 4, m), 64, latency=L).makespan for m in range(2, 33)}
         found[name] = min(steps, key=steps.get), 1000 * min(steps.values())
     price = alpha + 2 * 3 * L / 4
     formula = math.sqrt(3 * beta * 64 / price) if price > 0 else 64
     told = ", ".join(f"{name} best at m = {m} ({best_ms:.0f} ms)" for name, (m, best_ms) in found.items())
-    print(f"a message takes {1000 * L:>2.0f} ms: {told}; formula for 1F1B {formula:.1f}")
+    print(f"a message takes {part:g} t(2) = {1000 * L:.0f} ms: {told}; formula for 1F1B {formula:.1f}")
     waits = {name: profile.predict(build_schedule(name, 4, 32), 64, latency=L).bubble_fraction for name in found}
-    print(f"    m = {32}: " + ", ".join(f"{name} idles {part:.0%}" for name, part in waits.items()))
+    print(f"    m = {32}: " + ", ".join(f"{name} idles {idle:.0%}" for name, idle in waits.items()))
 
 # %% [markdown]
-# The claim holds for 1F1B with slow messages. It does not hold for GPipe, which loses $2(p - 1)L$ at m = 32 as at
-# m = 8.
+# The claim holds for 1F1B once a message takes about as long as the work of a micro-batch. It does not hold for GPipe,
+# which loses $2(p - 1)L$ at m = 32 as at m = 8. (Without latency the two differ a little, because the stages are not
+# exactly equal.)
 #
-# So both sides of the knee have a name. On the left too few micro-batches **amortise** the bubble. On the right a
-# micro-batch is too small for its fixed price: α, and under 1F1B scatter and latency too. A step that waits for
+# So left of the knee there are too few micro-batches to **amortise** the bubble, that is, to share its cost. On the
+# right a micro-batch is too small for its fixed price: α, and under 1F1B scatter and latency too. A step that waits for
 # messages longer than it computes is called **latency-bound**. And when messages are slow, GPipe is the faster of the
 # two, at the price of its memory.
 #
@@ -419,7 +424,7 @@ for name, (a, b) in broken.items():
 
 # %% [markdown]
 # One size says nothing about α. With α = 0 the formula has no bottom, and the choice is m = B. Two large sizes may do
-# little better. Their α is a small difference of large numbers, so a small error in a timing is a large error in α. It
+# well or badly. Their α is the difference of two large numbers, so a small error in a timing is a large error in α. It
 # may even come out negative. Small sizes show α, because there it is most of the time. So profile 1 and 2 sequences,
 # even if you would never train with them.
 #
@@ -427,7 +432,7 @@ for name, (a, b) in broken.items():
 #
 # - t(b) = α + βb. The work βB is the same however it is cut. The fixed cost is paid m times. The bubble is p - 1
 #   micro-batches.
-# - $m^* = \sqrt{(p - 1)\beta B/\alpha}$, with a flat bottom. It is measured: nothing but a measurement knows α.
+# - $m^* = \sqrt{(p - 1)\beta B/\alpha}$, with a flat bottom. You get α only by measuring.
 # - Scatter and latency cost 1F1B time in every round. GPipe pays for latency only while it fills and drains.
 # - m need not divide the batch.
 #
@@ -553,8 +558,8 @@ from pipelab.teaching import NotWritten, check
 # β of t(b) = α + βb, where b is the number of sequences in the micro-batch.
 #
 # Fit the line to *all* timings. Least squares of the errors in milliseconds and of the errors in per cent are both
-# accepted, and you may use any library. (Some sizes were timed several times. The first timing in the list was slow. It
-# may stay in or be left out.)
+# accepted, and you may use any library. (Some sizes were timed several times. The first timing in the list was slow.
+# You may leave it out.)
 
 
 # %% role="answer" exercise="straight_line"
@@ -593,8 +598,8 @@ def fit(batch: int, timings: list[tuple[int, float]]) -> tuple[float, float]:
 #
 # - `m_star`, the m at which $T(m) = (m + p - 1)(\alpha + \beta B/m)$ is least, as a number that need not be whole;
 # - `choose_m`, an m that can be run: whole, from 1 to B, and a multiple of `multiple` (Megatron-LM's interleaving asks
-#   for multiples of p). It need not divide the batch, so take T(m) as it stands. Any m counts whose T is within 5 % of
-#   the least that is possible;
+#   for multiples of p). It need not divide the batch, so take T(m) as it stands. Your m is accepted if its T is at most
+#   5 % above the best possible;
 # - `m_star_recomputed`, the best m if the pipeline recomputes. Recomputation makes each micro-batch cost a device
 #   alpha_r + beta_r · b more. A device can do this extra work while it waits, so the bubble stays as long as it was.
 #

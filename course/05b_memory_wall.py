@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5b
 #     title: "The memory wall: which m is possible"
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [2, 3, 5]
 #     goals:
 #       - say what is held fixed when m grows, the batch or the micro-batch, and what follows for speed
@@ -64,6 +64,7 @@ _ = measure([2], batch=lambda m: text_batch(batch=8))  # the first run also pays
 how = {"loss": next_byte_loss, "chunks": (1,), "repeats": 2, "progress": False}
 profile = profile_costs(model, inputs, targets, devices=4, sizes=(1, 2, 4, 8, 16), **how)
 line = profile.line()
+print(f"t(b) = {1000 * line.alpha:.2f} ms + {1000 * line.beta:.2f} ms * b")  # anew: it moves from day to day
 
 # %%
 import random
@@ -90,11 +91,12 @@ reveal("05b-fixed", prediction=100 * ((16 / 19) / (4 / 7) - 1), measurement=100 
 #
 # $$\frac{m\,b}{(m + p - 1)\,t(b)} \text{ sequences per second}.$$
 #
-# By the formula this rises with m without end, towards b/t(b). So at a fixed micro-batch "the larger m, the better" is
-# true of the formula. (It leaves out the optimizer's update, which comes once per batch. With a larger m, each sequence
-# also pays a smaller part of it.) But the gain runs out. How soon? The cell continues the run at m = 16 to more
-# micro-batches. In the first simulation each action costs the mean of its kind. In the second the costs are drawn from
-# those measured, so they scatter as in the run (lesson 5).
+# By the formula this rises with m without end, towards b/t(b). (Two runs of the same m can differ by more than a
+# doubling gains, so the three measured rates need not rise as evenly.) So at a fixed micro-batch "the larger m, the
+# better" is true of the formula. (This leaves out the optimizer's update, which comes once per batch. With a larger m,
+# each sequence also pays a smaller part of it.) But the gain runs out. How soon? The cell continues the run at m = 16
+# to more micro-batches. In the first simulation each action costs the mean of its kind. In the second the costs are
+# drawn from those measured, so they scatter as in the run (lesson 5).
 
 
 # %%
@@ -117,17 +119,17 @@ for m in (16, 32, 64, 128):
     before = even, uneven
 
 # %% [markdown]
-# Each doubling of m gains less than the one before, and soon less than two steps of the same m differ by. With scatter
-# 1F1B stays below b/t(b) for good. So "the larger m, the better" is true at first, and later neither measurable nor
-# worth anything. Meanwhile the batch grows with m, and the batch is a choice about *learning*: how many sequences go
-# into one update of the weights. So fix the batch first, for the sake of learning. Then choose m for the sake of the
-# machine. That is how this course asks the question.
+# Each doubling of m gains less than the one before, and soon the gain is smaller than the difference between two runs
+# of the same m. With scatter 1F1B never reaches b/t(b). So "the larger m, the better" is true at first. Later the gain
+# is too small to measure or to matter. Meanwhile the batch grows with m, and the batch is a choice about *learning*:
+# how many sequences go into one update of the weights. So fix the batch first, for the sake of learning. Then choose m
+# for the sake of the machine. That is how this course asks the question.
 #
 # ## The memory wall
 #
-# The knee says which m is fast. Memory says which m is possible. `Pipeline(memory_limit=...)` allows each device so
-# many bytes for weights, gradients and activations. A step that needs more stops there. (These runs have no optimizer.
-# Its state would count as well.) First the batch is fixed at 64.
+# The knee says which m is fast. Memory says which m is possible. `Pipeline(memory_limit=...)` allows each device a
+# fixed number of bytes for weights, gradients and activations. A step that needs more stops there. (These runs have no
+# optimizer. Its state would count as well.) First the batch is fixed at 64.
 
 # %%
 LIMIT = "40MB"
@@ -154,8 +156,9 @@ predict("05b-wall", "1F1B with micro-batches of 8 sequences, limit 40 MB. Which 
 
 # %% [markdown]
 # At a fixed batch GPipe without recomputation fails at *every* m. Its devices hold the whole batch before the first
-# backward, in 1 piece or in 64. Only the action that crosses the limit differs. Under 1F1B a larger m helps.
-# Recomputation helps GPipe, and costs a second forward. Now fix the micro-batch instead:
+# backward, in 1 piece or in 64. Only the action that crosses the limit differs. (The message says what was needed at
+# that moment, not what the whole step would need.) Under 1F1B a larger m helps. Recomputation helps GPipe, and costs a
+# second forward. Now fix the micro-batch instead:
 
 # %%
 for m in (4, 5, 6):
@@ -182,15 +185,15 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 # | batch | m does not matter: it fits or not | bounds m from below | bounds m from below |
 # | micro-batch | bounds m from above | from above, much later | not at all if p micro-batches fit, else below p |
 #
-# "Memory limits m from above" is true only at a fixed micro-batch. There it is always true of GPipe. It is true of
-# schedules that hold a limited number of micro-batches only where these do not fit. 1F1B holds min(p, m) of them on
-# device 0. Interleaved 1F1B holds at most p + (p - 1)/v where m is a multiple of p: 5.5 at p = 4 and v = 2. With larger
-# groups it holds up to 2p - 1: 7 at m = 7.
+# "Memory limits m from above" is true only at a fixed micro-batch. There it is always true of GPipe. It is true of a
+# schedule that holds at most k micro-batches only if k of them do not fit. 1F1B holds min(p, m) of them on device 0.
+# Interleaved 1F1B holds at most p + (p - 1)/v where m is a multiple of p: 5.5 at p = 4 and v = 2. With larger groups it
+# holds up to 2p - 1: 7 at m = 7.
 #
-# The text of the opening mixes both settings up. It gives each micro-batch 2 GB, lets m = 8 hold twice as much as
-# m = 4, and concludes that a 32 GB device cannot have m above 16. That needs a fixed micro-batch. In its next
-# paragraph the batch is 64 sequences, and m = 32 means 2 of them: a fixed batch. And it recommends 1F1B, which at a
-# fixed micro-batch holds p = 4 of them at any m.
+# The text quoted at the top confuses the two settings. It gives each micro-batch 2 GB, lets m = 8 hold twice as much as
+# m = 4, and concludes that a 32 GB device cannot have m above 16. That needs a fixed micro-batch. In its next paragraph
+# the batch is 64 sequences, and m = 32 means micro-batches of 2 sequences: a fixed batch. And it recommends 1F1B, which
+# at a fixed micro-batch holds p = 4 of them at any m.
 #
 # **Try it:** at a fixed batch, does the wall bound m from above under any of the three? Run `fits("1f1b", 64)` and
 # `fits("gpipe", 64, recompute=True)`.
@@ -205,10 +208,10 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 #
 # ## A claim on trial: "take the smallest m that fits"
 #
-# At a batch of 64 the wall can only move 1F1B to the right of the knee. Of the m that fit, the smallest is then the
-# nearest to the knee. So where the fastest m does not fit, take the smallest m that does? The cell asks the frozen
-# profile: this model's costs, measured once on another machine and shipped with pipelab. (It counts the state of an
-# optimizer too.) The last lines are runs on your machine.
+# At a batch of 64, if $m^*$ does not fit under 1F1B, only larger m fit. The smallest of them is nearest to $m^*$. So
+# where the fastest m does not fit, take the smallest m that does? The cell asks the frozen profile: this model's costs,
+# measured once on another machine and shipped with pipelab. (It counts the state of an optimizer too.) The last lines
+# are runs on your machine.
 
 # %%
 frozen = CostProfile.shipped()
@@ -218,9 +221,9 @@ def shortest(costs, name, limit, recompute, counts=range(1, 65)):
     """(step in seconds, m) of the m that fit: of the smallest without recomputation, of the fastest with it."""
     found = []
     for m in counts:
-        foretold = costs.predict(build_schedule(name, 4, m, recompute=recompute), batch=64)
-        if max(held.total for held in costs.memory(foretold)) <= limit * 1e6:
-            found.append((foretold.makespan, m))
+        predicted = costs.predict(build_schedule(name, 4, m, recompute=recompute), batch=64)
+        if max(held.total for held in costs.memory(predicted)) <= limit * 1e6:
+            found.append((predicted.makespan, m))
     return found[0] if not recompute else min(found)
 
 
@@ -244,15 +247,15 @@ for count, recompute in ((m, False), (n, True)):
 #
 # ## Rules of thumb on trial
 #
-# Three more rules circulate.
+# Three more rules are common.
 #
-# 1. "Take m = 4p." Huang et al. found GPipe's bubble negligible from there on (2019, arXiv 1811.06965, section 2.3).
+# 1. "Take m = 4p." Huang et al. found GPipe's bubble negligible from m = 4p on (2019, arXiv 1811.06965, section 2.3).
 # 2. "Take micro-batches of √B sequences", which makes √B micro-batches.
 # 3. "In the worked example m = 16 is the sweet spot; at m = 20 the micro-batches have become too small."
 #
 # √B is 8 here. The formula $m^* = \sqrt{(p - 1)\beta B/\alpha}$ has the same shape: $\sqrt{B}$ times a factor. Where
-# your $m^*$ is near 8, that factor happens to be near 1. Now change it: sequences of 8 tokens instead of 32. The batch
-# is still 64 sequences.
+# your $m^*$ is near 8, that factor happens to be near 1. Now change that factor: sequences of 8 tokens instead of 32.
+# The batch is still 64 sequences.
 
 # %%
 predict("05b-short", "Sequences of 8 tokens, B = 64, p = 4. Which m gives the shortest step?", unit="micro-batches")
@@ -282,6 +285,8 @@ for name, found in {"worked example": steps, "8 tokens": short}.items():
 reveal("05b-short", prediction=star(other), measurement=min(short, key=short.get))
 
 # %% [markdown]
+# - Measured steps can differ from the formula by much more than the rules differ from each other. So the runs only test
+#   which m is best.
 # - √B has the right shape and no factor. It ignores what a sequence costs, what starting an action costs, and the
 #   number of devices. All three move $m^*$.
 # - 4p is a place to *start* measuring. It bounds the bubble fraction by (p - 1)/(5p - 1), which is below 20 %. It
@@ -304,9 +309,9 @@ at = row.index("0B0")
 row[at], row[at + 1] = row[at + 1], row[at]
 early = Schedule.from_rows([row, *right.programs[1:]], name="0F4 early")
 for schedule in (right, early):
-    foretold = profile.memory(profile.predict(schedule, batch=64))[0].total / 1e6
+    predicted = profile.memory(profile.predict(schedule, batch=64))[0].total / 1e6
     faults = len(check_schedule(schedule))
-    print(f"{schedule.name}: {faults} violations, device 0 is foretold {foretold:.1f} MB", end="; ")
+    print(f"{schedule.name}: {faults} violations, predicted for device 0: {predicted:.1f} MB", end="; ")
     try:
         report = Pipeline(model, schedule, loss=next_byte_loss, memory_limit="34MB").step(inputs, targets)
         print(f"measured {report.memory[0].total / 1e6:.1f} MB")
@@ -315,8 +320,8 @@ for schedule in (right, early):
 
 # %% [markdown]
 # The table is sound, and its gradients would be right. But for a while device 0 has five micro-batches in flight, one
-# too many. (The message names less than was foretold. A run stops at the first tensor that crosses the limit, before
-# the action has kept all of its own.) So a limit is part of what makes a schedule usable. A profile foretells that too:
+# too many. (The message names less than was predicted. A run stops at the first tensor that crosses the limit, before
+# the action has kept all of its own.) So a limit is part of what makes a schedule usable. A profile predicts that too:
 # the bytes kept are a line in b, as time is.
 #
 # **Try it:** swap `0F5` and `0B1` in the same way, after the first swap. Are five in flight, or six? Then leave out
@@ -343,10 +348,11 @@ for schedule in (right, early):
 # 5. Measure the best that is left, its neighbours, and 4p. Where two cannot be told apart, take the one that needs less
 #    memory. Under 1F1B the larger m never needs more.
 #
-# Here you can turn all of it: this machine's α and β, and a batch of 64. The limit is what 40 MB leave for activations
-# beside the weights and gradients of device 0. One unit of time is the forward of 16 sequences here, without α. Find
-# the m at which the curve is lowest. Then see which m the limit leaves, for each schedule, with and without
-# recomputation. Where a setting does not fit, the explorer says by how much and offers one that does.
+# In this explorer you can change all of it. It starts with this machine's costs and a batch of 64. (Its α is the fixed
+# cost of one action, forward or backward. So it is half of the α of a micro-batch.) The limit is what 40 MB leave for
+# activations beside the weights and gradients of device 0. One unit of time is the forward of 16 sequences here,
+# without α. Find the m at which the curve is lowest. Then see which m the limit leaves, for each schedule, with and
+# without recomputation. Where a setting does not fit, the explorer says by how much and offers one that does.
 
 # %%
 share = sum(profile.cut(4)[r].forward.beta for r in range(4)) / 4  # of β: the forward's part
@@ -374,9 +380,9 @@ schedule = build_schedule(name, 4, m, recompute=recompute)
 predict("05b-choice", "How long is this step?", unit="ms")
 
 # %%
-foretold = profile.predict(schedule, batch=64)
-needed = max(held.total for held in profile.memory(foretold)) / 1e6
-print(f"{name}, m = {m}, recompute={recompute}: foretold {needed:.1f} MB on the fullest device, limit {limit}")
+predicted = profile.predict(schedule, batch=64)
+needed = max(held.total for held in profile.memory(predicted)) / 1e6
+print(f"{name}, m = {m}, recompute={recompute}: predicted {needed:.1f} MB on the fullest device, limit {limit}")
 took = None
 try:
     with Pipeline(model, schedule, loss=next_byte_loss, clock="device", memory_limit=limit) as pipeline:
@@ -390,13 +396,14 @@ print("Of all that fit, by prediction:")
 for forecast in tuning.fitting[:3]:
     print(f"  {forecast.candidate}: {1000 * forecast.makespan:.0f} ms, {forecast.peak_bytes / 1e6:.1f} MB")
 print(*(f"{candidate}: {why}" for candidate, why in tuning.neighbours()), sep="\n")
-reveal("05b-choice", prediction=1000 * foretold.makespan, measurement=took)
+reveal("05b-choice", prediction=1000 * predicted.makespan, measurement=took)
 
 # %% [markdown]
 # `shortlist` predicts every schedule and m that it is given from the profile, without running any. In its picture
-# crosses are what does not fit. (The curves of GPipe and 1F1B differ a little. Where stages or micro-batches are
-# unequal, the order decides who waits for whom.) The neighbours of its choice differ from it in one thing each, and are
-# listed with the reason why they lose. On the command line `pipelab tune` does all of the steps above.
+# crosses mark what does not fit. (Where curves meet, look at the colour of the cross.) (The curves of GPipe and 1F1B
+# differ a little. Where stages or micro-batches are unequal, the order decides who waits for whom.) The list gives the
+# neighbours of its choice, with the reason why each loses: another m, another schedule at its own best m, and
+# recomputation at its own best m. On the command line `pipelab tune` does all of the steps above.
 #
 # ## What to remember
 #
@@ -415,7 +422,7 @@ ledger()
 # %% [markdown] role="further"
 # ## Further: everything to turn
 #
-# This is the whole explorer. You can turn the schedule, p, m, v, tF, tB, α, the latency, what is held fixed, and a
+# This is the whole explorer. You can change the schedule, p, m, v, tF, tB, α, the latency, what is held fixed, and a
 # memory limit. You can also put a second schedule beside the first, and draw any figure against any of these.
 
 # %% role="further"
@@ -438,8 +445,9 @@ from pipelab.teaching import NotWritten, check, forecasts
 # of it counts.) The second is a dict with a reason for each other m of the sweep:
 #
 # - `"memory"`: it does not fit;
-# - `"bubble"`: it fits and is slower, and the idle time per sequence grew most;
-# - `"granularity"`: it fits and is slower, and the busy time per sequence grew most.
+# - `"bubble"`: it fits and is slower. Compared with the fastest row that fits, its idle time per sequence (in ms) is
+#   further above than its busy time;
+# - `"granularity"`: the same with its busy time further above.
 #
 # (A row that fits and is within 5 % may have any reason, or none.)
 
@@ -491,7 +499,7 @@ def read_sweep(rows: list[dict[str, float]], limit: float) -> tuple[int, dict[in
 # always cut alike. Where neither is fixed, the side says nothing. The parts of a *step* say nothing either, because a
 # step of a small batch is short in all its parts.
 
-# %% [markdown] role="lead" exercise="defend" difficulty="hard" minutes=20
+# %% [markdown] role="lead" exercise="defend" difficulty="hard" minutes=25
 # The worked example: p = 4, a batch of 64, and an optimizer whose state counts as memory. `forecasts()` gives what a
 # frozen profile predicts, as a list of rows such as
 #
@@ -511,8 +519,9 @@ def read_sweep(rows: list[dict[str, float]], limit: float) -> tuple[int, dict[in
 # - `"bubble"`: its devices idle longer, for other reasons than messages;
 # - `"granularity"`: it pays the fixed costs more often.
 #
-# Compare in this order: latency 0 with its own latency; then the same schedule without R with the one with R; then idle
-# and busy time.
+# To find it, split each step into four times. Messages: the step minus the step at latency 0. Recomputation: the step
+# at latency 0 minus that of the same schedule and m without R. Then the idle and the busy time of that row without R at
+# latency 0. The reason is the time that is furthest above the fastest's.
 #
 # | limit | latency | others |
 # | --- | --- | --- |

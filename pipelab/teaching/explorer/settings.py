@@ -110,6 +110,11 @@ class Settings:
     compare: str = ""
 
     @property
+    def has_steady_phase(self) -> bool:
+        """Whether forwards and backwards take turns. GPipe and naive only fill and drain."""
+        return self.schedule not in ("naive", "gpipe")
+
+    @property
     def recipe(self) -> Recipe:
         """How the schedule is built."""
         return recipes()[self.schedule]

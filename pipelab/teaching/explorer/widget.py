@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError
-from pipelab.schedules.phases import phases as phases_of
 from pipelab.teaching.explorer import beside
 from pipelab.teaching.explorer.code import CURVE, axis_of, line
 from pipelab.teaching.explorer.curves import AGAINST, Curves
@@ -123,7 +122,7 @@ class Explorer(RunningWidget):
             return plot_prediction(self.measured.predicted, self.measured.measured)
         if len(self.timelines) > 1:
             return plot_schedules(self.timelines, memory=True)
-        return plot_timeline(self.timeline, phases=self._phases())
+        return plot_timeline(self.timeline, phases=self._shown.has_steady_phase)
 
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None, **rest: Any
@@ -224,7 +223,7 @@ class Explorer(RunningWidget):
             "sizes": settings.sizes,
             "said": self._said,
             "problem": None if self.problem is None else _problem(self.problem),
-            "phases": self._phases(),
+            "phases": any(one.has_steady_phase for one in self._both()),
             "scenes": [
                 scene(t, limits=limits, whole=False, title=f"{_title(one)}: {words.size_words(t.schedule)}")
                 for one, t in zip(self._both(), self.timelines, strict=True)
@@ -300,11 +299,6 @@ class Explorer(RunningWidget):
             "bubbles": [100 * timeline.bubble_fraction for timeline in pair],
             "peaks": [peak / 1e6 for peak in found.peak_activation_bytes],
         }
-
-    def _phases(self) -> bool:
-        """Whether phases are shown: where one has a steady phase. GPipe and naive only fill and drain."""
-        programs = (program for timeline in self.timelines for program in timeline.schedule.programs)
-        return any(phase.name == "steady" for program in programs for phase in phases_of(program))
 
     def _curve_view(self) -> dict[str, Any]:
         choice_of = [name for name in AGAINST if name in self._names()] or [self._against]

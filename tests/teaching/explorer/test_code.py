@@ -65,7 +65,7 @@ def test_the_line_follows_what_is_turned():
 
 def test_settings_that_cannot_be_leave_the_line_of_the_picture():
     explorer = explore("interleaved", m=8)
-    explorer.set(m=1)
+    explorer.set(m=9)  # no two equal groups
     assert explorer.problem is not None
     assert opened_by(explorer.code).settings.microbatches == 8
 

@@ -324,7 +324,7 @@ def test_what_is_judged_by_is_watched(file, tmp_path, monkeypatch):
     report = grade([save(answered(text), tmp_path / "a.ipynb")], progress=False)
     assert report.points == 0
     assert "changed the judge's code" in report.notebooks[0].exercises[0].message
-    assert "files of pipelab itself changed" in report.warnings[0]
+    assert "files of pipelab changed" in report.warnings[0]
 
 
 def test_lessons_in_a_folder_are_not_submissions(tmp_path):

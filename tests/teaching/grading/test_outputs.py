@@ -115,7 +115,7 @@ def test_an_override_replaces_points_and_says_why(report, tmp_path):
         ("learner,exercise,points,reason\nanna,gpipe,1,\n", "needs a reason"),
         ("learner,exercise,points,reason\nanna,gpip,1,x\n", "did you mean 'gpipe'"),
         ("learner,exercise,points,reason\nanna,gpipe\n", "points is ''"),
-        ("learner;exercise;points;reason\nanna;gpipe;1;x\n", "commas are needed"),
+        ("learner;exercise;points;reason\nanna;gpipe;1;x\n", "use commas"),
         ("learner,exercise,points,reason\nanna,gpipe,9,x\n", "9 points, there are 3"),
     ],
 )

@@ -15,7 +15,7 @@ function h(tag, attributes = {}, ...children) {
 
 /** HTML that the kernel made, with its formulas as MathML. */
 function fromHtml(element, html) {
-  element.innerHTML = html;
+  element.append(...new DOMParser().parseFromString(html, "text/html").body.childNodes); // it runs no scripts
   return element;
 }
 
