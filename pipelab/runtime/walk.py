@@ -22,7 +22,7 @@ from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
 from pipelab.runtime.device.payload import Payload
-from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.device.program import FAILED, compile_table
 from pipelab.runtime.device.stage import StageRunner, StageStep, Task
 from pipelab.runtime.device.threads import GRACE, LOOKS_EVERY, Overdue, run_threads, take_turns
 from pipelab.runtime.device.worker import Worker
@@ -77,8 +77,8 @@ class Walk:
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
         self._small = False
-        self._seen = self._judged = list[int]()
-        """Whereabouts: when looked at last, and when a deadlock was looked for."""
+        self._seen = self._judged = self._reached = list[int]()
+        """Whereabouts: when looked at last, when a deadlock was looked for, and the last that were not FAILED."""
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}
         for r in self._own:
@@ -121,7 +121,7 @@ class Walk:
             found = deadlock(self.table, now, self.settings.outstanding)
             if found is not None:
                 raise found
-        self._seen = now
+        self._seen, self._reached = now, _reached(now, self._reached or now)
 
     def _told_to_stop(self, before: Sequence[int]) -> Sequence[int]:
         """The whereabouts, once the devices of other processes have had a moment to stop after ``before``."""
@@ -129,19 +129,21 @@ class Walk:
         while True:
             now = list(self._replicas.peers.look())
             same = [r for r, place in enumerate(now) if r not in self._own and place == before[r]]
-            if time.monotonic() >= late or not any(is_stuck(self.table, r, now) for r in same):
+            reached = _reached(now, before)
+            if time.monotonic() >= late or not any(is_stuck(self.table, r, reached) for r in same):
                 return now
             time.sleep(LOOKS_EVERY / 5)
 
     def _time_limit_error(self, limit: float, before: Sequence[int], held: set[int]) -> TimeLimitError:
         """Says what the devices are doing that neither wait nor end; of this process's own, those that are ``held``."""
         now, lines, named = self._told_to_stop(before), [], []
+        reached = _reached(now, before)
         if any(in_action(now[device]) for device in held):  # where devices take turns, others wait for the thread
             held = {device for device in held if in_action(now[device])}
         for device, place in enumerate(now):
             here = device in self._own
             late = place in (OPENING, LOOKING, OUTSIDE)  # it has not begun
-            if (device in held if here else late or is_stuck(self.table, device, now)) and place == before[device]:
+            if (device in held if here else late or is_stuck(self.table, device, reached)) and place == before[device]:
                 named.append(device)
                 how = ", and a thread cannot be ended from outside" if here else ", in another process"
                 lines.append(f"  device {device} is still {described(self.table, device, place)}{how}")
@@ -189,7 +191,7 @@ class Walk:
 
             def abort() -> None:
                 here = self._replicas.peers.whereabouts
-                seen[:] = here if len(own) == len(here) else self._seen or here
+                seen[:] = here if len(own) == len(here) else self._reached or here
                 wire.abort()
 
             outcomes = run_threads(runs, abort, one_core_each=self._updates.on_cpu, limit=limit, look=self._look)
@@ -270,6 +272,11 @@ class Walk:
             return None
         losses = torch.stack([loss.reshape(()).to(torch.float64) for loss, _ in found]).cpu()
         return float(losses @ torch.tensor([weight for _, weight in found], dtype=torch.float64, device="cpu"))
+
+
+def _reached(now: Sequence[int], earlier: Sequence[int]) -> list[int]:
+    """How far devices had come: of one that has failed, where it was ``earlier``."""
+    return [then if place == FAILED else place for place, then in zip(now, earlier, strict=True)]
 
 
 def device_meter(r: int, settings: Settings, replicas: Replicas) -> SlotMeter:

@@ -13,6 +13,10 @@ def _fork_server():
         yield
 
 
+STORIES = ["processes-sleep-receive-2"]
+"""The others had failed before one asked whether they had sent what it waited for: nobody was named."""
+
+
 def _params():
     seen = set()
     for case in matrix.cases():
@@ -20,6 +24,7 @@ def _params():
         quick = (case.device == 1 or case.kind == "deadlock") and (case.launch, *first) not in seen
         if quick:
             seen.add((case.launch, *first))
+        quick = quick or str(case) in STORIES
         yield pytest.param(case, id=str(case), marks=() if quick else pytest.mark.slow)
 
 
