@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ _SMALL = 2048
 """Bytes of a round. What does not fit takes a second one."""
 _PING_ROUNDS = 8
 _A_SECOND = timedelta(seconds=1)
+_CUT_TAKES = 1.0
+"""Seconds after which a round that was cut has ended, or never will."""
 
 
 class GlooRounds:
@@ -32,6 +35,7 @@ class GlooRounds:
         self._group: Any = dist.ProcessGroupGloo(store, rank, size, patience)
         self._talking = False
         """Whether a round has begun, and not come to its end."""
+        self._work: Any = None
 
     def say(self, data: bytes, *, hears: bool = True, look: Callable[[], None] = lambda: None) -> list[bytes]:
         """Everyone's data, in the order of ranks. All call it alike; without ``hears`` only rank 0 gets them.
@@ -64,7 +68,8 @@ class GlooRounds:
         """Hang up."""
         if self._group is not None and self._talking:
             cut(self._group, int(self._rank == 0))
-        self._group = None
+            let_go(self._group, self._work)
+        self._group = self._work = None
 
     def measure_clocks(self, leaders: Sequence[int]) -> dict[int, tuple[float, float]]:
         """At rank 0: seconds to add to each leader's clock to read rank 0's, and half of the shortest round trip."""
@@ -96,7 +101,7 @@ class GlooRounds:
         found = [torch.empty_like(mine) for _ in range(self._size)]
         options = dist.distributed_c10d.AllgatherOptions()
         options.timeout = FOREVER  # others may be computing
-        work = self._group.allgather([found], [mine], options)
+        self._work = work = self._group.allgather([found], [mine], options)
         while True:
             try:
                 work.wait(_A_SECOND)
@@ -128,3 +133,17 @@ class GlooRounds:
 
     def _receive(self, tensor: Tensor, peer: int) -> None:
         self._group.recv([tensor], peer, 0).wait(FOREVER)
+
+
+def let_go(group: Any, work: Any) -> None:
+    """Before the last reference to a gloo group that was cut goes: wait until its ``work`` has ended.
+
+    Where gloo began to send just after its connections were closed, it waits forever, and whoever lets go of the group
+    waits for it. Such a group stays as it is, until the process ends.
+    """
+    late = time.monotonic() + _CUT_TAKES
+    while work is not None and not work.is_completed():
+        if time.monotonic() > late:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+            return
+        time.sleep(0.01)
