@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 0
 #     title: Start here
-#     minutes: 20
+#     minutes: 25
 #     builds_on: []
 #     goals:
 #       - run a 48-layer model as a pipeline on this machine
@@ -62,7 +62,7 @@ print(bytes(inputs[0].tolist()).decode())
 # %%
 schedule = build_schedule("1f1b", devices=4, microbatches=4)
 print(schedule)
-predict("00-idle", "What percentage of all time slots is idle, over all four devices?", unit="%")
+predict("00-idle", "What percentage of the 4 x 14 cells is idle?", unit="%")
 
 # %% [markdown]
 # ## Run it
@@ -80,16 +80,16 @@ TimelineView(timeline, phases=False)
 
 # %% [markdown]
 # This picture uses the **unit clock**. It counts every forward and every backward as one unit of time, no matter how
-# long it really took. One unit is one time slot of the table. So you see a textbook's timetable, but of a run that
-# really happened. Lesson 1 explains the other clocks.
+# long it really took. One unit is one time slot of the table. So the picture looks like the table of a textbook, but
+# the run is real. Lesson 1 explains the other clocks.
 #
 # How to read the picture:
 #
 # - Each row is a device. Blue blocks are forwards and orange blocks are backwards. The letter says the same, and the
 #   number is the micro-batch.
 # - The time from the first start to the last end is the **makespan**.
-# - Hatched time is idle. All of it together is the **bubble**. As a fraction of total device time it is called the
-#   **bubble fraction**.
+# - Hatched time is idle. All of it together is the **bubble**. As a fraction of total device time (the makespan times
+#   the number of devices) it is called the **bubble fraction**.
 # - The strip below each row shows how much memory the device holds. Each forward keeps tensors there that its backward
 #   needs: **activations**.
 #
@@ -153,7 +153,7 @@ try_schedule("""
 
 # %% [markdown]
 # **Try it:** swap `1B0` and `1F0` and run the cell again. Then try to break the schedule in other ways: leave an action
-# out, or let device 0 run `0B0` before `0F1`. Is that wrong too?
+# out, or let device 0 run `0B0` before `0F1`. Is the second change wrong too?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -183,8 +183,8 @@ puzzles("first-steps")
 # %% [markdown]
 # ## What this machine has
 #
-# `pipelab doctor` says what this machine has and how the course will use it. Run it here or in a terminal. (Lesson 1
-# explains the device clock.)
+# `examine()` says what this machine has and how the course will use it. In a terminal, `pipelab doctor` says the same.
+# (Lesson 1 explains the device clock.)
 
 # %%
 print(examine())

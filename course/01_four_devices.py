@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 1
 #     title: One model, four devices
-#     minutes: 60
+#     minutes: 70
 #     builds_on: [0]
 #     goals:
 #       - name four ways to share a model among devices, and say what each of them sends
@@ -32,8 +32,8 @@
 # How much is that in bytes? The second cell below runs one step of lesson 0's pipeline and counts what device 1 really
 # sends. The other three figures are computed, for the same model and the same batch. p devices can add up their tensors
 # by passing parts around in a ring. Each of them then sends 2(p - 1)/p times the size of the tensor (Patarasu and Yuan
-# 2009). Fetching or adding alone is half of that. So sharded needs three halves: weights for F, weights for B,
-# gradients.
+# 2009). This takes two phases, adding and fetching, each half of the bytes. Sharded needs three such phases: it fetches
+# weights for F and for B, and adds gradients.
 
 # %% role="setup"
 import torch
@@ -135,9 +135,9 @@ predict("01-gpt3", "How many devices of 80 GiB do you need at least to hold GPT-
 # ## A claim on trial
 #
 # *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A survey on
-# the web has a program that tests whether a model fits. It does this sum, 2 bytes a parameter over 8 devices, and says
-# that the model fits. The next cell does the sum twice, for the weights alone and for the whole training state. Then it
-# shows the answer beside your guess.
+# the web has a program that tests whether a model fits. It does this sum, 2
+# bytes a parameter over 8 devices, and says that the model fits. The next cell does the sum twice, for the weights
+# alone and for the whole training state. Then it shows the answer beside your guess.
 
 # %%
 GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
@@ -156,7 +156,7 @@ reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: a partly fi
 #
 # Mind the unit as well. Memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB.
 #
-# ## The worked example's own bytes
+# ## The bytes of our 48-layer model
 #
 # Our 48 layers are narrow and trained in 32 bits. Each parameter takes 4 bytes for the weight, 4 for its gradient and 8
 # for the moments. There is no second copy. So this too is 16 bytes a parameter.
@@ -279,7 +279,7 @@ print(f"the same scores as from the model in one piece: {torch.equal(results['sc
 #
 # ## Cut the graph
 #
-# One thing went through that queue which no wire can carry: the tensor's history. `h.grad_fn` leads back through all
+# The queue also carried the tensor's history. A real wire cannot carry that. `h.grad_fn` leads back through all
 # layers of device 0, so a graph that ends on device 1 continues into device 0. The function below walks such a graph.
 # It counts the parameter tensors of each stage that the graph reaches.
 
@@ -313,8 +313,8 @@ predict("01-cut", "How many of stage 0's parameter tensors have a gradient now?"
 # Then `received.grad` holds the gradient of the loss with respect to the message.
 #
 # So far you may have called `loss.backward()` only. That is `loss.backward(torch.tensor(1.0))`, the gradient of the
-# loss with respect to itself. A tensor that is not a single number needs a gradient of its own shape there. Device 0
-# gets it from device 1, and needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
+# loss with respect to itself. For any other tensor `backward` needs an argument: a gradient of the same shape. Device 1
+# sends it, and device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
 #
 # $$\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial h} \cdot \frac{\partial h}{\partial \theta}$$
 #
@@ -460,9 +460,10 @@ display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" fo
 TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time", phases=False)
 
 # %% [markdown]
-# Twice as many devices halve the memory on each. The makespan should not change, because the pieces run one after the
-# other. (The printed ratio says how far it moved here. On a busy machine it moves more.) So with twice the devices, a
-# step takes twice the total device time. U in the pictures is the optimizer's update, which comes after the makespan.
+# Twice as many devices halve the memory on each. The makespan should hardly change, because the pieces run one after
+# the other. (The printed ratio says how far it moved here. More pieces cost a little more, and a busy machine moves it
+# in either direction.) So with twice the devices, a step takes twice the total device time. U in the pictures is the
+# optimizer's update, which comes after the makespan.
 #
 # The last two lines of the printout are about lesson 0's table. There the fullest of four devices holds as many
 # activations as one device alone. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One
@@ -474,7 +475,7 @@ TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at id
 #
 # Naive makes room: it can train a model that fits on no single device. In return, p - 1 devices are idle at any time.
 #
-# **Try it:** give `build_schedule` in the first loop `microbatches=8`. What changes?
+# **Try it:** in the first loop change `microbatches=1` to `microbatches=8`. What changes in the output?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -550,7 +551,7 @@ reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=gai
 #
 # 1. While the pipeline really runs, the cost of each action is measured where it runs. On a CPU this is the CPU time of
 #    its thread, which stands still while the thread waits. (On a GPU it is the time between two marks in its stream.)
-#    Devices that share a processor take turns, so that none disturbs the measurement of another.
+#    While it measures, only one device computes at a time on a shared processor, so that none disturbs another.
 # 2. After the step, the costs are laid out in the order of the table. Each action starts as soon as its device is free
 #    and its message is there. The result is a timeline *as if each stage had a device of its own*.
 #
@@ -579,7 +580,8 @@ plot_schedules(
 # %% [markdown]
 # Compare the two pictures. If there are fewer free cores than devices, a block in the wall clock's picture is longer
 # than the time that its action computed. It includes waiting for a core, or for Python's interpreter, which the threads
-# of a process share. The bubble fraction of such a picture is not the table's, even if it comes close by chance.
+# of a process share. So the bubble fraction of such a picture is not the one of the table. If the two are close, that
+# is chance.
 #
 # Under the device clock, blocks of one kind are about equally long, and the bubble fraction is close to lesson 0's 3/7.
 # (A backward takes longer than a forward. Lesson 2 shows why that does not matter.) The gain is somewhat smaller than
@@ -598,9 +600,8 @@ plot_schedules(
 # | device | measured costs, composed | the pipeline's shape, on any machine; not how devices slow each other down |
 # | unit | given costs | the textbook's table, with real tensors |
 #
-# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again. (The
-# titles of the last picture still name p = 4 and m = 4.) What does the unit clock promise, what does the device clock
-# find, and what the wall clock?
+# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again.  What
+# does the unit clock promise, what does the device clock find, and what the wall clock?
 #
 # <details><summary>What you should see, and why</summary>
 #

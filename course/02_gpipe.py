@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 2
 #     title: "Micro-batches: GPipe"
-#     minutes: 60
+#     minutes: 70
 #     builds_on: [1]
 #     goals:
 #       - write GPipe's schedule, and say which part of it saves time
@@ -151,7 +151,7 @@ explore("gpipe", devices=4, microbatches=8, free=["m", "p"], fixed="batch")
 # | when | why | how long |
 # | --- | --- | --- |
 # | before its first forward | micro-batch 0 still passes the r devices before it | $r\,t_F$ |
-# | between forwards and backwards | micro-batch m - 1 goes on down, a gradient comes back | $(p - 1 - r)(t_F + t_B)$ |
+# | between forwards and backwards | the last micro-batch goes down, a gradient comes up | $(p - 1 - r)(t_F + t_B)$ |
 # | after its last backward | the last gradient still passes the r devices before it | $r\,t_B$ |
 #
 # The sum is $(p - 1)(t_F + t_B)$. The r cancels, and m does not appear at all. A device works for $m\,(t_F + t_B)$.
@@ -201,15 +201,15 @@ print(f"largest difference between a measured ratio and its formula: {apart:.0%}
 # %% [markdown]
 # With given costs the formulas hold to the last digit. With measured costs the bubble is usually larger, by up to the
 # percentage in the last line. One reason is that the stages do not cost the same. Device 0 also has the embedding,
-# device 3 has the head, and a busy machine disturbs one stage more than another. The lines with *each stage's mean*
-# show the effect of this reason alone. The rest, in either direction, is scatter: no action costs the same twice, and a
-# late one can make other devices wait.
+# device 3 has the head, and a busy machine disturbs one stage more than another. In the lines with *each stage's mean*
+# a simulation gives every action the mean cost of its stage. So they show the effect of this reason alone. The rest, in
+# either direction, is scatter: no action costs the same twice, and a late one can make other devices wait.
 #
-# Be careful with units when you compare different m. The unit clock of this page counts one micro-batch as a unit. At a
-# fixed batch, a unit at m = 8 is therefore half a unit at m = 4. At m = 8 the makespan is (8 + 3) · 2 = 22 units of 8
-# sequences. That is as long as 11 units of 16 sequences, and GPipe took 14 of these at m = 4. The work alone takes 8 of
-# them, and no m gets below that. In both formulas a larger m always shrinks the bubble. Lesson 5 shows why very small
-# micro-batches do not pay off on a real device.
+# Be careful with units when you compare different m. For the unit clock one micro-batch is a unit, whatever its size.
+# For the explorer 16 sequences are a unit. At m = 8 the makespan is (8 + 3) · 2 = 22 units of the clock, of 8 sequences
+# each. That is 11 units of the explorer, and GPipe took 14 of these at m = 4. The work alone takes 8 of them, and no m
+# gets below that. In both formulas a larger m always shrinks the bubble. Lesson 5 shows why very small micro-batches do
+# not pay off on a real device.
 #
 # **Try it:** take p = 3 devices with 16 layers each. How many micro-batches do they need for the bubble that p = 2
 # devices have at m = 8? Derive it, then set both in the explorer above, and run them.
@@ -343,10 +343,11 @@ print(f"its largest gradient error: {errors[0]:.1e} where all targets count, {er
 reveal("02-terms", measurement=100 * by_sequences[64])
 
 # %% [markdown]
-# This is a well-known bug of real training code. Hugging Face's trainer averaged the means of micro-batches until a fix
-# in 2024 ([transformers #34191](https://github.com/huggingface/transformers/pull/34191)). The runtime here counts
-# terms, if you give it the function `loss_terms`. It multiplies each micro-batch's loss by terms of the micro-batch
-# over terms of the batch, before its backward. Plain addition is then right, as the last line shows.
+# The error grows with m, because the counts of small micro-batches differ more. This is a well-known bug of real
+# training code. Hugging Face's trainer averaged the means of micro-batches until a fix in 2024 ([transformers
+# #34191](https://github.com/huggingface/transformers/pull/34191)). The runtime here counts terms, if you give it the
+# function `loss_terms`. Before the backward it multiplies each loss by the terms of the micro-batch over the terms of
+# the batch. Plain addition is then right, as the last line shows.
 #
 # So m does not change the gradient, on two conditions. First, each layer treats every sequence by itself. Batch
 # normalisation does not. Second, a dropout mask depends on its sequence and not on m. PyTorch's own dropout draws masks
@@ -455,11 +456,12 @@ reveal("02-recompute", prediction=expected, measurement=price(recomputed.timelin
 #
 # The measured price may lie on either side of the prediction. The averages in the output say why. An F that keeps
 # nothing for a backward builds no graph, so it costs less than before. During R the runtime checks that each layer
-# draws the same random numbers as in F, and the check costs time too. The work of B is the same in both runs. The
-# second price in the output is predicted from these averages. The rest of the difference is scatter.
+# draws the same random numbers as in F, and the check costs time too. The work of B is the same in both runs, but its
+# time may differ: it now finds other data in the cache. The second price in the output is predicted from these
+# averages. The rest of the difference is scatter.
 #
-# The last line printed shows why both tables run in turns. It says by how much another run of the table without R
-# differed, the one measured earlier on this page. On a busy machine this difference can be larger than the price
+# The last line printed shows why both tables run in turns. It compares two runs of the same table without R: the one
+# here and the one in *Two measures of one bubble*. On a busy machine this difference can be larger than the price
 # itself. The device clock counts no waiting, but a busy machine also makes the work itself slower: caches and memory
 # are shared.
 #
@@ -534,14 +536,14 @@ careless(early)
 #
 # **Try it:** make other changes, in both cells:
 #
-# - On device 2 let `2F1` and `2F0` change places. Is it sound? How long does it take?
+# - On device 2 let `2F1` and `2F0` change places. Can it run? How long does it take?
 # - Let *every* device run its backwards in the order B3, B2, B1, B0. Then do the same on device 1 alone.
 # - Leave out `0B2`. No other device waits for it, so `careless` ends well. What would be wrong with the gradient? See
 #   what the checker says.
 #
 # <details><summary>What you should see, and why</summary>
 #
-# - It is sound, and takes 16 units instead of 14. Device 2 waits one unit for F1, although F0 is there. Device 3 then
+# - It can run, and takes 16 units instead of 14. Device 2 waits one unit for F1, although F0 is there. Device 3 then
 #   gets F0 two units late, and every backward waits for device 3.
 # - On every device it costs nothing: 14 units. All devices still agree on one order. On device 1 alone it takes 20.
 #   Device 1 wants B3 first, but device 2 sends B3 last, so no backward of device 1 overlaps one of device 2.
@@ -555,7 +557,8 @@ careless(early)
 #
 # ## What to remember
 #
-# - Cutting a batch into micro-batches saves memory and no time. Overlapping them saves time and costs the memory again.
+# - Cutting a batch into micro-batches saves memory and no time. Overlapping them saves time, and needs as much memory
+#   as the uncut batch.
 # - GPipe runs all forwards, then all backwards. Each device idles for $(p - 1)(t_F + t_B)$, whatever m.
 # - The bubble fraction is $(p - 1)/(m + p - 1)$, the bubble ratio $(p - 1)/m$. Name the one that you mean.
 # - Add gradients with weights by loss terms. Change the weights of the model once, at the flush.

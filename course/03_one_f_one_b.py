@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 3
 #     title: "1F1B: the same work in less memory"
-#     minutes: 55
+#     minutes: 60
 #     builds_on: [2]
 #     goals:
 #       - build the 1F1B timetable slot by slot, for any p and m
@@ -128,8 +128,8 @@ plot_timeline(report.timeline)
 # forward and one backward in turn. In the **cool-down** it runs the backwards that are left. The steady phase gives the
 # schedule its name, **1F1B**: one forward, one backward. The strip below each row is measured memory. It rises until
 # the first backward; after that each backward makes room for a forward. (Device 0 runs the same row as under GPipe. The
-# picture draws its only pair, F3 B0, as part of the warm-up and the cool-down. The picture for m = 8 shows a warm-up of
-# 3.)
+# picture draws its only pair, F3 B0, as part of the warm-up and the cool-down. In the explorer further down, m = 8
+# shows a warm-up of 3.)
 #
 # As an order, 1F1B has three parts. Device r first runs
 #
@@ -178,7 +178,8 @@ reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * trial.timeline.bu
 
 # %%
 print(with_warmups([3, 2, 1, 0], 8))
-predict("03-shallow", "m = 8. w = 2, 1, 0, 0: one forward fewer. By what percentage is the step longer?", unit="%")
+question = "m = 8. w = 2, 1, 0, 0: one forward fewer where there is one. By what percentage is the step longer?"
+predict("03-shallow", question, unit="%")
 
 # %%
 tried, depths, costs = {}, {}, Costs(forward=1, backward=1)
@@ -222,7 +223,7 @@ reveal("03-shallow", prediction=longer["said"], measurement=longer["ran"])
 # With no warm-up at all the order is the serial run of lesson 2: one micro-batch at a time. One forward too few costs
 # far more than one slot. One too many gains nothing in the prediction, and device 0 holds 5. The measured figures
 # differ from the predicted ones, because actions of one kind do not all cost the same. The right depth is the smallest
-# w from which the step does not get shorter. Why is it p - 1 - r?
+# w that gives the shortest step. Why is it p - 1 - r?
 #
 # Follow a micro-batch from device r. It passes p - r devices forward and p - r devices backward before its backward on
 # device r is done. This **round trip** takes 2(p - r) slots if nothing is in its way. Each micro-batch gives device r
@@ -232,11 +233,11 @@ reveal("03-shallow", prediction=longer["said"], measurement=longer["ran"])
 #
 # With only n in flight, device r starts a new micro-batch every 2(p - r)/n slots at best. The slowest device sets the
 # pace for all. The first micro-batch takes 2p slots, and each of the other m - 1 follows at that pace. This is the
-# formula in the table. One forward too few hurts most on device 2. It has one micro-batch in flight and a round trip of
-# 4 slots, so the formula gives 8 + 7 · 4 slots.
+# formula in the printed lines: 2p + (m - 1) · max(2, the largest 2(p - r)/n). One forward too few hurts most on device
+# 2. It has one micro-batch in flight and a round trip of 4 slots, so the formula gives 8 + 7 · 4 slots.
 #
 # The picture shows one too few, right, and one too many. Some code on the web gives *every* device p - 1 forwards, here
-# 3. Look at its numbers.
+# 3. Look at the printed numbers for w = [3, 3, 3, 3]. (It is not in the picture.)
 
 # %%
 titles = ["one too few: w = 2, 1, 0, 0", "right: w = 3, 2, 1, 0", "one too many: w = 4, 3, 2, 1"]
@@ -247,13 +248,15 @@ plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 
 # %% [markdown]
 # With p - 1 everywhere, device 3 waits for micro-batch 3 before it runs 3B0. And device 0 must finish 0B0 before it
-# sends micro-batch 4. So from micro-batch 4 on, each one waits for a whole round trip. At m = p there is no micro-batch
-# 4, and the mistake does not show. Always try a schedule with m > p too.
+# sends micro-batch 4. In device 3's row 3B1 comes after 3F4, and 3F4 waits for 0F4. So from micro-batch 4 on, each one
+# waits for a whole round trip. At m = p there is no micro-batch 4, and the mistake does not show. Always try a schedule
+# with m > p too.
 #
-# **Try it:** in the cell with the loop over d, set `costs = Costs(forward=1, backward=2)`. (Set it back afterwards:
-# later cells use it.) Where do the units stop falling now? Then change m and the warm-up in the explorer below. There,
-# w = 0 means p - 1 - r, and w = 1 means one more. The batch is fixed at 64 sequences, and at m = 8 a forward takes one
-# unit. At which m does one forward too few cost nothing? What does one too many do to the strips?
+# **Try it:** in the cell with the loop over d, set `costs = Costs(forward=1, backward=2)`. (Set it back afterwards and
+# run the cell again, because later cells use its results.) Where do the units stop falling now? Then change m and the
+# warm-up in the explorer below. Its warm-up is what the cell calls d: 0 means p - 1 - r, and 1 means one more. The
+# batch is fixed at 64 sequences, and at m = 8 a forward takes one unit. At which m does one forward too few cost
+# nothing? What does one too many do to the strips?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -291,9 +294,8 @@ for busy in (0.75, 0.92):
 
 # %% [markdown]
 # The formula is the same for both, (p - 1)/(m + p - 1). Measured costs scatter, so the two measured figures differ. If
-# you run both cells again, the other one may be smaller. (The makespans scatter more, because the machine may be slower
-# in one of the runs.) To get the survey's two figures one has to compare different m. With equal m and free messages
-# the claim is false. There is a reason.
+# you run the cell again, the other one may be smaller, and the makespans may differ more or less. To get the survey's
+# two figures one has to compare different m. With equal m and free messages the claim is false. There is a reason.
 #
 # Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for
 # m(tF + tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all
@@ -312,7 +314,7 @@ for busy in (0.75, 0.92):
 # Lesson 2 measured that GPipe then holds the whole batch on every device, whatever m. What does 1F1B hold?
 
 # %%
-predict("03-quarter", "m = 16, batch 64. What percentage of GPipe's peak does device 0 hold under 1F1B?", unit="%")
+predict("03-held", "m = 16, batch 64. What percentage of GPipe's peak does device 0 hold under 1F1B?", unit="%")
 
 
 # %%
@@ -335,7 +337,7 @@ for room in (5, 3):
     for shown, held in same_slice.items():
         fits = [m for m, peak in zip(counts, held, strict=True) if peak <= room * one]
         print(f"room for {room} micro-batches: of m = {counts} {shown} can run {fits}")
-reveal("03-quarter", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B"][-1] / same_batch["GPipe"][-1])
+reveal("03-held", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B"][-1] / same_batch["GPipe"][-1])
 
 # %% [markdown]
 # At m = 16 device 0 holds a quarter of the memory, in a table with as many slots.
@@ -347,7 +349,7 @@ reveal("03-quarter", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B
 #
 # Three things to keep:
 #
-# - For m up to p device 0 saves nothing. So use several times as many micro-batches as devices.
+# - While m is at most p, device 0 saves nothing. So use several times as many micro-batches as devices.
 # - At a fixed batch, memory bounds m from *below* under 1F1B: cut finer until it fits. GPipe has no such way out,
 #   unless it recomputes.
 # - At a fixed micro-batch size, memory bounds m from *above* under GPipe. Under 1F1B the bound is there only if p
@@ -380,7 +382,7 @@ table = TimeTable.from_csv("\n".join(",".join(row) for row in cells))
 print(table.to_grid())
 predict(
     "03-faults",
-    "Take the other times as given. How many actions start before what they need, or never get it?",
+    "Judge each action alone, at the printed times. How many start before their input is there, or never get it?",
     unit="actions",
 )
 
@@ -470,7 +472,7 @@ except ScheduleError as refusal:
 
 # %% [markdown]
 # With endless patience this run would hang forever. In terms of warm-ups, device 0 has w = 0 and device 1 has w = 1.
-# Take any order of forwards, pairs and backwards. It gets stuck when a device has a deeper warm-up than the device
+# Any order made of these three parts gets stuck when a device has a deeper warm-up than the device
 # before it, and only then. The deeper device waits for a forward. The device before it runs that forward only after a
 # backward, and this backward waits for the deeper device. (Depths of m and of m - 1 give the same order.) In 1F1B the
 # warm-up falls by one from device to device, so there is no wait cycle.

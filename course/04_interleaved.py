@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 4
 #     title: "Interleaved 1F1B: a shorter way to the last device"
-#     minutes: 55
+#     minutes: 60
 #     builds_on: [3]
 #     goals:
 #       - cut a model into more stages than devices, and say why it matters which device gets which
@@ -83,10 +83,10 @@ reveal("04-neighbours", prediction=(4 + 4 - 1) * (1 + 1), measurement=neighbours
 # %% [markdown]
 # (An action of a chunk is half as long. The darker blocks are a device's second chunk.)
 #
-# Nothing is gained, and the claim is false. The order is not to blame. On its way to device 3, micro-batch 0 still
-# passes all the layers of devices 0, 1 and 2, now in six pieces instead of three. That takes 3 units, so device 3 idles
-# for its first 3 units as before. The same holds at the end. Lesson 3's bound has not moved, and 1F1B already reaches
-# it. It was the same with micro-batches in lesson 2: cutting alone saves no time.
+# Nothing is gained, and the claim is false. The reason is not the order, but where the chunks are. On its way to device
+# 3, micro-batch 0 still passes all the layers of devices 0, 1 and 2, now in six pieces instead of three. That takes 3
+# units, so device 3 idles for its first 3 units as before. The same holds at the end. Lesson 3's bound has not moved,
+# and 1F1B already reaches it. It was the same with micro-batches in lesson 2: cutting alone saves no time.
 #
 # ## Round-robin
 #
@@ -143,9 +143,8 @@ print(interleaved)
 #   all devices takes p slots, and a group of p micro-batches fills exactly these slots.
 # - Slot 8 on device 3: `7B0`, the first backward. A gradient comes to the last stage first, so the backwards take the
 #   chunks in *reverse*: `4B0` to `4B3` come before `0B0` to `0B3`. They go in the same groups.
-# - After its warm-up each device runs pairs of a forward and a backward, until it has no forwards left. Then it runs
-#   the backwards that are left. The order is fixed. (Lesson 3's rule, by which a ready backward goes first, would delay
-#   the forwards of a second group.)
+# - After its warm-up each device runs pairs of a forward and a backward, until it has no forwards left. (Device 0 has
+#   no pair here: all its forwards are warm-up.) Then it runs the backwards that are left. The order is fixed.
 #
 # So two things describe a row: the order of its forwards and backwards, and the length of its warm-up. With m = 8 there
 # are two groups. Device 0 then runs its forwards in four blocks: stage 0 and then stage 4 with micro-batches 0 to 3,
@@ -209,7 +208,8 @@ except ConfigurationError as refusal:
 # ## Measured
 #
 # So far all slots were equally long. The device clock takes what each action really costs. Half of the layers should
-# cost half of the time. But each action also has a fixed cost, and that does not get smaller.
+# cost half of the time. But each action also has a fixed cost. A part of it belongs to the action and not to its
+# layers, and does not get smaller.
 
 # %%
 on_paper = 1 - simulate(eight).makespan / simulate(build_schedule("1f1b", 4, 8)).makespan
@@ -243,10 +243,10 @@ reveal("04-gain", prediction=100 * on_paper, measurement=100 * gains[8])
 
 # %% [markdown]
 # The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. Part of
-# the fixed cost belongs to an action and not to its layers, and it is now paid v times as often: compare the busy
-# times. This counts more at m = 8, where an action has less work. And the costs of single actions scatter, so devices
-# wait for each other where the formula has no gap. A third can go either way: even in turns, a busy machine may slow
-# one of the two runs more.
+# the fixed cost belongs to an action, and it is now paid v times as often. And the costs of single actions scatter, so
+# devices wait for each other where the formula has no gap. There is also a third reason, which can make the gain larger
+# or smaller: even in turns, a busy machine may slow one of the two runs more. The busy times show how large the first
+# and the third were here.
 #
 # Narayanan et al. report a throughput that is higher by 10 % or more with interleaving. Whether it pays depends on two
 # prices. Here they are.
@@ -281,7 +281,8 @@ reveal("04-messages", prediction=2 * 4 * (4 * 2 - 1), measurement=dealt.message_
 # ## The second price: activations
 #
 # A chunk has 1/v of a device's layers, so a micro-batch in flight in one chunk holds 1/v of the activations. We count
-# in **full shares**: what a device holds of a micro-batch in all its layers. Device 0 of 1F1B holds 4 of them here.
+# in **full shares**: the activations of one micro-batch in all layers of a device, that is, in all v chunks. Device 0
+# of 1F1B holds 4 of them here.
 
 # %%
 predict("04-held", "p = 4, m = 8. Device 0 of 1F1B holds 4 shares. Interleaved with v = 2?", unit="shares")
@@ -312,9 +313,9 @@ reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micro
 # $p^2$, whatever v is. 1F1B's sum is $p\,(p + 1)/2$. Neither grows with m. (All this is for groups of p.)
 #
 # (Where blocks are narrow, the picture shows only the number of the micro-batch. The shade tells the chunk.) Device 0
-# also waits in the middle, before `4F4`. Device 3 runs the pairs of micro-batches 0 to 3 first, so micro-batch 4 comes
-# back later. On paper this gap does not make the step longer, because device 3 works without a pause from its first
-# action to its last.
+# also waits in the middle, before the dark blue 4, which is `4F4`. Device 3 runs the pairs of micro-batches 0 to 3
+# first, so micro-batch 4 comes back later. On paper this gap does not make the step longer, because device 3 works
+# without a pause from its first action to its last.
 #
 # **Try it:** in a cell of your own, simulate `build_schedule("interleaved", 4, m, chunks=2)` for m = 7 and for m = 8,
 # and print `peak_microbatches`. Which m holds more on device 0?
@@ -329,16 +330,20 @@ reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micro
 #
 # ## What is the second half of the warm-up for?
 #
-# Where does the second price come from? First use p - 1 - r instead of 2(p - 1 - r). Then try two forwards more than
+# Where does the second price come from? First use (p - 1 - r) + (v - 1) p. Then try two forwards more than
 # the formula.
 
 # %%
-depths = {"half: 1 (p - 1 - r)": [7, 6, 5, 4], "as above: 2 (p - 1 - r)": [10, 8, 6, 4], "deeper": [12, 10, 8, 6]}
+depths = {
+    "half: (p - 1 - r) + (v - 1) p": [7, 6, 5, 4],
+    "as above: 2 (p - 1 - r) + (v - 1) p": [10, 8, 6, 4],
+    "deeper": [12, 10, 8, 6],
+}
 slow = Costs(forward=1, backward=1, latency=0.25)
 for words, warmups in depths.items():
     table = with_depths(warmups, microbatches=8, chunks=2)
     held = ", ".join(f"{n:g}" for n in simulate(table).peak_microbatches)
-    print(f"{words:<24} in flight {held:<18} messages free: {simulate(table).makespan:g} units;", end=" ")
+    print(f"{words:<33} in flight {held:<18} messages free: {simulate(table).makespan:g} units;", end=" ")
     print(f"at {slow.latency:g} units a message: {simulate(table, slow).makespan:g}")
 
 # %% [markdown]
@@ -349,7 +354,7 @@ for words, warmups in depths.items():
 # all their chunks before their first backward.)
 #
 # The exercises use both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
-# first gradient. `interleaved` is graded with messages that take no time, so it accepts half as well.
+# first gradient. `interleaved` is graded with messages that take no time, so it accepts the shorter warm-up too.
 #
 # ## Break it
 #
@@ -658,9 +663,9 @@ def layers_on(device: int, layers: int, devices: int, chunks: int) -> list[int]:
 # Every device runs w forwards, then pairs of a forward and a backward, then the backwards that are left. A forward of
 # one chunk counts as one. All actions take equally long, and messages take no time.
 #
-# Write the function that gives w. Count the forwards that the device can run before its first gradient can arrive. The
-# warm-up is one less, because the last of them belongs to the first pair. If the device has fewer forwards than that, w
-# is all of them.
+# Write the function that gives w. Count the slots from its start until its first gradient can be there, as if it had
+# forwards without end. The warm-up is one less, because the last of them belongs to the first pair. And it is at most
+# all forwards that the device has. If the device has fewer forwards than that, w is all of them.
 #
 # The lesson gives w for groups of p. Here m may be any number that makes equal groups, and v may be 1.
 #

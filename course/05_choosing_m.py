@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5
 #     title: "Choosing m: how finely to cut the batch"
-#     minutes: 50
+#     minutes: 55
 #     builds_on: [2, 3, 4]
 #     goals:
 #       - fit t(b) = α + βb to measured micro-batches, and say what each of the two numbers is
@@ -16,9 +16,9 @@
 # ## Into how many micro-batches should you cut a batch?
 #
 # In the lessons so far m was given. Lesson 2 showed that more micro-batches make the bubble smaller. Lesson 3 showed
-# that under 1F1B they also save memory. Lesson 4 showed that each action has a fixed cost. In this lesson you measure
-# that cost and weigh it against the bubble. Then you choose m for the worked example: 48 layers, p = 4 devices, a batch
-# of B = 64 sequences.
+# that under 1F1B they also save memory. Each action also has a fixed cost. In this lesson you measure that cost and
+# weigh it against the bubble. Then you choose m for the worked example: 48 layers, p = 4 devices, a batch of B = 64
+# sequences.
 
 # %% role="setup"
 import math
@@ -72,8 +72,8 @@ predict("05-one", "A micro-batch of 1 sequence, as a percentage of the time of a
 
 # %% [markdown]
 # The formula predicted a shorter step. If your run took longer, one reason must be in the micro-batches: one sequence
-# alone then takes more than a quarter of the time of four. (There is a second reason, further down.) What does a
-# micro-batch cost?
+# alone (m = 64) then takes more than a quarter of the time of four (m = 16). (There is a second reason, further down.)
+# What does a micro-batch cost?
 #
 # ## What one micro-batch costs
 #
@@ -114,10 +114,11 @@ predict("05-star", "B = 64, p = 4, and this line. Which m gives the shortest ste
 # $$t(b) = \alpha + \beta\, b$$
 #
 # - **β** is the cost of one more sequence: arithmetic.
-# - **α** is the **fixed cost** of a micro-batch. It does not depend on the number of sequences. Twelve layers, forward
-#   and back, are several hundred operations. Starting each of them takes some tens of microseconds from Python,
-#   whatever the size of its tensors. On a GPU α is the time to launch the kernels. There a very small kernel also
-#   leaves most of the GPU idle. The curve is then nearly flat for small b, and a line fits less well than on a CPU.
+# - **α** is the **fixed cost** of a micro-batch, forward and backward together. (The explorers use α for one action,
+#   which is half of it.) It does not depend on the number of sequences. Twelve layers, forward and back, are several
+#   hundred operations. Starting each of them takes some tens of microseconds from Python, whatever the size of its
+#   tensors. On a GPU α is the time to launch the kernels. There a very small kernel also leaves most of the GPU idle.
+#   The curve is then nearly flat for small b, and a line fits less well than on a CPU.
 #
 # How finely work is cut is its **granularity**. α is the price of cutting finely.
 #
@@ -212,18 +213,19 @@ display(reveal("05-star", prediction=star(), measurement=bottom))
 reveal("05-idle", prediction=100 * 3 / 67, measurement=100 * reports[64].timeline.bubble_fraction)
 
 # %% [markdown]
-# The first table compares the two bottoms. The formula knew only two numbers, taken from single micro-batches. Compare
-# the shapes of the two curves and not their heights: the machine may have been slower or faster during the profile than
-# during the runs. (The fastest of the eight may be another one in your next run. That is why the measured m comes from
-# a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted to all eight.)
+# The row 05-star compares the two bottoms. The formula knew only two numbers, taken from single micro-batches. Do not
+# compare the heights of the two curves: the machine may have been slower or faster during the profile than during the
+# runs. A single point may lie 30 % off its neighbours on a busy machine. (The fastest of the eight may be another one
+# in your next run. That is why the measured m comes from a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted to
+# all eight.)
 #
 # *Tokens per second* are the tokens of the batch divided by the time of the step. At a fixed batch they are highest
 # where the step is shortest. They leave out the optimizer's update, which comes once per batch, whatever m.
 #
-# *The bubble* keeps shrinking while tokens per second fall. So a busy device is not always a useful one: it may be
-# busy with fixed costs. Reports on large runs therefore give the **model FLOPs utilisation** (MFU; Chowdhery et al.,
-# 2022, arXiv 2204.02311). It is the arithmetic of the model over what the devices could do in that time. At a fixed
-# batch MFU follows the tokens per second, and it has the same knee.
+# *The bubble* keeps shrinking, while at large m tokens per second fall. So a busy device is not always a useful one: it
+# may be busy with fixed costs. Reports on large runs therefore give the **model FLOPs utilisation** (MFU; Chowdhery et
+# al., 2022, arXiv 2204.02311). It is the arithmetic of the model over what the devices could do in that time. At a
+# fixed batch MFU follows the tokens per second, and it has the same knee.
 #
 # *The peak of memory* never rises with m. It falls in steps: device 0 holds up to p micro-batches of at most ⌈B/m⌉
 # sequences (B/m rounded up), and many m have the same ⌈B/m⌉.
@@ -234,9 +236,9 @@ reveal("05-idle", prediction=100 * 3 / 67, measurement=100 * reports[64].timelin
 # in the run than it did alone: α depends on what else the machine does at the time. And the devices may idle longer.
 #
 # The devices do idle longer: at large m the measured bubble is clearly larger than the formula's. Part of that is that
-# the stages are not exactly equal. The rest is that equal actions do not take equal time. A late action makes its
-# neighbours wait. An early one rarely makes up for it, because a device cannot start before its message is there. This
-# scatter is called **jitter**.
+# the stages are not exactly equal (the printed line says how much). The rest is that equal actions do not take equal
+# time. A late action makes its neighbours wait. An early one rarely makes up for it, because a device cannot start
+# before its message is there. This scatter is called **jitter**.
 #
 # The cell takes the measured cost of every action of every run, and simulates three cases. First, every action costs
 # the mean of its stage and kind (F or B): unequal stages without scatter. (This case is only printed, for m = 64.)
@@ -293,7 +295,7 @@ plot_curves(many, bubbles, **axes, title="Scatter widens the bubble", note=note,
 
 # %% [markdown]
 # The shuffled costs need not give the bubble of the run: in a run slow moments come together and hit neighbours alike.
-# But both lie above the formula.
+# But both shuffled curves lie above the formula.
 #
 # At large m GPipe suffers less. Why? Its forwards do not wait for any backward, so messages wait in a queue in front of
 # a device. While one is late, the device works on the others. 1F1B has at most p micro-batches in flight, so its queues
@@ -315,12 +317,12 @@ for m in (16, 64, 256):
     print(f"m = {m:>3}, scatter {spread:.0%}: formula {3 / (m + 3):.1%}, " + ", ".join(told))
 
 # %% [markdown]
-# Under GPipe the bubble goes on shrinking, more slowly than the formula says. Under 1F1B it comes to a floor, because
-# every round loses a little. So scatter acts like a slower device, and no m makes that loss go away. It is a price of
-# holding so little.
+# Under GPipe the bubble goes on shrinking, more slowly than the formula says. Under 1F1B it stops shrinking, because
+# some time is lost with every p micro-batches. So scatter acts like a slower device, and no m makes that loss go away.
+# This is the price of keeping few micro-batches in flight.
 #
-# **Try it:** call `scattered("1f1b", 256, spread)` with half of the spread and with twice the spread. What does the
-# floor follow?
+# **Try it:** call `scattered("1f1b", 256, spread)` with half of the spread and with twice the spread. How does the
+# bubble depend on the spread?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -359,8 +361,8 @@ print(f"Adam's update would add {1000 * update:.1f} ms to each of these steps")
 #
 # <details><summary>What you should see, and why</summary>
 #
-# By the formula they differ by a few per cent, and one step scatters by as much on most machines. Run the cell twice:
-# if the order changes, you cannot rank them. That is no loss. Whichever you take, the step is about as short.
+# By the formula they differ by a few per cent, and one step scatters by at least as much on most machines. Run the cell
+# twice: if the order changes, you cannot rank them. That is no loss. Whichever you take, the step is about as short.
 #
 # </details>
 
@@ -425,8 +427,8 @@ for name, (a, b) in broken.items():
 # %% [markdown]
 # One size says nothing about α. With α = 0 the formula has no bottom, and the choice is m = B. Two large sizes may do
 # well or badly. Their α is the difference of two large numbers, so a small error in a timing is a large error in α. It
-# may even come out negative. Small sizes show α, because there it is most of the time. So profile 1 and 2 sequences,
-# even if you would never train with them.
+# may even come out negative. Small sizes show α, because it is the largest part of their time. So profile 1 and 2
+# sequences, even if you would never train with them.
 #
 # ## What to remember
 #
@@ -601,7 +603,7 @@ def fit(batch: int, timings: list[tuple[int, float]]) -> tuple[float, float]:
 #   for multiples of p). It need not divide the batch, so take T(m) as it stands. Your m is accepted if its T is at most
 #   5 % above the best possible;
 # - `m_star_recomputed`, the best m if the pipeline recomputes. Recomputation makes each micro-batch cost a device
-#   alpha_r + beta_r · b more. A device can do this extra work while it waits, so the bubble stays as long as it was.
+#   alpha_r + beta_r · b more. The idle time stays as long as it was, because no gradient has to wait for this work.
 #
 # alpha and beta are above 0, and `multiple` is at most B. p may be 1: one device has no bubble, and m* is 0.
 

@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 5b
 #     title: "The memory wall: which m is possible"
-#     minutes: 45
+#     minutes: 50
 #     builds_on: [2, 3, 5]
 #     goals:
 #       - say what is held fixed when m grows, the batch or the micro-batch, and what follows for speed
@@ -91,8 +91,8 @@ reveal("05b-fixed", prediction=100 * ((16 / 19) / (4 / 7) - 1), measurement=100 
 #
 # $$\frac{m\,b}{(m + p - 1)\,t(b)} \text{ sequences per second}.$$
 #
-# By the formula this rises with m without end, towards b/t(b). (Two runs of the same m can differ by more than a
-# doubling gains, so the three measured rates need not rise as evenly.) So at a fixed micro-batch "the larger m, the
+# By the formula this keeps rising with m, but stays below b/t(b). (Two runs of the same m can differ by more than a
+# doubling gains, so the three measured rates may even fall.) So at a fixed micro-batch "the larger m, the
 # better" is true of the formula. (This leaves out the optimizer's update, which comes once per batch. With a larger m,
 # each sequence also pays a smaller part of it.) But the gain runs out. How soon? The cell continues the run at m = 16
 # to more micro-batches. In the first simulation each action costs the mean of its kind. In the second the costs are
@@ -185,10 +185,10 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 # | batch | m does not matter: it fits or not | bounds m from below | bounds m from below |
 # | micro-batch | bounds m from above | from above, much later | not at all if p micro-batches fit, else below p |
 #
-# "Memory limits m from above" is true only at a fixed micro-batch. There it is always true of GPipe. It is true of a
-# schedule that holds at most k micro-batches only if k of them do not fit. 1F1B holds min(p, m) of them on device 0.
-# Interleaved 1F1B holds at most p + (p - 1)/v where m is a multiple of p: 5.5 at p = 4 and v = 2. With larger groups it
-# holds up to 2p - 1: 7 at m = 7.
+# "Memory limits m from above" is true only at a fixed micro-batch. There it is always true of GPipe. For a schedule
+# that never holds more than k micro-batches, there is such a bound only if k of them do not fit. 1F1B holds min(p, m)
+# of them on device 0. Interleaved 1F1B holds at most p + (p - 1)/v where m is a multiple of p: 5.5 at p = 4 and v = 2.
+# With larger groups it holds up to 2p - 1: 7 at m = 7.
 #
 # The text quoted at the top confuses the two settings. It gives each micro-batch 2 GB, lets m = 8 hold twice as much as
 # m = 4, and concludes that a 32 GB device cannot have m above 16. That needs a fixed micro-batch. In its next paragraph
@@ -211,7 +211,7 @@ reveal("05b-wall", prediction=math.floor((40 - held) / (2 * kept)), measurement=
 # At a batch of 64, if $m^*$ does not fit under 1F1B, only larger m fit. The smallest of them is nearest to $m^*$. So
 # where the fastest m does not fit, take the smallest m that does? The cell asks the frozen profile: this model's costs,
 # measured once on another machine and shipped with pipelab. (It counts the state of an optimizer too.) The last lines
-# are runs on your machine.
+# are runs on your machine. They have no optimizer, so a smaller m fits.
 
 # %%
 frozen = CostProfile.shipped()
@@ -285,16 +285,15 @@ for name, found in {"worked example": steps, "8 tokens": short}.items():
 reveal("05b-short", prediction=star(other), measurement=min(short, key=short.get))
 
 # %% [markdown]
-# - Measured steps can differ from the formula by much more than the rules differ from each other. So the runs only test
-#   which m is best.
+# - The measured steps can be far from the formula. So compare only which m comes out best, and not the percentages.
 # - √B has the right shape and no factor. It ignores what a sequence costs, what starting an action costs, and the
 #   number of devices. All three move $m^*$.
 # - 4p is a place to *start* measuring. It bounds the bubble fraction by (p - 1)/(5p - 1), which is below 20 %. It
 #   ignores α. Where α is small beside β, as in large models, $m^*$ is right of 4p, perhaps beyond B. Then the batch
 #   decides: m = B.
 # - Whether m = 16 is the sweet spot depends on α and β. The text gives neither, and no measurement. By the frozen
-#   profile ("another machine") m = 16 is already right of the knee. The first row says it for your machine. m = 20 is
-#   on the same curve, and it holds as much as m = 16: its first micro-batches have 4 sequences too.
+#   profile ("another machine") m = 16 is already right of the knee. The row *worked example* says it for your machine.
+#   m = 20 is on the same curve, and it holds as much as m = 16: its first micro-batches have 4 sequences too.
 # - m = B is right only where α is less than (p - 1)β/B.
 #
 # ## Break it
@@ -321,8 +320,8 @@ for schedule in (right, early):
 # %% [markdown]
 # The table is sound, and its gradients would be right. But for a while device 0 has five micro-batches in flight, one
 # too many. (The message names less than was predicted. A run stops at the first tensor that crosses the limit, before
-# the action has kept all of its own.) So a limit is part of what makes a schedule usable. A profile predicts that too:
-# the bytes kept are a line in b, as time is.
+# the action has kept all of its own.) So a sound schedule can still be too large. The profile predicts this as well,
+# because the bytes kept are a line in b, like the time.
 #
 # **Try it:** swap `0F5` and `0B1` in the same way, after the first swap. Are five in flight, or six? Then leave out
 # `0B0` altogether. What does the checker say, and what would device 0 hold to the end?
@@ -399,8 +398,8 @@ print(*(f"{candidate}: {why}" for candidate, why in tuning.neighbours()), sep="\
 reveal("05b-choice", prediction=1000 * predicted.makespan, measurement=took)
 
 # %% [markdown]
-# `shortlist` predicts every schedule and m that it is given from the profile, without running any. In its picture
-# crosses mark what does not fit. (Where curves meet, look at the colour of the cross.) (The curves of GPipe and 1F1B
+# `shortlist` uses the profile to predict each schedule and m in its list. It runs nothing. In its picture
+# crosses mark what does not fit. (Where curves meet, look at the lower picture.) (The curves of GPipe and 1F1B
 # differ a little. Where stages or micro-batches are unequal, the order decides who waits for whom.) The list gives the
 # neighbours of its choice, with the reason why each loses: another m, another schedule at its own best m, and
 # recomputation at its own best m. On the command line `pipelab tune` does all of the steps above.
@@ -445,9 +444,9 @@ from pipelab.teaching import NotWritten, check, forecasts
 # of it counts.) The second is a dict with a reason for each other m of the sweep:
 #
 # - `"memory"`: it does not fit;
-# - `"bubble"`: it fits and is slower. Compared with the fastest row that fits, its idle time per sequence (in ms) is
-#   further above than its busy time;
-# - `"granularity"`: the same with its busy time further above.
+# - `"bubble"`: it fits and is slower. Compare its idle and busy time per sequence, in ms, with those of the best row:
+#   the idle time grew more;
+# - `"granularity"`: the same, but the busy time grew more.
 #
 # (A row that fits and is within 5 % may have any reason, or none.)
 
