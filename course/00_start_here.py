@@ -20,7 +20,7 @@
 # %% jupyter={"source_hidden": true}
 from pipelab import TimelineView, build_schedule, simulate
 
-at_work = simulate(build_schedule("1f1b", devices=4, microbatches=4))
+at_work = simulate(build_schedule("1f1b", devices=4, microbatches=6))
 TimelineView(at_work, title="A pipeline at work", play=True, phases=False)
 
 # %% [markdown]
