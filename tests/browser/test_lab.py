@@ -19,7 +19,7 @@ def test_make_lab_opens_lesson_0_and_a_guess_is_kept(page, work):
     field.wait_for()
     field.fill("forty")
     field.press("Enter")
-    outputs(page).get_by_text("that is not a number; try 42.5 or 3/7").wait_for()
+    outputs(page).get_by_text("This is not a number. Try 42.5 or 3/7.").wait_for()
     field.fill("40 %")
     outputs(page).get_by_role("button", name="Commit").click()
     outputs(page).get_by_text("committed: 40 %").wait_for()

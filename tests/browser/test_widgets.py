@@ -235,7 +235,7 @@ def test_a_busy_and_a_restarted_kernel_are_told(notebook_with):
     page.locator(".jp-Dialog .jp-mod-accept").click()
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
     turn(found, "Micro-batches m", 16)
-    expect(found).to_contain_text("run this cell again")
+    expect(found).to_contain_text("Run this cell again")
     cell(page, "shown = explore").locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
     expect(figure(widget(page, "explorer"), "bubble")).to_have_text("42.9%", timeout=20_000)
@@ -280,7 +280,7 @@ def test_a_puzzle_is_played_to_its_end_by_keyboard_and_its_table_trains_the_mode
     found.get_by_role("button", name="Run it").click()
     expect(found).to_have_attribute("data-run", "done", timeout=60_000)
     expect(found).to_contain_text(
-        re.compile(r"Gradients equal to the unsplit model's: largest error \d\.\de-1\d in float64")
+        re.compile(r"Its gradients are equal to those of the unsplit model: largest error \d\.\de-1\d in float64")
     )
 
 
