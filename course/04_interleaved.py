@@ -59,7 +59,7 @@ predict("04-neighbours", "p = m = 4, neighbouring chunks. 1F1B takes 14 units. H
 # ## A claim on trial: "two chunks per device, half the bubble"
 #
 # A survey on the web explains interleaving with a listing. The listing gives device r the stages r · v to r · v + v -
-# 1. Those are neighbouring chunks. The survey says that the bubble shrinks. Try it, with the order just described.
+# 1. Those are neighbouring chunks. The survey says that the bubble shrinks. Try it, with the order described above.
 
 
 # %%

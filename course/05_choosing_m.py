@@ -208,16 +208,16 @@ bottom, how_found = (
 )
 if min(rising, falling) > 0:
     bottom, how_found = math.sqrt(falling / rising), "the bottom of a curve through all eight runs"
-print("05-star: what is called its measurement is", how_found)
+print("in the row of m*, what is called its measurement is", how_found)
 display(reveal("05-star", prediction=star(), measurement=bottom))
 reveal("05-idle", prediction=100 * 3 / 67, measurement=100 * reports[64].timeline.bubble_fraction)
 
 # %% [markdown]
-# The row 05-star compares the two bottoms. The formula knew only two numbers, taken from single micro-batches. Do not
-# compare the heights of the two curves: the machine may have been slower or faster during the profile than during the
-# runs. A single point may lie 30 % off its neighbours on a busy machine. (The fastest of the eight may be another one
-# in your next run. That is why the measured m comes from a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted to
-# all eight.)
+# The first row below compares the two bottoms. The formula knew only two numbers, taken from single micro-batches. Do
+# not compare the heights of the two curves: the machine may have been slower or faster during the profile than during
+# the runs. A single point may lie 30 % off its neighbours on a busy machine. (The fastest of the eight may be another
+# one in your next run. That is why the measured m comes from a curve $c_0 + c_1 m + c_2/m$, the shape of T(m), fitted
+# to all eight.)
 #
 # *Tokens per second* are the tokens of the batch divided by the time of the step. At a fixed batch they are highest
 # where the step is shortest. They leave out the optimizer's update, which comes once per batch, whatever m.
@@ -394,7 +394,7 @@ for part in (0, 0.25, 0.5, 1):
     price = alpha + 2 * 3 * L / 4
     formula = math.sqrt(3 * beta * 64 / price) if price > 0 else 64
     told = ", ".join(f"{name} best at m = {m} ({best_ms:.0f} ms)" for name, (m, best_ms) in found.items())
-    print(f"a message takes {part:g} t(2) = {1000 * L:.0f} ms: {told}; formula for 1F1B {formula:.1f}")
+    print(f"a message takes {part:g} t({2}) = {1000 * L:.0f} ms: {told}; formula for 1F1B {formula:.1f}")
     waits = {name: profile.predict(build_schedule(name, 4, 32), 64, latency=L).bubble_fraction for name in found}
     print(f"    m = {32}: " + ", ".join(f"{name} idles {idle:.0%}" for name, idle in waits.items()))
 
