@@ -5,6 +5,7 @@ import pytest
 from pipelab import Costs, Schedule, TimeTable, build_schedule, try_schedule
 from pipelab.errors import ConfigurationError, ScheduleParseError
 from pipelab.models import TransformerLM
+from tests.view.scenes import boxes
 
 
 def small():
@@ -51,6 +52,10 @@ def test_what_the_checker_refuses_is_not_run():
     assert "refuses this schedule" in str(trial)
     assert "1B0" in str(trial)
     assert trial.picture().alt
+
+
+def test_its_picture_has_no_phases_which_a_later_lesson_explains():
+    assert boxes(try_schedule("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n", steps=1).picture(), "phases") == []
 
 
 def test_the_unit_clock_shows_the_costs_that_are_given():

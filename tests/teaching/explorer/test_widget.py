@@ -11,6 +11,7 @@ from pipelab.teaching.explorer import Settings
 from pipelab.teaching.explorer import widget as module
 from pipelab.teaching.explorer.measure import Measured
 from pipelab.teaching.runs import Run
+from tests.view.scenes import boxes
 
 LONG = 20
 
@@ -333,6 +334,15 @@ def test_formulas_are_set_as_formulas():
     figures = {figure["name"]: figure for figure in told(explore())["figures"][0]}
     assert "<mfrac>" in figures["bubble"]["math"]
     assert figures["memory"]["math"] == ""
+
+
+@pytest.mark.parametrize(
+    "schedule, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("interleaved", True)]
+)
+def test_phases_are_shown_where_there_is_a_steady_one(schedule, strips):
+    """GPipe only fills and drains: a strip that says warm-up is of another schedule's words."""
+    explorer = explore(schedule, p=2, m=4)
+    assert told(explorer)["phases"] == bool(boxes(explorer.picture(), "phases")) == strips
 
 
 def test_its_picture_is_of_what_is_shown(slow_measure):
