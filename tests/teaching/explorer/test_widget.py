@@ -339,9 +339,9 @@ def test_formulas_are_set_as_formulas():
 @pytest.mark.parametrize(
     "schedule, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("interleaved", True)]
 )
-def test_phases_are_shown_where_there_is_a_steady_one(schedule, strips):
+def test_phases_are_shown_where_there_is_a_steady_one(name, strips):
     """GPipe only fills and drains: a strip that says warm-up is of another schedule's words."""
-    explorer = explore(schedule, p=2, m=4)
+    explorer = explore(name, p=2, m=4)
     assert told(explorer)["phases"] == bool(boxes(explorer.picture(), "phases")) == strips
 
 
