@@ -336,9 +336,7 @@ def test_formulas_are_set_as_formulas():
     assert figures["memory"]["math"] == ""
 
 
-@pytest.mark.parametrize(
-    "schedule, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("interleaved", True)]
-)
+@pytest.mark.parametrize("name, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("interleaved", True)])
 def test_phases_are_shown_where_there_is_a_steady_one(name, strips):
     """GPipe only fills and drains: a strip that says warm-up is of another schedule's words."""
     explorer = explore(name, p=2, m=4)
