@@ -81,7 +81,7 @@ TimelineView(timeline, phases=False)
 # %% [markdown]
 # This picture uses the **unit clock**. It counts every forward and every backward as one unit of time, no matter how
 # long it really took. One unit is one time slot of the table. So the picture looks like the table of a textbook, but
-# the run is real. Lesson 1 explains the other clocks.
+# the run is real. Lesson 1b explains the other clocks.
 #
 # How to read the picture:
 #
@@ -184,7 +184,7 @@ puzzles("first-steps")
 # ## What this machine has
 #
 # `examine()` says what this machine has and how the course will use it. In a terminal, `pipelab doctor` says the same.
-# (Lesson 1 explains the device clock.)
+# (Lesson 1b explains the device clock.)
 
 # %%
 print(examine())
@@ -192,8 +192,9 @@ print(examine())
 # %% [markdown]
 # ## Where this leads
 #
-# You have run a pipeline, and measured how much of its time is idle. Lesson 1 asks why a model is cut at all, and cuts
-# one by hand. Lesson 2 makes a table much like the one above, step by step, and lesson 3 makes this very table.
+# You have run a pipeline, and measured how much of its time is idle. Lesson 1 asks why a model is cut at all, and
+# lesson 1b cuts one by hand. Lesson 2 makes a table much like the one above, step by step, and lesson 3 makes this very
+# table.
 #
 # Your guesses so far (the list grows over the course):
 

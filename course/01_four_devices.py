@@ -3,14 +3,12 @@
 #   pipelab:
 #     number: 1
 #     title: One model, four devices
-#     minutes: 70
+#     minutes: 40
 #     builds_on: [0]
 #     goals:
 #       - name four ways to share a model among devices, and say what each of them sends
 #       - account for the memory that training a model takes, and say how many devices it fills
-#       - cut layers into stages, and an autograd graph into pieces, with unchanged gradients
-#       - say how busy the naive pipeline keeps its devices, and why
-#       - say what the device clock and the wall clock can each tell
+#       - cut layers into stages, and say what each device then holds
 # ---
 
 # %% [markdown]
@@ -39,7 +37,6 @@
 import torch
 from pipelab.teaching import *
 
-torch.set_num_threads(1)  # one core for each device, in the cells by hand as in pipelab's pipelines
 inputs, targets = text_batch(batch=64)
 
 # %%
@@ -72,8 +69,8 @@ plot_parallelism(sent, note=note)
 # [torch.distributed.pipelining](https://docs.pytorch.org/docs/stable/distributed.pipelining.html). The page
 # `docs/pytorch.md` of this repository shows how to run the course's tables there. Lesson 4 counts messages again.
 #
-# Now back to the pipeline. This lesson does by hand what lesson 0 did for you: it cuts layers, messages and the
-# autograd graph. It ends with the simplest pipeline, called **naive**. But first: why cut a model at all?
+# Now back to the pipeline. Why cut a model at all? This lesson counts what training keeps in memory, and cuts the
+# layers. Lesson 1b cuts the autograd graph as well, and builds a whole pipeline by hand.
 #
 # ## What must fit
 #
@@ -93,7 +90,6 @@ plot_parallelism(sent, note=note)
 #
 # Why the master copy? An update is often smaller than the gap between a 16-bit number and the next one. The next cell
 # adds 0.001 to a weight of 1, a hundred times, in three formats. It also stores a very small gradient in each.
-
 
 # %%
 updates, update, small = 100, 0.001, 1e-8
@@ -235,432 +231,53 @@ for what, vocabulary, width in (("ours", 256, 64), ("a large one", 128_000, 4096
 # Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding is larger than two layers, and so is its head.
 # In such a model the first and the last device get fewer layers.
 #
-# ## Hand an activation over
-#
-# Stage 1 needs what stage 0 computed. The two devices pass data only through a queue, and a device that takes from an
-# empty queue waits. The next cell shows this with two stages. Each device is a thread, and device 1 starts first. We
-# use 64-bit numbers here. Later differences can then only be rounding in the last digits.
-
-# %%
-from queue import Empty, Queue
-from threading import Thread
-
-exact = TransformerLM(layers=48).double()
-first, second = cut_model(exact, 2)  # layers 0-23 and 24-47
-queue = Queue()
-log = []
-results = {}
-
-
-def device_0():
-    h = first(inputs)
-    log.append(f"device 0 hands over {tuple(h.shape)}, {h.nbytes:,} bytes")
-    queue.put(h)
-
-
-def device_1():
-    log.append("device 1 asks the queue, and waits")
-    h = queue.get()
-    log.append("device 1 has it, and goes on")
-    results["scores"], results["h"] = second(h), h
-
-
-threads = [Thread(target=device_1), Thread(target=device_0)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print("\n".join(log))
-print(f"the same scores as from the model in one piece: {torch.equal(results['scores'], exact(inputs))}")
-
-# %% [markdown]
-# A **message** is small compared with what the stage keeps. It is one tensor of 64 sequences, 32 tokens and width 64.
-# Every single layer keeps several tensors of that size for its backward. That is why a cut between layers is cheap.
-#
-# ## Cut the graph
-#
-# The queue also carried the tensor's history. A real wire cannot carry that. `h.grad_fn` leads back through all
-# layers of device 0, so a graph that ends on device 1 continues into device 0. The function below walks such a graph.
-# It counts the parameter tensors of each stage that the graph reaches.
-
-
-# %%
-def reached(tensor, stages):
-    """How many parameter tensors of each stage a backward from this tensor would reach."""
-    seen, todo = set(), [tensor.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [earlier for earlier, _ in node.next_functions]
-    leaves = {id(node.variable) for node in seen if hasattr(node, "variable")}
-    return [sum(id(parameter) in leaves for parameter in stage.parameters()) for stage in stages]
-
-
-print("parameter tensors in stages 0 and 1:    ", [len(list(stage.parameters())) for stage in (first, second)])
-print("reached from device 1's scores, not cut:", reached(results["scores"], (first, second)))
-
-h = first(inputs)  # device 0, forward
-received = h.detach().requires_grad_()  # what a wire carries: the numbers, without their history
-loss = next_byte_loss(second(received), targets)  # device 1, forward
-loss.backward()  # device 1, backward
-
-predict("01-cut", "How many of stage 0's parameter tensors have a gradient now?", unit="tensors")
-
-# %% [markdown]
-# `detach()` gives the same numbers without a history, so the graph ends there. `requires_grad_()` makes this end a
-# **leaf**: a tensor whose gradient autograd keeps, as it does for a weight. The backward of device 1 stops at the cut.
-# Then `received.grad` holds the gradient of the loss with respect to the message.
-#
-# So far you may have called `loss.backward()` only. That is `loss.backward(torch.tensor(1.0))`, the gradient of the
-# loss with respect to itself. For any other tensor `backward` needs an argument: a gradient of the same shape. Device 1
-# sends it, and device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
-#
-# $$\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial h} \cdot \frac{\partial h}{\partial \theta}$$
-#
-# The first factor came from device 1 and has the shape of h. The second factor is in the graph that device 0 has kept.
-# `h.backward(gradient)` multiplies the two without building the second factor as a matrix. We say that this gradient
-# **seeds** the backward.
-#
-# The next cell tests this. It compares with the gradients of the model in one piece, and prints the largest difference
-# as a fraction of the largest gradient.
-
-# %%
-print("reached from device 1's loss, after the cut:", reached(loss, (first, second)))
-without = sum(parameter.grad is not None for parameter in first.parameters())
-
-h.backward(received.grad)  # device 0, backward, seeded with what device 1 sends
-pieces = {name: parameter.grad.clone() for name, parameter in exact.named_parameters()}
-
-exact.zero_grad()
-next_byte_loss(exact(inputs), targets).backward()  # the model in one piece
-truth = {name: parameter.grad.clone() for name, parameter in exact.named_parameters()}
-print(f"in two pieces:                     error {gradient_error(pieces, truth):.1e}")
-
-exact.zero_grad()
-h = first(inputs)
-received = h.detach().requires_grad_()
-next_byte_loss(second(received), targets).backward()
-h.backward(torch.ones_like(h))  # the wrong seed
-ones = {name: parameter.grad.clone() for name, parameter in exact.named_parameters()}
-print(f"device 0's backward seeded by ones: error {gradient_error(ones, truth):.1e}")
-reveal("01-cut", prediction=0, measurement=without)
-
-# %% [markdown]
-# The model in two pieces has the same gradients, up to rounding. Now look at the wrong seed, ones, which is what
-# `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. They are far too large,
-# because the true seed has very small numbers. Nothing raises an error, so only a comparison finds the mistake.
-#
-# ## Four devices by hand
-#
-# Four stages need three such cuts. Below is a whole pipeline. It has one thread per device, and each thread walks its
-# row of actions. For a forward it takes the activation from the device before it. For a backward it takes the gradient
-# from the device after it. Then it hands on what it made. Nothing in the code says *when* an action runs: the threads
-# only wait for messages.
-#
-# All 64 sequences go through as one piece, so each device has one forward and one backward. (The function keeps one `x`
-# and one `y` per device, so it cannot run more pieces.) This is the naive pipeline.
-
-
-# %%
-from time import perf_counter
-
-
-def run_by_hand(stages, rows, inputs, targets, patience=60.0):
-    """One thread per device walks its row. Returns (start, end, device, action) of each action, and complaints."""
-    last = len(stages) - 1
-    down = [Queue() for _ in stages]  # down[r]: activations for device r
-    up = [Queue() for _ in stages]  # up[r]: gradients for device r
-    down[0].put(inputs)
-    up[last].put(torch.ones((), dtype=torch.float64))  # the gradient of the loss with respect to itself
-    spans, complaints = [], []
-
-    def device(r):
-        for action in rows[r]:
-            try:
-                came = (down if "F" in action else up)[r].get(timeout=patience)
-            except Empty:
-                complaints.append(f"device {r} waited {patience:g} s for the input of {action}, and nothing came")
-                return
-            start = perf_counter()
-            if "F" in action:
-                x = came.detach().requires_grad_(r > 0)  # device 0 gets bytes of text: they take no gradient
-                y = stages[r](x)
-                if r == last:
-                    y = next_byte_loss(y, targets)
-                else:
-                    down[r + 1].put(y.detach())
-            else:
-                y.backward(came)
-                if r > 0:
-                    up[r - 1].put(x.grad)
-            spans.append((start, perf_counter(), r, action))
-
-    threads = [Thread(target=device, args=(r,)) for r in range(len(stages))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sorted(spans), sorted(complaints)
-
-
-four = cut_model(exact, 4)
-rows = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0", "2B0"], ["3F0", "3B0"]]
-predict("01-busy", "Four devices, one piece: what percentage of total device time is busy?", unit="%")
-
-# %%
-run_by_hand(four, rows, inputs, targets)  # once before: the first use of memory takes longer
-exact.zero_grad()
-spans, _ = run_by_hand(four, rows, inputs, targets)
-began, ended = spans[0][0], max(end for _, end, _, _ in spans)
-for start, end, device, action in spans:
-    print(f"{start - began:6.3f} s to {end - began:6.3f} s  device {device}  {action}")
-
-found = {name: parameter.grad for name, parameter in exact.named_parameters()}
-print(f"gradients against the model in one piece: error {gradient_error(found, truth):.1e}")
-busy = sum(end - start for start, end, _, _ in spans) / (len(four) * (ended - began))
-reveal("01-busy", prediction=100 / len(four), measurement=100 * busy)
-
-# %% [markdown]
-# Read the log from top to bottom: no action begins before the one above it has ended. While device 2 runs its forward,
-# device 3 has no input yet. Devices 0 and 1 have nothing to do until gradients come back. So one device works at a
-# time. If the whole batch takes each device $T_F$ forward and $T_B$ backward, then
-#
-# $$\text{makespan} = p\,(T_F + T_B), \qquad \text{utilisation} = \frac{T_F + T_B}{p\,(T_F + T_B)} = \frac{1}{p}$$
-#
-# and the bubble fraction is 1 - 1/p. It does not matter whether all stages take equally long. Whichever device works,
-# the others wait.
-#
-# ## Two, four, eight
-#
-# pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. All runs below have the same model
-# and the same batch of 64. Each runs three steps in 32 bits. The cell shows the fastest one, because other programs
-# disturbed it least. Times are read from the **wall clock**: what happened on this machine. At the end, the cell runs
-# the table of lesson 0, with micro-batches, on one device and on four, and compares the activations.
-
-# %%
-walls = []
-for p in (2, 4, 8):
-    optimizers.clear()
-    naive = build_schedule("naive", devices=p, microbatches=1)
-    pipeline = Pipeline(TransformerLM(layers=48), naive, loss=next_byte_loss, optimizer=adamw, clock="wall")
-    report = min((pipeline.step(inputs, targets) for _ in range(3)), key=lambda step: step.timeline.makespan)
-    timeline = report.timeline
-    walls.append(timeline)
-    state = 2 * max(map(state_bytes, optimizers))  # weights and gradients take as much as the two moments
-    activations = max(report.peak_activation_bytes)
-    times = f"makespan {timeline.makespan:.2f} s ({timeline.makespan / walls[0].makespan:.2f} times the first)"
-    held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
-    print(f"p = {p}: busy {timeline.utilisation:5.1%}, {times}; the fullest device: {held}")
-for p in (1, 4):
-    pieces = build_schedule("1f1b", devices=p, microbatches=4)  # the table of lesson 0
-    report = Pipeline(TransformerLM(layers=48), pieces, loss=next_byte_loss).step(inputs, targets)
-    print(f"in micro-batches, p = {p}: {max(report.peak_activation_bytes) / 1e6:5.1f} MB of activations")
-display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)]))
-TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time", phases=False)
-
-# %% [markdown]
-# Twice as many devices halve the memory on each. The makespan should hardly change, because the pieces run one after
-# the other. (The printed ratio says how far it moved here. More pieces cost a little more, and a busy machine moves it
-# in either direction.) So with twice the devices, a step takes twice the total device time. U in the pictures is the
-# optimizer's update, which comes after the makespan.
-#
-# The last two lines of the printout are about lesson 0's table. There the fullest of four devices holds as many
-# activations as one device alone. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One
-# device alone keeps one micro-batch at a time. So the training state of a device is always divided by p, but its
-# activations are not always. Lesson 3 is about this.
-#
-# Who waits for whom? Point at the idle time of the last picture, device by device. Or let it show the **critical
-# path**, the chain of actions that determines how long the step takes. Here every action of the run belongs to it.
-#
-# Naive makes room: it can train a model that fits on no single device. In return, p - 1 devices are idle at any time.
-#
-# **Try it:** in the first loop change `microbatches=1` to `microbatches=8`. What changes in the output?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# Time, memory and bubble stay as they are, because naive does not cut the batch. Only the bookkeeping changes. The one
-# micro-batch now **weighs** 8, as much as 8 pieces of batch / 8. Under the unit clock one such piece takes 1 unit, so
-# each naive action takes 8 units. This makes naive comparable with schedules that do cut the batch.
-#
-# </details>
-#
-# ## And by the wall clock?
-#
-# Lesson 0's table uses the same four devices for the same batch in four pieces, and several devices work at once. The
-# unit clock says what that should gain. Naive's one piece is as much work as four pieces of 16 sequences, so each of
-# its 8 actions takes 4 units.
-
-# %%
-m = 4
-
-
-def pair(p, m):
-    """The naive table, and the table of lesson 0."""
-    kinds = {"naive": "naive", "lesson 0": "1f1b"}
-    return {name: build_schedule(kind, devices=p, microbatches=m) for name, kind in kinds.items()}
-
-
-tables = pair(4, m)
-units = {name: simulate(table).makespan for name, table in tables.items()}
-print(f"naive {units['naive']:g} units, lesson 0's table {units['lesson 0']:g}: ", end="")
-print(f"{units['naive'] / units['lesson 0']:.2f} times as fast")
-predict("01-wall", "By the wall clock here, how many times as fast as naive is lesson 0's table?", unit="times")
-
-# %%
-import os
-
-
-def by_the_wall(tables, steps=3):
-    """The fastest of some steps of each table, as the wall clock saw it. The tables take turns, step by step."""
-    pipelines = {
-        name: Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="wall")
-        for name, table in tables.items()
-    }
-    runs = {name: [] for name in tables}
-    for _ in range(steps):
-        for name, pipeline in pipelines.items():
-            runs[name].append(pipeline.step(inputs, targets).timeline)
-    return {name: min(found, key=lambda run: run.makespan) for name, found in runs.items()}
-
-
-def gain(runs):
-    return runs["naive"].makespan / runs["lesson 0"].makespan
-
-
-seen = by_the_wall(tables)
-for name, run in seen.items():
-    print(f"{name:8} {run.makespan:.2f} s by the wall clock")
-cores = getattr(os, "process_cpu_count", os.cpu_count)()
-print(f"this machine has {cores} cores; the pipeline has {tables['naive'].devices} devices")
-reveal("01-wall", prediction=units["naive"] / units["lesson 0"], measurement=gain(seen))
-
-# %% [markdown]
-# The devices are threads, and threads share the cores of this machine. With c cores, at most c devices work at any
-# moment, so a step takes at least its total work divided by c. No table can change that. If the table wants more
-# devices at work than there are cores, some devices wait for a core.
-#
-# (A *Further* at the end tests this with 2, 4 and 8 devices.)
-#
-# The wall clock tells the truth about this machine. It does not tell what four real devices would do.
-#
-# Why, then, could the wall clock be trusted for naive? In naive no two devices ever work at the same time, so one core
-# is enough. The same is true of every table whose devices take turns. Lesson 2 begins with one.
-#
-# For all other tables the course reads the **device clock**. It works in two steps:
-#
-# 1. While the pipeline really runs, the cost of each action is measured where it runs. On a CPU this is the CPU time of
-#    its thread, which stands still while the thread waits. (On a GPU it is the time between two marks in its stream.)
-#    While it measures, only one device computes at a time on a shared processor, so that none disturbs another.
-# 2. After the step, the costs are laid out in the order of the table. Each action starts as soon as its device is free
-#    and its message is there. The result is a timeline *as if each stage had a device of its own*.
-#
-# Here are both clocks for lesson 0's table: the wall clock of the run above, and the device clock of new runs.
-
-# %%
-measured = {}
-for name, table in tables.items():
-    pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="device")
-    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][-1].timeline  # costs: median of the last steps
-wall, device = seen["lesson 0"], measured["lesson 0"]
-both = compare(wall, device)
-print(both.table())
-print(f"every device ran its actions in the same order: {both.same_order}")
-work, p = sum(device.busy), device.schedule.devices
-print(f"{work:.2f} s of work; the wall clock counts {sum(wall.busy):.2f} s as busy")
-print(f"no table can finish it before {work / cores:.2f} s on {cores} cores, before {work / p:.2f} s on {p} devices")
-print(f"{gain(measured):.2f} times as fast as naive by the device clock")
-naive = seen["naive"].utilisation
-print(f"naive is busy {naive:.3%} by the wall clock, {measured['naive'].utilisation:.3%} by the device clock")
-plot_schedules(
-    [wall, device],
-    titles=[f"lesson 0's table, {kind} clock" for kind in ("wall", "device")],
-)
-
-# %% [markdown]
-# Compare the two pictures. If there are fewer free cores than devices, a block in the wall clock's picture is longer
-# than the time that its action computed. It includes waiting for a core, or for Python's interpreter, which the threads
-# of a process share. So the bubble fraction of such a picture is not the one of the table. If the two are close, that
-# is chance.
-#
-# Under the device clock, blocks of one kind are about equally long, and the bubble fraction is close to lesson 0's 3/7.
-# (A backward takes longer than a forward. Lesson 2 shows why that does not matter.) The gain is somewhat smaller than
-# by the unit clock, because a piece of 16 sequences costs more than a quarter of a piece of 64. Lesson 5 makes use of
-# that.
-#
-# Keep in mind what the device clock is: a **composition** of measured costs. No run like this has happened. It leaves
-# out how devices disturb each other on a real machine, and messages take no time unless you give them a cost. By the
-# device clock naive is busy *exactly* 1/p, whatever was measured, because its makespan is the sum of all its costs.
-# That is why we measured naive's utilisation by the wall clock. It was a little below 25 %, because handing over takes
-# time.
-#
-# | clock | what it reads | what it can tell |
-# | --- | --- | --- |
-# | wall | what happened here | this machine, always; the pipeline, if each stage has a device or core of its own |
-# | device | measured costs, composed | the pipeline's shape, on any machine; not how devices slow each other down |
-# | unit | given costs | the textbook's table, with real tensors |
-#
-# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again.  What
-# does the unit clock promise, what does the device clock find, and what the wall clock?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# The unit clock promises 128 units against 30, more than 4 times as fast. The device clock finds more than with 4
-# devices, but less than promised. A piece of 8 sequences costs more than an eighth of a piece of 64. The wall clock
-# gains next to nothing, because there are as many cores as before. If they are few or busy, lesson 0's table can even
-# be slower than naive: it has more threads and more messages to handle.
-#
-# </details>
-#
 # ## Break it
 #
-# Take one action out of the naive table: device 2 no longer runs its backward. The cell first asks the checker. Then it
-# runs the same rows in the loop by hand, on four sequences. A device gives up there after waiting for two seconds.
+# `Pipeline(memory_limit=...)` gives each device a fixed number of bytes, and a step that needs more stops there. Here a
+# device has 150 MB. The next cell trains on 1, 2 and 4 devices with the simplest pipeline, called **naive**: all 64
+# sequences go through the stages as one piece. From the four lines of bytes printed above, which of the three runs?
 
 # %%
-broken = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0"], ["3F0", "3B0"]]
-display(try_schedule(broken))
-spans, complaints = run_by_hand(four, broken, inputs[:4], targets[:4], patience=2.0)
-print("ran:", ", ".join(action for _, _, _, action in spans))
-print("\n".join(complaints))
+limit = "150MB"
+for p in (1, 2, 4):
+    naive = build_schedule("naive", devices=p, microbatches=1)
+    options = {"loss": next_byte_loss, "optimizer": adamw, "memory_limit": limit}
+    try:
+        report = Pipeline(TransformerLM(layers=48), naive, **options).step(inputs, targets)
+        print(f"p = {p}: runs, {max(held.total for held in report.memory) / 1e6:.1f} MB on the fullest device")
+    except OutOfMemoryError as error:
+        print(f"p = {p}: {str(error).split('. ')[0]}")
 
 # %% [markdown]
-# The checker named the action that is missing, 2B0. It also named 1B0, which can never start without it. Device 0 hangs
-# as well, because it waits for the gradient of 1B0. Without a time limit both devices would wait forever. The processes
-# of a cluster do the same when one of them leaves out a send.
+# A step stops at the first tensor that crosses the limit. So the message names the action and what was needed at that
+# moment. The whole step would need more. With four devices each holds about a quarter of everything, and the step runs.
+# No code of the model changed: only the cut did.
 #
-# **Try it:** put `2B0` back, and let device 3 begin with `3B0`. What does the checker say now? Is there any swap within
-# a row of the naive table that it accepts?
+# **Try it:** find the smallest limit, in whole MB, at which two devices can train. Then halve the batch. How far does
+# the limit fall?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# The checker says that device 3 runs 3B0 before 3F0, but a backward needs what its forward kept. No swap is accepted.
-# Each row has only a forward and its own backward, so a swap always puts the backward first. A naive device has no
-# freedom at all. With several micro-batches there is freedom, and schedules differ in how they use it.
+# The smallest limit is a little over half of the sum printed above. The fullest device decides, and the two are not
+# exactly equal. At half the batch the activations are half as large, but the training state stays. So the limit falls
+# to a little more than half.
 #
 # </details>
-
-# %% [markdown] role="further"
-# ## Further: is it really the cores?
 #
-# If cores are the reason, two devices should come closer to what the unit clock promises than eight. The next cell
-# measures it. It also measures two devices that take turns: they work on micro-batches, but never at the same time.
+# ## What to remember
+#
+# - Training keeps weights, gradients and the optimizer's state: 16 bytes a parameter here, whatever the batch.
+# - Activations come on top. They grow with the batch, and may be far larger than the weights.
+# - Cutting the layers into p stages divides the training state by about p. Mind the embedding and the head.
+# - Of the four ways to share a model, a pipeline sends the least here, and only to neighbours. It pays with idle time.
+#
+# **Where this leads.** The layers are cut, but a backward has to pass all of them. Lesson 1b cuts the autograd graph
+# too, and finds out how busy four devices are.
+#
+# Your guesses so far:
 
-# %% role="further"
-for p in (2, 4, 8):
-    tables_of_p = pair(p, m)
-    promised = gain({name: simulate(table) for name, table in tables_of_p.items()})
-    found = gain(seen if tables_of_p == tables else by_the_wall(tables_of_p))
-    print(f"p = {p}: the unit clock says {promised:.2f} times as fast as naive, the wall clock {found:.2f} times")
-turns = Schedule.from_csv("0F0,0B0,0F1,0B1\n1F0,1B0,1F1,1B1")
-taking_turns = by_the_wall({"turns": turns})["turns"]
-print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of total device time by the wall clock")
-
-# %% [markdown] role="further"
-# On a quiet machine the wall clock comes close to the unit clock where p is at most the number of cores, and falls
-# behind beyond that. Other programs take cores away, so on a busy machine the gain may be below 1 everywhere. Two more
-# things are paid at every p. The threads of a process share Python's interpreter, and small pieces cost more than their
-# share of a large one. Devices that take turns need only one core, so they show their idle time on any machine.
+# %%
+ledger()
 
 # %% [markdown] role="further"
 # ## Further: sixteen bytes, counted
@@ -692,34 +309,6 @@ for name, found in kept.items():
 print(f"{'all':16} {sum(kept.values()) / count:6.2f} bytes a parameter")
 
 # %% [markdown] role="further"
-# ## Further: busy is not yet fast
-#
-# Utilisation counts a device as busy, however slowly it computes. Reports on large runs give the **MFU**, model FLOPs
-# utilisation, instead (Chowdhery et al. 2022, arXiv 2204.02311). It divides the arithmetic that the model needs by what
-# the devices could do at their peak in the same time. Idle time lowers it, and so do slow kernels. The next cell takes
-# 6 operations per parameter and token, and 12·layers·width·tokens more per token for attention. As the peak of a device
-# it takes the speed of a large matrix product on one core.
-
-# %% role="further"
-tokens, width, layers, large = 32, 64, 48, 1024
-a = torch.randn(large, large)
-best = 0.0
-for _ in range(5):
-    start = perf_counter()
-    a @ a
-    best = max(best, 2 * large**3 / (perf_counter() - start))
-operations = inputs.numel() * (6 * count + 12 * layers * width * tokens)
-for name, run in seen.items():
-    mfu = operations / (run.makespan * run.schedule.devices * best)
-    print(
-        f"{name:8} utilisation {run.utilisation:5.1%}, MFU {mfu:5.1%}, at a peak of {best / 1e9:.0f} GFLOP/s a device"
-    )
-
-# %% [markdown] role="further"
-# The MFU is lower than the utilisation, because narrow layers use a core badly. (With fewer cores than devices both are
-# read from a wall clock that includes waiting for a core.) For comparison, Llama 3 405B was trained with pipelines on
-# 8,192 to 16,384 GPUs. Its MFU was 38 to 43 % (Grattafiori et al. 2024, table 4).
-#
 # ## Further: the activations of GPT-3
 #
 # How much does one transformer layer keep for its backward, in 16 bits? Korthikanti et al. (2022, arXiv 2205.05198)
@@ -738,20 +327,8 @@ print(f"training state: {16 * gpt3 / GiB:,.0f} GiB")
 # The batch of GPT-3 has 3.2 million tokens (Brown et al. 2020). The naive pipeline keeps all of it in flight, each
 # device the part of its layers. For a model of this size that rules naive out, with the scores or without.
 
-# %% [markdown]
-# ## Where this leads
-#
-# You have cut a model by hand, and its gradients stayed the same. Naive solves the problem of memory and wastes most of
-# the device time. Lesson 2 cuts the batch as well, so that devices work at the same time. That costs memory, and lesson
-# 3 saves it again.
-#
-# Your guesses so far:
-
-# %%
-ledger()
-
 # %% [markdown] page="exercises"
-# There are three exercises: count bytes, cut a graph, write a timetable. Only the second one needs PyTorch.
+# There is one exercise: count bytes. It needs no PyTorch.
 
 # %% role="setup"
 from math import ceil
@@ -823,137 +400,3 @@ def least_devices(parameters: int, gib: float, moments: int = 2) -> int:
 # %% [markdown] role="solution" exercise="must_fit"
 # With Adam in 32 bits throughout it would be 4 + 4 + 8 = 16 bytes as well. So mixed precision saves time and
 # activations, but no training state. Frameworks that keep gradients in 32 bits need 18 bytes.
-
-# %% [markdown] role="lead" exercise="cut_graph" difficulty="medium" minutes=20
-# Write what a device does on F and on B, for any number of devices in a row.
-#
-# - `forward_piece(stage, received, memory)` runs the stage and returns the message for the next device.
-# - `backward_piece(gradient, memory)` runs the backward of the same stage. Afterwards every parameter of the stage has
-#   its gradient in `.grad`. The function returns the message for the device before. (On device 0 nobody reads it.)
-#
-# The inputs are:
-#
-# - `stage`: a `torch.nn.Module` that takes one tensor and returns one tensor.
-# - `received`: what your `forward_piece` returned on the device before. On device 0 it is the input of the model. It is
-#   a tensor of floating-point numbers (float64 in the check) with one row per sequence.
-# - `gradient`: what your `backward_piece` returned on the next device. On the last device it is the gradient of the
-#   loss with respect to the stage's output. It always has the shape of this stage's output.
-# - `memory`: a dict that belongs to this device. It is empty before the first step, and it is the same dict in both
-#   functions and in every step. Put there what the backward will need.
-#
-# In each step of the check every device runs one forward. Then, in reverse order, every device runs one backward. There
-# are several steps, one after the other, in one process. It sets the parameters' gradients to None before each step. It
-# compares your gradients with those of the model in one piece. It also looks at the graphs. The graph of a device must
-# not reach the parameters of another device. And no graph may be left after the backward. (An ordinary `backward()`
-# frees it.)
-
-# %% role="answer" exercise="cut_graph"
-import torch
-
-
-def forward_piece(stage: torch.nn.Module, received: torch.Tensor, memory: dict) -> torch.Tensor:
-    """F on one device: returns the message to the next one.
-
-    >>> memory = {}
-    >>> forward_piece(torch.nn.Identity(), torch.tensor([1.0, 2.0]), memory).tolist()
-    [1.0, 2.0]
-    """
-    ### BEGIN SOLUTION
-    memory["x"] = received.detach().requires_grad_()
-    memory["y"] = stage(memory["x"])
-    return memory["y"].detach()
-    ### END SOLUTION
-
-
-# %% role="answer" exercise="cut_graph"
-def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
-    """B on the same device: fills the gradients of its stage and returns the message to the device before.
-
-    >>> backward_piece(torch.tensor([0.5, 0.5]), memory).tolist()
-    [0.5, 0.5]
-    """
-    ### BEGIN SOLUTION
-    memory["y"].backward(gradient)
-    return memory["x"].grad
-    ### END SOLUTION
-
-
-# %% [markdown] role="hint" exercise="cut_graph"
-# A wire carries numbers without their history. Which two calls of the lesson turn a received tensor into the beginning
-# of a new graph, and make autograd keep its gradient?
-
-# %% [markdown] role="hint" exercise="cut_graph"
-# The forward has to remember two tensors: the one where its graph begins, and the one where it ends. The backward
-# starts at one of them. What does it find in the other one afterwards?
-
-# %% [markdown] role="hint" exercise="cut_graph"
-# Test your `memory` after a forward. The tensor where the graph begins must be a leaf: `is_leaf` and `requires_grad`
-# are both True. The tensor where it ends must still have a `grad_fn`, so do not detach the one that you keep. Autograd
-# adds to a `.grad` that is already there, so each forward needs a new leaf.
-
-# %% [markdown] role="solution" exercise="cut_graph"
-# You may detach the output when it is sent, or only when it is received. The graphs are the same, as long as the
-# receiver does it. If both ends detach, neither device has to trust the other.
-#
-# `memory` holds one micro-batch here. A device may run a second forward before the first backward. Then it needs one
-# entry for each micro-batch, and that is what "in flight" counts.
-
-# %% [markdown] role="lead" exercise="naive_table" difficulty="medium" minutes=12
-# Write the naive pipeline's timetable for any number of devices. It is a list of rows, one for each device. A row is a
-# list of cells, one for each time slot. A cell is the text of an action, such as `"1F0"`, or `"."` where the device is
-# idle. You may leave out idle cells at the end of a row. Each action takes one time slot. It runs in the slot after the
-# action that made its input.
-#
-# Then write a function for the time of one step, now with messages that take time. The batch has `microbatches`
-# micro-batches, and naive sends all of them through as one piece. One micro-batch costs a device `forward` and
-# `backward`. Each message from one device to another takes `latency`, whatever its size.
-
-
-# %% role="answer" exercise="naive_table"
-def naive_table(devices: int) -> list[list[str]]:
-    """One row per device, one cell per time slot.
-
-    >>> naive_table(1)
-    [['0F0', '0B0']]
-    """
-    ### BEGIN SOLUTION
-    rows = [["."] * (2 * devices) for _ in range(devices)]
-    for device, row in enumerate(rows):
-        row[device] = f"{device}F0"
-        row[-1 - device] = f"{device}B0"
-    return rows
-    ### END SOLUTION
-
-
-# %% role="answer" exercise="naive_table"
-def naive_time(devices: int, microbatches: int, forward: float, backward: float, latency: float = 0) -> float:
-    """How long the naive pipeline takes for the whole batch.
-
-    >>> naive_time(1, 3, forward=1, backward=2, latency=5)
-    9
-    """
-    ### BEGIN SOLUTION
-    messages = 2 * (devices - 1)
-    return devices * microbatches * (forward + backward) + messages * latency
-    ### END SOLUTION
-
-
-# %% [markdown] role="hint" exercise="naive_table"
-# Write the table for three devices on paper first. In which time slot does the activation reach device 2? Which device
-# is the first to run a backward, and which is the last?
-
-# %% [markdown] role="hint" exercise="naive_table"
-# Forwards move down the devices, and backwards move up. How many time slots does the whole table have? Start from rows
-# of that many dots. For the time: how many devices are at work at any moment?
-
-# %% [markdown] role="hint" exercise="naive_table"
-# Look at your three rows. How far from the left end is the forward of device r? How far from the right end is its
-# backward? For the time: add up the work of all devices. Then count how often something goes from one device to
-# another, down and up.
-
-# %% [markdown] role="solution" exercise="naive_table"
-# The table is symmetric: gradients take the same way as activations, backwards. `try_schedule(naive_table(4))` (from
-# `pipelab`) reads the dots as idle time and trains the 48-layer model with the table.
-#
-# Messages take their time twice per boundary, and naive has nothing else to do meanwhile. Other schedules can work on
-# another micro-batch while a message travels.

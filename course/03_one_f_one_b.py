@@ -193,7 +193,7 @@ for d in (-3, -2, -1, 0, 1, 2):
 
 # %% [markdown]
 # Those are predictions, and equal costs are an assumption. Now measure three of the orders on the device clock of
-# lesson 1. It takes what each action really costs, and a backward costs more than a forward. The orders run in turns.
+# lesson 1b. It takes what each action really costs, and a backward costs more than a forward. The orders run in turns.
 # Even so, the machine may be slower in one run than in another. So the cell divides each makespan by the mean work of a
 # device in that run.
 
@@ -311,7 +311,7 @@ for busy in (0.75, 0.92):
 # ## How much memory?
 #
 # First ask what is held fixed. Let it be the **batch** of 64 sequences: with more micro-batches, each is smaller.
-# Lesson 2 measured that GPipe then holds the whole batch on every device, whatever m. What does 1F1B hold?
+# Lesson 2b measured that GPipe then holds the whole batch on every device, whatever m. What does 1F1B hold?
 
 # %%
 predict("03-held", "m = 16, batch 64. What percentage of GPipe's peak does device 0 hold under 1F1B?", unit="%")

@@ -176,7 +176,7 @@ plot_curves(ms, parts, **axes, title="Where a step's time goes", note=note, log=
 #
 # The formula assumes equal stages, equal micro-batches, messages that take no time, and costs that lie exactly on a
 # line. A run assumes none of this. (m = 12 and m = 20 do not divide 64. `Pipeline` then cuts unevenly, and weighs the
-# losses as in lesson 2.)
+# losses as in lesson 2b.)
 
 # %%
 question = f"m = 64. By lesson 2's formula {3 / 67:.1%} of device time is idle. What percentage is it in the run?"
@@ -355,7 +355,7 @@ print(f"Adam's update would add {1000 * update:.1f} ms to each of these steps")
 # The sizes are those of `tensor_split`: the larger ones come first. The simulation departs from the formula for two
 # reasons. The stages are not exactly equal, and the slowest sets the pace. And where sizes differ, the larger
 # micro-batches keep other devices waiting. That second price is small. So m need not divide the batch, as long as each
-# loss has its weight $n_i/n$. (With equally many loss terms in each sequence; lesson 2 shows the other case.)
+# loss has its weight $n_i/n$. (With equally many loss terms in each sequence; lesson 2b shows the other case.)
 #
 # **Try it:** run `measure((6, 7, 9, 10))` in a new cell. Can your measurements rank these four?
 #
@@ -475,7 +475,7 @@ print(f"m* = {frozen.best_microbatches(64):.1f} without chunks, {star_v:.1f} wit
 #
 # ## Further: layers that look at the batch
 #
-# So far m changed time and memory, and not the gradient. Lesson 2 named two conditions: each layer treats every
+# So far m changed time and memory, and not the gradient. Lesson 2b named two conditions: each layer treats every
 # sequence by itself, and dropout masks do not depend on m. Layer normalisation keeps the first. **Batch normalisation**
 # does not. It subtracts a mean and divides by a deviation, both taken over all the sequences it is given, and a stage
 # is given one micro-batch.

@@ -249,17 +249,18 @@ def test_moved_renamed_and_split_answers_count(tmp_path):
 
 def test_an_answer_that_leans_on_another_exercises_cell_is_not_lost(tmp_path):
     """Its visible check passes, for the notebook's kernel knows the helper; graded, exercises run alone."""
-    solved, notebook = page("02_gpipe", solved=True), page("02_gpipe")
-    for name in ("serial", "bubbles"):
+    lesson = "02b_gradient_and_memory"
+    solved, notebook = page(lesson, solved=True), page(lesson)
+    for name in ("accumulate", "bubbles"):
         role(notebook, "answer", name)[0].source = role(solved, "answer", name)[0].source
-    role(notebook, "answer", "serial")[0].source += "\n\ndef others(devices): return devices - 1"
+    role(notebook, "answer", "accumulate")[0].source += "\n\ndef others(devices): return devices - 1"
     bubbles = role(notebook, "answer", "bubbles")[0]
     bubbles.source = bubbles.source.replace("(devices - 1)", "others(devices)")
     (found,) = grade([save(notebook, tmp_path / "a.ipynb")], progress=False).notebooks
     grades = {exercise.exercise: exercise for exercise in found.exercises}
     assert grades["bubbles"].points == grades["bubbles"].possible
     assert "it uses others from a cell of another exercise" in grades["bubbles"].message
-    assert grades["serial"].message == "all points"
+    assert grades["accumulate"].message == "all points"
 
 
 def test_whose_a_notebook_is(tmp_path):

@@ -1,4 +1,4 @@
-"""Lesson 1's exercises."""
+"""Lesson 1's exercises: the first of its page 1 (what must fit), the others of its page 1b (cut by hand)."""
 
 from __future__ import annotations
 

@@ -338,7 +338,7 @@ def _all_near(given: Sequence[Any], wanted: Sequence[Tensor]) -> bool:
 
 EXERCISE = Exercise(
     name="cut_graph",
-    lesson="01_four_devices",
+    lesson="01b_by_hand",
     title="Cut the graph",
     answers=("forward_piece", "backward_piece"),
     parts={"one cut": 1, "three cuts": 1, "two steps": 1},

@@ -196,7 +196,7 @@ def _slips(p: int, m: int, f: float, b: float, latency: float) -> list[tuple[flo
 
 EXERCISE = Exercise(
     name="naive_table",
-    lesson="01_four_devices",
+    lesson="01b_by_hand",
     title="Naive for any p",
     answers=("naive_table", "naive_time"),
     parts={"table": 2, "time": 1},

@@ -1,4 +1,4 @@
-"""Lesson 2's exercises."""
+"""Lesson 2's exercises: two of its page 2 (the tables), two of its page 2b (gradient and memory)."""
 
 from __future__ import annotations
 

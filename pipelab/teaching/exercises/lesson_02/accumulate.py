@@ -197,7 +197,7 @@ def _judge_gradient(case: Case, step: int, data: list[Any], sizes: list[int]) ->
 
 EXERCISE = Exercise(
     name="accumulate",
-    lesson="02_gpipe",
+    lesson="02b_gradient_and_memory",
     title="Exact accumulation",
     answers=("accumulate",),
     parts={"even micro-batches": 1, "uneven micro-batches": 2},

@@ -166,7 +166,7 @@ _PRICES: list[dict[str, Any]] = [
 
 EXERCISE = Exercise(
     name="bubbles",
-    lesson="02_gpipe",
+    lesson="02b_gradient_and_memory",
     title="Two bubbles",
     answers=("bubble_fraction", "bubble_ratio", "least_microbatches"),
     parts={"fraction": 1, "ratio": 1, "least m": 1},
