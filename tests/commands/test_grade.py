@@ -79,6 +79,7 @@ def test_what_cannot_be_graded_at_all_is_status_2(tmp_path, capsys):
     assert "not a notebook" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # test_index.py and the command itself are in make test
 def test_make_grade_brings_the_index_up_to_date(tmp_path, capsys):
     work = tmp_path / "work"
     assert main(["course", "work", "--work", str(work)]) == 0

@@ -66,7 +66,7 @@ def four(tmp_path_factory) -> dict:
     return launch(4, tmp_path_factory.mktemp("four"))
 
 
-@pytest.mark.parametrize("p", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("p", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", NAMED)
 def test_loss_and_gradients_are_the_unsplit_models_and_pipelines(case, p, request):
     check(request.getfixturevalue({2: "two", 4: "four"}[p])[case])

@@ -55,7 +55,10 @@ def test_what_the_checker_refuses_is_not_run():
 
 
 def test_its_picture_has_no_phases_which_a_later_lesson_explains():
-    assert boxes(try_schedule("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n", steps=1).picture(), "phases") == []
+    assert (
+        boxes(try_schedule("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n", batch=8, model=small, steps=1).picture(), "phases")
+        == []
+    )
 
 
 def test_the_unit_clock_shows_the_costs_that_are_given():

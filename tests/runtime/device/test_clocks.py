@@ -182,6 +182,7 @@ def test_a_modelled_link_is_composed_under_the_device_clock_and_felt_under_the_w
     assert device.makespan >= 2 * 0.02
 
 
+@pytest.mark.slow  # a machine that runs tests is not idle
 @pytest.mark.skipif(
     (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) < 2,
     reason="needs two cores, a device each",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from jupyter_client.manager import KernelManager
 
 from tests.runtime.processes.test_pool import gone, wait_until
@@ -70,6 +71,7 @@ def test_nbval_runs_it_and_no_process_is_left(tmp_path):
     wait_until(gone(started))
 
 
+@pytest.mark.slow  # in make test: the kernel's end alone
 def test_a_restarted_kernel_leaves_no_process_and_can_start_others(tmp_path):
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(env=os.environ | {"PIDS": str(tmp_path / "pids"), "PYTHONPATH": str(ROOT)})

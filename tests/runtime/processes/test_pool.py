@@ -174,6 +174,7 @@ def test_processes_end_with_the_caller_however_it_ends(how, tmp_path):
     wait_until(gone(pids))
 
 
+@pytest.mark.slow
 def test_where_a_fork_is_not_safe_each_rank_starts_by_itself(monkeypatch):
     """As on macOS, or where a library has started threads: slower, said in a sentence, and the same otherwise."""
     boot = server_module._SERVER.replace(
@@ -194,6 +195,7 @@ def test_where_a_fork_is_not_safe_each_rank_starts_by_itself(monkeypatch):
     wait_until(gone(everyone))
 
 
+@pytest.mark.slow
 def test_a_forked_child_of_the_caller_neither_uses_nor_ends_its_processes():
     pipeline = opened(mlp())
     pid = os.fork()
@@ -227,6 +229,7 @@ def test_a_forked_child_that_lives_on_keeps_no_process_alive():
         os.waitpid(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_pipeline_may_be_forgotten_in_the_middle_of_anothers_step(monkeypatch):
     """Garbage collection runs at any moment: what it sets off must wait for no lock that the moment holds."""
     pipeline, doomed = opened(mlp()), [opened(mlp())]

@@ -196,6 +196,7 @@ def test_data_parallelism_fits_around_it(four):
         assert "the schedule has 3 devices, but 2 processes were started" in found["size"]
 
 
+@pytest.mark.slow  # in make test: in threads and processes
 def test_a_slot_that_differs_is_named_and_a_two_way_table_is_proved(tmp_path):
     found = results(tmp_path, "disagreements", "two_way", ranks=2)
     for told in found:
@@ -210,10 +211,12 @@ def three(tmp_path_factory):
     return results(tmp_path_factory.mktemp("three"), *cases, ranks=3)
 
 
+@pytest.mark.slow  # test_pool.py looks at sockets too
 def test_the_ranks_of_one_host_listen_on_loopback_only(three):
     assert [one["listening"] for one in three if one] == [["127.0.0.1"]] * 3
 
 
+@pytest.mark.slow  # in make test: in processes
 def test_a_deadlock_is_seen_within_a_host_and_between_hosts(three, four):
     for each, name, a, b in ((three, "deadlock", 0, 1), (four, "far_deadlock", 1, 2)):
         for told in (one[name] for one in each):
@@ -224,6 +227,7 @@ def test_a_deadlock_is_seen_within_a_host_and_between_hosts(three, four):
             assert told["seconds"] < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["stuck", "stopped"])
 def test_a_rank_that_does_not_answer_is_named_by_one_that_waits(three, case):
     told = [one[case] for one in three]
@@ -232,6 +236,7 @@ def test_a_rank_that_does_not_answer_is_named_by_one_that_waits(three, case):
     assert all(one["seconds"] < 7 for rank, one in enumerate(told) if rank != 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "where"),
     [
@@ -252,6 +257,7 @@ def test_a_rank_that_is_stopped_on_another_host_is_named(four):
         assert any("TimeLimitError" in text and "device 3 is" in text for text in told[:2]), told
 
 
+@pytest.mark.slow
 def test_where_a_rank_was_is_told_when_it_is_gone(three):
     assert "quits" not in three[1]
     for rank in (0, 2):

@@ -75,6 +75,7 @@ def build(root, **options):
     return [f"{path.parent.name}/{path.name}" for path in changed], said
 
 
+@pytest.mark.slow  # the next one in this file that builds again is in make test
 def test_building_again_without_a_change_changes_nothing(root):
     changed, _ = build(root)
     assert changed == ["notebooks/00_small.ipynb", "exercises/00_small.ipynb", "solutions/00_small.ipynb"]

@@ -247,6 +247,7 @@ def test_moved_renamed_and_split_answers_count(tmp_path):
     assert "no cell defines utilisation" in second.exercises[0].message
 
 
+@pytest.mark.slow
 def test_an_answer_that_leans_on_another_exercises_cell_is_not_lost(tmp_path):
     """Its visible check passes, for the notebook's kernel knows the helper; graded, exercises run alone."""
     lesson = "02b_gradient_and_memory"
@@ -287,6 +288,7 @@ def test_whose_a_notebook_is(tmp_path):
         find_notebooks([tmp_path / "empty"], [])
 
 
+@pytest.mark.slow
 def test_one_notebook_of_a_lesson_counts_and_a_link_to_anothers_does_not(tmp_path):
     save(answered(RIGHT), tmp_path / "anna" / "00_start_here.ipynb")
     save(page(), tmp_path / "anna" / "00_start_here (1).ipynb")
