@@ -28,6 +28,7 @@ from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import (
     Parts,
+    refuse_batch_statistics,
     refuse_redrawn_masks,
     warn_of_batch_statistics,
     warn_of_random_masks,
@@ -75,6 +76,8 @@ class Engine(Saving):
         if "R" in settings.schedule.ops:
             refuse_redrawn_masks(self._stages)
         warn_of_batch_statistics(self._stages, settings.schedule.microbatches)
+        if "U" in settings.schedule.ops:
+            refuse_batch_statistics(self._stages)
         ties = resolve_ties(self._stages, (*parts.tied, *settings.tied), peers, identity)
         self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
         meter = partial(device_meter, settings=settings, replicas=replicas)
@@ -90,6 +93,22 @@ class Engine(Saving):
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
         return self._reports.make(self.record_step(inputs, targets))
+
+    def drain(self) -> StepReport | None:
+        """Finish the micro-batches that are on their way; None if there are none."""
+        record = self.record_drain()
+        return None if record is None else self._reports.make(record)
+
+    def record_drain(self) -> StepRecord | None:
+        """The same, with what a report is made of."""
+        with self._working():
+            return self._stepper.drain(self.step_number)
+
+    @property
+    def under_way(self) -> int:
+        """How many micro-batches of earlier steps have not been finished."""
+        flight = self._stepper.flight
+        return 0 if flight is None else flight.under_way
 
     def record_step(self, inputs: Any, targets: Any) -> StepRecord:
         """The same, with what a report is made of."""
@@ -252,8 +271,12 @@ class Engine(Saving):
         self._stop.forget()
 
     def close(self) -> None:
-        """Let go of connections."""
-        self.peers.close()
+        """Finish what is on its way, and let go of connections."""
+        try:
+            if self.under_way:
+                self.drain()
+        finally:
+            self.peers.close()
 
     @contextmanager
     def _working(self) -> Iterator[None]:

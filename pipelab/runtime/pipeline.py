@@ -95,6 +95,7 @@ class Pipeline:
         grad_scaler: torch.amp.GradScaler | None = None,
         time_limit: float | None = None,
         check_finite: bool = False,
+        stash: bool = True,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -118,6 +119,7 @@ class Pipeline:
             grad_scaler=grad_scaler,
             time_limit=time_limit,
             check_finite=check_finite,
+            stash=stash,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":
@@ -180,6 +182,19 @@ class Pipeline:
         action would take more memory than its device is allowed.
         """
         return self._engine.step(inputs, targets)
+
+    def drain(self) -> StepReport | None:
+        """Finish the micro-batches that are on their way; None if there are none, as after a schedule that flushes.
+
+        With ``"pipedream"``, ``"vertical-sync"`` and ``"2bw"`` the pipeline stays full from step to step. After
+        ``drain()`` all gradients have gone into an update, and the model holds the newest weights of all stages.
+        """
+        return self._engine.drain()
+
+    @property
+    def under_way(self) -> int:
+        """How many micro-batches of earlier steps are not finished yet."""
+        return self._engine.under_way
 
     def evaluate(self, inputs: Any, targets: Any = None) -> StepReport:
         """Forwards only, in evaluation mode and without gradients: the loss (given targets) and the outputs."""

@@ -17,7 +17,7 @@ from pipelab.memory import DeviceMemory
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
-from pipelab.schedules.action import Action
+from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route
 from pipelab.simulation.costs import Costs, SlotCosts
@@ -52,6 +52,10 @@ class StepReport:
     bandwidth: float
     peak_activation_bytes: tuple[int, ...]
     worker_cpu_seconds: float
+    sequences: int = 0
+    """All sequences in the table: of the batch, and of micro-batches that came in with earlier steps."""
+    weight_versions: tuple[int, ...] = ()
+    """The most versions of a stage's weights on each device, where weights change on the way (else nothing)."""
     peak_allocated_bytes: tuple[int | None, ...] = ()
     """What the CUDA allocator's own peak was above what it held before the step, one entry a device; None where it
     cannot be told: on a CPU, or on a GPU that several devices of one process share."""
@@ -112,11 +116,16 @@ class StepReport:
             return self.wall
         if self.clock == "unit":
             costs = _GivenCosts(self.unit_costs, self._sizes)
-            return self._complete(simulate(self.schedule, costs, batch=self.batch, clock="unit", check=False))
+            return self._complete(self._simulated(costs, "unit"))
         typical = SlotCosts(_median(self.past), self._sizes, self.latency, self.bandwidth)
-        timeline = simulate(self.schedule, typical, batch=self.batch, clock="device", check=False)
+        timeline = self._simulated(typical, "device")
         count = len(self.past)
         return self._complete(replace(timeline, note="1 step" if count == 1 else f"median of {count} steps"))
+
+    def _simulated(self, costs: Any, clock: str) -> Timeline:
+        """The table with these costs; its micro-batches have the weights of this step already."""
+        timeline = simulate(self.schedule, costs, clock=clock, check=False)
+        return replace(timeline, sequences=self.sequences / sum(self.schedule.weights))
 
     def _require_costs(self) -> None:
         if not self.past:
@@ -132,7 +141,7 @@ class StepReport:
     def _complete(self, timeline: Timeline) -> Timeline:
         """Lay measured bytes and update times onto a timeline (update times are seconds: not under the unit clock)."""
         timeline = replace(timeline, holdings=_holdings(timeline, self.logs))
-        if timeline.unit != "s":
+        if timeline.unit != "s" or "U" in self.schedule.ops:
             return timeline
         return replace(timeline, updates=_updates(self.schedule, timeline, self.update_seconds))
 
@@ -159,6 +168,8 @@ class StepRecord:
     norm: float | None = None
     skipped: bool = False
     outputs: Any = None
+    part: tuple[int, bool, tuple[int, ...]] | None = None
+    """Of a schedule without a flush: steps since it was empty, whether it was drained, all micro-batches' sizes."""
 
 
 class CostHistory:
@@ -320,8 +331,10 @@ def _wall_timeline(report: StepReport) -> Timeline:
         )
         for d in report.deliveries
     )
-    sequences = report.batch / sum(schedule.weights)
-    return Timeline(schedule, spans, messages, clock="wall", unit="s", sequences=sequences)
+    sequences = report.sequences / sum(schedule.weights)
+    updates = tuple(span for span in spans if all(action.op == "U" for action in actions_of(span.slot)))
+    work = tuple(span for span in spans if span not in updates) if updates else spans
+    return Timeline(schedule, work, messages, clock="wall", unit="s", sequences=sequences, updates=updates)
 
 
 def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, ...]:
@@ -329,7 +342,8 @@ def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, .
     result = []
     for device, log in enumerate(logs):
         steps: list[tuple[float, float]] = []
-        for span in timeline.on_device(device):
+        more = [span for span in timeline.updates if span.device == device and span.position < len(log.peaks)]
+        for span in sorted((*timeline.on_device(device), *more), key=lambda span: span.position):
             peak, after = log.peaks[span.position], log.after[span.position]
             steps += [(span.start, float(peak)), (span.end, float(after))]
         result.append(Holding(device, tuple(steps)))

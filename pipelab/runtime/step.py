@@ -26,8 +26,10 @@ from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
+from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import LOOKING, UPDATING
+from pipelab.runtime.flight import Flight, part_of
 from pipelab.runtime.peers import note
 from pipelab.runtime.report import (
     CostHistory,
@@ -46,6 +48,7 @@ from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.update import Updates
 from pipelab.runtime.walk import Walk, Walked
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import groups
 
 __all__ = ["Reports", "Stepper", "common"]
 
@@ -84,6 +87,7 @@ class _Cut:
     payloads: list[Payload] | None = None
     tasks: list[Task] | None = None
     signature: tuple[int, ...] = ()
+    drain: bool = False
 
 
 class Stepper:
@@ -97,8 +101,9 @@ class Stepper:
         self._terms = default_terms(loss) if settings.loss_terms is None else settings.loss_terms
         self._reduction = "mean" if loss is None else reduction_of(loss)
         self.memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in self.peers.own}
-        self._walks: dict[bool, Walk] = {}
+        self._walks: dict[Any, Walk] = {}
         """Compiled when first needed: of training steps, and of evaluations."""
+        self.flight = Flight(self.schedule, self._versions_of) if "U" in self.schedule.ops else None
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
@@ -113,6 +118,19 @@ class Stepper:
             self._update(record)
         self._set_clocks(record)
         limit.learn(time.monotonic() - begun)
+        return record
+
+    def drain(self, number: int) -> StepRecord | None:
+        """Finish what is on its way; None if nothing is."""
+        if self.flight is None or not self.flight.steps:
+            return None
+        note(self.peers, LOOKING)
+        cut = _Cut(True, number, drain=True)
+        self.peers.agree_numbers(lambda: [float(self.flight.steps)])  # type: ignore[union-attr]
+        record = self._walk(cut)
+        note(self.peers, UPDATING)
+        self._update(record)
+        self._set_clocks(record)
         return record
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
@@ -145,10 +163,20 @@ class Stepper:
                 cut.payloads = make_inputs(inputs, cut.sizes)
             if last in self._stages and targets is not None:
                 cut.tasks = make_tasks(targets, cut.sizes, self._terms, self._reduction)
+                if cut.training and self.flight is not None:
+                    self._weigh_by_update(cut.tasks)
             if cut.payloads is not None and len(self._stages) > last:
                 self._fit.check(cut.payloads[0], None if cut.tasks is None else cut.tasks[0].targets)
         learns = any(p.requires_grad for stage in self._stages.values() for p in stage.parameters())
         return _Call(cut.training, batch, cut.number, learns, self._signature(cut))
+
+    def _weigh_by_update(self, tasks: Sequence[Task]) -> None:
+        """Each update takes the mean of its own micro-batches' losses."""
+        if self._reduction == "mean":
+            for group in groups(self.schedule):
+                whole = sum(tasks[i].factor for i in group)
+                for i in group:
+                    tasks[i].seed = tasks[i].factor / whole if whole else 0.0
 
     def length(self, inputs: Any, targets: Any) -> int | None:
         """Sequences in the batch, as far as this process was told."""
@@ -185,13 +213,21 @@ class Stepper:
 
     def _walk(self, cut: _Cut) -> StepRecord:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
-        walk = self._walk_of(cut.training)
+        steps = self.flight.steps if self.flight is not None and cut.training else 0
+        walk = self._walk_of(cut.training, steps, drain=cut.drain)
         self.peers.table, turns = walk.table, walk.turns
+        sizes, payloads, tasks = list(cut.sizes), cut.payloads, cut.tasks
+        if steps:  # those that came in earlier are counted first
+            earlier = self.flight.sizes  # type: ignore[union-attr]
+            blank: list[Any] = [None] * len(earlier)
+            sizes = earlier + sizes
+            payloads = None if payloads is None else blank + payloads
+            tasks = None if tasks is None else blank + tasks
         modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
         wire = self.peers.open_wire(
             walk.table.messages,
             self.places,
-            cut.sizes,
+            sizes,
             signature=(cut.training, *cut.signature),
             outstanding=self.settings.outstanding,
             turns=turns,
@@ -199,7 +235,7 @@ class Stepper:
         )
         self._stop.watch(wire)
         try:
-            run = partial(walk.run, wire, cut.number, cut.sizes, cut.payloads, cut.tasks, turns=turns)
+            run = partial(walk.run, wire, cut.number, sizes, payloads, tasks, turns=turns)
             record = self._recorded(walk, run)
         except BaseException:
             wire.abort()
@@ -208,16 +244,29 @@ class Stepper:
             self._stop.forget()
             wire.close()
         record.number, record.batch = cut.number, sum(cut.sizes)
+        if self.flight is not None and cut.training:
+            record.part = (steps, cut.drain, tuple(sizes))
         if not cut.training:
             record.outputs = self._outputs(walk)
         return record
 
-    def _walk_of(self, training: bool) -> Walk:
-        if training not in self._walks:
-            schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
+    def _walk_of(self, training: bool, steps: int = 0, *, drain: bool = False) -> Walk:
+        flight = self.flight if training else None
+        schedule = self.schedule if training or self.schedule.forward_only else self.schedule.forward_part()
+        if flight is not None:
+            schedule = part_of(schedule, steps, drain=drain)
+        key = (training, id(schedule), drain) if flight is not None else training
+        if key not in self._walks:
             made = (schedule, self.settings, self._replicas, self.updates, self.memory)
-            self._walks[training] = Walk(*made, training=training)
-        return self._walks[training]
+            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain)
+        return self._walks[key]
+
+    def _versions_of(self, r: int, s: int, behind: int) -> Versions:
+        """The weights of stage s on device r, and what steps them."""
+        made = self.updates
+        optimizer, scheduler = made.optimizers.get((r, s)), made.schedulers.get((r, s))
+        module, settings = self._replicas.modules[r, s], self.settings
+        return Versions(module, optimizer, scheduler, self.memory[r], behind=behind, stash=settings.stash)
 
     def _recorded(self, walk: Walk, run: Callable[[], Walked]) -> StepRecord:
         """What everyone's walk came to."""
@@ -241,7 +290,11 @@ class Stepper:
     # ---- update, and clocks --------------------------------------------------------------------------------------
 
     def _update(self, record: StepRecord) -> None:
-        """Every stage's update, at the flush."""
+        """Every stage's update, at the flush; where the table has the updates, what devices hold after them."""
+        if self.flight is not None:
+            told = self.peers.agree_numbers(lambda: self.updates.held(self.flight))  # type: ignore[arg-type]
+            record.updates = told.reshape(self.schedule.devices, -1).tolist()
+            return
         self._replicas.reduce()
         scaler = self.settings.grad_scaler
         if scaler is not None and scaler.is_enabled():
@@ -254,7 +307,7 @@ class Stepper:
             return
         told = self.peers.agree_numbers(lambda: self.updates.step(record.loss))
         record.updates = told.reshape(self.schedule.devices, -1).tolist()
-        record.cpu += sum(cpu for *_, cpu in record.updates)
+        record.cpu += sum(cpu for *_, cpu, _ in record.updates)
 
     def _set_clocks(self, record: StepRecord) -> None:
         """What is to be added to each device's times to have all on one clock."""
@@ -270,12 +323,12 @@ class Reports:
 
     def __init__(self, settings: Settings, places: Sequence[torch.device]) -> None:
         self._settings, self._on_cpu = settings, all(place.type == "cpu" for place in places)
-        self._tables: dict[tuple[bool, int], tuple[Schedule, CostHistory]] = {}
+        self._tables: dict[Any, tuple[Schedule, CostHistory]] = {}
 
     def make(self, record: StepRecord) -> StepReport:
         """Raises PipelabError if the devices did not keep the order."""
         settings = self._settings
-        schedule, history = self._table(record.training, record.batch)
+        schedule, history = self._table(record)
         logs = merge_logs(schedule, _logs(schedule, record), record.offsets, on_device=record.on_device)
         past: tuple[SlotTable, ...] = ()
         if settings.measure_costs:
@@ -286,6 +339,7 @@ class Reports:
             logs=logs,
             clock=settings.clock,
             batch=record.batch,
+            sequences=record.batch if record.part is None else sum(record.part[2]),
             past=past,
             unit_costs=settings.unit_costs,
             latency=settings.latency,
@@ -297,16 +351,23 @@ class Reports:
             peak_allocated_bytes=tuple(log.allocated for log in logs),
             gradient_norm=record.norm,
             skipped=record.skipped,
+            weight_versions=() if record.part is None else tuple(log.versions for log in logs),
             outputs=record.outputs,
         )
 
-    def _table(self, training: bool, batch: int) -> tuple[Schedule, CostHistory]:
+    def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:
         """The table with the weights that this batch gives it, and what its slots have cost."""
-        key = (training, batch)
+        training, batch = record.training, record.batch
+        key: Any = (training, batch)
+        schedule = self._settings.schedule
+        if record.part is not None:
+            steps, drain, sizes = record.part
+            schedule = part_of(schedule, steps, drain=drain)
+            key = (id(schedule), sizes)
         if key not in self._tables:
-            schedule = self._settings.schedule
             part = schedule if training or schedule.forward_only else schedule.forward_part()
-            self._tables[key] = part.for_batch(batch), CostHistory(self._settings.window)
+            made = part.for_batch(batch) if record.part is None else part.with_sizes(record.part[2])
+            self._tables[key] = made, CostHistory(self._settings.window)
         return self._tables[key]
 
 
@@ -316,8 +377,9 @@ def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
     if isinstance(logs, np.ndarray):
         programs = compile_table(schedule).programs
         logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
-    for log, (weights, gradients, optimizer, cost, _) in zip(logs, record.updates, strict=False):
+    for log, (weights, gradients, optimizer, cost, _, versions) in zip(logs, record.updates, strict=False):
         log.update_cost, log.model_states = cost, ModelStates(int(weights), int(gradients), int(optimizer))
+        log.versions = int(versions)
     return logs
 
 

@@ -15,6 +15,7 @@ from pipelab.runtime.device.threads import Outcome, Overdue, run_threads
 from pipelab.runtime.device.worker import stage_error
 from pipelab.runtime.faults.limit import stuck_error
 from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
+from pipelab.runtime.flight import Flight
 from pipelab.runtime.setup import optimizer_state
 from pipelab.runtime.setup.optimizer_state import OptimizerState
 from pipelab.runtime.setup.optimizers import Optimizers, Schedulers, step_schedulers
@@ -50,7 +51,7 @@ class Updates:
         return all(self._places[r].type == "cpu" for r in self._own)
 
     def step(self, loss: float | None) -> list[float]:
-        """Returns, device by device: bytes of weights, gradients and optimizer state after it, its cost, CPU time."""
+        """Returns, device by device: bytes of weights, gradients and optimizer state, its cost, CPU time, versions."""
 
         def work(r: int) -> float:
             meter = self._meter(r)
@@ -70,7 +71,16 @@ class Updates:
         numbers: list[float] = []
         for r, outcome in zip(self._own, outcomes, strict=True):
             held = self.model_states(r)
-            numbers += [held.weights, held.gradients, held.optimizer, outcome.result, outcome.cpu]
+            numbers += [held.weights, held.gradients, held.optimizer, outcome.result, outcome.cpu, 1]
+        return numbers
+
+    def held(self, flight: Flight) -> list[float]:
+        """What :meth:`step` returns, where stages were updated on the way; weights in all their versions."""
+        numbers: list[float] = []
+        for r in self._own:
+            held, peaks = self.model_states(r), flight.peaks(r)
+            weights = held.weights + flight.bytes_of_versions(r)
+            numbers += [weights, held.gradients, held.optimizer, 0.0, 0.0, max(peaks.values(), default=1)]
         return numbers
 
     def model_states(self, r: int, *, planned: bool = False) -> ModelStates:

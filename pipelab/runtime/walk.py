@@ -29,6 +29,7 @@ from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
 from pipelab.runtime.faults.where import LOOKING, OPENING, OUTSIDE, described
+from pipelab.runtime.flight import Flight
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -64,8 +65,12 @@ class Walk:
         memory: dict[int, MemoryMeter],
         *,
         training: bool,
+        flight: Flight | None = None,
+        drain: bool = False,
     ) -> None:
-        require_sound(schedule, outstanding=settings.outstanding)
+        if flight is None:
+            require_sound(schedule, outstanding=settings.outstanding)
+        self._flight, self._drains = flight, drain or schedule.updating is None
         self.settings, self.training, self.memory = settings, training, memory
         self._replicas, self._updates = replicas, updates
         self._own, self._places, self._last = replicas.peers.own, replicas.places, schedule.stages - 1
@@ -82,27 +87,31 @@ class Walk:
         self._outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         splits = {action.stage for _, _, action in schedule.actions() if action.op == "I"}
         for r in self._own:
-            runners = {
-                s: StageRunner(
-                    s,
-                    replicas.modules[r, s],
-                    self._places[r],
-                    memory[r],
-                    loss=self._loss_of(replicas.modules[r, s]) if s == self._last else None,
-                    recomputed={i for stage, i in schedule.recomputed if stage == s},
-                    training=training,
-                    in_place=replicas.in_place,
-                    splits=s in splits,
-                    keep_outputs=not training and s == self._last,
-                    shares_generator=len(self._own) > 1 and not self._by_device and self._places[r].type == "cpu",
-                )
-                for s in schedule.stages_on(r)
-            }
-            if settings.check_finite:
-                for runner in runners.values():
-                    watch(runner, gradients=settings.grad_scaler is None or not settings.grad_scaler.is_enabled())
+            runners = {}
+            for s in schedule.stages_on(r):
+                make = partial(self._runner, r, s, splits=s in splits)
+                runners[s] = make() if flight is None else flight.runner((r, s), make)
             told = (self.table.programs[r], runners, memory[r], self._places[r])
             self.workers.append(Worker(r, *told, replicas.peers.whereabouts))
+
+    def _runner(self, r: int, s: int, *, splits: bool) -> StageRunner:
+        module, settings, schedule = self._replicas.modules[r, s], self.settings, self.schedule
+        runner = StageRunner(
+            s,
+            module,
+            self._places[r],
+            self.memory[r],
+            loss=self._loss_of(module) if s == self._last else None,
+            recomputed={i for stage, i in schedule.recomputed if stage == s},
+            training=self.training,
+            in_place=self._replicas.in_place,
+            splits=splits,
+            keep_outputs=not self.training and s == self._last,
+            shares_generator=len(self._own) > 1 and not self._by_device and self._places[r].type == "cpu",
+        )
+        if settings.check_finite:
+            watch(runner, gradients=settings.grad_scaler is None or not settings.grad_scaler.is_enabled())
+        return runner
 
     @property
     def turns(self) -> bool:
@@ -179,7 +188,10 @@ class Walk:
         caller = CallerSettings([self._places[r] for r in own])
         allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
         try:
-            firsts = [0, *accumulate(sizes)]
+            carried = 0 if self._flight is None else self._flight.microbatches
+            firsts = [0] * carried + [0, *accumulate(sizes[carried:])]
+            if self._flight is not None:
+                self._flight.take_off(self.workers, self.schedule)
             scale = scale_of(self.settings.grad_scaler) if self.training else 1.0
             told = StageStep((self.settings.seed, number), firsts, caller, inputs, tasks, scale)
             walks = [self._begun(worker, wire, told) for worker in self.workers]
@@ -195,7 +207,10 @@ class Walk:
                 wire.abort()
 
             outcomes = run_threads(runs, abort, one_core_each=self._updates.on_cpu, limit=limit, look=self._look)
-            return self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
+            walked = self._walked(allocators, sum(outcome.cpu for outcome in outcomes), turns=turns)
+            if self._flight is not None:
+                self._flight.land(self.workers, list(sizes), drained=self._drains)
+            return walked
         except Overdue as found:
             self._replicas.busy = list(found.args[0].values())
             if found.error is not None:
@@ -204,11 +219,14 @@ class Walk:
             raise self._time_limit_error(limit, seen, held) from None
         except BaseException:
             wire.abort()
+            if self._flight is not None:
+                self._flight.crash()
             raise
         finally:
-            for worker in self.workers:
-                for runner in worker.runners.values():
-                    runner.drop()
+            if self._flight is None:
+                for worker in self.workers:
+                    for runner in worker.runners.values():
+                        runner.drop()
 
     def _walked(self, allocators: dict[int, AllocatorPeak], cpu: float, *, turns: bool) -> Walked:
         """What there is to tell, once the devices' work is done."""
@@ -248,7 +266,8 @@ class Walk:
         held = ModelStates()
         if math.isfinite(allowed):
             held = self._updates.model_states(r, planned=self.training)
-        self.memory[r].reset(self._replicas.tensors_on(r), allowed - held.total)
+        more = self._flight is not None and self._flight.steps > 0
+        self.memory[r].reset(self._replicas.tensors_on(r), allowed - held.total, keep=more)
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program, Schedule
+from pipelab.schedules.updates import Updating
 
 if TYPE_CHECKING:
     from pipelab.schedules.table import Table
@@ -34,7 +35,8 @@ class Recipe:
     ``programs(p, m, v)`` writes one program per device, as tuples of slots or as a :class:`Table`. ``weights(m)`` gives
     the micro-batches' relative sizes (default: 1 for each of m). ``check(p, m, v)`` returns a sentence where the
     schedule cannot be built, else None.
-    Stage s lives on device s mod p unless ``placement(p, v)`` says otherwise.
+    Stage s lives on device s mod p unless ``placement(p, v)`` says otherwise. ``updating(m)`` is of those without a
+    flush.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Recipe:
     weights: Callable[[int], tuple[float, ...]] = lambda m: (1.0,) * m
     check: Callable[[int, int, int], str | None] = _anything_goes
     placement: Callable[[int, int], tuple[tuple[int, ...], ...]] | None = None
+    updating: Callable[[int], Updating] | None = None
 
 
 def round_robin(devices: int, chunks: int) -> tuple[tuple[int, ...], ...]:
@@ -94,8 +97,9 @@ def build_schedule(
     if problem is not None:
         raise ConfigurationError(problem)
     made, placement, weights = recipe.programs(p, m, v), (recipe.placement or round_robin)(p, v), recipe.weights(m)
+    updating = None if recipe.updating is None else recipe.updating(m)
     schedule = (
-        Schedule(recipe.name, tuple(map(tuple, made)), placement, weights)
+        Schedule(recipe.name, tuple(map(tuple, made)), placement, weights, updating)
         if isinstance(made, Sequence)
         else Schedule.of_table(recipe.name, made, placement, weights)
     )

@@ -19,6 +19,7 @@ from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, wr
 if TYPE_CHECKING:
     from pipelab.schedules.compiled import Compiled
     from pipelab.schedules.table import Table
+    from pipelab.schedules.updates import Updating
 
 __all__ = ["Program", "Schedule", "TimeTable"]
 
@@ -48,7 +49,7 @@ class Schedule:
     ``programs[r]`` is the program of device r: slots in the order in which it runs them.
     ``placement[s]`` is the tuple of devices that hold stage s (one device, but two in two-way pipelines).
     ``weights[i]`` is the size of micro-batch i relative to batch / m: 1 for even micro-batches, m for the single
-    micro-batch of the naive schedule.
+    micro-batch of the naive schedule. ``updating`` is of schedules without a flush, which list their updates.
 
     Beneath it are arrays, :attr:`table`. A schedule that was made of those writes out ``programs`` when somebody looks.
     """
@@ -57,6 +58,7 @@ class Schedule:
     programs: tuple[Program, ...]
     placement: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
+    updating: Updating | None = None
 
     def __post_init__(self) -> None:
         if not self.devices:
@@ -75,17 +77,23 @@ class Schedule:
 
     @classmethod
     def of_table(
-        cls, name: str, table: Table, placement: tuple[tuple[int, ...], ...], weights: tuple[float, ...]
+        cls,
+        name: str,
+        table: Table,
+        placement: tuple[tuple[int, ...], ...],
+        weights: tuple[float, ...],
+        updating: Updating | None = None,
     ) -> Schedule:
         """The schedule of a table of arrays."""
         made = cls.__new__(cls)
-        made.__dict__.update(name=name, _arrays=table, placement=placement, weights=weights)
+        made.__dict__.update(name=name, _arrays=table, placement=placement, weights=weights, updating=updating)
         made.__post_init__()
         return made
 
     def _with(self, **changed: Any) -> Schedule:
         """A schedule that differs in weights or slots, without a look at its programs."""
         given = {"table": self.table, "placement": self.placement, "weights": self.weights, **changed}
+        given.setdefault("updating", self.updating)
         return Schedule.of_table(self.name, **given)
 
     if not TYPE_CHECKING:  # to a type checker ``programs`` is there like any other field
@@ -100,7 +108,7 @@ class Schedule:
     def __getstate__(self) -> dict[str, object]:
         """What is sent to another process: the table, and nothing that was worked out from it."""
         slots = "_arrays" if "_arrays" in self.__dict__ else "programs"
-        return {name: getattr(self, name) for name in ("name", slots, "placement", "weights")}
+        return {name: getattr(self, name) for name in ("name", slots, "placement", "weights", "updating")}
 
     @cached_property
     def table(self) -> Table:
@@ -219,6 +227,13 @@ class Schedule:
             made.__dict__.update(_origin=self, resolved=self.resolved)  # the same slots
             self.kept["batch"] = (batch, made)
         assert isinstance(made, Schedule)
+        return made
+
+    def with_sizes(self, sizes: Sequence[int]) -> Schedule:
+        """The same table with the weights of micro-batches of these sizes."""
+        whole, nominal = sum(sizes), sum(self.weights)
+        made = self._with(weights=tuple(size * nominal / whole for size in sizes))
+        made.__dict__.update(_origin=self, resolved=self.resolved)  # the same slots
         return made
 
     def with_recompute(self) -> Schedule:

@@ -34,6 +34,8 @@ class DeviceLog:
     sizes: list[int] = field(default_factory=list)
     """Their bytes."""
     update_cost: float = 0.0
+    versions: int = 1
+    """The most versions of a stage's weights."""
     peak: int = 0
     """Most bytes of activations held."""
     model_states: ModelStates = field(default_factory=ModelStates)
@@ -73,6 +75,7 @@ class DeviceLog:
             list(islice(row, takes)),
             [int(size) for size in islice(row, takes)],
             update_cost,
+            1,
             int(peak),
             ModelStates(int(weights), int(gradients), int(optimizer)),
             None if math.isnan(allocated) else int(allocated),

@@ -53,18 +53,29 @@ class MemoryMeter:
         self._done: Container[Node] = ()
         self._lingering: list[SavedTensors] = []
 
-    def reset(self, own: Iterable[Tensor], room: float = math.inf) -> None:
+    def reset(self, own: Iterable[Tensor], room: float = math.inf, *, keep: bool = False) -> None:
         """Begin a step. ``own`` are parameters and buffers, which do not count as activations.
 
-        Holding more than ``room`` bytes raises WallError.
+        Holding more than ``room`` bytes raises WallError. ``keep``: what is held now is part of this step too.
         """
         mine = own if self.enabled else ()
         self._ours = {storage.data_ptr() for tensor in mine for storage in _storages(tensor)}
-        self._step += 1  # what an error of an earlier step keeps alive is no part of this one
-        self._sizes, self._more, self._lingering = {}, Counter(), []
-        self.held = self.peak = self._slot_peak = 0
+        if not keep:
+            self._step += 1  # what an error of an earlier step keeps alive is no part of this one
+            self._sizes, self._more, self._lingering = {}, Counter(), []
+            self.held = 0
+        self.peak = self._slot_peak = self.held
         self.peaks, self.after = [], []
         self._room = room
+
+    def add_own(self, tensors: Iterable[Tensor]) -> None:
+        """These too are no activations: a version of the weights."""
+        if self.enabled:
+            self._ours |= {storage.data_ptr() for tensor in tensors for storage in _storages(tensor)}
+
+    def forget_own(self, tensors: Iterable[Tensor]) -> None:
+        """Their memory is about to be let go of, and may come back as something else's."""
+        self._ours -= {storage.data_ptr() for tensor in tensors for storage in _storages(tensor)}
 
     def saving(self, *, boxed: bool = False) -> SavedTensors | NothingCounted:
         """Context in which what autograd saves, for one graph, is counted until it lets go of it.

@@ -7,11 +7,12 @@ numbered mail slots, one per message that an action of its own will use, and num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import Part
 from pipelab.schedules.wire import Channel, Route, routes, takes
 
 __all__ = ["FAILED", "SLOT", "Act", "CompiledSlot", "Passage", "Program", "ProgramTable", "compile_table"]
@@ -51,12 +52,20 @@ class CompiledSlot:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One device's program. ``users[k]`` is the action that mail slot k is for."""
+    """One device's program. ``users[k]`` is the action that mail slot k is for.
+
+    In a schedule without a flush some messages are used in a later step: ``late`` are (inlet, mail slot) of those to be
+    taken when the program is over, ``leaving`` the mail slots that stay filled then, ``coming`` those that were filled
+    in an earlier step.
+    """
 
     slots: tuple[CompiledSlot, ...]
     outlets: tuple[Channel, ...]
     inlets: tuple[Channel, ...]
     users: tuple[Action, ...]
+    late: tuple[tuple[int, int], ...] = ()
+    leaving: tuple[int, ...] = ()
+    coming: tuple[int, ...] = ()
 
     @property
     def sends(self) -> int:
@@ -66,7 +75,7 @@ class Program:
     @property
     def takes(self) -> int:
         """How many messages come from elsewhere."""
-        return sum([len(slot.receives) for slot in self.slots])
+        return sum([len(slot.receives) for slot in self.slots]) + len(self.late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,64 +105,119 @@ def compile_table(schedule: Schedule) -> ProgramTable:
     """Compile a sound table; once for all that are made of the same slots."""
     kept = schedule.graph.kept
     if "programs" not in kept:
-        kept["programs"] = _compile(schedule.graph)
+        part: Part | None = kept.get("part")
+        kept["programs"] = _compile(schedule.graph) if part is None else _compile(part.whole.graph, part)
     table: ProgramTable = kept["programs"]
     return table
 
 
-def _compile(graph: SlotGraph) -> ProgramTable:
-    messages = routes(graph)
-    outlets: list[list[Channel]] = [[] for _ in graph.programs]
-    inlets: list[list[Channel]] = [[] for _ in graph.programs]
+def _compile(graph: SlotGraph, part: Part | None = None) -> ProgramTable:
+    """The whole table of ``graph``, or a part of it: then positions are counted from where the part begins."""
+    devices = range(len(graph.programs))
+    begin = [0 for _ in devices] if part is None else part.begin
+    end = [len(program) for program in graph.programs] if part is None else part.end
+
+    def before(place: tuple[int, int]) -> bool:
+        return place[1] < begin[place[0]]
+
+    def here(place: tuple[int, int]) -> bool:
+        return begin[place[0]] <= place[1] < end[place[0]]
+
+    messages = {
+        channel: sent
+        for channel, found in routes(graph).items()
+        if (sent := [route for route in found if here(route.sent_by)])
+    }
+    outlets: list[list[Channel]] = [[] for _ in devices]
+    inlets: list[list[Channel]] = [[] for _ in devices]
     for channel in messages:
         outlets[channel.source].append(channel)
         inlets[channel.destination].append(channel)
     acts = {
         (device, position, action): Act(action)
-        for device, program in enumerate(graph.programs)
-        for position, slot in enumerate(program)
-        for action in _actions(slot)
+        for device in devices
+        for position in range(begin[device], end[device])
+        for action in _actions(graph.programs[device][position])
     }
     sent = _number_sends(graph, acts, messages, outlets)
-    users: list[list[Action]] = [[] for _ in graph.programs]
+    users: list[list[Action]] = [[] for _ in devices]
     receives: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    late: list[list[tuple[int, int]]] = [[] for _ in devices]
+    leaving: list[list[int]] = [[] for _ in devices]
+    coming: list[list[int]] = [[] for _ in devices]
     passages = []
-    taken = [0] * len(users)
+    taken = [0 for _ in devices]
 
     def mail_slot(device: int, position: int, action: Action) -> int:
         users[device].append(action)
-        acts[device, position, action].mail = len(users[device]) - 1
-        return acts[device, position, action].mail
+        number = len(users[device]) - 1
+        if here((device, position)):
+            acts[device, position, action].mail = number
+        else:
+            leaving[device].append(number)
+        return number
 
-    for (device, position), taking in takes(graph, messages).items():
+    skipped = {channel: _sent_before(found, begin) for channel, found in routes(graph).items()}
+    for (device, position), taking in takes(graph, routes(graph)).items():
         for take in taking:
             route = take.route
-            number = mail_slot(*route.needed_by, route.consumer)
-            inlet = inlets[device].index(take.channel)
-            receives.setdefault((device, position), []).append((inlet, number))
-            passages.append(Passage(take.channel, route, sent[take.channel, take.number], taken[device]))
-            taken[device] += 1
-    for device, program in enumerate(graph.programs):
-        for position in range(len(program)):
+            if before(route.sent_by):
+                if here(route.needed_by):
+                    coming[device].append(mail_slot(*route.needed_by, route.consumer))
+            elif here(route.sent_by):
+                number = mail_slot(*route.needed_by, route.consumer)
+                inlet = inlets[device].index(take.channel)
+                if here((device, position)):
+                    receives.setdefault((device, position), []).append((inlet, number))
+                else:
+                    late[device].append((inlet, number))
+                if here(route.needed_by):
+                    moved = replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin))
+                    k = sent[take.channel, take.number - skipped[take.channel]]
+                    passages.append(Passage(take.channel, moved, k, taken[device]))
+                taken[device] += 1
+    for device in devices:
+        for position in range(len(graph.programs[device])):
             for edge in graph.edges_into(device, position):
-                if edge.kind != "local" and edge.source.device == device:
-                    acts[device, edge.source.position, edge.supplier].keep = mail_slot(device, position, edge.action)
+                if edge.kind == "local" or edge.source.device != device:
+                    continue
+                if here(edge.source.slot):
+                    number = mail_slot(device, position, edge.action)
+                    acts[device, edge.source.position, edge.supplier].keep = number
+                elif before(edge.source.slot) and here((device, position)):
+                    coming[device].append(mail_slot(device, position, edge.action))
     programs = tuple(
         Program(
             tuple(
                 CompiledSlot(
                     tuple(receives.get((device, position), ())),
-                    tuple(acts[device, position, action] for action in _actions(slot)),
+                    tuple(acts[device, position, action] for action in _actions(graph.programs[device][position])),
                 )
-                for position, slot in enumerate(program)
+                for position in range(begin[device], end[device])
             ),
             tuple(outlets[device]),
             tuple(inlets[device]),
             tuple(users[device]),
+            tuple(late[device]),
+            tuple(leaving[device]),
+            tuple(coming[device]),
         )
-        for device, program in enumerate(graph.programs)
+        for device in devices
     )
-    return ProgramTable(programs, messages, tuple(passages))
+    moved_all = {
+        channel: [replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin)) for route in sent]
+        for channel, sent in messages.items()
+    }
+    return ProgramTable(programs, messages if part is None else moved_all, tuple(passages))
+
+
+def _sent_before(found: Sequence[Route], begin: Sequence[int]) -> int:
+    """How many messages of a channel were sent before the part begins."""
+    return sum(route.sent_by[1] < begin[route.sent_by[0]] for route in found)
+
+
+def _from(place: tuple[int, int], begin: Sequence[int]) -> tuple[int, int]:
+    return place[0], place[1] - begin[place[0]]
 
 
 def _number_sends(

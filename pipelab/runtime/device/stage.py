@@ -24,16 +24,21 @@ from pipelab.runtime.device.payload import Payload, describe, flatten, version_o
 from pipelab.runtime.device.redraws import NoRedraw
 from pipelab.runtime.device.split import Rest, SplitBackward
 from pipelab.runtime.device.strangers import refuse_strangers
+from pipelab.runtime.device.versions import Versions
 
 __all__ = ["StageRunner", "StageStep", "Task"]
 
 
 @dataclass(slots=True)
 class Task:
-    """What the last stage does with a micro-batch: its targets, and the weight of its mean loss in the batch's."""
+    """What the last stage does with a micro-batch: its targets, and the weight of its mean loss in the batch's.
+
+    ``seed`` is what its backward starts from, where that is not its weight.
+    """
 
     targets: Any
     factor: float
+    seed: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +72,8 @@ class _Kept:
     saved: SavedTensors | NothingCounted = NOTHING_COUNTED
     rest: Rest | None = None
     seed: Tensor | None = None
+    key: tuple[int, int, int] = (0, 0, 0)
+    version: int = 0
 
     @property
     def takers(self) -> list[Tensor]:
@@ -106,6 +113,7 @@ class StageRunner:
             "B": self.backward,
             "I": self.backward_input,
             "W": self.backward_weight,
+            "U": self.update,
         }
         """What runs each op: of a micro-batch's number and the message for it, to the message that it makes."""
         # Whether a forward was seen to leave its input as it was: then it gets no copy, which is checked each time.
@@ -117,6 +125,10 @@ class StageRunner:
         self._split = SplitBackward(f"stage {index}")
         self._looks = True  # through the first graph, for parameters that are not the stage's own
         self._empty: dict[Any, Tensor] = {}
+        self._kept: dict[int, _Kept] = {}
+        self.versions: Versions | None = None
+        """Where weights change on the way; ``ages`` then say how far behind the newest a forward's version is."""
+        self.ages: dict[int, int] = {}
 
     def begin(self, step: StageStep) -> None:
         """A step begins."""
@@ -129,7 +141,10 @@ class StageRunner:
         self.losses: dict[int, tuple[Tensor, float]] = {}
         """The loss of each micro-batch, and its weight."""
         self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
-        self._kept: dict[int, _Kept] = {}
+        if self.versions is not None:
+            self.versions.begin()
+        else:
+            self._kept = {}
 
     # ---- the ops -------------------------------------------------------------------------------------------------
 
@@ -143,7 +158,9 @@ class StageRunner:
         for x, takes_gradient in zip(inputs, takes, strict=True):
             if takes_gradient:
                 x.requires_grad_()
-        kept = _Kept(inputs, payload.single, takes)
+        kept = _Kept(inputs, payload.single, takes, key=(*self.step.key, self.step.first_sequences[i]))
+        if self.versions is not None:
+            kept.version = self.versions.newest - self.ages[i]
         if self.meter.enabled and (recompute or not all(takes)):
             kept.held = self.meter.hold([x for x in inputs if recompute or not x.requires_grad])
         build_graph = self.training and not recompute
@@ -171,7 +188,7 @@ class StageRunner:
         kept = self._kept.pop(i)
         edges, grads = self._seeds(kept, gradient)
         if edges:
-            self._key(i)
+            set_dropout_key(*kept.key)
             kept.saved.check()
             with self._backward_may_not_draw:
                 run_backward(edges, grads)
@@ -184,7 +201,7 @@ class StageRunner:
         kept = self._kept[i]
         edges, grads = self._seeds(kept, gradient)
         takers = kept.takers
-        self._key(i)
+        set_dropout_key(*kept.key)
         kept.saved.check()
         with self._backward_may_not_draw:
             found, kept.rest = self._split.input_gradients(edges, grads, takers, self.meter)
@@ -197,7 +214,7 @@ class StageRunner:
     def backward_weight(self, i: int, gradient: Payload | None) -> None:
         """W: the gradients of the weights, from where I left off (or, on stage 0 without I, from the gradient)."""
         kept = self._kept.pop(i)
-        self._key(i)
+        set_dropout_key(*kept.key)
         kept.saved.check()
         with self._backward_may_not_draw:
             if kept.rest is not None:
@@ -207,6 +224,11 @@ class StageRunner:
                 if edges:
                     run_backward(edges, grads)
         kept.saved.close()
+
+    def update(self, i: int, _: Payload | None) -> None:
+        """U: step this stage's optimizer on the gradients that have come since its last update."""
+        assert self.versions is not None
+        self.versions.update({kept.version for kept in self._kept.values()})
 
     @property
     def kept(self) -> set[int]:
@@ -221,17 +243,20 @@ class StageRunner:
             saved.close()
         self.step = _OVER
 
-    # ---- underneath ----------------------------------------------------------------------------------------------
+    def pause(self, moved: int) -> None:
+        """The step is over, and micro-batches are on their way: in the next their numbers are ``moved`` less."""
+        self._kept = {i - moved: kept for i, kept in self._kept.items()}
+        self.losses, self.outputs, self.step = {}, {}, _OVER
 
-    def _key(self, i: int) -> None:
-        """Dropout's key. A backward needs it too: it may run parts of the forward again (torch.utils.checkpoint)."""
-        set_dropout_key(*self.step.key, self.step.first_sequences[i])
+    # ---- underneath ----------------------------------------------------------------------------------------------
 
     def _run(
         self, i: int, kept: _Kept, *, build_graph: bool, keep: bool, buffers: dict[str, Tensor] | None
     ) -> tuple[tuple[Tensor, ...], bool]:
         """The stage's forward, and on the last stage the loss. ``keep``: the input is needed once more after it."""
-        self._key(i)
+        set_dropout_key(*kept.key)  # a backward sets it too: it may run parts of a forward (torch.utils.checkpoint)
+        if self.versions is not None:
+            self.versions.use(kept.version)
         if build_graph:
             kept.saved = self.meter.saving(boxed=self.splits)
         with kept.saved if build_graph else torch.no_grad(), self._autocast():
@@ -248,7 +273,8 @@ class StageRunner:
         if build_graph:
             kept.edges = tuple([get_gradient_edge(t) if t.requires_grad else None for t in result])
             if self._looks:
-                refuse_strangers(self.index, [edge.node for edge in kept.edges if edge is not None], self.parameters)
+                own = self.parameters if self.versions is None else list(self.module.parameters())
+                refuse_strangers(self.index, [edge.node for edge in kept.edges if edge is not None], own)
                 self._looks = False
         return outputs, single
 
@@ -313,7 +339,8 @@ class StageRunner:
         else:  # all its targets are ignored: the mean over no terms would be nan
             loss = torch.stack([output.sum() * 0 for output in outputs if output.is_floating_point()]).sum()
         if self.training:
-            kept.seed = torch.full_like(loss, task.factor * self.step.scale)
+            seed = task.factor if task.seed is None else task.seed
+            kept.seed = torch.full_like(loss, seed * self.step.scale)
         return loss
 
     def _seeds(self, kept: _Kept, gradient: Payload | None) -> tuple[list[GradientEdge], list[Tensor]]:

@@ -56,6 +56,8 @@ class Worker:
         ]
         self._mail: list[Payload | None] = [None] * len(program.users)
         self._mail_held: list[Any] = [None] * len(program.users)
+        self.carried: dict[Action, tuple[Payload | None, Any]] = {}
+        """Messages of this step that a later one uses, by who uses them; before a step, those of earlier ones."""
 
     def walk(
         self, wire: WireEnd, meter: SlotMeter, model_states: ModelStates | None = None, allowed: float = math.inf
@@ -66,11 +68,14 @@ class Worker:
         """
         self.meter, self.model_states, self.allowed = meter, model_states or ModelStates(), allowed
         self.log = DeviceLog()
+        for mail in self.program.coming:
+            self._mail[mail], self._mail_held[mail] = self.carried.pop(self.program.users[mail])
         try:
             yield from self._walk(wire)
         except BaseException as error:
             self._mail = [None] * len(self._mail)
             self._mail_held = [None] * len(self._mail)
+            self.carried = {}
             for runner in self.runners.values():
                 runner.drop()
             last = self._last_met()
@@ -81,7 +86,7 @@ class Worker:
         self.log.peaks, self.log.after, self.log.peak = self.memory.peaks, self.memory.after, self.memory.peak
 
     def _walk(self, wire: WireEnd) -> Iterator[None]:
-        meter, memory, log, now = self.meter, self.memory, self.log, time.perf_counter
+        meter, memory, log = self.meter, self.memory, self.log
         receive = [wire.inlet(channel) for channel in self.program.inlets]
         send = [wire.outlet(channel) for channel in self.program.outlets]
         settle = [wire.settling(channel) for channel in self.program.outlets]
@@ -102,10 +107,7 @@ class Worker:
                 at[device] = here + 2 * number + 1
                 while (payload := receive[inlet]()) is None:
                     yield
-                log.taken.append(now())
-                log.ready.append(payload.ready)
-                log.sizes.append(payload.size)
-                self._keep(mail, payload)
+                self._taken(payload, mail)
             payload = made = None  # from here on it is the action's
             memory.begin_slot()
             meter.begin()
@@ -125,7 +127,23 @@ class Worker:
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))
+        at[device] = len(self.program.slots) * SLOT
+        for inlet, mail in self.program.late:
+            while (payload := receive[inlet]()) is None:
+                yield
+            self._taken(payload, mail)
+        for mail in self.program.leaving:
+            self.carried[self.program.users[mail]] = self._mail[mail], self._mail_held[mail]
+            self._mail[mail] = self._mail_held[mail] = None
         self._catch_up()
+
+    def _taken(self, payload: Payload, mail: int) -> None:
+        """A message has been taken off the wire."""
+        log = self.log
+        log.taken.append(time.perf_counter())
+        log.ready.append(payload.ready)
+        log.sizes.append(payload.size)
+        self._keep(mail, payload)
 
     def _catch_up(self) -> None:
         """Where the host has run ahead of its device: wait for that, and say meanwhile where it is."""

@@ -22,6 +22,7 @@ __all__ = [
     "StageWithLoss",
     "make_stages",
     "refuse_hooks_that_would_not_run",
+    "refuse_batch_statistics",
     "refuse_redrawn_masks",
     "warn_of_batch_statistics",
     "warn_of_random_masks",
@@ -160,6 +161,18 @@ def warn_of_batch_statistics(stages: Mapping[int, nn.Module], microbatches: int)
                     stacklevel=3,
                 )
                 return
+
+
+def refuse_batch_statistics(stages: Mapping[int, nn.Module]) -> None:
+    """Raise ConfigurationError if a stage keeps running statistics, which would be of weights that are gone."""
+    for s, stage in stages.items():
+        for name, module in stage.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                raise ConfigurationError(
+                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}': its running statistics would "
+                    "mix several versions of the weights, because this schedule updates them while micro-batches are "
+                    "on their way; use LayerNorm or GroupNorm, track_running_stats=False, or '1f1b', which flushes"
+                )
 
 
 def _unsplit(stage: nn.Module, name: str) -> str:

@@ -53,6 +53,7 @@ class Settings:
     grad_scaler: torch.amp.GradScaler | None = None
     time_limit: float | None = None
     check_finite: bool = False
+    stash: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -103,10 +104,26 @@ class Settings:
             raise ConfigurationError(f"schedule must be a Schedule, got {type(schedule).__name__}; {hint}")
         require_sound(schedule, outstanding=self.outstanding)
         if "U" in schedule.ops:
-            raise ScheduleError(
-                f"schedule '{schedule.name}' lists optimizer updates (U); this runtime updates once, at the flush: "
-                "leave U out"
+            self._check_updates()
+
+    def _check_updates(self) -> None:
+        """What cannot be done where weights change while micro-batches are on their way."""
+        name = f"schedule '{self.schedule.name}' updates weights while micro-batches are on their way"
+        if self.optimizer is None:
+            raise ConfigurationError(f"{name}: give optimizer=..., or take '1f1b', which updates nothing by itself")
+        if self.clip_norm is not None:
+            raise ConfigurationError(
+                f"{name}, so no moment has the gradients of all stages and clip_norm has nothing to take the norm of; "
+                "clip each stage's own gradients in its optimizer, or take '1f1b', which flushes"
             )
+        if self.grad_scaler is not None:
+            raise ConfigurationError(
+                f"{name}, so stages cannot skip an update together, as grad_scaler asks; use bfloat16, which needs none"
+            )
+        if any(len(homes) != 1 for homes in self.schedule.placement):
+            raise ScheduleError(f"{name}, and some stages live on two devices, whose gradients would be added up")
+        if self.tied:
+            raise ConfigurationError(f"{name}: tied parameters would be stepped at different times; use '1f1b'")
 
     @cached_property
     def limits(self) -> tuple[float, ...]:

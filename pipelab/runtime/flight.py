@@ -1,0 +1,118 @@
+"""What is on its way between the steps of a schedule without a flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from pipelab.runtime.device.stage import StageRunner
+from pipelab.runtime.device.versions import Versions
+from pipelab.runtime.device.worker import Worker
+from pipelab.schedules.action import Action
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import ages, over, part, steps_in_flight
+
+__all__ = ["Flight", "part_of"]
+
+
+def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
+    """What a step runs after ``steps`` steps since the pipeline was empty; of a table that flushes, all of it.
+
+    A table with updates that no generator made begins and ends empty: there is nothing that would go on with it.
+    """
+    return schedule if schedule.updating is None else part(schedule, steps, drain=drain)
+
+
+class Flight:
+    """On this process's devices: stages with the micro-batches that they hold, and messages that wait to be used.
+
+    ``steps`` counts those since the pipeline was empty; ``sizes`` are of the micro-batches that may be on their way.
+    ``make_versions(r, s, behind)`` readies a stage's weights.
+    """
+
+    def __init__(self, schedule: Schedule, make_versions: Callable[[int, int, int], Versions]) -> None:
+        self.schedule, self._make = schedule, make_versions
+        self.steps = 0
+        self.sizes: list[int] = []
+        self.runners: dict[tuple[int, int], StageRunner] = {}
+        self._carried: dict[int, dict[Action, Any]] = {}
+
+    @cached_property
+    def behind(self) -> dict[int, int]:
+        """By stage, by how many updates a forward's version may be behind the newest."""
+        whole = self.schedule
+        if whole.updating is not None:
+            whole = over(whole, steps_in_flight(whole) + 2)
+        found: dict[int, int] = {}
+        for forward, age in ages(whole).items():
+            found[forward.stage] = max(age, found.get(forward.stage, 0))
+        return found
+
+    @property
+    def under_way(self) -> int:
+        """How many micro-batches some device has not finished."""
+        return min(self.schedule.devices - 1, len(self.sizes))
+
+    @property
+    def microbatches(self) -> int:
+        """How many may be on their way."""
+        return len(self.sizes)
+
+    def runner(self, key: tuple[int, int], make: Callable[[], StageRunner]) -> StageRunner:
+        """The stage on its device, the same in every step."""
+        if key not in self.runners:
+            self.runners[key] = make()
+            self.runners[key].versions = self._make(*key, self.behind[key[1]])
+        return self.runners[key]
+
+    def take_off(self, workers: list[Worker], schedule: Schedule) -> None:
+        """A step of ``schedule``, a part of the table, begins."""
+        whole = schedule.graph.kept["part"].whole if "part" in schedule.graph.kept else schedule
+        old = ages(whole)
+        for worker in workers:
+            worker.carried = self._carried.get(worker.device, {})
+            for s, runner in worker.runners.items():
+                runner.ages = {action.microbatch: age for action, age in old.items() if action.stage == s}
+                runner.recomputed = {i for stage, i in whole.recomputed if stage == s}
+
+    def land(self, workers: list[Worker], sizes: list[int], *, drained: bool) -> None:
+        """The step is over. ``sizes`` are of all micro-batches of its table."""
+        m, kept = self.schedule.microbatches, 0
+        if not drained:
+            kept = min(self.steps + 1, steps_in_flight(self.schedule)) * m
+        moved = len(sizes) - kept
+        self.steps = 0 if drained else self.steps + 1
+        self.sizes = sizes[moved:]
+        for worker in workers:
+            found = {replace(a, microbatch=a.microbatch - moved): mail for a, mail in worker.carried.items()}
+            self._carried[worker.device], worker.carried = found, {}
+            for runner in worker.runners.values():
+                assert runner.versions is not None
+                if drained:
+                    runner.drop()
+                    runner.versions.empty()
+                else:
+                    runner.pause(moved)
+                    runner.versions.rest()
+
+    def crash(self) -> None:
+        """A step has failed: nothing of what was on its way can be used any more."""
+        self.steps, self.sizes, self._carried = 0, [], {}
+        for runner in self.runners.values():
+            runner.drop()
+            if runner.versions is not None:
+                runner.versions.empty()
+
+    def peaks(self, r: int) -> Mapping[int, int]:
+        """By stage on device r, the most versions of its weights in the last step."""
+        return {s: runner.versions.peak for (d, s), runner in self.runners.items() if d == r and runner.versions}
+
+    def bytes_of_versions(self, r: int) -> int:
+        """The most bytes of weights that device r has held beside one version of each."""
+        return sum(
+            (runner.versions.peak - 1) * runner.versions.bytes
+            for (d, _), runner in self.runners.items()
+            if d == r and runner.versions
+        )
