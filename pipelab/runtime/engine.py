@@ -22,6 +22,7 @@ from pipelab.runtime.device.allocator import keep_freed_memory
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import OUTSIDE
+from pipelab.runtime.flight import require_one_gradient
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.rehearsals import Rehearsals
@@ -99,7 +100,7 @@ class Engine(Saving):
         record = self.record_drain()
         return None if record is None else self._reports.make(record)
 
-    def record_drain(self) -> StepRecord | None:
+    def record_drain(self, *_: Any) -> StepRecord | None:
         """The same, with what a report is made of."""
         with self._working():
             return self._stepper.drain(self.step_number)
@@ -146,14 +147,20 @@ class Engine(Saving):
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the model in one piece on the whole of it."""
+        require_one_gradient(self.settings.schedule)
         with self._working():
             warn_of_random_masks(self._stages)
             return self._rehearsals.verify(inputs, targets, self.step_number)
 
     def rehearse(self, inputs: Any, targets: Any) -> dict[str, Tensor] | None:
         """All gradients of a step on this batch, by name, where device 0 is; None elsewhere. Nothing changes."""
+        require_one_gradient(self.settings.schedule)
         with self._working():
             return self._rehearsals.gradients(inputs, targets, self.step_number)
+
+    def keep_apart(self) -> None:
+        """Whoever else reads the parameters' memory must not see a version that is still in use there."""
+        self._stepper.apart = True
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """(name in the unsplit model, parameter), stage by stage: those that live here."""
@@ -199,6 +206,7 @@ class Engine(Saving):
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError everywhere if it does not fit anywhere."""
         require_optimizer(self.settings)
+        self.require_empty("loading")
         with self._working():
             self._take_optimizer_state(state)
 
@@ -250,6 +258,7 @@ class Engine(Saving):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
+        self.require_empty("loading")
         with self._working():
             super().load_state_dict(state)
 

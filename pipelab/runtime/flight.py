@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from pipelab.errors import ScheduleError
 from pipelab.runtime.device.stage import StageRunner
 from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.device.worker import Worker
@@ -14,7 +15,7 @@ from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import ages, over, part, steps_in_flight
 
-__all__ = ["Flight", "part_of"]
+__all__ = ["Flight", "part_of", "require_one_gradient"]
 
 
 def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
@@ -23,6 +24,15 @@ def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
     A table with updates that no generator made begins and ends empty: there is nothing that would go on with it.
     """
     return schedule if schedule.updating is None else part(schedule, steps, drain=drain)
+
+
+def require_one_gradient(schedule: Schedule) -> None:
+    """Raise ScheduleError for a schedule whose micro-batches meet different weights."""
+    if "U" in schedule.ops:
+        raise ScheduleError(
+            f"schedule '{schedule.name}' updates weights while micro-batches are on their way: there is no one gradient "
+            "of the batch to compare with; pipelab.delayed_training computes in one process what it should arrive at"
+        )
 
 
 class Flight:

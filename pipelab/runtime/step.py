@@ -103,6 +103,7 @@ class Stepper:
         self.memory = {r: MemoryMeter(enabled=settings.measure_memory) for r in self.peers.own}
         self._walks: dict[Any, Walk] = {}
         """Compiled when first needed: of training steps, and of evaluations."""
+        self.apart = False
         self.flight = Flight(self.schedule, self._versions_of) if "U" in self.schedule.ops else None
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
@@ -266,7 +267,8 @@ class Stepper:
         made = self.updates
         optimizer, scheduler = made.optimizers.get((r, s)), made.schedulers.get((r, s))
         module, settings = self._replicas.modules[r, s], self.settings
-        return Versions(module, optimizer, scheduler, self.memory[r], behind=behind, stash=settings.stash)
+        apart = self.apart and self.places[r].type == "cpu"
+        return Versions(module, optimizer, scheduler, self.memory[r], behind=behind, stash=settings.stash, apart=apart)
 
     def _recorded(self, walk: Walk, run: Callable[[], Walked]) -> StepRecord:
         """What everyone's walk came to."""

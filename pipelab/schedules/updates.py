@@ -17,7 +17,17 @@ from pipelab.schedules.action import Action, Slot, actions_of
 if TYPE_CHECKING:
     from pipelab.schedules.schedule import Schedule
 
-__all__ = ["Part", "Updating", "ages", "groups", "one_f_one_b_with_updates", "over", "part", "steps_in_flight", "versions"]
+__all__ = [
+    "Part",
+    "Updating",
+    "ages",
+    "groups",
+    "one_f_one_b_with_updates",
+    "over",
+    "part",
+    "steps_in_flight",
+    "versions",
+]
 
 RULES = ("newest", "input", "delayed")
 

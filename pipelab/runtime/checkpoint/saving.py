@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipelab.errors import PipelabError
 from pipelab.runtime.checkpoint.folder import Checkpoint
 from pipelab.runtime.faults.where import OUTSIDE, SAVING
 from pipelab.runtime.peers import Peers, note
@@ -24,6 +25,19 @@ class Saving(TensorsByName):
     peers: Peers
     step_number: int
 
+    @property
+    def under_way(self) -> int:
+        """How many micro-batches of earlier steps are not finished."""
+        return 0
+
+    def require_empty(self, what: str) -> None:
+        """Raise PipelabError while micro-batches are under way: stages have weights of different updates then."""
+        if self.under_way:
+            raise PipelabError(
+                f"{what} is not possible while {self.under_way} micro-batches are under way: the stages hold weights "
+                "of different updates; call drain() first"
+            )
+
     def save(self, folder: Path, data: Any, keep: int | None) -> Path:
         """Write a checkpoint; returns where it is."""
         from pipelab.runtime.checkpoint.save import Contents, save
@@ -32,6 +46,7 @@ class Saving(TensorsByName):
             optimizer = None if self.settings.optimizer is None else self._told_optimizer_state()
             return Contents(self.step_number, self.state_dict(), optimizer, self.random_states(), data)
 
+        self.require_empty("saving")
         with self._working(), self._saving():
             return save(self.peers, folder, collect, keep)
 
@@ -39,6 +54,7 @@ class Saving(TensorsByName):
         """Go on from a checkpoint. Raises ConfigurationError, and changes nothing, if it does not fit."""
         from pipelab.runtime.checkpoint.load import read
 
+        self.require_empty("loading")
         learns = optimizer and self.settings.optimizer is not None
         with self._working(), self._saving():
             found = read(self.peers, self, folder, self.all_names(), self.processes, learns=learns)

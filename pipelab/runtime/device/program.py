@@ -205,7 +205,10 @@ def _compile(graph: SlotGraph, part: Part | None = None) -> ProgramTable:
         for device in devices
     )
     moved_all = {
-        channel: [replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin)) for route in sent]
+        channel: [
+            replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin))
+            for route in sent
+        ]
         for channel, sent in messages.items()
     }
     return ProgramTable(programs, messages if part is None else moved_all, tuple(passages))

@@ -25,8 +25,8 @@ class Versions:
     """Those of ``module``, which ``optimizer`` and ``scheduler`` step.
 
     ``behind``: by how many updates a forward's version may be behind the newest. ``stash=False`` keeps none: backwards
-    meet weights that have changed. ``apart``: the parameters' own memory is the caller's, who reads it between steps
-    (:meth:`publish`), and the newest version is kept beside it.
+    meet weights that have changed. ``apart``: others write into the parameters' own memory between steps, so all
+    versions are kept beside it until the pipeline is empty.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class Versions:
             self._show(self._leaves[version])
 
     def rest(self) -> None:
-        """Between steps the module holds the caller's parameters again; with ``apart`` they get the newest values."""
+        """Between steps the module holds the caller's parameters again."""
         self._show(self.parameters)
-        with torch.no_grad():
-            for home, p in zip(self._homes, self.parameters, strict=True if self._homes else False):
-                home.copy_(p.data)
 
     def empty(self) -> None:
         """No micro-batch is on its way: no version but the newest is kept."""
         self.rest()
-        for home, p in zip(self._homes, self.parameters, strict=False):
-            p.data = home
+        with torch.no_grad():
+            for home, p in zip(self._homes, self.parameters, strict=False):
+                home.copy_(p.data)
+                p.data = home
         self._homes, self._leaves = [], {}
 
     def update(self, in_use: Container[int]) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.faults.where import OPENING, OUTSIDE
+from pipelab.runtime.flight import part_of
 from pipelab.runtime.measuring.profile import one_pass
 from pipelab.runtime.processes.block import (
     Block,
@@ -47,7 +48,7 @@ from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.schedule import Schedule
 
-__all__ = ["Feed", "Flags", "Given", "Table", "Task", "main", "table_of"]
+__all__ = ["TRAINING", "Feed", "Flags", "Given", "Table", "Task", "main", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,17 @@ class Given:
     feed: Feed | None
 
 
-def table_of(what: str, schedule: Schedule) -> Schedule:
-    """The table that a call walks."""
+def table_of(what: str, schedule: Schedule, steps: int = 0) -> Schedule:
+    """The table that a call walks, ``steps`` steps after the pipeline was empty."""
+    if what in TRAINING:
+        return part_of(schedule, steps, drain=what == "record_drain")
     if what == "record_evaluation" and not schedule.forward_only:
         return schedule.forward_part()
     return one_pass(schedule) if what == "profile" else schedule
+
+
+TRAINING = ("record_step", "record_drain")
+"""Calls that change the weights."""
 
 
 def main(number: int) -> None:
@@ -248,6 +255,7 @@ class _Rank:
                 if block is None:
                     block = Block.holding([tensor for stage in parts.stages.values() for tensor in tensors_of(stage)])
                 engine = peers.agree_own(lambda: Engine(settings, parts, peers.places, peers, identity))
+                engine.keep_apart()
             except BaseException:
                 peers.close()
                 raise

@@ -29,6 +29,7 @@ from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import shielded
+from pipelab.runtime.flight import require_one_gradient
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.profile import first_sequences
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
@@ -37,7 +38,7 @@ from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, 
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.modules import Modules
 from pipelab.runtime.processes.pool import forget, lease, let_go
-from pipelab.runtime.processes.rank import Feed, Flags, Given, Table, Task, table_of
+from pipelab.runtime.processes.rank import TRAINING, Feed, Flags, Given, Table, Task, table_of
 from pipelab.runtime.processes.share import Share, as_parameters
 from pipelab.runtime.processes.skeleton import skeleton
 from pipelab.runtime.report import StepRecord, StepReport
@@ -71,6 +72,7 @@ class RemoteEngine(Saving):
         self.peers = Alone(self.schedule.devices)
         self.places = choose_devices(device, self.schedule.devices)
         self.step_number = 0
+        self._steps = 0  # since the pipeline was empty
         self._key, self._limit = next(_keys), TimeLimit(settings.time_limit)
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
@@ -112,6 +114,21 @@ class RemoteEngine(Saving):
             advance(scaler, finite=not record.skipped)
         return self._reports.make(record)
 
+    def drain(self) -> StepReport | None:
+        """Finish the micro-batches that are on their way; None if there are none."""
+        if not self.under_way:
+            return None
+        with self._working():
+            given = [self._given(r) for r in range(self.schedule.devices)]
+            record = shielded(lambda unwanted: self._exchange("record_drain", None, None, (), given, unwanted))
+        return self._reports.make(record)
+
+    @property
+    def under_way(self) -> int:
+        """How many micro-batches of earlier steps have not been finished."""
+        schedule = self.schedule
+        return 0 if schedule.updating is None else min(schedule.devices - 1, self._steps * schedule.microbatches)
+
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
         return self._reports.make(self._call("record_evaluation", inputs, targets))
@@ -128,6 +145,7 @@ class RemoteEngine(Saving):
 
     def verify(self, inputs: Any, targets: Any) -> float:
         """The gradient error of a step on this batch."""
+        require_one_gradient(self.schedule)
         whole = self._parts.whole
         if whole is None:
             error: float = self._call("verify", inputs, targets)
@@ -169,6 +187,7 @@ class RemoteEngine(Saving):
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of the whole model. Raises ConfigurationError, and changes nothing, if it does not fit."""
         require_optimizer(self.settings)
+        self.require_empty("loading")
         with self._working():
             self._take_optimizer_state(state)
 
@@ -214,7 +233,14 @@ class RemoteEngine(Saving):
         yield from ((name, tensor) for _, name, tensor in sorted(found, key=lambda entry: entry[0]))
 
     def close(self) -> None:
-        """Let go of this pipeline's part of the processes."""
+        """Finish what is on its way, and let go of this pipeline's part of the processes."""
+        try:
+            if self.under_way and self._finalizer is not None and self._finalizer.alive and not self._pool.broken:
+                self.drain()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._finalizer is not None and self._finalizer.detach() is not None:
             shielded(lambda _: let_go(self._pool, self._key))
 
@@ -330,14 +356,16 @@ class RemoteEngine(Saving):
             flags = None if one.flags == self._flags.get(r) else one.flags
             arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
-            begun, self._limit.kind = time.monotonic(), (what, batch_size(inputs, targets))
-            table, limit = compile_table(table_of(what, self.schedule)), self._limit.seconds
+            kind = None if inputs is None and targets is None else batch_size(inputs, targets)
+            begun, self._limit.kind = time.monotonic(), (what, kind)
+            table, limit = compile_table(table_of(what, self.schedule, self._steps)), self._limit.seconds
             replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
             self._limit.learn(time.monotonic() - begun)
         except BaseException:
             self._feeds.clear()  # no one knows whether it has arrived
             self._flags.clear()
-            if not self._pool.broken and what == "record_step":
+            self._steps = self._steps if what not in TRAINING else 0
+            if not self._pool.broken and what in TRAINING:
                 for share in self._shares:
                     share.take_back(None, parameters=True)  # an update may have gone through before something failed
             raise
@@ -345,13 +373,15 @@ class RemoteEngine(Saving):
         self._flags = {r: one.flags for r, one in enumerate(given) if one.flags is not None}
         value = replies[0][0][0]
         for share, ((_, grads, _), _) in zip(self._shares, replies, strict=True):
-            share.take_back(grads if what == "record_step" else None, parameters=what == "record_step")
+            share.take_back(grads if what in TRAINING else None, parameters=what in TRAINING)
         for (_, _, outputs), opened in replies:
             if outputs is not None:
                 data, specs = outputs
                 value = replace(value, outputs=unpack_with_tensors(data, specs, opened[0]))
         if what == "record_step":
             self.step_number += 1
+        if self.schedule.updating is not None and what in TRAINING:
+            self._steps = 0 if what == "record_drain" else self._steps + 1
         return value
 
     def _given(self, r: int) -> Given:
@@ -384,7 +414,7 @@ class RemoteEngine(Saving):
     def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Feed | None, Block | None]:
         """(what to tell rank r about its inputs and targets, the memory that they are in)."""
         stages = self.schedule.stages_on(r)
-        x, lone = flatten(inputs, "inputs") if 0 in stages else ((), False)
+        x, lone = flatten(inputs, "inputs") if 0 in stages and inputs is not None else ((), False)
         last = self.schedule.stages - 1 in stages and targets is not None
         y, lone_target = flatten(targets, "targets") if last else ((), False)
         given = [tensor.detach() for tensor in (*x, *y)]
