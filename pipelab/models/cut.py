@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["NamedStage", "Sections", "Stage", "call_layer", "cut_layers", "cut_model", "even_cuts", "sections_of"]
+__all__ = [
+    "NamedStage",
+    "Sections",
+    "Stage",
+    "call_layer",
+    "call_with_buffers",
+    "cut_layers",
+    "cut_model",
+    "even_cuts",
+    "sections_of",
+]
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,23 @@ class Stage(NamedStage):
 def call_layer(layer: nn.Module, x: Any) -> Any:
     """``layer(x)`` as nn.Sequential calls it, except that a layer with several arguments gets a tuple unpacked."""
     return layer(*x) if isinstance(x, tuple) and takes_several(layer) else layer(x)
+
+
+def call_with_buffers(layer: nn.Module, buffers: Mapping[str, Tensor], x: Any) -> Any:
+    """``call_layer(layer, x)`` on these buffers in place of the layer's own."""
+    named = {f"layer.{name}": buffer for name, buffer in buffers.items()}
+    return torch.func.functional_call(_Caller(layer), named, (x,))
+
+
+class _Caller(nn.Module):
+    """Lets functional_call run a layer the way a stage runs it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return call_layer(self.layer, x)
 
 
 def takes_several(layer: nn.Module) -> bool:

@@ -15,17 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import LostProcessError, PipelabError, TimeLimitError
+from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, TimeLimitError
 from pipelab.runtime.checkpoint.generators import random_state, set_random_state
 from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.allocator import keep_freed_memory
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import OUTSIDE
-from pipelab.runtime.flight import require_one_gradient
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.peers import Peers, note
-from pipelab.runtime.rehearsals import Rehearsals
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import (
     Parts,
@@ -43,9 +41,12 @@ from pipelab.runtime.setup.optimizers import make_optimizers, require_optimizer
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import resolve_ties
-from pipelab.runtime.step import Reports, Stepper
-from pipelab.runtime.update import Updates
-from pipelab.runtime.walk import device_meter
+from pipelab.runtime.steps.flight import require_one_gradient
+from pipelab.runtime.steps.rehearsals import Rehearsals
+from pipelab.runtime.steps.reports import Reports
+from pipelab.runtime.steps.step import Stepper
+from pipelab.runtime.steps.update import Updates
+from pipelab.runtime.steps.walk import device_meter
 from pipelab.simulation.costs import Costs
 
 __all__ = ["Engine"]
@@ -80,6 +81,13 @@ class Engine(Saving):
         if "U" in settings.schedule.ops:
             refuse_batch_statistics(self._stages)
         ties = resolve_ties(self._stages, (*parts.tied, *settings.tied), peers, identity)
+        if ties and "U" in settings.schedule.ops:
+            (home, name), holders = ties[0].home, [s for s, _ in ties[0].borrowers]
+            raise ConfigurationError(
+                f"'{name}' of stage {home} is also a parameter of stage {holders[0]}: schedule "
+                f"'{settings.schedule.name}' updates the two at different times, so they would not stay one; use "
+                "'1f1b', which flushes, or a model that does not tie them"
+            )
         self._replicas = replicas = Replicas(settings.schedule, self._stages, self.places, peers, ties)
         meter = partial(device_meter, settings=settings, replicas=replicas)
         self._running, self._stop = threading.Lock(), Stop()

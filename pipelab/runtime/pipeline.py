@@ -63,6 +63,9 @@ class Pipeline:
     least; math.inf: never). Processes are then ended; a thread cannot be, and a new Pipeline works beside it.
     ``check_finite`` stops at the first activation, loss or gradient that is nan or infinite, with StageError that is
     also NonFiniteError, and says where; it reads every value once more (with a ``grad_scaler`` not the gradients).
+    With a schedule that updates weights on the way (``"pipedream"``, ``"vertical-sync"``, ``"2bw"``) a step takes m
+    micro-batches and leaves the pipeline full (see ``drain``); ``lr_scheduler`` then acts at each update of its stage.
+    ``stash=False`` keeps no older versions of the weights, to show what goes wrong then.
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """

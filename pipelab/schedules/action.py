@@ -2,7 +2,8 @@
 
 ``3F0`` is the forward of micro-batch 0 through stage 3. A slot is one entry of a device's program: an action, or a
 tuple of actions that run as one (fused). A fused forward and backward is written as PyTorch writes it,
-``(4F1;3B0)OVERLAP_F_B``; other fused tuples have no suffix: ``(4F1;3I0)``.
+``(4F1;3B0)OVERLAP_F_B``; other fused tuples have no suffix: ``(4F1;3I0)``. :class:`Updating` says what the U of a table
+without a flush mean.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, TypeAlias
 
 from pipelab.errors import shown
 
-__all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "actions_of", "format_slot", "parse_slot"]
+__all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "Updating", "actions_of", "format_slot", "parse_slot"]
 
 OPS: Final = {
     "F": "forward",
@@ -54,6 +55,20 @@ class Action:
 
 
 Slot: TypeAlias = Action | tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Updating:
+    """``every``: a stage is updated after that many backwards, with the mean of their gradients.
+
+    ``rule``: which version of its weights a micro-batch uses on a stage. ``"newest"``: the one that is there when its
+    forward begins (PipeDream, arXiv 1806.03377). ``"input"``: the one that the first stage used for it (vertical sync,
+    same paper). ``"delayed"``: micro-batch i uses max(i // every - 1, 0), so that all stages of a batch use the version
+    before the newest (2BW, arXiv 2006.09503).
+    """
+
+    rule: str = "newest"
+    every: int = 1
 
 
 def actions_of(slot: Slot) -> tuple[Action, ...]:

@@ -14,9 +14,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.schedules.action import Updating
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program, Schedule
-from pipelab.schedules.updates import Updating
 
 if TYPE_CHECKING:
     from pipelab.schedules.table import Table

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelab.errors import ConfigurationError
-from pipelab.schedules.action import Action, Slot, actions_of
+from pipelab.schedules.action import Action, Slot, Updating, actions_of
 
 if TYPE_CHECKING:
     from pipelab.schedules.schedule import Schedule
@@ -28,22 +28,6 @@ __all__ = [
     "steps_in_flight",
     "versions",
 ]
-
-RULES = ("newest", "input", "delayed")
-
-
-@dataclass(frozen=True)
-class Updating:
-    """``every``: a stage is updated after that many backwards, with the mean of their gradients.
-
-    ``rule``: which version of its weights a micro-batch uses on a stage. ``"newest"``: the one that is there when its
-    forward begins (PipeDream, arXiv 1806.03377). ``"input"``: the one that the first stage used for it (vertical sync,
-    same paper). ``"delayed"``: micro-batch i uses max(i // every - 1, 0), so that all stages of a batch use the version
-    before the newest (2BW, arXiv 2006.09503).
-    """
-
-    rule: str = "newest"
-    every: int = 1
 
 
 def one_f_one_b_with_updates(devices: int, microbatches: int, every: int = 1) -> list[list[Action]]:

@@ -124,9 +124,9 @@ def _compile(graph: SlotGraph, part: Part | None = None) -> ProgramTable:
         return begin[place[0]] <= place[1] < end[place[0]]
 
     messages = {
-        channel: sent
+        channel: going
         for channel, found in routes(graph).items()
-        if (sent := [route for route in found if here(route.sent_by)])
+        if (going := [route for route in found if here(route.sent_by)])
     }
     outlets: list[list[Channel]] = [[] for _ in devices]
     inlets: list[list[Channel]] = [[] for _ in devices]
@@ -172,9 +172,8 @@ def _compile(graph: SlotGraph, part: Part | None = None) -> ProgramTable:
                 else:
                     late[device].append((inlet, number))
                 if here(route.needed_by):
-                    moved = replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin))
                     k = sent[take.channel, take.number - skipped[take.channel]]
-                    passages.append(Passage(take.channel, moved, k, taken[device]))
+                    passages.append(Passage(take.channel, _moved(route, begin), k, taken[device]))
                 taken[device] += 1
     for device in devices:
         for position in range(len(graph.programs[device])):
@@ -204,14 +203,9 @@ def _compile(graph: SlotGraph, part: Part | None = None) -> ProgramTable:
         )
         for device in devices
     )
-    moved_all = {
-        channel: [
-            replace(route, sent_by=_from(route.sent_by, begin), needed_by=_from(route.needed_by, begin))
-            for route in sent
-        ]
-        for channel, sent in messages.items()
-    }
-    return ProgramTable(programs, messages if part is None else moved_all, tuple(passages))
+    if part is not None:
+        messages = {channel: [_moved(route, begin) for route in found] for channel, found in messages.items()}
+    return ProgramTable(programs, messages, tuple(passages))
 
 
 def _sent_before(found: Sequence[Route], begin: Sequence[int]) -> int:
@@ -219,8 +213,10 @@ def _sent_before(found: Sequence[Route], begin: Sequence[int]) -> int:
     return sum(route.sent_by[1] < begin[route.sent_by[0]] for route in found)
 
 
-def _from(place: tuple[int, int], begin: Sequence[int]) -> tuple[int, int]:
-    return place[0], place[1] - begin[place[0]]
+def _moved(route: Route, begin: Sequence[int]) -> Route:
+    """Its positions counted from where the part begins."""
+    (source, sent), (destination, needed) = route.sent_by, route.needed_by
+    return replace(route, sent_by=(source, sent - begin[source]), needed_by=(destination, needed - begin[destination]))
 
 
 def _number_sends(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pipelab.errors import ConfigurationError, PipelabError
-from pipelab.models.cut import call_layer, takes_several
+from pipelab.models.cut import call_with_buffers, takes_several
 from pipelab.models.dropout import set_dropout_key
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.memory import NOTHING_COUNTED, MemoryMeter, NothingCounted, SavedTensors
@@ -290,7 +290,7 @@ class StageRunner:
         try:
             if buffers:
                 # The module runs on copies of its buffers, so that running statistics are not updated twice.
-                value = torch.func.functional_call(_Caller(self.module), _prefixed(buffers), (argument,))
+                value = call_with_buffers(self.module, buffers, argument)
             elif not kept.single and takes_several(self.module):
                 value = self.module(*given)
             else:
@@ -395,18 +395,3 @@ def _require_scalar(loss: Any) -> None:
         raise ConfigurationError(
             f"the loss must be a scalar, got {describe([loss])}; reduce it, for example with .mean()"
         )
-
-
-class _Caller(nn.Module):
-    """Lets functional_call run a module the way a stage runs it."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Any) -> Any:
-        return call_layer(self.module, x)
-
-
-def _prefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"module.{name}": tensor for name, tensor in tensors.items()}

@@ -91,25 +91,33 @@ class Versions:
         """Step the optimizer on the gradients that have come since its last step; ``in_use`` are versions kept."""
         for k, p in enumerate(self.parameters):
             if self.stash:
-                found = [leaves[k].grad for leaves in self._leaves.values() if leaves[k].grad is not None]
+                found = [grad for leaves in self._leaves.values() if (grad := leaves[k].grad) is not None]
                 p.grad = None if not found else found[0] if len(found) == 1 else torch.stack(found).sum(0)
         for leaves in self._leaves.values():
             for leaf in leaves:
                 leaf.grad = None
-        if self.stash:
-            self._make_room(in_use)
+        kept = self._make_room(in_use) if self.stash else []
+        looks = [leaf.detach().clone() for leaf in kept] if self._looks else []
         if self.optimizer is not None:
             self.optimizer.step()
             if self.scheduler is not None:
                 self.scheduler.step()
+        if looks:
+            self._looks = False
+            if not all(map(torch.equal, looks, kept)):
+                raise PipelabError(
+                    f"{type(self.optimizer).__name__} has changed a version of the weights that is still in use: it "
+                    "steps memory that it remembers from before, and not the parameters' own; without a flush each "
+                    "version has memory of its own, so take an optimizer that steps p where p is, as torch.optim's do"
+                )
         if not self.stash:
             for p in self.parameters:
                 p.grad = None
         self.newest += 1
         self.peak = max(self.peak, len(self._leaves))
 
-    def _make_room(self, in_use: Container[int]) -> None:
-        """Give the next version memory of its own, if the newest is needed further on."""
+    def _make_room(self, in_use: Container[int]) -> list[nn.Parameter]:
+        """Give the next version memory of its own, if the newest is needed further on: returns that one's leaves."""
         needed_from = self.newest + 1 - self.behind
         for version in [v for v in self._leaves if v < needed_from and v not in in_use]:
             if version != self.newest:
@@ -119,8 +127,9 @@ class Versions:
                 p.data = p.data.clone()
             self._leaves[self.newest + 1] = self._fresh()
             self._meter.add_own(self._leaves[self.newest + 1])
-        else:
-            self._leaves[self.newest + 1] = self._leaves.pop(self.newest)
+            return self._leaves[self.newest]
+        self._leaves[self.newest + 1] = self._leaves.pop(self.newest)
+        return []
 
     def _fresh(self) -> list[nn.Parameter]:
         """Leaves on the parameters' present memory, with version counters of their own."""

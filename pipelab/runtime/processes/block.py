@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.processes.carry import pack, unpack
 
 __all__ = [
     "Block",
+    "Feed",
     "Spec",
+    "batch_in_block",
     "copy_all",
     "nameless_file",
     "pack_with_tensors",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 Spec = tuple[tuple[int, ...], torch.dtype]
+Feed = tuple[tuple[Spec, ...], int, bool, int, bool]
+"""Specs, number of inputs, whether they are one lone tensor; the same of targets."""
 _ALIGNED = 64
 
 
@@ -98,6 +103,18 @@ def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     if pairs:
         with torch.no_grad():
             torch._foreach_copy_([target for _, target in pairs], [source for source, _ in pairs])
+
+
+def batch_in_block(inputs: Any, targets: Any, known: Block | None) -> tuple[Feed | None, Block | None]:
+    """(what to tell of inputs and targets, the block that they are in: ``known`` where it fits); None for neither."""
+    x, lone = flatten(inputs, "inputs") if inputs is not None else ((), False)
+    y, lone_target = flatten(targets, "targets") if targets is not None else ((), False)
+    given = [tensor.detach() for tensor in (*x, *y)]
+    if not given:
+        return None, None
+    block = known if known is not None and known.specs == specs_of(given) else Block(specs_of(given))
+    block.fill(given)
+    return (block.specs, len(x), lone, len(y), lone_target), block
 
 
 def pack_with_tensors(value: Any, name: str) -> tuple[bytes, tuple[Spec, ...], Block]:

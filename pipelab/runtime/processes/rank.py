@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from pipelab.errors import PipelabError
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.faults.where import OPENING, OUTSIDE
-from pipelab.runtime.flight import part_of
 from pipelab.runtime.measuring.profile import one_pass
 from pipelab.runtime.processes.block import (
     Block,
+    Feed,
     Spec,
     copy_all,
     pack_with_tensors,
@@ -46,9 +46,10 @@ from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.assembly import Parts, make_stages
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.steps.flight import part_of
 from pipelab.schedules.schedule import Schedule
 
-__all__ = ["TRAINING", "Feed", "Flags", "Given", "Table", "Task", "main", "table_of"]
+__all__ = ["TRAINING", "Flags", "Given", "Table", "Task", "main", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,6 @@ class Task:
 
 Flags = tuple[tuple[bool, ...], tuple[bool, ...]]
 """Which parameters take a gradient, and which modules are in training mode."""
-Feed = tuple[tuple[Spec, ...], int, bool, int, bool]
-"""Specs, number of inputs, whether they are one lone tensor; the same of targets."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,15 @@ class Given:
     flags: Flags | None
     """None: as they were at the call before."""
     feed: Feed | None
+
+    @classmethod
+    def of_caller(cls, number: int, scaler: torch.amp.GradScaler | None, kinds: Sequence[str], flags: Flags) -> Given:
+        """As it is now, without a batch; ``kinds`` of device may autocast."""
+        on = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind)]
+        mode = torch.get_default_device()
+        device = mode if mode != torch.device("cpu") else None
+        state = None if scaler is None else scaler.state_dict()
+        return cls(number, state, tuple(on), torch.get_default_dtype(), device, flags, None)
 
 
 def table_of(what: str, schedule: Schedule, steps: int = 0) -> Schedule:

@@ -25,20 +25,18 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.models.split import SplitModel
 from pipelab.runtime.checkpoint.generators import random_state, set_random_state
 from pipelab.runtime.checkpoint.saving import Saving
-from pipelab.runtime.device.payload import flatten
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.stop import shielded
-from pipelab.runtime.flight import require_one_gradient
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.profile import first_sequences
 from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, moved, unsplit_gradients
 from pipelab.runtime.peers import Alone
-from pipelab.runtime.processes.block import Block, pack_with_tensors, specs_of, unpack_with_tensors
+from pipelab.runtime.processes.block import Block, Feed, batch_in_block, pack_with_tensors, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
 from pipelab.runtime.processes.modules import Modules
 from pipelab.runtime.processes.pool import forget, lease, let_go
-from pipelab.runtime.processes.rank import TRAINING, Feed, Flags, Given, Table, Task, table_of
+from pipelab.runtime.processes.rank import TRAINING, Flags, Given, Table, Task, table_of
 from pipelab.runtime.processes.share import Share, as_parameters
 from pipelab.runtime.processes.skeleton import skeleton
 from pipelab.runtime.report import StepRecord, StepReport
@@ -51,7 +49,8 @@ from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
-from pipelab.runtime.step import Reports
+from pipelab.runtime.steps.flight import require_one_gradient, under_way
+from pipelab.runtime.steps.reports import Reports
 from pipelab.simulation.costs import Costs
 
 __all__ = ["RemoteEngine"]
@@ -116,18 +115,12 @@ class RemoteEngine(Saving):
 
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none."""
-        if not self.under_way:
-            return None
-        with self._working():
-            given = [self._given(r) for r in range(self.schedule.devices)]
-            record = shielded(lambda unwanted: self._exchange("record_drain", None, None, (), given, unwanted))
-        return self._reports.make(record)
+        return self._reports.make(self._call("record_drain", None, None)) if self.under_way else None
 
     @property
     def under_way(self) -> int:
         """How many micro-batches of earlier steps have not been finished."""
-        schedule = self.schedule
-        return 0 if schedule.updating is None else min(schedule.devices - 1, self._steps * schedule.microbatches)
+        return under_way(self.schedule, self._steps)
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
@@ -235,14 +228,11 @@ class RemoteEngine(Saving):
     def close(self) -> None:
         """Finish what is on its way, and let go of this pipeline's part of the processes."""
         try:
-            if self.under_way and self._finalizer is not None and self._finalizer.alive and not self._pool.broken:
+            if self._finalizer is not None and self._finalizer.alive:
                 self.drain()
         finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._finalizer is not None and self._finalizer.detach() is not None:
-            shielded(lambda _: let_go(self._pool, self._key))
+            if self._finalizer is not None and self._finalizer.detach() is not None:
+                shielded(lambda _: let_go(self._pool, self._key))
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -326,10 +316,10 @@ class RemoteEngine(Saving):
             return self._call_alone(what, inputs, targets, more)
 
     def _call_alone(self, what: str, inputs: Any, targets: Any, more: tuple[Any, ...]) -> Any:
-        length = batch_size(inputs, targets)
-        sizes = self.schedule.microbatch_sizes(length)
-        if self._fit is not None:
-            self._fit.check(make_inputs(inputs, sizes)[0], first_sequences(targets, sizes[0]))
+        if what != "record_drain":
+            sizes = self.schedule.microbatch_sizes(batch_size(inputs, targets))
+            if self._fit is not None:
+                self._fit.check(make_inputs(inputs, sizes)[0], first_sequences(targets, sizes[0]))
         if self._stages is not None:
             self._take_up()
         given = [self._given(r) for r in range(self.schedule.devices)]
@@ -356,8 +346,8 @@ class RemoteEngine(Saving):
             flags = None if one.flags == self._flags.get(r) else one.flags
             arguments.append((self._key, what, more, replace(one, feed=feed, flags=flags)))
         try:
-            kind = None if inputs is None and targets is None else batch_size(inputs, targets)
-            begun, self._limit.kind = time.monotonic(), (what, kind)
+            length = 0 if what == "record_drain" else batch_size(inputs, targets)
+            begun, self._limit.kind = time.monotonic(), (what, length)
             table, limit = compile_table(table_of(what, self.schedule, self._steps)), self._limit.seconds
             replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
             self._limit.learn(time.monotonic() - begun)
@@ -380,23 +370,13 @@ class RemoteEngine(Saving):
                 value = replace(value, outputs=unpack_with_tensors(data, specs, opened[0]))
         if what == "record_step":
             self.step_number += 1
-        if self.schedule.updating is not None and what in TRAINING:
+        if what in TRAINING:
             self._steps = 0 if what == "record_drain" else self._steps + 1
         return value
 
     def _given(self, r: int) -> Given:
-        mode = torch.get_default_device()
         kinds = sorted({"cpu", *(place.type for place in self.places)})
-        on = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind)]
-        return Given(
-            number=self.step_number,
-            scaler=None if self.settings.grad_scaler is None else self.settings.grad_scaler.state_dict(),
-            autocast=tuple(on),
-            dtype=torch.get_default_dtype(),
-            device=mode if mode != torch.device("cpu") else None,
-            flags=self._flags_on(r),
-            feed=None,
-        )
+        return Given.of_caller(self.step_number, self.settings.grad_scaler, kinds, self._flags_on(r))
 
     def _flags_on(self, r: int) -> Flags:
         """What is frozen, and what is in training mode, on device r."""
@@ -414,14 +394,5 @@ class RemoteEngine(Saving):
     def _feed(self, r: int, inputs: Any, targets: Any) -> tuple[Feed | None, Block | None]:
         """(what to tell rank r about its inputs and targets, the memory that they are in)."""
         stages = self.schedule.stages_on(r)
-        x, lone = flatten(inputs, "inputs") if 0 in stages and inputs is not None else ((), False)
-        last = self.schedule.stages - 1 in stages and targets is not None
-        y, lone_target = flatten(targets, "targets") if last else ((), False)
-        given = [tensor.detach() for tensor in (*x, *y)]
-        if not given:
-            return None, None
-        block = self._feeds.get(r)
-        if block is None or block.specs != specs_of(given):
-            block = Block(specs_of(given))
-        block.fill(given)
-        return (block.specs, len(x), lone, len(y), lone_target), block
+        last = self.schedule.stages - 1 in stages
+        return batch_in_block(inputs if 0 in stages else None, targets if last else None, self._feeds.get(r))

@@ -13,10 +13,11 @@ version max(0, i - (p - 1 - s)), so device r keeps p - r versions.
 
 from __future__ import annotations
 
+from pipelab.schedules.action import Updating
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Program
-from pipelab.schedules.updates import Updating, one_f_one_b_with_updates
+from pipelab.schedules.updates import one_f_one_b_with_updates
 
 
 @reserved

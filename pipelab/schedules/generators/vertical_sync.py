@@ -5,9 +5,9 @@ The order is PipeDream's. Micro-batch i uses version max(0, i - (p - 1)) everywh
 
 from __future__ import annotations
 
+from pipelab.schedules.action import Updating
 from pipelab.schedules.catalogue import Recipe
 from pipelab.schedules.generators.pipedream import pipedream
-from pipelab.schedules.updates import Updating
 
 RECIPE = Recipe(
     name="vertical-sync",

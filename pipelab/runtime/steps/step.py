@@ -19,38 +19,26 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError, ScheduleError
-from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
-from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import MemoryMeter
 from pipelab.runtime.device.payload import Payload
-from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.device.stage import Task
 from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import LOOKING, UPDATING
-from pipelab.runtime.flight import Flight, part_of
 from pipelab.runtime.peers import note
-from pipelab.runtime.report import (
-    CostHistory,
-    SlotTable,
-    StepRecord,
-    StepReport,
-    merge_logs,
-    slot_table,
-    verify_order,
-)
+from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.loss_scale import advance, scale_of, unscale
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
-from pipelab.runtime.update import Updates
-from pipelab.runtime.walk import Walk, Walked
-from pipelab.schedules.schedule import Schedule
+from pipelab.runtime.steps.flight import Flight, part_of
+from pipelab.runtime.steps.update import Updates
+from pipelab.runtime.steps.walk import Walk, Walked
 from pipelab.schedules.updates import groups
 
-__all__ = ["Reports", "Stepper", "common"]
+__all__ = ["Stepper", "common"]
 
 ANCHOR = 1e-3
 """How far times that a GPU has stamped may be off the host's clock (seconds)."""
@@ -216,6 +204,7 @@ class Stepper:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
         steps = self.flight.steps if self.flight is not None and cut.training else 0
         walk = self._walk_of(cut.training, steps, drain=cut.drain)
+        walk.amid = self.flight is not None and self.flight.steps > 0
         self.peers.table, turns = walk.table, walk.turns
         sizes, payloads, tasks = list(cut.sizes), cut.payloads, cut.tasks
         if steps:  # those that came in earlier are counted first
@@ -318,71 +307,6 @@ class Stepper:
             offsets = offsets * self.schedule.devices
         record.offsets, record.on_device = offsets, self.peers.asynchronous
         record.slack = slack + (ANCHOR if record.on_device else 0.0)
-
-
-class Reports:
-    """Makes the reports of a pipeline's steps. ``places`` are where its devices keep their tensors."""
-
-    def __init__(self, settings: Settings, places: Sequence[torch.device]) -> None:
-        self._settings, self._on_cpu = settings, all(place.type == "cpu" for place in places)
-        self._tables: dict[Any, tuple[Schedule, CostHistory]] = {}
-
-    def make(self, record: StepRecord) -> StepReport:
-        """Raises PipelabError if the devices did not keep the order."""
-        settings = self._settings
-        schedule, history = self._table(record)
-        logs = merge_logs(schedule, _logs(schedule, record), record.offsets, on_device=record.on_device)
-        past: tuple[SlotTable, ...] = ()
-        if settings.measure_costs:
-            verify_order(schedule, logs, record.slack)
-            past = history.add(slot_table(logs))
-        return StepReport(
-            schedule=schedule,
-            logs=logs,
-            clock=settings.clock,
-            batch=record.batch,
-            sequences=record.batch if record.part is None else sum(record.part[2]),
-            past=past,
-            unit_costs=settings.unit_costs,
-            latency=settings.latency,
-            bandwidth=settings.bandwidth,
-            loss=record.loss,
-            step=record.number,
-            worker_cpu_seconds=record.cpu if self._on_cpu else math.nan,
-            peak_activation_bytes=tuple(log.peak for log in logs),
-            peak_allocated_bytes=tuple(log.allocated for log in logs),
-            gradient_norm=record.norm,
-            skipped=record.skipped,
-            weight_versions=() if record.part is None else tuple(log.versions for log in logs),
-            outputs=record.outputs,
-        )
-
-    def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:
-        """The table with the weights that this batch gives it, and what its slots have cost."""
-        training, batch = record.training, record.batch
-        key: Any = (training, batch)
-        schedule = self._settings.schedule
-        if record.part is not None:
-            steps, drain, sizes = record.part
-            schedule = part_of(schedule, steps, drain=drain)
-            key = (id(schedule), sizes)
-        if key not in self._tables:
-            part = schedule if training or schedule.forward_only else schedule.forward_part()
-            made = part.for_batch(batch) if record.part is None else part.with_sizes(record.part[2])
-            self._tables[key] = made, CostHistory(self._settings.window)
-        return self._tables[key]
-
-
-def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
-    """What each device noted down, on its own clock."""
-    logs = record.logs
-    if isinstance(logs, np.ndarray):
-        programs = compile_table(schedule).programs
-        logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
-    for log, (weights, gradients, optimizer, cost, _, versions) in zip(logs, record.updates, strict=False):
-        log.update_cost, log.model_states = cost, ModelStates(int(weights), int(gradients), int(optimizer))
-        log.versions = int(versions)
-    return logs
 
 
 def _same_call(calls: Sequence[_Call]) -> int:

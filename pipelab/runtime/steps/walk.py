@@ -29,12 +29,12 @@ from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
 from pipelab.runtime.faults.where import LOOKING, OPENING, OUTSIDE, described
-from pipelab.runtime.flight import Flight
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
-from pipelab.runtime.update import Updates
+from pipelab.runtime.steps.flight import Flight
+from pipelab.runtime.steps.update import Updates
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 
@@ -81,6 +81,8 @@ class Walk:
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []
+        self.amid = False
+        """Whether micro-batches of earlier steps are on their way, which devices hold meanwhile."""
         self._small = False
         self._seen = self._judged = self._reached = list[int]()
         """Whereabouts: when looked at last, when a deadlock was looked for, and the last that were not FAILED."""
@@ -266,8 +268,7 @@ class Walk:
         held = ModelStates()
         if math.isfinite(allowed):
             held = self._updates.model_states(r, planned=self.training)
-        more = self._flight is not None and self._flight.steps > 0
-        self.memory[r].reset(self._replicas.tensors_on(r), allowed - held.total, keep=more)
+        self.memory[r].reset(self._replicas.tensors_on(r), allowed - held.total, keep=self.amid)
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)

@@ -36,7 +36,7 @@ def pipeline(p=4, m=4, name="1f1b", **settings):
 
 
 def threads_of_a_step(clock, monkeypatch, small):
-    monkeypatch.setattr("pipelab.runtime.walk._SMALL", small)
+    monkeypatch.setattr("pipelab.runtime.steps.walk._SMALL", small)
     model, made = pipeline(clock=clock)
     for _ in range(2):  # the first tells how small slots are
         for stage in model:
@@ -83,7 +83,7 @@ def test_no_one_takes_turns_where_a_link_is_modelled():
 
 @pytest.mark.parametrize("name, outstanding", [("gpipe", None), ("gpipe", 0), ("1f1b", None), ("1f1b", 1)])
 def test_in_turns_and_in_threads_it_computes_the_same(name, outstanding, monkeypatch):
-    monkeypatch.setattr("pipelab.runtime.walk._SMALL", 0.0)
+    monkeypatch.setattr("pipelab.runtime.steps.walk._SMALL", 0.0)
     found = []
     for clock in ("device", "wall"):
         model, made = pipeline(name=name, clock=clock, outstanding=outstanding)

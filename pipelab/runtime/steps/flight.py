@@ -15,7 +15,7 @@ from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import ages, over, part, steps_in_flight
 
-__all__ = ["Flight", "part_of", "require_one_gradient"]
+__all__ = ["Flight", "part_of", "require_one_gradient", "under_way"]
 
 
 def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
@@ -26,12 +26,18 @@ def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
     return schedule if schedule.updating is None else part(schedule, steps, drain=drain)
 
 
+def under_way(schedule: Schedule, steps: int) -> int:
+    """How many micro-batches some device has not finished, ``steps`` steps after the pipeline was empty."""
+    return 0 if schedule.updating is None else min(schedule.devices - 1, steps * schedule.microbatches)
+
+
 def require_one_gradient(schedule: Schedule) -> None:
     """Raise ScheduleError for a schedule whose micro-batches meet different weights."""
     if "U" in schedule.ops:
         raise ScheduleError(
-            f"schedule '{schedule.name}' updates weights while micro-batches are on their way: there is no one gradient "
-            "of the batch to compare with; pipelab.delayed_training computes in one process what it should arrive at"
+            f"schedule '{schedule.name}' updates weights while micro-batches are on their way: there is no one "
+            "gradient of the batch to compare with; pipelab.delayed_training computes, in one process, what it should "
+            "arrive at"
         )
 
 
@@ -63,7 +69,7 @@ class Flight:
     @property
     def under_way(self) -> int:
         """How many micro-batches some device has not finished."""
-        return min(self.schedule.devices - 1, len(self.sizes))
+        return under_way(self.schedule, self.steps)
 
     @property
     def microbatches(self) -> int:

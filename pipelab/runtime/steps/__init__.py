@@ -1,0 +1,1 @@
+"""One step: look, cut, walk, update, report; and what is on its way between steps."""

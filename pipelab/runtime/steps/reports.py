@@ -1,0 +1,93 @@
+"""Makes the reports of a pipeline's steps from what its devices have noted down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelab.memory import ModelStates
+from pipelab.runtime.device.log import DeviceLog
+from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.report import (
+    CostHistory,
+    SlotTable,
+    StepRecord,
+    StepReport,
+    merge_logs,
+    slot_table,
+    verify_order,
+)
+from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.steps.flight import part_of
+from pipelab.schedules.schedule import Schedule
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Makes the reports of a pipeline's steps. ``places`` are where its devices keep their tensors."""
+
+    def __init__(self, settings: Settings, places: Sequence[torch.device]) -> None:
+        self._settings, self._on_cpu = settings, all(place.type == "cpu" for place in places)
+        self._tables: dict[Any, tuple[Schedule, CostHistory]] = {}
+
+    def make(self, record: StepRecord) -> StepReport:
+        """Raises PipelabError if the devices did not keep the order."""
+        settings = self._settings
+        schedule, history = self._table(record)
+        logs = merge_logs(schedule, _logs(schedule, record), record.offsets, on_device=record.on_device)
+        past: tuple[SlotTable, ...] = ()
+        if settings.measure_costs:
+            verify_order(schedule, logs, record.slack)
+            past = history.add(slot_table(logs))
+        return StepReport(
+            schedule=schedule,
+            logs=logs,
+            clock=settings.clock,
+            batch=record.batch,
+            sequences=record.batch if record.part is None else sum(record.part[2]),
+            past=past,
+            unit_costs=settings.unit_costs,
+            latency=settings.latency,
+            bandwidth=settings.bandwidth,
+            loss=record.loss,
+            step=record.number,
+            worker_cpu_seconds=record.cpu if self._on_cpu else math.nan,
+            peak_activation_bytes=tuple(log.peak for log in logs),
+            peak_allocated_bytes=tuple(log.allocated for log in logs),
+            gradient_norm=record.norm,
+            skipped=record.skipped,
+            weight_versions=() if record.part is None else tuple(log.versions for log in logs),
+            outputs=record.outputs,
+        )
+
+    def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:
+        """The table with the weights that this batch gives it, and what its slots have cost."""
+        training, batch = record.training, record.batch
+        key: Any = (training, batch)
+        schedule = self._settings.schedule
+        if record.part is not None:
+            steps, drain, sizes = record.part
+            schedule = part_of(schedule, steps, drain=drain)
+            key = (id(schedule), sizes)
+        if key not in self._tables:
+            part = schedule if training or schedule.forward_only else schedule.forward_part()
+            made = part.for_batch(batch) if record.part is None else part.with_sizes(record.part[2])
+            self._tables[key] = made, CostHistory(self._settings.window)
+        return self._tables[key]
+
+
+def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
+    """What each device noted down, on its own clock."""
+    logs = record.logs
+    if isinstance(logs, np.ndarray):
+        programs = compile_table(schedule).programs
+        logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
+    for log, (weights, gradients, optimizer, cost, _, versions) in zip(logs, record.updates, strict=False):
+        log.update_cost, log.model_states = cost, ModelStates(int(weights), int(gradients), int(optimizer))
+        log.versions = int(versions)
+    return logs
