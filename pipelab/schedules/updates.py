@@ -121,8 +121,8 @@ def over(schedule: Schedule, steps: int) -> Schedule:
 
 
 def steps_in_flight(schedule: Schedule) -> int:
-    """How many steps back a micro-batch may have come in that is still on its way when a step ends."""
-    return -(-(schedule.devices - 1) // schedule.microbatches)
+    """How many steps back a micro-batch may have come in that is still on its way when a step ends, or 1."""
+    return max(1, -(-(schedule.devices - 1) // schedule.microbatches))
 
 
 def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:
