@@ -121,7 +121,7 @@ def test_what_is_pointed_at_is_lit_in_the_table_and_in_the_account(notebook_with
     expect(account.locator("[aria-current=true]")).to_have_text("work 24 = m (tF + tB)")
     page.keyboard.press("Home")
     expect(account.locator("[aria-current=true]")).to_have_text("fill 1")
-    expect(account).to_contain_text("idle 9 = (p − 1)(tF + tB)")
+    expect(account).to_contain_text("idle 9 = (p − 1) (tF + tB)")
     page.keyboard.press("End")
     expect(account.locator("[aria-current=true]")).to_have_text("drain 2")
     order.get_by_role("cell", name="3B7", exact=True).click()
