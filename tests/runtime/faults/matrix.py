@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from pipelab import Pipeline, Schedule, build_schedule
 from pipelab.errors import DeadlockError, LostProcessError, NonFiniteError, PipelabError, StageError, TimeLimitError
-from pipelab.runtime import walk
+from pipelab.runtime.steps import walk
 from pipelab.runtime.device import channels
 from pipelab.runtime.processes import pool as pool_module
 from pipelab.runtime.processes import remote

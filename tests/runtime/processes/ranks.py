@@ -20,7 +20,7 @@ from pipelab import Schedule, build_schedule
 from pipelab.errors import PipelabError
 from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
-from pipelab.runtime import walk as walk_module
+from pipelab.runtime.steps import walk as walk_module
 from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes.wires import lines as lines_module
@@ -82,6 +82,32 @@ def parity():
             found[name]["weights"] = all(torch.equal(weights[n], t) for n, t in unsplit.state_dict().items())
         else:
             assert grads is None
+    return found
+
+
+def flushless():
+    """Schedules without a flush train, bit for bit, as threads do; what is under way is drained on all ranks."""
+    found = {}
+    for name in ("pipedream", "vertical-sync", "2bw"):
+        model, alike = (tuple_net(layers=2 * SIZE, dropout=0.1) for _ in range(2))
+        batches, schedule = [data(9, seed=seed) for seed in range(4)], build_schedule(name, SIZE, 4)
+        with opened(model, schedule, optimizer=adam, seed=3) as pipeline:
+            for x, y in batches:
+                report = pipeline.step(x if RANK == 0 else None, y if RANK == SIZE - 1 else None)
+            under_way, refused = pipeline.under_way, said(lambda: pipeline.save(Path("nowhere")))
+            pipeline.drain()
+            weights = pipeline.gather(pipeline.state_dict())
+        with Pipeline(alike, schedule, loss=mse, optimizer=adam, seed=3, device="cpu") as threads:
+            for x, y in batches:
+                same = threads.step(x, y)
+        true = threads.state_dict()
+        found[name] = {
+            "loss": report.loss == same.loss,
+            "versions": report.weight_versions,
+            "under_way": under_way,
+            "refused": refused,
+            "weights": weights is None or all(torch.equal(weights[key], true[key]) for key in true),
+        }
     return found
 
 

@@ -66,6 +66,7 @@ def four(tmp_path_factory):
     """Two agents of two processes each."""
     cases = (
         *("parity", "far_parity"),
+        *("flushless", "far_flushless"),
         "local_stages",
         *("failures", "far_failures"),
         *("frozen", "far_frozen"),
@@ -93,6 +94,17 @@ def test_two_nodes_give_what_threads_and_the_unsplit_model_give(four, near):
     for found in four[0][f"{near}parity"].values():
         assert found["gradients"] < 1e-12
         assert found["weights"], "what rank 0 gathers is, bit for bit, what threads train"
+
+
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_without_a_flush_two_nodes_train_as_threads_do(four, near):
+    peaks = {"pipedream": [4, 3, 2, 1], "vertical-sync": [4, 4, 4, 4], "2bw": [2, 2, 2, 2]}
+    for told in four:
+        for name, found in told[f"{near}flushless"].items():
+            assert found["loss"] and found["weights"], name
+            assert found["versions"] == peaks[name]
+            assert found["under_way"] == 3
+            assert "saving is not possible while 3 micro-batches are under way" in found["refused"]
 
 
 def test_layers_are_built_only_where_they_live(four):
