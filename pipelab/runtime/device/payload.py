@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["Payload", "describe", "flatten", "version_of"]
+__all__ = ["Payload", "describe", "flatten", "placed", "version_of"]
 
 
 @dataclass(slots=True)
@@ -73,3 +73,13 @@ def describe(tensors: Sequence[Tensor]) -> str:
     """Shapes and dtypes, for messages: ``float32[16, 32, 64]``."""
     parts = [f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in tensors]
     return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+def placed(targets: Any, device: torch.device) -> Any:
+    """Targets where the output is; those made in inference mode as copies that autograd may save."""
+
+    def one(tensor: Tensor) -> Tensor:
+        moved = tensor if tensor.device == device else tensor.to(device)
+        return moved.clone() if moved.is_inference() else moved
+
+    return one(targets) if isinstance(targets, Tensor) else tuple(map(one, targets))

@@ -6,7 +6,7 @@ the output itself goes with the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from pipelab.models.cut import call_with_buffers, takes_several
 from pipelab.models.dropout import set_dropout_key
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.memory import NOTHING_COUNTED, MemoryMeter, NothingCounted, SavedTensors
-from pipelab.runtime.device.payload import Payload, describe, flatten, version_of
+from pipelab.runtime.device.payload import Payload, describe, flatten, placed, version_of
 from pipelab.runtime.device.redraws import NoRedraw
 from pipelab.runtime.device.split import Rest, SplitBackward
 from pipelab.runtime.device.strangers import refuse_strangers
@@ -243,6 +243,13 @@ class StageRunner:
             saved.close()
         self.step = _OVER
 
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """(name in this stage, gradient) of each parameter that has one now, in whichever version."""
+        if self.versions is not None:
+            yield from self.versions.gradients()
+        else:
+            yield from ((name, p.grad) for name, p in self.module.named_parameters() if p.grad is not None)
+
     def pause(self, moved: int) -> None:
         """The step is over, and micro-batches are on their way: in the next their numbers are ``moved`` less."""
         self._kept = {i - moved: kept for i, kept in self._kept.items()}
@@ -334,7 +341,7 @@ class StageRunner:
         assert self.loss is not None and self.step.tasks is not None
         task = self.step.tasks[i]
         if task.factor:
-            loss = self.loss(value, _placed(task.targets, outputs[0].device))
+            loss = self.loss(value, placed(task.targets, outputs[0].device))
             _require_scalar(loss)
         else:  # all its targets are ignored: the mean over no terms would be nan
             loss = torch.stack([output.sum() * 0 for output in outputs if output.is_floating_point()]).sum()
@@ -376,16 +383,6 @@ try:
     run_backward: Callable[[Sequence[GradientEdge], Sequence[Tensor]], None] = _run_backward
 except ImportError:  # another torch
     run_backward = torch.autograd.backward
-
-
-def _placed(targets: Any, device: torch.device) -> Any:
-    """Targets where the output is; those made in inference mode as copies that autograd may save."""
-
-    def one(tensor: Tensor) -> Tensor:
-        moved = tensor if tensor.device == device else tensor.to(device)
-        return moved.clone() if moved.is_inference() else moved
-
-    return one(targets) if isinstance(targets, Tensor) else tuple(map(one, targets))
 
 
 def _require_scalar(loss: Any) -> None:

@@ -7,7 +7,7 @@ first, and the old version keeps its own. The caller's parameters always are the
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ class Versions:
                 if p is not None and id(p) in stepped and p.requires_grad:
                     self._places.setdefault(id(p), (p, []))[1].append((owner, name))
         self.parameters = [p for p, _ in self._places.values()]
+        self._names = {id(p): name for name, p in module.named_parameters()}
         self.bytes = sum(p.nbytes for p in self.parameters)
         self._homes: list[torch.Tensor] = []
         self._leaves: dict[int, list[nn.Parameter]] = {}
@@ -56,6 +57,13 @@ class Versions:
         self._looks = True
         self.newest = 0
         self.peak = 1
+
+    def gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, gradient) of what has come since the last update."""
+        for leaves in self._leaves.values() if self.stash else [self.parameters]:
+            for leaf, p in zip(leaves, self.parameters, strict=True):
+                if leaf.grad is not None:
+                    yield self._names[id(p)], leaf.grad
 
     def begin(self) -> None:
         """A step begins: the peak is counted anew."""

@@ -38,9 +38,8 @@ def _watched(
             if op in "BI" and made is not None:
                 _require("the gradient of its input", made.tensors)
             if op in "BW":
-                for name, parameter in runner.module.named_parameters():
-                    if parameter.grad is not None:
-                        _require(f"the gradient of '{name}'", [parameter.grad])
+                for name, gradient in runner.gradients():
+                    _require(f"the gradient of '{name}'", [gradient])
         return made
 
     return act

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from pipelab import Pipeline, Schedule, build_schedule
 from pipelab.errors import DeadlockError, LostProcessError, NonFiniteError, PipelabError, StageError, TimeLimitError
-from pipelab.runtime.steps import walk
 from pipelab.runtime.device import channels
 from pipelab.runtime.processes import pool as pool_module
 from pipelab.runtime.processes import remote
 from pipelab.runtime.processes.wires import local
+from pipelab.runtime.steps import walk
 from tests.runtime.small import mlp, mse
 
 DEVICES, LIMIT, OPENING, STEP = 3, 1.0, 5.0, 2

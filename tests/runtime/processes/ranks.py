@@ -20,12 +20,12 @@ from pipelab import Schedule, build_schedule
 from pipelab.errors import PipelabError
 from pipelab.models import transformer_stage
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
-from pipelab.runtime.steps import walk as walk_module
 from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes.wires import lines as lines_module
 from pipelab.runtime.processes.wires.home import address
 from pipelab.runtime.setup import settings as settings_module
+from pipelab.runtime.steps import walk as walk_module
 from tests import tables
 from tests.runtime.setup import test_ties as ties
 from tests.runtime.small import data, mlp, mse, tuple_net

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipelab import Pipeline, build_schedule
-from pipelab.errors import ConfigurationError, PipelabError, ScheduleError, StageError
+from pipelab.errors import ConfigurationError, NonFiniteError, PipelabError, ScheduleError, StageError
 from pipelab.runtime.measuring.delayed import delayed_training
 from pipelab.schedules import Schedule
 from tests.runtime.small import mlp, mse, tuple_net
@@ -60,7 +60,7 @@ def names(model, p):
 
 def apart(model, true):
     """The largest error of the weights, as a fraction of the largest weight."""
-    found = dict(model.named_parameters())
+    found = {name: p.detach() for name, p in model.named_parameters()}
     largest = max(tensor.abs().max() for tensor in true.values())
     return float(max((found[name] - true[name]).abs().max() for name in true) / largest)
 
@@ -132,6 +132,29 @@ def test_a_drain_in_between_begins_anew_from_the_newest_weights(rule):
     half = reference(start, rule, p, m, "sgd", given[:3])[-1]
     start.load_state_dict(half)
     assert apart(model, reference(start, rule, p, m, "sgd", given[3:])[-1]) <= 1e-12
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_it_runs_where_one_message_at_most_may_be_on_its_way(rule):
+    """As between GPUs, where a send blocks until it is received."""
+    p, m, model = 4, 5, mlp()
+    start, given = copy.deepcopy(model), batches(4, 5)
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "outstanding": 1, "clock": "wall"}
+    with Pipeline(model, build_schedule(rule, p, m), **options) as pipeline:
+        for x, y in given:
+            pipeline.step(x, y)
+    assert apart(model, reference(start, rule, p, m, "sgd", given)[-1]) <= 1e-12
+
+
+def test_a_gradient_that_is_not_finite_is_found_in_the_version_that_it_is_of():
+    model = mlp()
+    model[4].register_full_backward_hook(lambda module, grads, _: tuple(g * float("nan") for g in grads))
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "check_finite": True}
+    with (
+        Pipeline(model, build_schedule("pipedream", 3, 4), **options) as pipeline,
+        pytest.raises(NonFiniteError, match=r"device 1, stage 1, action 1B0"),
+    ):
+        pipeline.step(*batches(1, 8)[0])
 
 
 def test_closing_drains():
