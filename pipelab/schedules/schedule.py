@@ -123,7 +123,7 @@ class Schedule:
         """The table compiled, once for all who walk through it; None if anything is wrong with it."""
         from pipelab.schedules.compiled import resolve
 
-        return resolve(self.table, self.placement, self.microbatches)
+        return resolve(self.table, self.placement, self.microbatches, self.updating)
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -241,8 +241,8 @@ class Schedule:
         return self if "R" in self.ops else self._with(table=self.table.with_recompute())
 
     def forward_part(self) -> Schedule:
-        """The evaluation schedule in this table: its forwards, in its order."""
-        return self._with(table=self.table.forward_part())
+        """The evaluation schedule in this table: its forwards, in its order, and no updates."""
+        return self._with(table=self.table.forward_part(), updating=None)
 
     def to_csv(self, dialect: str = "pipelab") -> str:
         """One CSV row per device; ``dialect="torch"`` refuses what ``torch.distributed.pipelining`` does not read."""
