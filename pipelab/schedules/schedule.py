@@ -276,14 +276,16 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """Read a schedule from CSV. Empty cells are idle time and are skipped.
 
-        Placement and the number of micro-batches are read off the table unless given. Weights are not part of the
-        text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token, and
+        Placement and the number of micro-batches are read off the table unless given. Weights and
+        ``updating`` are not part of the text: pass weights where they are not 1, and the rule by which a table without
+        a flush picks versions. Raises ScheduleParseError, which names row, column and token, and
         ConfigurationError for what is not text.
         """
-        return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     @classmethod
     def from_rows(
@@ -293,16 +295,17 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """A schedule from one row of actions per device, each an Action or its text.
 
-        Placement, micro-batches and weights as in :meth:`from_csv`. Raises ScheduleParseError, which names row, column
+        Placement, micro-batches, weights and updating as in :meth:`from_csv`. Raises ScheduleParseError, which names row, column
         and token, and ConfigurationError for what is no table of actions.
 
         >>> Schedule.from_rows([["0F0", "0B0"], ["1F0", "1B0"]]).programs[1][0]
         Action(stage=1, op='F', microbatch=0)
         """
-        return TimeTable(read_rows(rows)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_rows(rows)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     def to_grid(self) -> str:
         """The table drawn as text: one row per device, one column per time slot (each slot takes one).
@@ -319,9 +322,10 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """Read a schedule from the text that :meth:`to_grid` draws. Raises ScheduleParseError."""
-        return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     def __str__(self) -> str:
         try:
@@ -356,6 +360,7 @@ class TimeTable:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """The order of this table without its times."""
         if weights is None:
@@ -379,4 +384,5 @@ class TimeTable:
             programs=tuple(tuple(slot for slot in row if slot is not None) for row in self.rows),
             placement=homes,
             weights=sizes,
+            updating=updating,
         )

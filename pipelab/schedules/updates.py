@@ -23,11 +23,13 @@ __all__ = [
     "Part",
     "Updating",
     "ages",
+    "carried",
     "faults",
     "groups",
     "one_f_one_b_with_updates",
     "over",
     "part",
+    "part_in",
     "steps_in_flight",
     "versions",
 ]
@@ -165,6 +167,23 @@ def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:
         schedule.kept[key] = made
     found: Schedule = schedule.kept[key]
     return found
+
+
+def part_in(schedule: Schedule) -> Part | None:
+    """Which part of an endless table ``schedule`` is; None for a table that begins and ends empty."""
+    return None if schedule.updating is None else schedule.graph.kept.get("part")
+
+
+def carried(schedule: Schedule) -> tuple[tuple[int, int, int], ...]:
+    """(device, stage, micro-batch) of all that a device holds when a part of an endless table begins."""
+    here = part_in(schedule)
+    found = []
+    for r, row in enumerate(() if here is None else here.whole.programs):
+        before = [a for slot in row[: here.begin[r]] for a in actions_of(slot)]  # type: ignore[union-attr]
+        begun = [(r, a.stage, a.microbatch) for a in before if a.op == "F"]
+        over = {(r, a.stage, a.microbatch) for a in before if a.op in "BW"}
+        found += [one for one in begun if one not in over]
+    return tuple(found)
 
 
 def _where(schedule: Schedule, before: int) -> tuple[int, ...]:
