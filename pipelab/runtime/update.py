@@ -14,8 +14,8 @@ from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.threads import Outcome, Overdue, run_threads
 from pipelab.runtime.device.worker import stage_error
 from pipelab.runtime.faults.limit import stuck_error
-from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
 from pipelab.runtime.flight import Flight
+from pipelab.runtime.measuring.model_states import Planner, read_model_states, rehearse_update
 from pipelab.runtime.setup import optimizer_state
 from pipelab.runtime.setup.optimizer_state import OptimizerState
 from pipelab.runtime.setup.optimizers import Optimizers, Schedulers, step_schedulers

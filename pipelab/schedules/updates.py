@@ -114,13 +114,15 @@ def _newest(schedule: Schedule) -> dict[Action, int]:
 class Part:
     """What one step runs of ``whole``: on device r the slots ``begin[r]`` to ``end[r] - 1``.
 
-    ``first`` is the first micro-batch that comes in with this step.
+    ``first`` is the first micro-batch that comes in with this step. ``since`` is the table with more of what came
+    before: only there the micro-batches that were on their way use the versions that they really used.
     """
 
     whole: Schedule
     begin: tuple[int, ...]
     end: tuple[int, ...]
     first: int
+    since: Schedule
 
 
 def over(schedule: Schedule, steps: int) -> Schedule:
@@ -154,8 +156,10 @@ def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:
     ``drain``: instead of a step, what is left to do until the pipeline is empty.
     """
     _endless(schedule)
-    before = min(before, steps_in_flight(schedule))
-    key = ("part", before, drain)
+    farthest = steps_in_flight(schedule)
+    earlier = min(max(before - farthest, 0), farthest)  # more would differ in nothing
+    before = min(before, farthest)
+    key = ("part", before, earlier, drain)
     if key not in schedule.kept:
         m = schedule.microbatches
         whole = over(schedule, before if drain else before + 1)
@@ -163,7 +167,8 @@ def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:
         end = tuple(map(len, whole.programs)) if drain else _where(schedule, before + 1)
         rows = [row[a:b] for row, a, b in zip(whole.programs, begin, end, strict=True)]
         made = _schedule(schedule, rows, whole.microbatches)
-        made.graph.kept["part"] = Part(whole, begin, end, before * m)
+        since = over(schedule, whole.microbatches // m + earlier)
+        made.graph.kept["part"] = Part(whole, begin, end, before * m, since)
         schedule.kept[key] = made
     found: Schedule = schedule.kept[key]
     return found

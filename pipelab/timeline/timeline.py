@@ -39,7 +39,8 @@ class Timeline:
 
     ``sequences`` is the number of sequences in a micro-batch of weight 1 (None where no batch is known).
     ``updates`` are the optimizer's spans, reported beside the makespan. ``holdings`` are activation bytes over time,
-    one entry a device, where they are known.
+    one entry a device, where they are known. ``stash``: whether old versions of the weights were kept, where weights
+    change on the way.
     """
 
     schedule: Schedule
@@ -51,12 +52,14 @@ class Timeline:
     updates: tuple[Span, ...] = field(default_factory=tuple)
     holdings: tuple[Holding, ...] = field(default_factory=tuple)
     note: str = field(default="", compare=False)
+    stash: bool = True
 
     @classmethod
     def of_run(cls, schedule: Schedule, run: Run, *, clock: str, unit: str, sequences: float | None) -> Timeline:
         """The timeline of arrays: spans, messages and the rest of its objects are made when they are looked at."""
         made = cls.__new__(cls)
-        made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences, note="")
+        made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences)
+        made.__dict__.update(note="", stash=True)
         return made
 
     if not TYPE_CHECKING:  # to a type checker all fields are there

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelab.errors import PipelabError
 from pipelab.runtime.device.memory import MemoryMeter
 
 __all__ = ["Versions"]
