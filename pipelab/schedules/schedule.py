@@ -299,8 +299,8 @@ class Schedule:
     ) -> Schedule:
         """A schedule from one row of actions per device, each an Action or its text.
 
-        Placement, micro-batches, weights and updating as in :meth:`from_csv`. Raises ScheduleParseError, which names row,
-        column and token, and ConfigurationError for what is no table of actions.
+        Placement, micro-batches, weights and updating as in :meth:`from_csv`. Raises ScheduleParseError, which names
+        row, column and token, and ConfigurationError for what is no table of actions.
 
         >>> Schedule.from_rows([["0F0", "0B0"], ["1F0", "1B0"]]).programs[1][0]
         Action(stage=1, op='F', microbatch=0)

@@ -321,7 +321,8 @@ class TimelinePane {
       ...[...entries].map(([letter, [word, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
       h("span", {}, h("span", { class: "pl-swatch pl-idle", "aria-hidden": "true" }), "idle"),
       h("span", {}, "thin line: end of the makespan"),
-      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}`),
+      scenes.some((scene) => scene.versions) ? h("span", {}, "v3: version of the weights that a block uses") : null,
+      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}${scenes.some((scene) => scene.versions) ? "; last strip: versions kept" : ""}`),
     );
   }
 
