@@ -19,7 +19,7 @@ _SMALL, _PEAK = 7.0, 7.5  # sizes of text
 
 @dataclass(frozen=True)
 class Heights:
-    """In points: the phases' strip, the blocks, the strips of memory and of weight versions, the room between devices."""
+    """In points: the phases' strip, the blocks, the strips of memory and of versions, the room between devices."""
 
     phases: float
     blocks: float

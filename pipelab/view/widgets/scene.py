@@ -118,10 +118,12 @@ def _told(sentence: str, span: Span, versions: Versions | None) -> str:
 
 
 def _update(span: Span, at: Any, versions: Versions | None) -> list[Any]:
-    """[device, start, end, slot, version that it makes, in words] of an update."""
-    version = None if versions is None else versions.used.get(actions_of(span.slot)[0])
-    told = _told(f"{format_slot(span.slot)}: the optimizer's update, beside the makespan.", span, versions)
-    return [span.device, at(span.start), at(span.end), format_slot(span.slot), version, told]
+    """[device, start, end, slot] of an update; where weights change on the way also the version made, and words."""
+    found = [span.device, at(span.start), at(span.end), format_slot(span.slot)]
+    if versions is None:
+        return found
+    first = actions_of(span.slot)[0]
+    return [*found, versions.used.get(first), versions.sentence(first)]
 
 
 def _kept_words(timeline: Timeline, curve: Held, share: Share) -> str:

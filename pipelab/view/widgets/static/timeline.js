@@ -339,15 +339,18 @@ class TimelinePane {
     this.chart.scenes.forEach((scene, panel) => {
       const name = (this.chart.options.names || [])[panel] || scene.title;
       this.chart.items[panel].forEach((items, device) => {
-        for (const item of items) {
-          const words = item.kind === "block" ? scene.blocks.told[item.index].replace(/^[^:]*: /, "") : scene.gaps[item.index][4];
+        const updates = scene.updates.filter(([r]) => r === device).map((update) => ({ kind: "update", start: update[1], end: update[2], update }));
+        const all = [...items, ...updates].sort((a, b) => a.start - b.start || a.end - b.end);
+        for (const item of all) {
+          const told = { block: () => scene.blocks.told[item.index], gap: () => scene.gaps[item.index][4], update: () => item.update[5] || "The optimizer's update." }[item.kind]();
+          const words = item.kind === "gap" ? told : told.replace(/^[^:]*: /, "");
           rows.push(
             h(
               "tr",
               {},
               several ? h("td", {}, name) : null,
               h("td", {}, scene.devices[device]),
-              h("td", {}, item.kind === "block" ? blockName(scene, item.index) : "idle"),
+              h("td", {}, { block: () => blockName(scene, item.index), gap: () => "idle", update: () => item.update[3] }[item.kind]()),
               h("td", { class: "pl-num" }, number(item.start)),
               h("td", { class: "pl-num" }, number(item.end)),
               h("td", {}, words),
