@@ -79,6 +79,60 @@ def run_all_that_can(schedule: Schedule) -> bool:
     return heads == [len(program) for program in schedule.programs]
 
 
+def trains_by_its_rule(schedule: Schedule) -> bool:
+    """Play the life of each stage with a bag of gradients: are updates made of the right ones, versions there in time?
+
+    With ``updating`` update k is of micro-batches k * every to (k + 1) * every - 1; without it all stages do alike.
+    """
+    actions = [a for row in schedule.programs for slot in row for a in parts(slot)]
+    rule = schedule.updating
+    if not any(a.op in "BIWRU" for a in actions) or (rule is None and all(a.op != "U" for a in actions)):
+        return True
+    bags_of: dict[int, list[set[int]]] = {}
+    made: dict[Action, int] = {}  # forward -> how many versions its stage has had by then
+    for s, homes in enumerate(schedule.placement):
+        if len(homes) > 1:
+            continue
+        bag: set[int] = set()
+        bags_of[s] = []
+        for slot in schedule.programs[homes[0]]:
+            for a in parts(slot):
+                if a.stage == s and a.op in ("B", "W"):
+                    bag.add(a.microbatch)
+                elif a.stage == s and a.op == "U":
+                    bags_of[s].append(bag)
+                    bag = set()
+                elif a.stage == s and a.op == "F":
+                    made[a] = len(bags_of[s])
+        if bag:
+            return False  # left over
+    m = len(schedule.weights)
+    for bags in bags_of.values():
+        if rule is None and bags != next(iter(bags_of.values())):
+            return False
+        if rule is not None and bags != [set(range(i, i + rule.every)) for i in range(0, m, rule.every)]:
+            return False
+    for a, newest in made.items():
+        if rule is not None and rule.rule == "input" and made[Action(0, "F", a.microbatch)] > newest:
+            return False
+        if rule is not None and rule.rule == "delayed" and a.microbatch // rule.every - 1 > newest:
+            return False
+    return True
+
+
+def needs_a_stash(schedule: Schedule) -> bool:
+    """Whether some stage is updated between a forward and a backward of the same micro-batch."""
+    for row in schedule.programs:
+        order = [a for slot in row for a in parts(slot)]
+        for k, first in enumerate(order):
+            seen = False
+            for a in order[k:] if first.op == "F" else ():
+                seen = seen or (a.op == "U" and a.stage == first.stage)
+                if seen and a.op in "BIW" and (a.stage, a.microbatch) == (first.stage, first.microbatch):
+                    return True
+    return False
+
+
 def finishes_with_blocking_sends(schedule: Schedule, outstanding: int) -> bool:
     """Run the devices against channels that hold ``outstanding`` messages; a send beyond that blocks until taken.
 

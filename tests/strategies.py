@@ -38,7 +38,8 @@ def schedules(draw: st.DrawFn, names: list[str] = NAMES, max_p: int = 8, max_m: 
 
 
 def with_split_backward(schedule: Schedule, *, lazy: bool, first_input_gradient: bool) -> Schedule:
-    """Each B as I and W: W right behind I, or (lazy) all W at the end."""
+    """Each B as I and W: W right behind I, or (lazy) all W at the end, unless updates wait for them."""
+    lazy = lazy and "U" not in schedule.ops
     programs = []
     for program in schedule.programs:
         row: list[Slot] = []

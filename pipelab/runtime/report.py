@@ -56,6 +56,8 @@ class StepReport:
     """All sequences in the table: of the batch, and of micro-batches that came in with earlier steps."""
     weight_versions: tuple[int, ...] = ()
     """The most versions of a stage's weights on each device, where weights change on the way (else nothing)."""
+    stash: bool = True
+    """Whether old versions were kept."""
     peak_allocated_bytes: tuple[int | None, ...] = ()
     """What the CUDA allocator's own peak was above what it held before the step, one entry a device; None where it
     cannot be told: on a CPU, or on a GPU that several devices of one process share."""
@@ -140,7 +142,7 @@ class StepReport:
 
     def _complete(self, timeline: Timeline) -> Timeline:
         """Lay measured bytes and update times onto a timeline (update times are seconds: not under the unit clock)."""
-        timeline = replace(timeline, holdings=_holdings(timeline, self.logs))
+        timeline = replace(timeline, holdings=_holdings(timeline, self.logs), stash=self.stash)
         if timeline.unit != "s" or "U" in self.schedule.ops:
             return timeline
         return replace(timeline, updates=_updates(self.schedule, timeline, self.update_seconds))

@@ -14,6 +14,7 @@ from pipelab.schedules.cycles import rings
 from pipelab.schedules.dependencies import GRADIENT, LOCAL, Edge, Need, Place, SlotGraph, needs
 from pipelab.schedules.reserved import reservable
 from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.schedules.updates import faults
 
 __all__ = ["CODES", "Violation", "check_schedule", "require_sound", "why_blocked"]
 
@@ -26,6 +27,11 @@ CODES = {
     "no-input": "an action whose input never comes",
     "wait-cycle": "devices that wait for each other in a ring",
     "too-early": "an action of a timed table that starts before its input is there",
+    "updates": "a stage that is updated more often than the others",
+    "wrong-update": "a gradient that goes into the update of other micro-batches",
+    "lost-gradient": "a gradient that no update ever uses",
+    "no-version": "a forward before the update that makes the version of the weights that it uses",
+    "version-gone": "a backward whose version of the weights has been written over (without a stash)",
 }
 
 
@@ -50,20 +56,24 @@ class Violation:
 
 
 @reservable
-def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = None) -> list[Violation]:
+def check_schedule(
+    table: Schedule | TimeTable, *, outstanding: int | None = None, stash: bool = True
+) -> list[Violation]:
     """Everything that is wrong with ``table``; an empty list when it is sound.
 
     A Schedule is checked as an order: does every slot get to run? A TimeTable is also checked as times: is each input
     there when its slot starts? The wire delivers in the order of sending. A device that needs a message takes all
     that were sent before it. This never adds a wait, because the earlier ones were sent earlier. ``outstanding`` bounds
     how many messages may be sent and not yet taken per (kind, source, destination): beyond it sends block. A table that
-    needs an endless buffer then shows the wait cycles that this makes.
+    needs an endless buffer then shows the wait cycles that this makes. ``stash=False``: no version of the weights is
+    kept but the newest, so an update between a forward and its backward is a fault.
     """
     if not isinstance(table, Schedule | TimeTable):
         raise ConfigurationError(
             f"check_schedule takes a Schedule or a TimeTable, got {type(table).__name__}; Schedule.from_csv reads text"
         )
-    if isinstance(table, Schedule) and outstanding is None and table.resolved is not None:
+    kept = stash or (isinstance(table, Schedule) and "U" not in table.ops)
+    if isinstance(table, Schedule) and outstanding is None and kept and table.resolved is not None:
         return []  # what follows is for tables with which something is wrong
     timed = isinstance(table, TimeTable)
     schedule = table.schedule() if isinstance(table, TimeTable) else table
@@ -77,6 +87,7 @@ def check_schedule(table: Schedule | TimeTable, *, outstanding: int | None = Non
         *_duplicates(graph),
         *_missing(graph, schedule),
         *_inputs(graph, schedule, timed=timed),
+        *(Violation(*fault) for fault in faults(schedule, graph, timed=timed, stash=stash)),
     ]
     if not timed:
         found += _wait_cycles(graph, outstanding)

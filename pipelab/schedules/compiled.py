@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from pipelab.schedules.dependencies import LOCAL, SlotGraph
-from pipelab.schedules.table import OP_NAMES, Array, B, F, I, Table, W
+from pipelab.schedules.table import OP_NAMES, Array, B, F, I, Table, U, W
+from pipelab.schedules.action import Updating
 
 __all__ = ["Compiled", "compiled", "resolve"]
 
@@ -57,7 +58,9 @@ class Compiled:
         return np.where(self.need >= 0, np.append(self.sender, 0)[self.need], self.need)
 
 
-def resolve(table: Table, placement: Sequence[Sequence[int]], microbatches: int) -> Compiled | None:
+def resolve(
+    table: Table, placement: Sequence[Sequence[int]], microbatches: int, updating: Updating | None = None
+) -> Compiled | None:
     """``table`` compiled if it is sound; None if anything is wrong with it."""
     stages = len(placement)
     if not 0 < stages * microbatches <= len(table) or not _known(table, placement, microbatches):
@@ -73,6 +76,8 @@ def resolve(table: Table, placement: Sequence[Sequence[int]], microbatches: int)
     last = np.where(whole >= 0, whole, half_w)
     kept = [(forward, begins), (forward, again), (again, begins), (half_i, half_w), (last, update)]
     if not all(_in_order(table, source, taker) for source, taker in kept):
+        return None
+    if (updating is not None or (update >= 0).any()) and not _updated(table, at, placement, updating):
         return None
     supplier = np.full(len(table), -1, np.int32)
     supplier[forward[1:]] = forward[:-1]
@@ -142,6 +147,39 @@ def _in_order(table: Table, source: Array, taker: Array) -> bool:
     pairs = (source >= 0) & (taker >= 0)
     before, after = source[pairs], taker[pairs]
     return bool((before < after).all() and (table.device[before] == table.device[after]).all())
+
+
+def _updated(table: Table, at: Array, placement: Sequence[Sequence[int]], updating: Updating | None) -> bool:
+    """Whether each gradient goes into the update that it belongs to, and each forward's version exists.
+
+    ``at``: [op, stage, micro-batch], of a table in which nothing is missing but updates.
+    """
+    stages = np.flatnonzero([len(homes) == 1 for homes in placement])
+    if not len(stages) or not (at[1:] >= 0).any():
+        return True
+    order = np.argsort(table.stage, kind="stable")  # stage by stage, each in the order of its device
+    is_update = table.op[order] == U
+    behind = np.cumsum(is_update) - is_update
+    begins = np.searchsorted(table.stage[order], np.arange(len(placement)))
+    done = np.empty(len(table), np.int64)
+    done[order] = behind - behind[begins][table.stage[order]]  # updates of its stage before each action
+    total = np.bincount(table.stage[table.op == U], minlength=len(placement))[stages]
+    gradient = np.where(at[B] >= 0, at[B], at[W])[stages]
+    number = done[gradient]
+    if updating is None:
+        wanted, whole = number[:1], total[0]
+    else:
+        whole, rest = divmod(at.shape[2], updating.every)
+        wanted = np.arange(at.shape[2])[None] // updating.every
+        if rest:
+            return False
+    if (total != whole).any() or (number != wanted).any() or (number >= whole).any():
+        return False
+    there = done[at[F][stages]]
+    if updating is None or updating.rule == "newest":
+        return True
+    used = done[at[F][0]] if updating.rule == "input" else np.maximum(wanted[0] - 1, 0)
+    return bool((used <= there).all())
 
 
 def _order(table: Table, senders: Array, takers: Array) -> Array:

@@ -121,7 +121,7 @@ class Schedule:
         """The table compiled, once for all who walk through it; None if anything is wrong with it."""
         from pipelab.schedules.compiled import resolve
 
-        return resolve(self.table, self.placement, self.microbatches)
+        return resolve(self.table, self.placement, self.microbatches, self.updating)
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -239,8 +239,8 @@ class Schedule:
         return self if "R" in self.ops else self._with(table=self.table.with_recompute())
 
     def forward_part(self) -> Schedule:
-        """The evaluation schedule in this table: its forwards, in its order."""
-        return self._with(table=self.table.forward_part())
+        """The evaluation schedule in this table: its forwards, in its order, and no updates."""
+        return self._with(table=self.table.forward_part(), updating=None)
 
     def to_csv(self, dialect: str = "pipelab") -> str:
         """One CSV row per device; ``dialect="torch"`` refuses what ``torch.distributed.pipelining`` does not read."""
@@ -274,14 +274,16 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """Read a schedule from CSV. Empty cells are idle time and are skipped.
 
-        Placement and the number of micro-batches are read off the table unless given. Weights are not part of the
-        text: pass them where they are not 1. Raises ScheduleParseError, which names row, column and token, and
+        Placement and the number of micro-batches are read off the table unless given. Weights and
+        ``updating`` are not part of the text: pass weights where they are not 1, and the rule by which a table without
+        a flush picks versions. Raises ScheduleParseError, which names row, column and token, and
         ConfigurationError for what is not text.
         """
-        return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_csv(text)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     @classmethod
     def from_rows(
@@ -291,16 +293,17 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """A schedule from one row of actions per device, each an Action or its text.
 
-        Placement, micro-batches and weights as in :meth:`from_csv`. Raises ScheduleParseError, which names row, column
-        and token, and ConfigurationError for what is no table of actions.
+        Placement, micro-batches, weights and updating as in :meth:`from_csv`. Raises ScheduleParseError, which names
+        row, column and token, and ConfigurationError for what is no table of actions.
 
         >>> Schedule.from_rows([["0F0", "0B0"], ["1F0", "1B0"]]).programs[1][0]
         Action(stage=1, op='F', microbatch=0)
         """
-        return TimeTable(read_rows(rows)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_rows(rows)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     def to_grid(self) -> str:
         """The table drawn as text: one row per device, one column per time slot (each slot takes one).
@@ -317,9 +320,10 @@ class Schedule:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """Read a schedule from the text that :meth:`to_grid` draws. Raises ScheduleParseError."""
-        return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights)
+        return TimeTable(read_grid(text)).schedule(name=name, placement=placement, weights=weights, updating=updating)
 
     def __str__(self) -> str:
         try:
@@ -354,6 +358,7 @@ class TimeTable:
         name: str = "table",
         placement: Sequence[Sequence[int]] | None = None,
         weights: Sequence[float] | None = None,
+        updating: Updating | None = None,
     ) -> Schedule:
         """The order of this table without its times."""
         if weights is None:
@@ -377,4 +382,5 @@ class TimeTable:
             programs=tuple(tuple(slot for slot in row if slot is not None) for row in self.rows),
             placement=homes,
             weights=sizes,
+            updating=updating,
         )

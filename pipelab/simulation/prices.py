@@ -6,7 +6,7 @@ as its measured time, are asked slot by slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeGuard
@@ -17,6 +17,7 @@ from pipelab.schedules.action import Action
 from pipelab.schedules.compiled import Compiled
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array, B, F, I, R
+from pipelab.schedules.updates import carried, part_in
 from pipelab.simulation.costs import CostModel, Costs, CostsByKind, MemoryModel
 from pipelab.timeline.run import Kept
 
@@ -50,6 +51,7 @@ class Kinds:
     def __init__(self, schedule: Schedule, *, alike: bool) -> None:
         self.table, self.stages, self.alike = schedule.table, schedule.stages, alike
         self._sent: tuple[Compiled, Groups] | None = None
+        self._is_part = part_in(schedule) is not None
         known: dict[float, int] = {}
         weights = np.array([known.setdefault(weight, len(known)) for weight in schedule.weights], np.int64)
         self.numbers = len(known) * max(schedule.stages, int(self.table.stage.max(initial=0)) + 1)
@@ -99,6 +101,8 @@ class Kinds:
         table = self.table
         if "R" not in table.ops:
             return np.zeros(len(table), bool)
+        if self._is_part:
+            return np.ones(len(table), bool)  # if not in this part, then in a later one
         found = np.zeros((int(table.stage.max()) + 1, int(table.microbatch.max()) + 1), bool)
         found[table.stage[table.op == R], table.microbatch[table.op == R]] = True
         again: Array = found[table.stage, table.microbatch]
@@ -149,7 +153,21 @@ class Prices:
                 strict=True,
             )
         )
-        return Kept(held, kept_input, gradient, self.kinds.recomputed)
+        there = None if part_in(schedule) is None else tuple(self._carried(costs))
+        return Kept(held, kept_input, gradient, self.kinds.recomputed, there)
+
+    def _carried(self, costs: MemoryModel) -> Iterator[tuple[int, int, int, float, float]]:
+        """What is there when a part of an endless table begins, and what stays when it ends, to be recomputed later."""
+        table, later = self.table, []
+        if "R" in table.ops:
+            there, again = table.op == F, table.pairs("R")
+            columns = (column[there].tolist() for column in (table.device, table.stage, table.microbatch))
+            later = [one for one in zip(*columns, strict=True) if one[1:] not in again]
+        for device, stage, microbatch in (*carried(self.schedule), *later):
+            forward = Action(stage, "F", microbatch)
+            kept_input = costs.kept_input_bytes(self.schedule, forward)
+            held = kept_input if "R" in self.schedule.ops else costs.held_bytes(self.schedule, forward)
+            yield device, stage, microbatch, held, kept_input
 
     def _by_action(self, actions: Array, groups: Groups, price: Callable[[int, int], float]) -> Array:
         """``price`` of the stage and micro-batch of some actions, NaN for the others."""

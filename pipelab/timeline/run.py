@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from pipelab.schedules.compiled import Compiled
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.table import Array, F, R, Table, U
+from pipelab.schedules.table import Array, B, F, R, Table, U, W
+from pipelab.schedules.updates import carried
 from pipelab.timeline.spans import Holding, Message, Span
 
 __all__ = ["Kept", "Run", "Sent"]
@@ -35,12 +36,15 @@ class Kept:
 
     ``held`` from an F, or an R, until the backward is over; ``kept_input`` from an F until its R; ``gradient`` while a
     B or an I runs that starts from it. ``recomputed``: whether there is an R of the action's stage and micro-batch.
+    ``carried``, in a part of an endless table: (device, stage, micro-batch, bytes held, bytes of its input) of what was
+    there when it began, or what comes and keeps only its input; what is not finished stays.
     """
 
     held: Array
     kept_input: Array
     gradient: Array
     recomputed: Array
+    carried: tuple[tuple[int, int, int, float, float], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,8 @@ class Run:
     def in_flight(self, schedule: Schedule, sequences: float, *, for_ever: bool) -> tuple[Steps, ...]:
         """(time, shares, sequences) on each device, as ``Timeline.in_flight`` says, but for the dust of rounding.
 
-        ``for_ever``: what has no backward is held forever.
+        ``for_ever``: what has no backward is held forever. What came in before a part of an endless table is held from
+        its start.
         """
         table, forward, backward = self.table, *self.table.lives
         start, end = self.start[table.slot], self.end[table.slot]
@@ -103,10 +108,20 @@ class Run:
         comes, goes = forward[held], np.where(done, backward, forward)[held & (stop < math.inf)]
         which, t = np.concatenate([goes, comes]), np.concatenate([end[goes], start[comes]])
         sign = np.repeat([-1.0, 1.0], [len(goes), len(comes)])
-        order = _ordered(table.device[which], t, sign, table.microbatch[which], which)
+        device, microbatch = table.device[which], table.microbatch[which]
+        before = np.array(carried(schedule), np.int64).reshape(-1, 3)
+        if len(before):
+            late = backward[(forward < 0) & done]
+            device = np.concatenate([device, table.device[late], before[:, 0]])
+            microbatch = np.concatenate([microbatch, table.microbatch[late], before[:, 2]])
+            t = np.concatenate([t, end[late], np.full(len(before), self.first_start)])
+            sign = np.concatenate([sign, np.repeat([-1.0, 1.0], [len(late), len(before)])])
+            order = np.lexsort((microbatch, sign, t, device))
+        else:
+            order = _ordered(device, t, sign, microbatch, which)
         shares = sign[order] * schedule.share
-        weighed = shares * np.array(schedule.weights)[table.microbatch[which[order]]] * sequences
-        bounds = np.searchsorted(table.device[which[order]], np.arange(table.devices + 1)).tolist()
+        weighed = shares * np.array(schedule.weights)[microbatch[order]] * sequences
+        bounds = np.searchsorted(device[order], np.arange(table.devices + 1)).tolist()
         rows = [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
         return tuple((t[order[row]], np.cumsum(shares[row]), np.cumsum(weighed[row])) for row in rows)
 
@@ -120,6 +135,8 @@ class Run:
         table, kept, key, (forward, backward) = self.table, self.kept, self.table.keys, self.table.lives
         start, end = self.start[table.slot], self.end[table.slot]
         over = end[np.where(backward >= 0, backward, forward)]
+        if kept.carried is not None:
+            over = np.where(backward >= 0, over, math.inf)
         whole = table.last((table.op == R) | ((table.op == F) & ~kept.recomputed))
         whole = whole[whole >= 0]
         waiting = whole[(table.op[whole] == R) & (forward[key[whole]] >= 0)]
@@ -127,12 +144,36 @@ class Run:
         come = np.concatenate([start[uses], start[whole], start[forward[key[waiting]]]])
         gone = np.concatenate([end[uses], over[key[whole]], start[waiting]])
         size = np.concatenate([kept.gradient[uses], kept.held[whole], kept.kept_input[waiting]])
-        device = np.tile(table.device[np.concatenate([uses, whole, waiting])], 2)
-        t, change = np.concatenate([gone, come]), np.concatenate([-size, size])
+        device = table.device[np.concatenate([uses, whole, waiting])]
+        if kept.carried:
+            more = np.array(list(self._carried(kept.carried))).T
+            columns = zip((device, come, gone, size), more, strict=True)
+            device, come, gone, size = (np.concatenate(pair) for pair in columns)
+        t, change, device = np.concatenate([gone, come]), np.concatenate([-size, size]), np.tile(device, 2)
         order = np.lexsort((change, np.repeat([False, True], len(size)), t, device))
+        order = order[t[order] < math.inf]
         bounds = np.searchsorted(device[order], np.arange(table.devices + 1)).tolist()
         rows = [order[begin:end] for begin, end in itertools.pairwise(bounds)]
         return tuple((t[row], np.maximum(np.cumsum(change[row]), 0.0)) for row in rows)
+
+    def _carried(
+        self, carried: Sequence[tuple[int, int, int, float, float]]
+    ) -> Iterator[tuple[float, float, float, float]]:
+        """(device, from when, until when, bytes) of what was there when a part began: whole, or as its input alone."""
+        table = self.table
+        here: dict[tuple[int, int, int], list[int]] = {}
+        columns = (column.tolist() for column in (table.device, table.stage, table.microbatch))
+        for k, key in enumerate(zip(*columns, strict=True)):
+            here.setdefault(key, []).append(k)
+        for device, stage, microbatch, held, kept_input in carried:
+            actions = here.get((device, stage, microbatch), [])
+            at = {int(table.op[k]): int(table.slot[k]) for k in actions}
+            begin = self.start[at[F]].item() if F in at else self.first_start
+            if R in at:
+                yield device, begin, self.start[at[R]].item(), kept_input
+                continue
+            last = max((at[op] for op in at if B <= op <= W), default=None)
+            yield device, begin, math.inf if last is None else self.end[last].item(), held
 
     # ---- as objects ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import part_in
 from pipelab.timeline.spans import Gap, Holding, Message, Span
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Timeline:
 
     ``sequences`` is the number of sequences in a micro-batch of weight 1 (None where no batch is known).
     ``updates`` are the optimizer's spans, reported beside the makespan. ``holdings`` are activation bytes over time,
-    one entry a device, where they are known.
+    one entry a device, where they are known. ``stash``: whether old versions of the weights were kept, where weights
+    change on the way.
     """
 
     schedule: Schedule
@@ -50,12 +52,14 @@ class Timeline:
     updates: tuple[Span, ...] = field(default_factory=tuple)
     holdings: tuple[Holding, ...] = field(default_factory=tuple)
     note: str = field(default="", compare=False)
+    stash: bool = True
 
     @classmethod
     def of_run(cls, schedule: Schedule, run: Run, *, clock: str, unit: str, sequences: float | None) -> Timeline:
         """The timeline of arrays: spans, messages and the rest of its objects are made when they are looked at."""
         made = cls.__new__(cls)
-        made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences, note="")
+        made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences)
+        made.__dict__.update(note="", stash=True)
         return made
 
     if not TYPE_CHECKING:  # to a type checker all fields are there
@@ -255,6 +259,9 @@ class Timeline:
         if self.end - free > tolerance:
             last = max(self.spans, key=lambda s: s.end)
             done = f"device {device} has finished its part" if row else f"device {device} has nothing to run"
+            here = part_in(self.schedule)
+            if here is not None and here.end[device] < len(here.whole.programs[device]):
+                done = f"what device {device} runs next belongs to the next step"
             sentence = f"{done}; device {last.device} runs on until {format_slot(last.slot)}"
             yield Gap(device, free, self.end, "drain", None, last.device, sentence)
 
@@ -283,7 +290,10 @@ class Timeline:
             sentence = f"{who}: it is on its way, the link takes until {self.time_words(inputs[-1][0] - self.start)}"
             return Gap(*gap, "link", edge.supplier, source.device, sentence)
         if edge.kind != GRADIENT and span.position == 0:
-            sentence = f"{who}: the pipeline is still filling"
+            here = part_in(self.schedule)
+            cut = here is not None and here.begin[span.device] > 0
+            filling = "what it runs before belongs to the step before" if cut else "the pipeline is still filling"
+            sentence = f"{who}: {filling}"
             return Gap(*gap, "fill", edge.supplier, source.device, sentence)
         return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
 

@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
+from pipelab.timeline.versions import Versions, versions_of
 from pipelab.view import palette
-from pipelab.view.letters import SIZES, best_fit, fits, text_width
+from pipelab.view.letters import LINE, SIZES, best_fit, fits, text_width
 from pipelab.view.memory import Held
 from pipelab.view.page import Page
 
@@ -24,6 +25,8 @@ __all__ = ["Block", "Drawing", "Ruler"]
 Corner = tuple[float, float]
 _NEARLY_ALL = 0.9  # of an op's blocks must have room for a label, or a shorter one is taken
 _ENOUGH = 0.6  # of them for the shortest, or none of them gets one
+_VERSION = 7.0  # size of the version below a label
+_TICK = 1.8  # points that an update is wide at least: it may take no time
 _SHORTEST = 2  # of the forms of a label, counted from the longest
 _AS_WIDE = str.maketrans("FBIR", "UUUU")  # ops that are equally long are to get equally long labels
 
@@ -53,6 +56,8 @@ class Block:
     right: float
     top: float
     bottom: float
+    version: str = ""
+    """Below the label: of the weights that it uses."""
 
 
 class Drawing:
@@ -67,6 +72,7 @@ class Drawing:
         self._memory: list[list[Corner]] = []
         self._marked: list[list[Corner]] = []
         self._cells: list[list[Corner]] = []
+        self._versions: dict[int, Versions | None] = {}
 
     def blocks(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
         """The slots of one device, its updates, and its idle time. Labels are of one size within a ``panel``."""
@@ -75,8 +81,12 @@ class Drawing:
         self.slots(timeline, device, ruler, top, high, panel=panel)
         for span in timeline.updates:
             if span.device == device:
-                edges = (ruler.at(span.start), ruler.at(span.end), top, top + high)
-                self._blocks.append(Block(panel, "U", _update_forms(timeline, span), palette.shade("U"), *edges))
+                left, right = ruler.at(span.start), ruler.at(span.end)
+                short = _TICK / self._page.points_per_time - (right - left)
+                left, right = (left - short / 2, right + short / 2) if short > 0 else (left, right)
+                told = (_update_forms(timeline, span), palette.shade("U"))
+                version = self._version(timeline, actions_of(span.slot)[0])
+                self._blocks.append(Block(panel, "U", *told, left, right, top, top + high, version))
 
     def slots(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float, *, panel: int = 0) -> None:
         """The slots of one device alone."""
@@ -100,9 +110,18 @@ class Drawing:
             chunk = stages.index(action.stage) if action.stage in stages else 0
             colour = palette.shade(action.op, chunk, chunks)
             edges = (left, right, top + high * k / len(parts), top + high * (k + 1) / len(parts))
-            self._blocks.append(Block(panel, action.op, _forms(action, chunks), colour, *edges))
+            version = self._version(timeline, action)
+            self._blocks.append(Block(panel, action.op, _forms(action, chunks), colour, *edges, version))
         if len(parts) > 1:
             self._fused.append(_box(left, right, top, top + high))
+
+    def _version(self, timeline: Timeline, action: Action) -> str:
+        """ "v3", where weights change on the way."""
+        if id(timeline) not in self._versions:
+            self._versions[id(timeline)] = versions_of(timeline)
+        found = self._versions[id(timeline)]
+        version = None if found is None else found.used.get(action)
+        return "" if version is None else f"v{version}".replace("-", "−")
 
     def phases(self, timeline: Timeline, device: int, ruler: Ruler, top: float, high: float) -> None:
         """The strip of one device's phases; named where the words fit."""
@@ -180,10 +199,16 @@ class Drawing:
                 continue
             form, largest = _style(groups)
             for block, width in (pair for group in groups for pair in group):
-                found = best_fit([_label(block.forms, form)], width, block.bottom - block.top, largest)
+                high = block.bottom - block.top
+                found = best_fit([_label(block.forms, form)], width, high, largest)
                 if found is not None:
                     x, y = (block.left + block.right) / 2, (block.top + block.bottom) / 2
-                    self._page.label(x, y, *found, palette.text_colour(block.colour), "label")
+                    ink = palette.text_colour(block.colour)
+                    below = LINE * _VERSION
+                    if block.version and fits(block.version, _VERSION, width, high - LINE * found[1]):
+                        self._page.label(x, y + LINE * found[1] / 2, block.version, _VERSION, ink, "version")
+                        y -= below / 2
+                    self._page.label(x, y, *found, ink, "label")
 
 
 def _style(groups: Sequence[Sequence[tuple[Block, float]]]) -> tuple[int, float]:

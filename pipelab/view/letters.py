@@ -9,12 +9,12 @@ from functools import lru_cache
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-__all__ = ["FONT", "SIZES", "best_fit", "fits", "text_width", "wrap"]
+__all__ = ["FONT", "LINE", "SIZES", "best_fit", "fits", "text_width", "wrap"]
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so every machine has it
 SIZES = (9.0, 8.0, 7.0)  # of labels on blocks; below 7 pt nothing is read in print
 _AROUND = 1.0  # pt of air on each side of a label
-_LINE = 1.22  # height of a line of text in sizes of its font
+LINE = 1.22  # height of a line of text in sizes of its font
 
 
 @lru_cache(maxsize=4096)
@@ -27,7 +27,7 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 def fits(text: str, size: float, width: float, height: float) -> bool:
     """Whether ``text`` stays inside a block of ``width`` x ``height`` points."""
-    return height >= _LINE * size and width >= text_width(text, size) + 2 * _AROUND
+    return height >= LINE * size and width >= text_width(text, size) + 2 * _AROUND
 
 
 def best_fit(forms: Sequence[str], width: float, height: float, largest: float) -> tuple[str, float] | None:

@@ -11,8 +11,9 @@ from operator import itemgetter
 
 from pipelab.schedules.action import BACKWARD_OPS, actions_of
 from pipelab.timeline import Timeline
+from pipelab.timeline.versions import versions_of
 
-__all__ = ["Held", "Share", "held", "shares"]
+__all__ = ["Held", "Share", "held", "kept_versions", "shares"]
 
 Steps = tuple[tuple[float, float], ...]
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
@@ -71,6 +72,27 @@ def held(timelines: Sequence[Timeline]) -> list[Held]:
             peaks=row,
         )
         for timeline, row in zip(timelines, peaks, strict=True)
+    ]
+
+
+def kept_versions(timelines: Sequence[Timeline]) -> list[Held | None]:
+    """How many versions of the weights each device keeps, on one scale; None where weights do not change on the way."""
+    found = [versions_of(timeline) for timeline in timelines]
+    top = max((peak for one in found if one is not None for peak in one.peaks), default=1)
+    return [
+        None
+        if one is None
+        else Held(
+            name="weight versions",
+            meaning="versions of the weights that the device keeps",
+            axis="versions",
+            unit="",
+            factor=1.0,
+            top=float(top),
+            steps=one.steps,
+            peaks=tuple(map(float, one.peaks)),
+        )
+        for one in found
     ]
 
 

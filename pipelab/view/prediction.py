@@ -39,6 +39,8 @@ def plot_prediction(
     until = (longest or 1.0) * factor
     rulers = (Ruler(predicted.start, factor * stretch), Ruler(measured.start, factor))
     half, between = (13.0, 10.0) if devices <= 8 else (8.5, 5.0)
+    if devices <= 8 and words.versions_note([predicted, measured]):
+        half = 20.0  # room for versions
     pitch = 2 * half + _SEAM + between
     name = text_width(f"device {devices - 1}", _NAME)
     page = Page(
@@ -92,4 +94,5 @@ def _words(both: Comparison, title: str | None, stretch: float, same_unit: bool)
         f"Predicted: {words.alt_timeline(predicted)}",
         f"Measured: {words.alt_timeline(measured)}",
     )
+    notes.append(words.versions_note([predicted, measured]))
     return Words(title, headline, words.sentences(*notes, words.COUNTING), alt)

@@ -19,29 +19,31 @@ _SMALL, _PEAK = 7.0, 7.5  # sizes of text
 
 @dataclass(frozen=True)
 class Heights:
-    """In points: the phases' strip, the blocks, the memory strip, the room between devices."""
+    """In points: the phases' strip, the blocks, the strips of memory and of versions, the room between devices."""
 
     phases: float
     blocks: float
     memory: float
     between: float
+    versions: float = 0.0
 
     @classmethod
-    def alone(cls, devices: int, phases: bool, memory: bool) -> Heights:
+    def alone(cls, devices: int, phases: bool, memory: bool, versions: bool = False) -> Heights:
         """For one timeline. The more devices, the flatter: 16 of them still fit on a laptop's screen."""
         sizes = (10, 26, 24, 12) if devices <= 4 else (9, 20, 18, 9) if devices <= 8 else (3, 13, 10, 6)
-        return cls._with(sizes, phases, memory)
+        return cls._with(sizes, phases, memory, versions)
 
     @classmethod
-    def stacked(cls, devices: int, phases: bool, memory: bool) -> Heights:
+    def stacked(cls, devices: int, phases: bool, memory: bool, versions: bool = False) -> Heights:
         """For a timeline among others."""
-        sizes = (9, 15, 12, 2) if devices <= 8 else (3, 9, 8, 1)
-        return cls._with((*sizes[:3], sizes[3] + (5 if phases or memory else 0)), phases, memory)
+        sizes = (9, 20 if versions else 15, 12, 2) if devices <= 8 else (3, 9, 8, 1)
+        return cls._with((*sizes[:3], sizes[3] + (5 if phases or memory else 0)), phases, memory, versions and memory)
 
     @classmethod
-    def _with(cls, sizes: tuple[int, ...], phases: bool, memory: bool) -> Heights:
+    def _with(cls, sizes: tuple[int, ...], phases: bool, memory: bool, versions: bool) -> Heights:
         strip, high, low, between = map(float, sizes)
-        return cls(strip if phases else 0.0, high, low if memory else 0.0, between)
+        kept = max(low - 8, 6.0) if versions else 0.0
+        return cls(strip if phases else 0.0, high, low if memory else 0.0, between, kept)
 
     @property
     def block_top(self) -> float:
@@ -54,9 +56,14 @@ class Heights:
         return self.block_top + self.blocks + (3 if self.memory else 0)
 
     @property
+    def versions_top(self) -> float:
+        """From the top of a device's rows to its strip of weight versions."""
+        return self.memory_top + self.memory + (3 if self.versions else 0)
+
+    @property
     def pitch(self) -> float:
         """From one device to the next."""
-        return self.memory_top + self.memory + self.between
+        return self.versions_top + self.versions + self.between
 
     @property
     def flat(self) -> bool:
@@ -72,9 +79,11 @@ def extent(timeline: Timeline) -> float:
 class Panel:
     """The rows of one timeline. ``left`` and ``right`` are the points that the text beside them takes."""
 
-    def __init__(self, timeline: Timeline, heights: Heights, curve: Held | None) -> None:
+    def __init__(self, timeline: Timeline, heights: Heights, curve: Held | None, versions: Held | None = None) -> None:
         schedule = timeline.schedule
-        self.timeline, self.heights, self._curve = timeline, heights, curve
+        self.timeline, self.heights = timeline, heights
+        places = ((curve, heights.memory_top, heights.memory), (versions, heights.versions_top, heights.versions))
+        self._strips = [(strip, top, high) for strip, top, high in places if strip is not None and high]
         self.height = schedule.devices * heights.pitch - heights.between
         self._name_size = (8.0 if heights.blocks >= 12 else 7.0) if heights.flat else 9.0
         named = schedule.chunks > 1 and heights.pitch >= 19
@@ -82,12 +91,10 @@ class Panel:
         self._stages = stages or [""] * schedule.devices
         name = text_width(f"device {schedule.devices - 1}", self._name_size)
         name = max(name, *(text_width(text, _SMALL) for text in self._stages), 0.0)
-        peaks = [] if curve is None else [f"peak {curve.words(peak)}" for peak in curve.peaks]
-        self._peaks = peaks
-        scale = 0.0
-        if curve is not None:
-            scale = text_width(curve.axis, _SMALL) + 6 + text_width(f"{curve.top:g}", _SMALL)
-        self.left = max(name, scale) + 8
+        shown = [strip for strip, _, _ in self._strips]
+        scales = [text_width(one.axis, _SMALL) + 6 + text_width(f"{one.top:g}", _SMALL) for one in shown]
+        self.left = max([name, *scales]) + 8
+        peaks = [_peak(one, r) for one in shown for r in range(schedule.devices)]
         self.right = max((text_width(peak, _PEAK) + 5 for peak in peaks), default=0.0)
 
     def draw(self, page: Page, drawing: Drawing, top: float, ruler: Ruler, *, panel: int = 0) -> None:
@@ -100,9 +107,9 @@ class Panel:
             drawing.blocks(self.timeline, device, ruler, y + heights.block_top, heights.blocks, panel=panel)
             if heights.phases:
                 drawing.phases(self.timeline, device, ruler, y, heights.phases)
-            if self._curve is not None:
-                drawing.memory(self._curve, device, ruler, until, y + heights.memory_top, heights.memory)
-                self._scale(page, self._curve, device, page.top + y + heights.memory_top, until)
+            for strip, at, high in self._strips:
+                drawing.memory(strip, device, ruler, until, y + at, high)
+                self._scale(page, strip, device, page.top + y + at, high, until)
 
     def _name(self, page: Page, device: int, middle: float) -> None:
         stages = self._stages[device]
@@ -111,18 +118,25 @@ class Panel:
         if stages:
             page.write(EDGE, middle + shift, stages, _SMALL, colour=CAPTION, gid="stages")
 
-    def _scale(self, page: Page, curve: Held, device: int, high: float, until: float) -> None:
-        """Scale and peak of a memory strip; in flat rows only the first strip carries the scale."""
-        low = high + self.heights.memory
+    def _scale(self, page: Page, curve: Held, device: int, high: float, height: float, until: float) -> None:
+        """Scale and peak of a strip; in flat rows only the first device's carries the scale."""
+        low = high + height
         middle, left, right = (high + low) / 2, page.left - 4, page.left + until * page.points_per_time + 5
         top = f"{curve.top:g}"
-        page.write(right, middle, self._peaks[device], _PEAK, colour=CAPTION, gid="peak")
-        if not self.heights.flat:
+        page.write(right, middle, _peak(curve, device), _PEAK, colour=CAPTION, gid="peak")
+        if not self.heights.flat and height < 2 * _SMALL + 2:
+            page.write(left, high + 3, top, _SMALL, align="right", colour=CAPTION, gid="scale")
+            page.write(EDGE, middle, curve.axis, _SMALL, colour=CAPTION, gid="scale")
+        elif not self.heights.flat:
             page.write(left, high + 3, top, _SMALL, align="right", colour=CAPTION, gid="scale")
             page.write(left, low - 3, "0", _SMALL, align="right", colour=CAPTION, gid="scale")
             page.write(EDGE, middle, curve.axis, _SMALL, colour=CAPTION, gid="scale")
         elif device == 0:
             page.write(left, middle, f"{curve.axis}  {top}", _SMALL, align="right", colour=CAPTION, gid="scale")
+
+
+def _peak(curve: Held, device: int) -> str:
+    return f"peak {curve.words(curve.peaks[device])}"
 
 
 def _listed(stages: Sequence[int]) -> str:

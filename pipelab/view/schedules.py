@@ -10,7 +10,7 @@ from pipelab.timeline import Timeline
 from pipelab.view import legend, words
 from pipelab.view.drawing import Drawing, Ruler
 from pipelab.view.letters import text_width, wrap
-from pipelab.view.memory import Held, held
+from pipelab.view.memory import Held, held, kept_versions
 from pipelab.view.page import EDGE, Page, Words, inner_width
 from pipelab.view.palette import CAPTION
 from pipelab.view.picture import Picture, plain_style
@@ -46,8 +46,13 @@ def plot_schedules(
     names = _names(timelines, titles)
     curves = held(timelines) if memory else []
     panels = [
-        Panel(timeline, Heights.stacked(timeline.schedule.devices, phases, memory), curves[k] if curves else None)
-        for k, timeline in enumerate(timelines)
+        Panel(
+            timeline,
+            Heights.stacked(timeline.schedule.devices, phases, memory, versions is not None),
+            curves[k] if curves else None,
+            versions,
+        )
+        for k, (timeline, versions) in enumerate(zip(timelines, kept_versions(timelines), strict=True))
     ]
     longest = max(map(extent, timelines))
     unit, factor = words.time_scale(timelines[0].unit, longest)
@@ -139,7 +144,8 @@ def _caption(timelines: Sequence[Timeline], names: Sequence[str], curves: Sequen
     else:
         each = (f"{name}: {timeline.clock_name}" for name, timeline in zip(names, timelines, strict=True))
         clock = f"Clocks: {'; '.join(each)}."
-    return words.sentences(clock, words.memory_note(timelines, curves), words.COUNTING)
+    notes = (words.memory_note(timelines, curves), words.versions_note(timelines, strips=bool(curves)))
+    return words.sentences(clock, *notes, words.COUNTING)
 
 
 def _alt(timelines: Sequence[Timeline], titles: Sequence[str] | None, title: str) -> str:

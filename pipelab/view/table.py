@@ -59,14 +59,15 @@ def plot_table(
     timeline = Timeline(schedule=schedule, spans=spans)
     columns = max(map(len, rows), default=0) or 1
     kind = "Columns are time slots." if timed else "Columns are the order on each device, not times."
-    caption = words.sentences(note, kind, words.COUNTING)
+    caption = words.sentences(note, kind, words.versions_note([timeline]), words.COUNTING)
     listed = "; ".join(
         f"device {device}: " + " ".join("idle" if slot is None else format_slot(slot) for slot in row)
         for device, row in enumerate(rows)
     )
+    alt = words.sentences(f"{title}." if title else "", note, f"Rows: {listed}.", words.versions_used(timeline))
     high, between = (22.0, 4.0) if len(rows) <= 8 else (14.0, 2.0)
     page = Page(
-        Words(title, "", caption, words.sentences(f"{title}." if title else "", note, f"Rows: {listed}.")),
+        Words(title, "", caption, alt),
         legend.table_entries(timeline),
         body=len(rows) * (high + between) - between + 5,
         left=text_width(f"device {len(rows) - 1}", 9.0) + 8,

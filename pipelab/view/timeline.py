@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipelab.timeline import Timeline
 from pipelab.view import legend, words
 from pipelab.view.drawing import Drawing, Ruler
-from pipelab.view.memory import held
+from pipelab.view.memory import held, kept_versions
 from pipelab.view.page import Page, Words
 from pipelab.view.picture import Picture, plain_style
 from pipelab.view.rows import Heights, Panel, extent
@@ -27,7 +27,8 @@ def plot_timeline(
     One row per device, device 0 at the top: a block per slot with op and micro-batch, idle time hatched. ``phases``
     adds a strip with warm-up, steady phase and cool-down above each row. ``memory`` adds a strip below it with what the
     device holds: activation bytes where the timeline knows them, else sequences or micro-batches in flight. Updates
-    stand behind the makespan. ``width`` is in inches (default 10.5).
+    stand behind the makespan. Where weights change on the way, blocks carry the version that they use, "v3", and a last
+    strip has the number of versions that the device keeps. ``width`` is in inches (default 10.5).
 
     The picture is shown where it is a notebook cell's value; ``.save("run.png")`` writes PNG, SVG or PDF, ``.alt`` is
     what it shows in words. Raises ConfigurationError for a width without room for it.
@@ -36,7 +37,9 @@ def plot_timeline(
     """
     schedule = timeline.schedule
     curves = held([timeline]) if memory else []
-    panel = Panel(timeline, Heights.alone(schedule.devices, phases, memory), curves[0] if curves else None)
+    (versions,) = kept_versions([timeline])
+    heights = Heights.alone(schedule.devices, phases, memory, versions is not None)
+    panel = Panel(timeline, heights, curves[0] if curves else None, versions)
     end = extent(timeline)
     unit, factor = words.time_scale(timeline.unit, end)
     alt = words.alt_timeline(timeline)
@@ -45,10 +48,11 @@ def plot_timeline(
     elif title:
         alt = f"{title}. {alt}"
     clock = f"Clock: {timeline.clock_name}."
-    caption = words.sentences(clock, words.memory_note([timeline], curves), words.COUNTING)
+    notes = (words.memory_note([timeline], curves), words.versions_note([timeline], strips=True))
+    caption = words.sentences(clock, *notes, words.COUNTING)
     page = Page(
         Words(title, words.headline(timeline, end), caption, alt),
-        legend.groups([timeline], phases=phases, curves=curves, updates=bool(timeline.updates)),
+        legend.groups([timeline], phases=phases, curves=curves, updates=end > timeline.makespan),
         body=panel.height + 5,
         left=panel.left,
         right=panel.right,
@@ -59,6 +63,6 @@ def plot_timeline(
     drawing, ruler = Drawing(page), Ruler(timeline.start, factor)
     panel.draw(page, drawing, 0.0, ruler)
     drawing.finish()
-    if timeline.updates:
+    if end > timeline.makespan:
         page.mark(ruler.at(timeline.end), 0.0, page.body, dashed=True)
     return page.picture

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import part_in
 from pipelab.timeline import Timeline
-from pipelab.view.memory import Held, held
+from pipelab.timeline.versions import versions_of
+from pipelab.view.memory import Held, held, kept_versions
 
 __all__ = [
     "COUNTING",
@@ -21,6 +23,8 @@ __all__ = [
     "size_words",
     "time_scale",
     "time_words",
+    "versions_note",
+    "versions_used",
 ]
 
 COUNTING = "Counting starts at 0."
@@ -65,7 +69,10 @@ def schedule_title(schedule: Schedule) -> str:
 def size_words(schedule: Schedule) -> str:
     """p, m and v; weights where they are not 1."""
     p, m, v = schedule.devices, schedule.microbatches, schedule.chunks
-    words = f"p = {_count(p, 'device')}, m = {_count(m, 'micro-batch')}{_weights(schedule)}"
+    here = part_in(schedule)
+    step = "" if here is None else " a step" if here.first < m else " on their way"
+    m -= 0 if here is None or here.first == m else here.first
+    words = f"p = {_count(p, 'device')}, m = {_count(m, 'micro-batch')}{_weights(schedule)}{step}"
     return words + (f", v = {v} chunks per device" if v > 1 else "")
 
 
@@ -99,6 +106,42 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
     return note
 
 
+def versions_note(timelines: Sequence[Timeline], *, strips: bool = False) -> str:
+    """What v3 on a block means, where weights change on the way, and the last strip; "" where they do not."""
+    known = [versions_of(timeline) is not None for timeline in timelines]
+    if not any(known):
+        return ""
+    note = "v3 on a block: it uses version 3 of its stage's weights, or makes it (U)."
+    if strips:
+        note += " Last strip: versions of the weights that the device keeps."
+    if any(part_in(timeline.schedule) is not None for timeline in timelines):
+        note += (
+            " This is a part of an endless run: micro-batches and versions are counted from the oldest step that may "
+            "still be on its way."
+        )
+    return note
+
+
+def versions_used(timeline: Timeline) -> str:
+    """In words, which version each forward uses, stage by stage; "" where weights do not change on the way."""
+    found = versions_of(timeline)
+    if found is None:
+        return ""
+    rows: dict[int, list[int]] = {}
+    for action, version in sorted(found.used.items(), key=lambda pair: (pair[0].stage, pair[0].microbatch)):
+        if action.op == "F":
+            rows.setdefault(action.stage, []).append(version)
+    listed = (f"stage {stage}: {_run(row)}" for stage, row in sorted(rows.items()))
+    same = "backwards use the same" if timeline.stash else "no version is kept, so backwards use what is there"
+    return f"Versions of the weights that forwards use, in the order of micro-batches, {'; '.join(listed)}; {same}."
+
+
+def _run(versions: Sequence[int]) -> str:
+    """Each one, or where there are many the first and the last."""
+    shown = [*map(str, versions)] if len(versions) <= 16 else [*map(str, versions[:3]), "…", str(versions[-1])]
+    return ", ".join(shown)
+
+
 def sentences(*parts: str) -> str:
     """What is said, with a blank between; empty parts are left out."""
     return " ".join(filter(None, parts))
@@ -113,13 +156,13 @@ def alt_timeline(timeline: Timeline) -> str:
         f"Clock: {timeline.clock_name}",
         f"Makespan {time_words(timeline.makespan, timeline.unit)}",
         f"Bubble fraction {percent(timeline.bubble_fraction)}",
-        _peaks(timeline),
+        _peaks(held([timeline])[0], timeline),
     ]
-    return ". ".join(facts) + "."
+    facts += [_peaks(kept, timeline) for kept in kept_versions([timeline]) if kept is not None]
+    return sentences(". ".join(facts) + ".", versions_used(timeline))
 
 
-def _peaks(timeline: Timeline) -> str:
-    memory = held([timeline])[0]
+def _peaks(memory: Held, timeline: Timeline) -> str:
     peaks = ", ".join(memory.words(peak) for peak in memory.peaks)
     last = timeline.schedule.devices - 1
     where = "on device 0" if last == 0 else f"on devices 0 to {last}"

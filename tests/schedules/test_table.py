@@ -18,7 +18,7 @@ def test_any_programs_come_back_as_they_were(rows):
 
 @given(schedules(max_p=4, max_m=8))
 def test_a_schedule_of_arrays_is_the_schedule_of_its_objects(schedule):
-    twin = Schedule(schedule.name, schedule.programs, schedule.placement, schedule.weights)
+    twin = Schedule(schedule.name, schedule.programs, schedule.placement, schedule.weights, schedule.updating)
     assert twin == schedule
     assert hash(twin) == hash(schedule)
     assert twin.table.key == schedule.table.key

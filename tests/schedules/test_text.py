@@ -34,13 +34,15 @@ def test_csv_has_exactly_one_line_per_device(rows):
 
 @given(sound_tables(max_p=8, max_m=20, max_v=4))
 def test_a_sound_schedule_survives_csv(schedule):
-    read = Schedule.from_csv(schedule.to_csv(), name=schedule.name, weights=schedule.weights)
+    told = {"weights": schedule.weights, "updating": schedule.updating}
+    read = Schedule.from_csv(schedule.to_csv(), name=schedule.name, **told)
     assert read == schedule
 
 
 @given(sound_tables(max_p=8, max_m=20, max_v=4))
 def test_a_sound_schedule_survives_being_drawn(schedule):
-    read = Schedule.from_grid(schedule.to_grid(), name=schedule.name, weights=schedule.weights)
+    told = {"weights": schedule.weights, "updating": schedule.updating}
+    read = Schedule.from_grid(schedule.to_grid(), name=schedule.name, **told)
     assert read == schedule
 
 

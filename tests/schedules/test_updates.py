@@ -1,129 +1,177 @@
-"""Schedules without a flush: the versions that they use, and their cut into steps."""
+"""Schedules without a flush: which version a forward uses, and what the checker says of updates in the wrong place."""
 
-from __future__ import annotations
-
-import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelab import Costs, build_schedule, check_schedule, simulate
-from pipelab.errors import ConfigurationError
-from pipelab.runtime.device.program import compile_table
-from pipelab.schedules import Action, Schedule
-from pipelab.schedules.updates import ages, groups, over, part, steps_in_flight, versions
+from pipelab import build_schedule, check_schedule
+from pipelab.schedules import Action, Schedule, TimeTable
+from pipelab.schedules.action import Updating
+from pipelab.schedules.updates import ages, over, versions
+from tests import oracle
+from tests.strategies import allowed_microbatches, reordered
 
-RULES = ("pipedream", "vertical-sync", "2bw")
-shapes = st.sampled_from(RULES).flatmap(
-    lambda name: st.tuples(st.just(name), st.integers(1, 6)).flatmap(
-        lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]), st.integers(pair[1] if pair[0] == "2bw" else 1, 9))
+NAMES = ["pipedream", "vertical-sync", "2bw"]
+SHAPES = [(name, p, m) for name in NAMES for p in range(1, 6) for m in allowed_microbatches(name, p, 1, 7)]
+
+
+@st.composite
+def endless(draw):
+    name, p, m = draw(st.sampled_from(SHAPES))
+    return over(build_schedule(name, p, m), draw(st.integers(1, 3)))
+
+
+def table(*rows, updating=None):
+    return replace(Schedule.from_rows([row.split(",") for row in rows]), updating=updating)
+
+
+def moved(schedule, device, action, before):
+    """``action`` of a device, put before another one; "" is the end."""
+    row = [one for one in schedule.programs[device] if str(one) != action]
+    at = next((k for k, one in enumerate(row) if str(one) == before), len(row))
+    row.insert(at, Action.parse(action))
+    programs = list(schedule.programs)
+    programs[device] = tuple(row)
+    return replace(schedule, programs=tuple(programs))
+
+
+def found_in(schedule, **options):
+    found = check_schedule(schedule, **options)
+    assert (schedule.resolved is None) or options
+    return [(v.code, v.device, v.position, str(v.action), v.blocker and str(v.blocker)) for v in found], found
+
+
+@pytest.mark.parametrize(("name", "p", "m"), SHAPES)
+def test_what_the_generators_write_is_sound_over_any_number_of_steps(name, p, m):
+    for steps in (1, 2, 3):
+        schedule = over(build_schedule(name, p, m), steps)
+        assert schedule.resolved is not None
+        assert check_schedule(replace(schedule)) == []
+        assert check_schedule(TimeTable.from_grid(schedule.to_grid())) == []
+
+
+@pytest.mark.parametrize(("name", "p", "m"), SHAPES)
+def test_versions_are_those_of_the_papers(name, p, m):
+    used = versions(over(build_schedule(name, p, m), 3))
+    said = {
+        "pipedream": lambda s, i: max(0, i - (p - 1 - s)),
+        "vertical-sync": lambda s, i: max(0, i - (p - 1)),
+        "2bw": lambda s, i: max(i // m - 1, 0),
+    }[name]
+    assert used == {Action(s, "F", i): said(s, i) for s in range(p) for i in range(3 * m)}
+
+
+def test_at_steady_state_vertical_sync_is_as_far_behind_everywhere():
+    old = ages(over(build_schedule("vertical-sync", 4, 4), 3))
+    assert [old[Action(s, "F", 8)] for s in range(4)] == [0, 1, 2, 3]
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_waits_for_all_gradients_of_its_group():
+    whole = over(build_schedule("2bw", 2, 3), 2)
+    wrong = moved(whole, 1, "1U2", before="1B1")
+    brief, found = found_in(wrong)
+    assert ("order", 1, 3, "1U2", "1B1") in brief
+    said = next(v.message for v in found if str(v.blocker) == "1B1")
+    assert said == (
+        "device 1 runs 1U2 at position 3, before 1B1 at position 4: this update takes the gradients of micro-batches "
+        "0, 1, 2; put 1U2 behind 1B1"
     )
-)
 
 
-def paper(name, p, m):
-    """Which version forward i uses on stage s, by the papers (arXiv 1806.03377, 3.3; 2006.09503, 3.1)."""
-    if name == "2bw":  # micro-batches counted from 1: max(floor((k - 1) / m) - 1, 0)
-        return lambda s, k: max((k + 1 - 1) // m - 1, 0)
-    return (lambda s, i: max(0, i - (p - 1))) if name == "vertical-sync" else (lambda s, i: max(0, i - (p - 1 - s)))
+def test_a_gradient_before_the_update_of_the_group_before_it_goes_into_the_wrong_one():
+    whole = over(build_schedule("2bw", 2, 2), 2)
+    brief, [found] = found_in(moved(whole, 1, "1U1", before="1F3"))
+    assert brief == [("wrong-update", 1, 5, "1B2", "1U1")]
+    assert found.message == (
+        "device 1 runs 1B2 at position 5, before 1U1: its gradient would go into 1U1, which makes version 1 of stage "
+        "1's weights from micro-batches 0, 1; put 1B2 behind 1U1"
+    )
 
 
-@given(shapes, st.integers(1, 4))
-def test_versions_are_those_of_the_papers(shape, steps):
-    name, p, m = shape
-    schedule = over(build_schedule(name, p, m), steps)
-    rule = paper(name, p, m)
-    assert versions(schedule) == {Action(s, "F", i): rule(s, i) for s in range(p) for i in range(m * steps)}
+def test_a_gradient_behind_the_last_update_is_lost():
+    brief, found = found_in(table("0F0,0B0,0U0,0F1,0B1"))
+    assert brief == [("lost-gradient", 0, 4, "0B1", "0U0")]
+    assert "behind 0U0, the last update of its stage: no update ever uses its gradient" in found[0].message
+    brief, found = found_in(table("0F0,0F1,0F2,0B0,0B1,0U1,0B2", updating=Updating("newest", 2)))
+    assert brief == [("lost-gradient", 0, 6, "0B2", "0U1")]
+
+
+def test_a_forward_must_not_come_before_the_update_that_makes_its_version():
+    whole = over(build_schedule("2bw", 4, 4), 3)
+    brief, [found] = found_in(moved(whole, 0, "0F8", before="0U3"))
+    assert brief == [("no-version", 0, 11, "0F8", "0U3")]
+    assert found.message == (
+        "device 0 runs 0F8 at position 11 with version 1 of stage 0's weights, which only 0U3 at position 12 makes; "
+        "the newest there is version 0; put 0U3 before it"
+    )
+
+
+def test_under_vertical_sync_a_stage_must_not_be_behind_the_first():
+    rows = "0F0,0B0,0U0,0F1,0B1,0U1", "1F0,1B0,1F1,1B1,1U0,1U1"
+    brief, _ = found_in(table(*rows, updating=Updating("input")))
+    assert ("no-version", 1, 2, "1F1", "1U0") in brief
+    assert "no-version" not in {code for code, *_ in found_in(table(*rows, updating=Updating("newest")))[0]}
+
+
+def test_a_stage_without_one_of_its_updates_is_told_which():
+    whole = build_schedule("pipedream", 3, 4)
+    programs = list(whole.programs)
+    programs[1] = tuple(slot for slot in programs[1] if str(slot) != "1U2")
+    brief, found = found_in(replace(whole, programs=tuple(programs)))
+    assert brief == [("missing", 1, None, "1U2", None)]
+    assert found[0].message == (
+        "1U2 is missing on device 1: stage 1 is updated 3 times, it should be 4 times, as often as the others; put it "
+        "behind the backward of micro-batch 2"
+    )
+
+
+def test_without_a_rule_stages_are_held_against_each_other():
+    brief, found = found_in(table("0F0,0F1,0B0,0U0,0B1,0U1", "1F0,1B0,1F1,1B1,1U1"))
+    assert [code for code, *_ in brief] == ["updates"]
+    assert "stage 0 is updated 2 times, it should be 1 time" in found[0].message
+    assert found_in(table("0F0,0F1,0B0,0U0,0B1,0U1", "1F0,1B0,1F1,1U0,1B1,1U1", "2F0,2B0,2F1,2B1,2U1"))[0] == [
+        ("missing", 2, None, "2U0", None)
+    ]
+
+
+def test_without_a_rule_an_update_may_take_several_gradients():
+    assert check_schedule(table("0F0,0F1,0B0,0B1,0U1", "1F0,1B0,1F1,1B1,1U1")) == []
+
+
+def test_an_evaluation_has_no_updates_to_miss():
+    assert check_schedule(over(build_schedule("2bw", 2, 2), 3).forward_part()) == []
+
+
+def test_without_a_stash_a_backward_behind_an_update_has_lost_its_weights():
+    schedule = build_schedule("pipedream", 2, 2)
     assert check_schedule(schedule) == []
+    brief, [found] = found_in(schedule, stash=False)
+    assert brief == [("version-gone", 0, 4, "0B1", "0U0")]
+    assert found.message == (
+        "device 0 runs 0B1 at position 4, whose forward used version 0 of stage 0's weights; 0U0 at position 3 has "
+        "written version 1 over it; keep versions (stash=True), or move 0U0 behind 0B1"
+    )
+    assert check_schedule(build_schedule("1f1b", 4, 8), stash=False) == []
+    assert check_schedule(build_schedule("pipedream", 1, 4), stash=False) == []
 
 
-@given(shapes)
-def test_ages_are_what_a_stage_has_been_updated_since(shape):
-    name, p, m = shape
-    whole = over(build_schedule(name, p, m), 3)
-    used, found = versions(whole), ages(whole)
-    for row in whole.programs:
-        done = 0
-        for action in row:
-            if action.op == "F":
-                assert done - found[action] == used[action] >= 0
-            done += action.op == "U"
+@given(reordered(endless()))
+def test_reordered_tables_are_sound_exactly_when_playing_them_says_so(schedule):
+    sound = oracle.run_all_that_can(schedule) and oracle.trains_by_its_rule(schedule)
+    assert (check_schedule(schedule) == []) == (schedule.resolved is not None) == sound
+    if sound:
+        assert (check_schedule(schedule, stash=False) != []) == oracle.needs_a_stash(schedule)
 
 
-@given(shapes, st.integers(1, 5))
-def test_steps_and_a_drain_are_the_whole_table_cut(shape, steps):
-    """Micro-batches of the parts are counted from the first that may be on its way."""
-    name, p, m = shape
-    schedule = build_schedule(name, p, m)
-    rows = [[] for _ in range(p)]
-    for k in range(steps + 1):
-        drain = k == steps
-        piece = part(schedule, k, drain=drain)
-        first = (k - min(k, steps_in_flight(schedule))) * m
-        for row, program in zip(rows, piece.programs, strict=True):
-            row += [Action(a.stage, a.op, a.microbatch + first) for a in program]
-        forwards = [a.microbatch + first for a in piece.programs[0] if a.op == "F"]
-        assert forwards == ([] if drain else list(range(k * m, (k + 1) * m))), "each step takes its own micro-batches"
-    assert tuple(map(tuple, rows)) == over(schedule, steps).programs
-
-
-@given(shapes, st.integers(2, 5))
-def test_what_leaves_a_step_comes_into_a_later_one(shape, steps):
-    name, p, m = shape
-    schedule, waiting = build_schedule(name, p, m), set()
-    for k in range(steps + 1):
-        piece = part(schedule, k, drain=k == steps)
-        first = (k - min(k, steps_in_flight(schedule))) * m
-        table = compile_table(piece)
-        assert sum(program.sends for program in table.programs) == sum(map(len, table.messages.values()))
-        for device, program in enumerate(table.programs):
-
-            def moved(mail, device=device, program=program, first=first):
-                user = program.users[mail]
-                return device, user.stage, user.op, user.microbatch + first
-
-            coming = {moved(mail) for mail in program.coming}
-            assert coming <= waiting
-            waiting -= coming
-        for device, program in enumerate(table.programs):
-            waiting |= {
-                (device, program.users[mail].stage, program.users[mail].op, program.users[mail].microbatch + first)
-                for mail in program.leaving
-            }
-    assert waiting == set()
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_the_same_steps_are_the_same_tables(name):
-    schedule = build_schedule(name, 4, 4)
-    assert part(schedule, 1) is part(schedule, 7)
-    assert part(schedule, 0) is not part(schedule, 1)
-    assert over(schedule, 2) is over(schedule, 2)
-
-
-def test_updates_take_the_mean_of_their_own_micro_batches():
-    assert groups(build_schedule("pipedream", 2, 3)) == [[0], [1], [2]]
-    assert groups(build_schedule("2bw", 2, 3)) == [[0, 1, 2]]
-    by_hand = Schedule.from_csv("0F0,0F1,0F2,0B0,0U0,0B1,0B2,0U2\n1F0,1B0,1U0,1F1,1B1,1F2,1B2,1U2\n")
-    assert groups(by_hand) == [[0], [1, 2]]
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_without_a_flush_a_step_costs_its_work_alone(name):
-    """Each step after the first adds m (tF + tB): of the bubble only the first fill and the last drain are left."""
-    schedule = build_schedule(name, 4, 6)
-    times = [simulate(over(schedule, k), Costs(forward=1, backward=2)).makespan for k in (1, 2, 3, 4)]
-    assert [b - a for a, b in itertools.pairwise(times)] == [6 * 3] * 3
-
-
-def test_recomputation_goes_along():
-    schedule = build_schedule("pipedream", 2, 2, recompute=True)
-    assert part(schedule, 1).to_csv() == "0F2,0R1,0B1,0U1,0F3,0R2,0B2,0U2\n1F2,1R2,1B2,1U2,1F3,1R3,1B3,1U3\n"
-
-
-def test_other_schedules_have_no_next_step():
-    with pytest.raises(ConfigurationError, match=r"'1f1b' is no schedule without a flush.*'pipedream'"):
-        over(build_schedule("1f1b", 2, 2), 2)
-    with pytest.raises(ConfigurationError, match="of one step or more, got 0"):
-        over(build_schedule("2bw", 2, 2), 0)
+@given(reordered(endless()), st.data())
+def test_tables_without_a_rule_are_sound_exactly_when_all_stages_do_alike(schedule, data):
+    dropped = data.draw(st.sets(st.integers(0, schedule.microbatches - 1)))
+    programs = [[a for a in row if not (a.op == "U" and a.microbatch in dropped)] for row in schedule.programs]
+    plain = replace(schedule, programs=tuple(map(tuple, programs)), updating=None)
+    sound = oracle.run_all_that_can(plain) and oracle.trains_by_its_rule(plain)
+    assert (check_schedule(plain) == []) == (plain.resolved is not None) == sound

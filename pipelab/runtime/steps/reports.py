@@ -63,6 +63,7 @@ class Reports:
             skipped=record.skipped,
             weight_versions=() if record.part is None else tuple(log.versions for log in logs),
             outputs=record.outputs,
+            stash=settings.stash,
         )
 
     def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:

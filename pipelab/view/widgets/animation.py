@@ -178,7 +178,7 @@ class _Devices:
         running = next(mine, None)
         middle = (left + right) / 2
         if running is None:
-            updates = any(r == device and begin <= time < over for r, begin, over, _ in self._scene["updates"])
+            updates = any(r == device and begin <= time < over for r, begin, over, *_ in self._scene["updates"])
             if updates or time < self._scene["end"]:
                 self._write(middle, top + 25, "update" if updates else "idle", 8.5, "mm", palette.CAPTION)
             return
@@ -192,6 +192,8 @@ class _Devices:
         self._rectangle(left + 4, right - 4, top + 15, top + 34, "white", colour, 2)
         self._rectangle(left + 4, done, top + 15, top + 34, colour, colour)
         label = "+".join(f"{stage}{op}{i}" for op, _, _, stage, i in parts)
+        if self._blocks["versions"] is not None and self._box > 60:
+            label += f" v{self._blocks['versions'][running][0]}".replace("-", "−")
         self._write(middle, top + 24.5, label, 10.5, "mm", ink if done > middle else palette.INK)
 
     def _held(self, left: float, right: float, middle: float, held: Sequence[tuple[str, float]]) -> None:

@@ -15,9 +15,10 @@ from pipelab.schedules.dependencies import LOCAL
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
 from pipelab.timeline.account import KINDS, account
+from pipelab.timeline.versions import Versions, versions_of
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
-from pipelab.view.memory import Held, Share, held, shares
+from pipelab.view.memory import Held, Share, held, kept_versions, shares
 from pipelab.view.rows import extent
 from pipelab.view.widgets.mathml import mathml
 
@@ -43,6 +44,8 @@ def scene(
     if title is None:
         title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
     (curve,) = held([timeline])
+    (kept,) = kept_versions([timeline])
+    versions = versions_of(timeline)
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)
@@ -57,14 +60,15 @@ def scene(
         "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
-        "blocks": _blocks(timeline, at) | (detail(timeline, longest) if whole else {}),
-        "updates": [[span.device, at(span.start), at(span.end), format_slot(span.slot)] for span in timeline.updates],
+        "blocks": _blocks(timeline, at, versions) | (detail(timeline, longest) if whole else {}),
+        "updates": [_update(span, at, versions) for span in timeline.updates],
         "gaps": [
             [gap.device, at(gap.start), at(gap.end), gap.cause, f"{gap.sentence[0].upper()}{gap.sentence[1:]}."]
             for gap in timeline.gaps()
         ],
         "phases": [_phases(timeline, r, at) for r in range(schedule.devices)],
         "memory": _memory(curve, timeline, at, limits),
+        "versions": None if kept is None else _memory(kept, timeline, at, None),
         "account": _account(timeline, factor),
         "legend": _legend(timeline),
     }
@@ -76,7 +80,7 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
     Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Last,
     what each micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
     """
-    waits = Waits(timeline)
+    waits, versions = Waits(timeline), versions_of(timeline)
     (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
 
@@ -89,7 +93,7 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
         "ready": [at(wait.ready) for wait in waits.all],
         "takes": [[[s.source, at(s.arrived)] for s in wait.supplies] for wait in waits.all],
         "takers": [list(wait.takers) for wait in waits.all],
-        "told": [waits.sentence(wait) for wait in waits.all],
+        "told": [_told(waits.sentence(wait), wait.span, versions) for wait in waits.all],
         "messages": [
             [s.source, actions_of(waits.spans[s.source].slot).index(s.supplier), k, at(s.sent), at(s.arrived)]
             for k, wait in enumerate(waits.all)
@@ -105,6 +109,21 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
             for share in shares(timeline, curve)
         ],
     }
+
+
+def _told(sentence: str, span: Span, versions: Versions | None) -> str:
+    """What a slot waited for, and which weights it works with."""
+    known = [] if versions is None else [versions.sentence(action) for action in actions_of(span.slot)]
+    return words.sentences(sentence, *known)
+
+
+def _update(span: Span, at: Any, versions: Versions | None) -> list[Any]:
+    """[device, start, end, slot] of an update; where weights change on the way also the version made, and words."""
+    found = [span.device, at(span.start), at(span.end), format_slot(span.slot)]
+    if versions is None:
+        return found
+    first = actions_of(span.slot)[0]
+    return [*found, versions.used.get(first), versions.sentence(first)]
 
 
 def _kept_words(timeline: Timeline, curve: Held, share: Share) -> str:
@@ -134,8 +153,11 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}") + 0.0
 
 
-def _blocks(timeline: Timeline, at: Any) -> dict[str, Any]:
-    """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot; a look is [op, colour, ink]."""
+def _blocks(timeline: Timeline, at: Any, versions: Versions | None) -> dict[str, Any]:
+    """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot; a look is [op, colour, ink].
+
+    Where weights change on the way, ``versions`` has those that the actions of each slot use.
+    """
     schedule = timeline.schedule
     looks: dict[tuple[str, int], int] = {}
     chunk_of = {stage: k for r in range(schedule.devices) for k, stage in enumerate(schedule.stages_on(r))}
@@ -153,6 +175,9 @@ def _blocks(timeline: Timeline, at: Any) -> dict[str, Any]:
         "start": [at(span.start) for span in timeline.spans],
         "end": [at(span.end) for span in timeline.spans],
         "parts": parts,
+        "versions": None
+        if versions is None
+        else [[versions.used.get(a) for a in actions_of(span.slot)] for span in timeline.spans],
     }
 
 
@@ -174,7 +199,7 @@ def _memory(curve: Held, timeline: Timeline, at: Any, limits: Sequence[float] | 
     shown = None if limits is None else [limit * curve.factor for limit in limits]
     return {
         "name": curve.name,
-        "note": words.memory_note([timeline], [curve]),
+        "note": words.sentences(words.memory_note([timeline], [curve]), words.versions_note([timeline], strips=True)),
         "axis": curve.axis,
         "top": curve.top if shown is None else max(curve.top, *(limit for limit in shown if limit < 4 * curve.top), 0),
         "steps": steps,

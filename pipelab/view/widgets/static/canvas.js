@@ -3,12 +3,13 @@
 
 const CANVAS_FONT = "11px system-ui, 'DejaVu Sans', sans-serif";
 const CANVAS_SMALL = "10px system-ui, 'DejaVu Sans', sans-serif";
+const CANVAS_TINY = "9.5px system-ui, 'DejaVu Sans', sans-serif";
 const NARROW = 560; // pixels
 
-/** Sizes in pixels of one device's rows: [phases, blocks, memory, between]. */
-function rowHeights(devices, panels) {
-  if (devices <= 4 && panels === 1) return [9, 27, 22, 12];
-  if (devices <= 8) return panels === 1 ? [8, 20, 15, 9] : [7, 18, 12, 7];
+/** Sizes in pixels of one device's rows: [phases, blocks, memory, between]. With versions on them blocks have two lines. */
+function rowHeights(devices, panels, versions = false) {
+  if (devices <= 4 && panels === 1) return [9, versions ? 30 : 27, 22, 12];
+  if (devices <= 8) return panels === 1 ? [8, versions ? 26 : 20, 15, 9] : [7, versions ? 26 : 18, 12, 7];
   return [3, 14, 8, 4];
 }
 
@@ -81,17 +82,18 @@ class Chart {
   layout() {
     const { pairs } = this.options;
     const devices = this.scenes[0].devices.length;
-    const [phases, blocks, memory, between] = rowHeights(devices, this.scenes.length);
+    const versions = this.scenes.some((scene) => scene.versions);
+    const [phases, blocks, memory, between] = rowHeights(devices, this.scenes.length, versions);
     const withPhases = this.options.phases && !pairs;
     const withMemory = this.options.memory && !pairs;
     const rows = [];
     const heads = [];
     let y = 2;
     if (pairs) {
-      const half = devices <= 8 ? 17 : 11;
+      const half = devices <= 8 ? (versions ? 25 : 17) : 11;
       for (let r = 0; r < devices; r += 1) {
         for (let panel = 0; panel < this.scenes.length; panel += 1) {
-          rows.push({ panel, device: r, y, height: half, phases: null, memory: null });
+          rows.push({ panel, device: r, y, height: half, phases: null, memory: null, versions: null });
           y += half + 1;
         }
         y += devices <= 8 ? 9 : 4;
@@ -105,6 +107,7 @@ class Chart {
           y += narrow ? 34 : 19;
         }
         const flat = scene.devices.length > 8 ? rowHeights(scene.devices.length, 2) : [phases, blocks, memory, between];
+        const strip = Math.max(flat[2] - 6, 7);
         for (let r = 0; r < scene.devices.length; r += 1) {
           const top = y + (withPhases ? flat[0] + 1 : 0);
           rows.push({
@@ -114,8 +117,9 @@ class Chart {
             height: flat[1],
             phases: withPhases ? { y, height: flat[0] } : null,
             memory: withMemory ? { y: top + flat[1] + 2, height: flat[2] } : null,
+            versions: withMemory && scene.versions ? { y: top + flat[1] + flat[2] + 5, height: strip } : null,
           });
-          y = top + flat[1] + (withMemory ? 2 + flat[2] : 0) + flat[3];
+          y = top + flat[1] + (withMemory ? 2 + flat[2] : 0) + (withMemory && scene.versions ? 3 + strip : 0) + flat[3];
         }
         y += this.scenes.length > 1 ? 4 : -2;
       });
@@ -221,11 +225,13 @@ class Chart {
         }
       }
     }
-    if (row.memory) this.memory(context, row, scene);
+    if (row.memory) this.strip(context, row.device, row.memory, scene.memory, scene);
+    if (row.versions) this.strip(context, row.device, row.versions, scene.versions, scene);
     this.blocks(context, row, scene);
-    for (const [device, start, end] of scene.updates) {
+    for (const [device, start, end, , version] of scene.updates) {
       if (device !== row.device) continue;
-      this.block(context, this.x(start), this.x(end), row.y, row.height, "#1C1C1C", "#FFFFFF", "U");
+      const short = Math.max(2 - (this.x(end) - this.x(start)), 0); // one that takes no time is a line
+      this.block(context, this.x(start) - short / 2, this.x(end) + short / 2, row.y, row.height, "#1C1C1C", "#FFFFFF", ["U"], version);
     }
     context.strokeStyle = this.inks.ink;
     context.lineWidth = 1.2;
@@ -237,7 +243,7 @@ class Chart {
   }
 
   blocks(context, row, scene) {
-    const { start, end, parts, looks } = scene.blocks;
+    const { start, end, parts, looks, versions } = scene.blocks;
     const chunked = scene.stages.some((stages) => stages.length > 1);
     const [from, to] = this.span;
     context.font = CANVAS_FONT;
@@ -251,12 +257,13 @@ class Chart {
       parts[index].forEach(([look, stage, microbatch], part) => {
         const [op, colour, ink] = looks[look];
         const forms = chunked ? [`${stage}${op}${microbatch}`, `${op}${microbatch}`] : [`${op}${microbatch}`];
-        this.block(context, left, right, row.y + part * high, high, colour, ink, ...forms, `${microbatch}`);
+        this.block(context, left, right, row.y + part * high, high, colour, ink, [...forms, `${microbatch}`], versions && versions[index][part]);
       });
     }
   }
 
-  block(context, left, right, top, height, colour, ink, ...forms) {
+  /** `version`, of the weights that it uses, stands below its label where there is room. */
+  block(context, left, right, top, height, colour, ink, forms, version = null) {
     const wide = right - left;
     const seam = wide > 4 ? 1 : wide > 2 ? 0.5 : 0;
     context.fillStyle = colour;
@@ -272,7 +279,20 @@ class Chart {
     if (!form) return;
     context.fillStyle = ink;
     context.textAlign = "center";
-    context.fillText(form, left + (wide - seam) / 2, top + height / 2 + 0.5);
+    const middle = left + (wide - seam) / 2;
+    const told = version === null ? "" : `v${version}`.replace("-", "−");
+    const font = context.font;
+    if (told && height >= 24) {
+      context.font = CANVAS_TINY;
+      if (this.textWidth(context, told) <= wide - 2) {
+        context.fillText(told, middle, top + height / 2 + 7);
+        context.font = font;
+        context.fillText(form, middle, top + height / 2 - 5);
+        return;
+      }
+      context.font = font;
+    }
+    context.fillText(form, middle, top + height / 2 + 0.5);
   }
 
   textWidth(context, text) {
@@ -282,15 +302,14 @@ class Chart {
     return this.widths.get(key);
   }
 
-  memory(context, row, scene) {
-    const { steps, top, limits } = scene.memory;
-    const { y, height } = row.memory;
+  /** What a device holds over time: activations, or versions of its weights. */
+  strip(context, device, { y, height }, { steps, top, limits }, scene) {
     const floor = y + height;
     const level = (value) => floor - (height * Math.min(value, top)) / (top || 1);
     context.beginPath();
     context.moveTo(this.x(0), floor);
     let now = floor;
-    for (const [time, value] of steps[row.device]) {
+    for (const [time, value] of steps[device]) {
       context.lineTo(this.x(time), now);
       now = level(value);
       context.lineTo(this.x(time), now);
@@ -303,12 +322,12 @@ class Chart {
     context.strokeStyle = this.inks.curve;
     context.lineWidth = 1;
     context.stroke();
-    if (limits && limits[row.device] <= top * 1.001) {
+    if (limits && limits[device] <= top * 1.001) {
       context.setLineDash([4, 3]);
       context.strokeStyle = this.inks.ink;
       context.beginPath();
-      context.moveTo(this.x(0), level(limits[row.device]) + 0.5);
-      context.lineTo(this.x(scene.extent), level(limits[row.device]) + 0.5);
+      context.moveTo(this.x(0), level(limits[device]) + 0.5);
+      context.lineTo(this.x(scene.extent), level(limits[device]) + 0.5);
       context.stroke();
       context.setLineDash([]);
     }
@@ -337,20 +356,22 @@ class Chart {
       context.textAlign = "right";
       context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
     }
-    if (row.memory) {
-      context.font = "10px system-ui, sans-serif";
-      context.fillStyle = this.inks.quiet;
-      context.textAlign = "left";
-      context.fillText(scene.memory.peaks[row.device], this.plan.left + this.room + 6, row.memory.y + row.memory.height / 2);
-      if (row.memory.height >= 15) {
-        context.textAlign = "right";
-        context.font = "9px system-ui, sans-serif";
-        context.fillText(number(scene.memory.top), this.plan.left - 5, row.memory.y + 4);
-        context.fillText("0", this.plan.left - 5, row.memory.y + row.memory.height - 3);
-        context.textAlign = "left";
-        context.fillText(scene.memory.axis, 0, row.memory.y + row.memory.height / 2);
-      }
-    }
+    if (row.memory) this.scale(context, row.device, row.memory, scene.memory);
+    if (row.versions) this.scale(context, row.device, row.versions, scene.versions);
+  }
+
+  scale(context, device, { y, height }, { peaks, top, axis }) {
+    context.font = "10px system-ui, sans-serif";
+    context.fillStyle = this.inks.quiet;
+    context.textAlign = "left";
+    context.fillText(axis === "versions" ? `${peaks[device]} (${axis})` : peaks[device], this.plan.left + this.room + 6, y + height / 2);
+    if (height < 9) return;
+    context.textAlign = "right";
+    context.font = "9px system-ui, sans-serif";
+    context.fillText(number(top), this.plan.left - 5, y + 4);
+    if (height >= 15) context.fillText("0", this.plan.left - 5, y + height - 3);
+    context.textAlign = "left";
+    context.fillText(axis, 0, y + height / 2);
   }
 
   axis(context) {
@@ -411,7 +432,8 @@ class Chart {
     pen.fillStyle = this.inks.paper;
     for (const row of this.plan.rows) {
       const top = row.phases ? row.phases.y : row.y - 1;
-      pen.fillRect(x, top, this.width - x, (row.memory || row).y + (row.memory || row).height + 2 - top);
+      const last = row.versions || row.memory || row;
+      pen.fillRect(x, top, this.width - x, last.y + last.height + 2 - top);
     }
     pen.globalAlpha = 1;
   }

@@ -321,7 +321,8 @@ class TimelinePane {
       ...[...entries].map(([letter, [word, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
       h("span", {}, h("span", { class: "pl-swatch pl-idle", "aria-hidden": "true" }), "idle"),
       h("span", {}, "thin line: end of the makespan"),
-      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}`),
+      scenes.some((scene) => scene.versions) ? h("span", {}, "v3: version of the weights that a block uses") : null,
+      this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}${scenes.some((scene) => scene.versions) ? "; last strip: versions kept" : ""}`),
     );
   }
 
@@ -338,15 +339,18 @@ class TimelinePane {
     this.chart.scenes.forEach((scene, panel) => {
       const name = (this.chart.options.names || [])[panel] || scene.title;
       this.chart.items[panel].forEach((items, device) => {
-        for (const item of items) {
-          const words = item.kind === "block" ? scene.blocks.told[item.index].replace(/^[^:]*: /, "") : scene.gaps[item.index][4];
+        const updates = scene.updates.filter(([r]) => r === device).map((update) => ({ kind: "update", start: update[1], end: update[2], update }));
+        const all = [...items, ...updates].sort((a, b) => a.start - b.start || a.end - b.end);
+        for (const item of all) {
+          const told = { block: () => scene.blocks.told[item.index], gap: () => scene.gaps[item.index][4], update: () => item.update[5] || "The optimizer's update." }[item.kind]();
+          const words = item.kind === "gap" ? told : told.replace(/^[^:]*: /, "");
           rows.push(
             h(
               "tr",
               {},
               several ? h("td", {}, name) : null,
               h("td", {}, scene.devices[device]),
-              h("td", {}, item.kind === "block" ? blockName(scene, item.index) : "idle"),
+              h("td", {}, { block: () => blockName(scene, item.index), gap: () => "idle", update: () => item.update[3] }[item.kind]()),
               h("td", { class: "pl-num" }, number(item.start)),
               h("td", { class: "pl-num" }, number(item.end)),
               h("td", {}, words),
