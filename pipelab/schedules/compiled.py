@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
+from pipelab.schedules.action import Updating
 from pipelab.schedules.dependencies import LOCAL, SlotGraph
 from pipelab.schedules.table import OP_NAMES, Array, B, F, I, Table, U, W
-from pipelab.schedules.action import Updating
 
 __all__ = ["Compiled", "compiled", "resolve"]
 

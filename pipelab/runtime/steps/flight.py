@@ -14,6 +14,8 @@ from pipelab.runtime.device.worker import Worker
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import ages, over, part, steps_in_flight
+from pipelab.simulation.simulate import simulate
+from pipelab.timeline.versions import versions_of
 
 __all__ = ["Flight", "part_of", "require_one_gradient", "under_way"]
 
@@ -65,6 +67,15 @@ class Flight:
         for forward, age in ages(whole).items():
             found[forward.stage] = max(age, found.get(forward.stage, 0))
         return found
+
+    @cached_property
+    def most_versions(self) -> tuple[int, ...]:
+        """By device, the most versions of a stage's weights that a step will keep."""
+        whole = self.schedule
+        if whole.updating is not None:
+            whole = over(whole, steps_in_flight(whole) + 2)
+        found = versions_of(simulate(whole, check=False))
+        return (1,) * whole.devices if found is None else found.peaks
 
     @property
     def under_way(self) -> int:

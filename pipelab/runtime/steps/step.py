@@ -93,6 +93,7 @@ class Stepper:
         """Compiled when first needed: of training steps, and of evaluations."""
         self.apart = False
         self.flight = Flight(self.schedule, self._versions_of) if "U" in self.schedule.ops else None
+        self.updates.flight = self.flight
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
@@ -283,7 +284,7 @@ class Stepper:
     def _update(self, record: StepRecord) -> None:
         """Every stage's update, at the flush; where the table has the updates, what devices hold after them."""
         if self.flight is not None:
-            told = self.peers.agree_numbers(lambda: self.updates.held(self.flight))  # type: ignore[arg-type]
+            told = self.peers.agree_numbers(self.updates.held)
             record.updates = told.reshape(self.schedule.devices, -1).tolist()
             return
         self._replicas.reduce()

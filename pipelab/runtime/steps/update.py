@@ -44,6 +44,8 @@ class Updates:
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
         self._planner = Planner()
+        self.flight: Flight | None = None
+        """Where weights change on the way: what is kept of them meanwhile."""
 
     @property
     def on_cpu(self) -> bool:
@@ -74,8 +76,10 @@ class Updates:
             numbers += [held.weights, held.gradients, held.optimizer, outcome.result, outcome.cpu, 1]
         return numbers
 
-    def held(self, flight: Flight) -> list[float]:
+    def held(self) -> list[float]:
         """What :meth:`step` returns, where stages were updated on the way; weights in all their versions."""
+        flight = self.flight
+        assert flight is not None
         numbers: list[float] = []
         for r in self._own:
             held, peaks = self.model_states(r), flight.peaks(r)
@@ -87,7 +91,13 @@ class Updates:
         """What device r holds besides activations; ``planned``: with what a training step will add."""
         modules = [module for (device, _), module in self._replicas.modules.items() if device == r]
         optimizers = [made for (device, _), made in self.optimizers.items() if device == r]
-        return self._planner.plan(modules, optimizers) if planned else read_model_states(modules, optimizers)
+        if not planned:
+            return read_model_states(modules, optimizers)
+        found = self._planner.plan(modules, optimizers)
+        if self.flight is None:
+            return found
+        stashed = sum(p.nbytes for module in modules for p in module.parameters() if p.requires_grad)
+        return found + ModelStates(weights=(self.flight.most_versions[r] - 1) * stashed)
 
     def rehearse(self) -> dict[int, tuple[ModelStates, float]]:
         """What each stage here will hold in training, and seconds of an update of a copy of it."""

@@ -221,6 +221,23 @@ def test_bytes_of_weights_are_those_of_the_versions(launch):
         assert reports[-1].peak_activation_bytes == flushed.peak_activation_bytes
 
 
+def test_a_memory_limit_counts_the_versions_before_anything_starts():
+    model, (x, y) = mlp(layers=8, width=16), batches(1, 16)[0]
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"]}
+    with Pipeline(copy.deepcopy(model), build_schedule("pipedream", 4, 8), **options) as pipeline:
+        needed = max(held.total for held in pipeline.step(x, y).memory)
+        assert pipeline._engine._stepper.flight.most_versions == pipeline.step(x, y).weight_versions
+    with Pipeline(copy.deepcopy(model), build_schedule("pipedream", 4, 8), memory_limit=needed, **options) as pipeline:
+        assert pipeline.step(x, y).loss > 0
+    one = sum(p.nbytes for p in model[:2].parameters())
+    options["memory_limit"] = 3 * one
+    with (
+        Pipeline(copy.deepcopy(model), build_schedule("pipedream", 4, 8), **options) as pipeline,
+        pytest.raises(ConfigurationError, match="memory_limit allows .* on device 0, which holds"),
+    ):
+        pipeline.step(x, y)
+
+
 def test_evaluation_in_between_sees_the_newest_weights():
     model, given = mlp(), batches(3, 8)
     with Pipeline(model, build_schedule("pipedream", 3, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
