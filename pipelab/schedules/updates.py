@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, Slot, Updating, actions_of
+from pipelab.schedules.reserved import reserved
 
 if TYPE_CHECKING:
     from pipelab.schedules.schedule import Schedule
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@reserved
 def one_f_one_b_with_updates(devices: int, microbatches: int, every: int = 1) -> list[list[Action]]:
     """1F1B's order, and a U after each backward that completes a group of ``every``."""
     rows = []
@@ -46,6 +48,7 @@ def one_f_one_b_with_updates(devices: int, microbatches: int, every: int = 1) ->
     return rows
 
 
+@reserved
 def versions(schedule: Schedule) -> dict[Action, int]:
     """The version of its stage's weights that each forward of a table with updates uses."""
     rule = schedule.updating or Updating()
@@ -57,6 +60,7 @@ def versions(schedule: Schedule) -> dict[Action, int]:
     return newest
 
 
+@reserved
 def ages(schedule: Schedule) -> dict[Action, int]:
     """By how many updates the version that each forward uses is behind the newest that is there when it begins."""
     used = versions(schedule)
@@ -101,6 +105,7 @@ class Part:
     first: int
 
 
+@reserved
 def over(schedule: Schedule, steps: int) -> Schedule:
     """The table of ``steps`` steps of a schedule without a flush, with nothing left on its way at their end.
 
