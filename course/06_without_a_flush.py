@@ -73,3 +73,202 @@ def version(method: str, devices: int, stage: int, microbatch: int, every: int =
 # %% [markdown] role="solution" exercise="version_number"
 # PipeDream's stages use different versions for the same micro-batch, and the first stage the oldest. Vertical sync uses
 # the oldest of them everywhere. 2BW is one update behind, but its updates are m times rarer.
+
+# %% [markdown] role="lead" exercise="stash" difficulty="medium" minutes=16
+# Here a table is a list of rows, one per device: the order in which the device runs its actions, with its updates. It
+# begins and ends with nothing on its way. A version of a stage's weights is needed by
+#
+# - each forward that uses it, and the backward of the same micro-batch;
+# - the update that makes the next version, because it starts from this one.
+#
+# The rules are those of PipeDream (`"pipedream"`), vertical sync (`"vertical-sync"`) and 2BW (`"2bw"`). In the first
+# two, look in the table for the updates: there may be fewer than one per backward, and warm-ups may be deeper. The
+# newest version is that of the last update before the forward in its device's row. In a table of 2BW every m backwards
+# make one update, on all devices. Batch t uses version t - 1, and batch 0 version 0.
+#
+# Write two functions. `last_needs` names, for each device and each version, the last action of that device which needs
+# it. Leave out the version of the last update, because it is never freed. `peak` returns how many versions each device
+# has at most between two of its actions. A version is freed right after the last action that needs it. If that is the
+# update, the new version takes its place.
+
+
+# %% role="answer" exercise="stash"
+def last_needs(rows: list[list[str]], rule: str) -> list[list[str]]:
+    """For each device, in order of the versions 0, 1, ...: the last action that needs it.
+
+    >>> last_needs([["0F0", "0F1", "0B0", "0U0", "0B1", "0U1"]], "pipedream")
+    [['0B1', '0U1']]
+    """
+    ### BEGIN SOLUTION
+    newest = []
+    for row in rows:
+        uses, count = {}, 0
+        for cell in row:
+            count += "U" in cell
+            if "F" in cell:
+                uses[int(cell.split("F")[1])] = count
+        newest.append(uses)
+    found = []
+    for r, row in enumerate(rows):
+        uses = newest[0] if rule == "vertical-sync" else newest[r]
+        if rule == "2bw":
+            backward = [cell for cell in row if "F" not in cell]
+            m = next(k for k, cell in enumerate(backward) if "U" in cell)
+            uses = {i: max(i // m - 1, 0) for i in uses}
+        last, count = {}, 0
+        for cell in row:
+            if "U" in cell:
+                last[count] = cell
+                count += 1
+            else:
+                last[uses[int(cell.replace("B", "F").split("F")[1])]] = cell
+        found.append([last[k] for k in range(count)])
+    return found
+    ### END SOLUTION
+
+
+# %% role="answer" exercise="stash"
+def peak(rows: list[list[str]], rule: str) -> list[int]:
+    """How many versions each device has at most.
+
+    >>> peak([["0F0", "0F1", "0B0", "0U0", "0B1", "0U1"]], "pipedream")    # after 0U0: versions 0 and 1
+    [2]
+    """
+    ### BEGIN SOLUTION
+    most = []
+    for row, freed in zip(rows, last_needs(rows, rule)):
+        there = highest = 1
+        for cell in row:
+            there += ("U" in cell) - freed.count(cell)
+            highest = max(highest, there)
+        most.append(highest)
+    return most
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="stash"
+# Take one row and one version. Underline each action that needs it, by the list above. The answer is the last one that
+# is underlined.
+
+# %% [markdown] role="hint" exercise="stash"
+# First find out which version each micro-batch uses on each device. For vertical sync only the row of device 0 counts.
+# Then go through a row once, and note for each action the version that it needs. A later note replaces an earlier one.
+
+# %% [markdown] role="hint" exercise="stash"
+# Which version does an update need, if you count the updates before it? Which one does a backward need, if you have a
+# dictionary from micro-batches to versions? For `peak`, go through the row again. What does an update do to the number
+# of versions, and what does an action that is the last need of some version? May one action be the last need of two?
+
+# %% [markdown] role="solution" exercise="stash"
+# With PipeDream's own table device r has at most p - r versions. Under vertical sync it has p versions, on the last
+# device too: there, versions wait for micro-batches that stage 0 has already let in. 2BW has two, at any p.
+
+# %% [markdown] role="lead" exercise="delayed_update" difficulty="medium" minutes=12
+# 2BW as one device sees it: train a whole model, one batch per call, by the formula
+#
+# $$v = \text{momentum} \cdot v + g(W(t - 1)), \qquad W(t + 1) = W(t) - \text{lr} \cdot v, \qquad W(-1) = W(0)$$
+#
+# g is the gradient of the batch's loss: the mean over its micro-batches, which have the same size. v begins at 0, and
+# without momentum it is g. When your function is called, the model holds W(t). When it returns, the model must hold
+# W(t + 1), in the same parameters. `state` is a dictionary. It is empty at first, and it comes back in the next call:
+# keep there what you need. Write it with plain tensors. The check compares the weights after each batch with those of
+# pipelab's own reference, in float64.
+
+
+# %% role="answer" exercise="delayed_update"
+import torch
+from torch import nn
+
+
+def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: float, momentum: float) -> None:
+    """One update of 2BW. ``microbatches`` are pairs (x, y), and ``loss(model(x), y)`` is the loss of one.
+
+    >>> state = {}
+    >>> for batch in batches:
+    ...     train_batch(model, state, nn.functional.mse_loss, batch, lr=0.1, momentum=0.9)
+    """
+    ### BEGIN SOLUTION
+    newest = [p.detach().clone() for p in model.parameters()]
+    stashed = state.get("stashed", newest)
+    with torch.no_grad():
+        for p, old in zip(model.parameters(), stashed):
+            p.copy_(old)
+    model.zero_grad()
+    for x, y in microbatches:
+        (loss(model(x), y) / len(microbatches)).backward()
+    velocity = state.get("velocity", [torch.zeros_like(w) for w in newest])
+    state["stashed"] = newest
+    state["velocity"] = [momentum * v + p.grad for v, p in zip(velocity, model.parameters())]
+    with torch.no_grad():
+        for p, w, v in zip(model.parameters(), newest, state["velocity"]):
+            p.copy_(w - lr * v)
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="delayed_update"
+# At some moment in each call the model must hold the version before the newest. What do you need to come back from it?
+
+# %% [markdown] role="hint" exercise="delayed_update"
+# Make a copy of the newest weights first, with `clone`. Then write the kept version into the model, and run forwards and
+# backwards as in the exercise on accumulation in lesson 2. At the end write the result into the model. All writing into
+# parameters goes under `torch.no_grad()`.
+
+# %% [markdown] role="hint" exercise="delayed_update"
+# Two lists of tensors go through the dictionary from one call to the next, and v is one of them. What is the other, and
+# what stands in for it in the first call? After the backwards the model holds W(t - 1). From which list does the step
+# start, if not from the model?
+
+# %% [markdown] role="solution" exercise="delayed_update"
+# The optimizer's state belongs to the newest weights, not to a version: there is one v, however many versions are kept.
+# PipeDream's last stage is the same without the delay. Its first stage keeps p - 1 older versions, not one.
+
+# %% [markdown] role="lead" exercise="two_bw" difficulty="medium" minutes=12
+# Write the table of 2BW for any p and any m of at least p. It has `batches` batches of m micro-batches each, which are
+# counted on from one batch to the next. The order is that of 1F1B over all of them, without a flush. The pipeline is
+# empty at the beginning and at the end. A device updates its stage right after the last backward of each batch. That
+# update has the number of this micro-batch: with m = 4, device 2 runs `"2B3"`, then `"2U3"`. Return one row of actions
+# per device.
+#
+# In the last part the check trains a narrow transformer with your rows, and the pipeline stays full from batch to
+# batch. Then it compares the weights with those of a single process that follows the formula. To see your table, run
+# this in a new cell: `from pipelab import Schedule, plot_table`, then `plot_table(Schedule.from_rows(two_bw(4, 4, 2)))`.
+
+
+# %% role="answer" exercise="two_bw"
+def two_bw(devices: int, microbatches: int, batches: int) -> list[list[str]]:
+    """2BW's order: one row of actions per device.
+
+    >>> two_bw(1, 2, 2)
+    [['0F0', '0B0', '0F1', '0B1', '0U1', '0F2', '0B2', '0F3', '0B3', '0U3']]
+    """
+    ### BEGIN SOLUTION
+    rows = []
+    total = microbatches * batches
+    for r in range(devices):
+        ahead = devices - 1 - r
+        row = [f"{r}F{i}" for i in range(ahead)]
+        for i in range(total):
+            row += [f"{r}F{ahead + i}"] if ahead + i < total else []
+            row.append(f"{r}B{i}")
+            if i % microbatches == microbatches - 1:
+                row.append(f"{r}U{i}")
+        rows.append(row)
+    return rows
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="two_bw"
+# Leave the updates out at first. Which batches does 1F1B see, if there is no flush between them?
+
+# %% [markdown] role="hint" exercise="two_bw"
+# It sees one long batch of m times `batches` micro-batches: one warm-up, many pairs, one cool-down. After which
+# backwards does an update follow? A forward of the next batch may stand before such a backward.
+
+# %% [markdown] role="hint" exercise="two_bw"
+# Go through all backwards of a device in order. Before each of them stands a forward, unless there are none left. How
+# far ahead is it? After each of them ask whether a batch is complete. What does the backward's number say about that?
+
+# %% [markdown] role="solution" exercise="two_bw"
+# In the pair before an update the forward already belongs to the next batch, on all devices but the last. That is why
+# the newest version comes too late for a whole batch, and why two versions are needed. With m < p the warm-up would
+# reach into a third batch, and more than two versions would be in use.

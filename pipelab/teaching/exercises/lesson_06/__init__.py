@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_06 import version_number
+from pipelab.teaching.exercises.lesson_06 import delayed_update, stash, two_bw, version_number
 
 __all__ = ["EXERCISES"]
 
-EXERCISES = (version_number.EXERCISE,)
+EXERCISES = (version_number.EXERCISE, stash.EXERCISE, delayed_update.EXERCISE, two_bw.EXERCISE)
