@@ -136,7 +136,7 @@ def peak(rows: list[list[str]], rule: str) -> list[int]:
     """
     ### BEGIN SOLUTION
     most = []
-    for row, freed in zip(rows, last_needs(rows, rule)):
+    for row, freed in zip(rows, last_needs(rows, rule), strict=True):
         there = highest = 1
         for cell in row:
             there += ("U" in cell) - freed.count(cell)
@@ -191,16 +191,16 @@ def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: flo
     newest = [p.detach().clone() for p in model.parameters()]
     stashed = state.get("stashed", newest)
     with torch.no_grad():
-        for p, old in zip(model.parameters(), stashed):
+        for p, old in zip(model.parameters(), stashed, strict=True):
             p.copy_(old)
     model.zero_grad()
     for x, y in microbatches:
         (loss(model(x), y) / len(microbatches)).backward()
     velocity = state.get("velocity", [torch.zeros_like(w) for w in newest])
     state["stashed"] = newest
-    state["velocity"] = [momentum * v + p.grad for v, p in zip(velocity, model.parameters())]
+    state["velocity"] = [momentum * v + p.grad for v, p in zip(velocity, model.parameters(), strict=True)]
     with torch.no_grad():
-        for p, w, v in zip(model.parameters(), newest, state["velocity"]):
+        for p, w, v in zip(model.parameters(), newest, state["velocity"], strict=True):
             p.copy_(w - lr * v)
     ### END SOLUTION
 
@@ -209,8 +209,8 @@ def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: flo
 # At some moment in each call the model must hold the version before the newest. What do you need to come back from it?
 
 # %% [markdown] role="hint" exercise="delayed_update"
-# Make a copy of the newest weights first, with `clone`. Then write the kept version into the model, and run forwards and
-# backwards as in the exercise on accumulation in lesson 2. At the end write the result into the model. All writing into
+# Make a copy of the newest weights first, with `clone`. Then write the kept version into the model, and run forwards
+# and backwards as in lesson 2's exercise on accumulation. At the end write the result into the model. All writing into
 # parameters goes under `torch.no_grad()`.
 
 # %% [markdown] role="hint" exercise="delayed_update"
@@ -219,7 +219,7 @@ def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: flo
 # start, if not from the model?
 
 # %% [markdown] role="solution" exercise="delayed_update"
-# The optimizer's state belongs to the newest weights, not to a version: there is one v, however many versions are kept.
+# The optimizer's state belongs to the newest weights, not to a version: there is one v for all versions.
 # PipeDream's last stage is the same without the delay. Its first stage keeps p - 1 older versions, not one.
 
 # %% [markdown] role="lead" exercise="two_bw" difficulty="medium" minutes=12
@@ -230,8 +230,9 @@ def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: flo
 # per device.
 #
 # In the last part the check trains a narrow transformer with your rows, and the pipeline stays full from batch to
-# batch. Then it compares the weights with those of a single process that follows the formula. To see your table, run
-# this in a new cell: `from pipelab import Schedule, plot_table`, then `plot_table(Schedule.from_rows(two_bw(4, 4, 2)))`.
+# batch. Then it compares the weights with those of a single process that follows the formula. To see your table,
+# import `Schedule` and `plot_table` from `pipelab` in a new cell. `plot_table(Schedule.from_rows(two_bw(4, 4, 2)))`
+# draws it.
 
 
 # %% role="answer" exercise="two_bw"
@@ -270,5 +271,84 @@ def two_bw(devices: int, microbatches: int, batches: int) -> list[list[str]]:
 
 # %% [markdown] role="solution" exercise="two_bw"
 # In the pair before an update the forward already belongs to the next batch, on all devices but the last. That is why
-# the newest version comes too late for a whole batch, and why two versions are needed. With m < p the warm-up would
-# reach into a third batch, and more than two versions would be in use.
+# the newest version comes too late for a whole batch, and why two versions are needed. With m below p - 1 a forward
+# would begin before the update that makes its version. The paper asks for m of at least p (Narayanan and others, 2021,
+# arXiv 2006.09503).
+
+# %% [markdown] role="lead" exercise="under_a_limit" difficulty="hard" minutes=15
+# A model is cut into p equal stages, one per device. You know these bytes of one stage:
+#
+# - `weights`: one version of its weights. The gradients take as much again, whatever the method.
+# - `optimizer`: the optimizer's state. There is one, no matter how many versions are kept.
+# - `activations`: those of one micro-batch, from its forward to its backward. `stage_input` of them are the input of
+#   the stage.
+#
+# No device may hold more than `limit` bytes, and device 0 needs the most. There are six methods, in this order:
+#
+# - `"gpipe"`;
+# - `"gpipe-recompute"`: a micro-batch keeps its input alone, and while its backward runs all its activations. One
+#   backward runs at a time.
+# - `"1f1b"`;
+# - `"pipedream"` and `"vertical-sync"`, with an update after each backward;
+# - `"2bw"`, with an update after every m backwards. It is allowed only if m is at least p.
+#
+# The methods without a flush have run for a long time, so their pipeline is full. Return three things:
+#
+# 1. The names of the methods that fit, as a list or a set.
+# 2. Of these the one that loses the least time. Time is lost if a device idles or recomputes, as a fraction of total
+#    device time. A forward takes 1, a backward 2 and recomputing a forward 1.
+# 3. Of these the one with the least staleness: by how many updates a gradient is older than the weights that it
+#    changes, as a mean over the stages.
+#
+# If two are equal, the other of the two figures decides. Then the fewer bytes decide, then the order above. Return
+# `"none"` for both choices if nothing fits.
+
+
+# %% role="answer" exercise="under_a_limit"
+def choose_method(
+    weights: int, optimizer: int, activations: int, stage_input: int, devices: int, microbatches: int, limit: int
+) -> tuple[list[str], str, str]:
+    """What fits on a device, and of that the method that loses the least time and the one that is the least stale.
+
+    >>> gb = 10**9
+    >>> choose_method(4 * gb, 8 * gb, 1 * gb, 1 * gb // 10, devices=4, microbatches=8, limit=21 * gb)
+    (['gpipe-recompute', '1f1b'], '1f1b', '1f1b')
+    """
+    ### BEGIN SOLUTION
+    p, m = devices, microbatches
+    versions = dict.fromkeys(("gpipe", "gpipe-recompute", "1f1b"), 1) | {"pipedream": p, "vertical-sync": p, "2bw": 2}
+    in_flight = {"gpipe": m * activations, "gpipe-recompute": (m - 1) * stage_input + activations}
+    in_flight["1f1b"] = min(p, m) * activations
+    stale = {"pipedream": (p - 1) / 2, "vertical-sync": p - 1, "2bw": 1}
+    rated = {}
+    for order, name in enumerate(versions):
+        work = 4 * m if name == "gpipe-recompute" else 3 * m
+        idle = 0 if name in stale else 3 * (p - 1)
+        total = versions[name] * weights + weights + optimizer + in_flight.get(name, p * activations)
+        if total <= limit and (name != "2bw" or m >= p):
+            rated[name] = (1 - 3 * m / (work + idle), stale.get(name, 0), total, order)
+    if not rated:
+        return [], "none", "none"
+    quickest = min(rated, key=lambda name: rated[name])
+    freshest = min(rated, key=lambda name: (rated[name][1], rated[name][0], *rated[name][2:]))
+    return list(rated), quickest, freshest
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="under_a_limit"
+# Make a table on paper: one row per method, with versions, micro-batches in flight on device 0, lost time, staleness.
+
+# %% [markdown] role="hint" exercise="under_a_limit"
+# Device 0 has as many micro-batches in flight in each order of 1F1B, with and without a flush, if there are enough of
+# them. The flush costs p - 1 forwards and p - 1 backwards of waiting per step. Stage s of PipeDream is behind by as
+# many updates as it has warm-up forwards. What is the mean of that over the stages?
+
+# %% [markdown] role="hint" exercise="under_a_limit"
+# For each method that fits keep four numbers: lost time, staleness, bytes, place in the list. Python compares tuples
+# from left to right. In which order should they stand for each of the two choices? For the lost time, which part of a
+# step of GPipe with recomputation is neither a forward nor a backward?
+
+# %% [markdown] role="solution" exercise="under_a_limit"
+# Without a flush no time is lost, but it costs weights: p versions, or two. Where weights are large and activations
+# small, only methods with a flush fit. Where both fit, a larger m makes the flush cheap, and it costs no staleness.
+# That is why large models are trained with a flush today.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_06 import delayed_update, stash, two_bw, version_number
+from pipelab.teaching.exercises.lesson_06 import delayed_update, stash, two_bw, under_a_limit, version_number
 
 __all__ = ["EXERCISES"]
 
-EXERCISES = (version_number.EXERCISE, stash.EXERCISE, delayed_update.EXERCISE, two_bw.EXERCISE)
+EXERCISES = (version_number.EXERCISE, stash.EXERCISE, delayed_update.EXERCISE, two_bw.EXERCISE, under_a_limit.EXERCISE)

@@ -43,7 +43,8 @@ def _material(case: Case) -> tuple[Any, Any, list[list[tuple[Any, Any]]]]:
 
 
 def _ask(call: Call, case: Case) -> Any:
-    """Several batches in a row; the model's weights after each, and whether they are still leaves that autograd fills."""
+    """Several batches in a row; the model's weights after each, and whether its parameters are the same ones."""
+    _first_step()
     model, loss, batches = _material(case)
     state: dict[Any, Any] = {}
     before = [id(p) for p in model.parameters()]
@@ -53,6 +54,15 @@ def _ask(call: Call, case: Case) -> Any:
         call("train_batch", *given, _none=True, _keep=False)
         found.append(_flat(model))
     return {"weights": found, "same": [id(p) for p in model.parameters()] == before}
+
+
+def _first_step() -> None:
+    """Let torch load what it loads at the first step of an optimizer: not in the time of a learner's call."""
+    import torch
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.clone().backward(torch.zeros(1))
+    torch.optim.SGD([weight], lr=0.1).step()
 
 
 def _flat(model: Any) -> Weights:

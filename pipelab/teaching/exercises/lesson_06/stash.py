@@ -46,7 +46,7 @@ def _plain(method: str, p: int, count: int, every: int = 1) -> Rows:
 
 def _warmed(depths: list[int], count: int, every: int = 1) -> Rows:
     """1F1B's pattern with other warm-ups, and an update after every ``every`` backwards."""
-    made = []
+    made: Rows = []
     for row in _rows(with_warmups(depths, count)):
         made.append([])
         for cell in row:
@@ -130,8 +130,8 @@ def _judge_last(case: Case, data: Any) -> Finding | None:
             )
         if len(row) != updates:
             return Finding(
-                f"{case.words}: for device {r} you name {len(row)} actions. It runs {updates} updates, so versions 0 to "
-                f"{updates - 1} are replaced one day, and each of them has its last need."
+                f"{case.words}: for device {r} you name {len(row)} actions. It runs {updates} updates, so versions 0 "
+                f"to {updates - 1} are replaced one day, and each of them has its last need."
             )
     wrong = [(r, k) for r in range(len(rows)) for k, life in enumerate(truth[r]) if _text(data[r][k]) != life.last]
     if not wrong:
