@@ -176,16 +176,22 @@ def peak(rows: list[list[str]], rule: str) -> list[int]:
 
 
 # %% role="answer" exercise="delayed_update"
+from collections.abc import Callable
+
 import torch
-from torch import nn
 
 
-def train_batch(model: nn.Module, state: dict, loss, microbatches: list, lr: float, momentum: float) -> None:
+def train_batch(
+    model: torch.nn.Module, state: dict, loss: Callable, microbatches: list[tuple], lr: float, momentum: float
+) -> None:
     """One update of 2BW. ``microbatches`` are pairs (x, y), and ``loss(model(x), y)`` is the loss of one.
 
-    >>> state = {}
-    >>> for batch in batches:
-    ...     train_batch(model, state, nn.functional.mse_loss, batch, lr=0.1, momentum=0.9)
+    >>> layer, state = torch.nn.Linear(1, 1, bias=False), {}
+    >>> weight = torch.nn.init.ones_(layer.weight)
+    >>> for batch in range(2):
+    ...     train_batch(layer, state, lambda out, y: out.square().mean() / 2, [(torch.ones(1, 1), None)], 0.5, 0.0)
+    >>> weight.item()    # without a delay it would be 0.25
+    0.0
     """
     ### BEGIN SOLUTION
     newest = [p.detach().clone() for p in model.parameters()]
