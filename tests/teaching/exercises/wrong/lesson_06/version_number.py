@@ -23,7 +23,11 @@ WRONG = [
     _version("Some of their backwards have not run yet", "pipedream", pipedream="i"),
     _version("That is vertical sync", "pipedream", pipedream="max(i - (p - 1), 0)"),
     _version("The weights do change", "pipedream", pipedream="0"),
-    _version("forwards before its first pair", "pipedream", pipedream="max(i - (p - 1 - s), 0) if i < p else i"),
+    _version(
+        "before its first pair of a forward and a backward",
+        "pipedream",
+        pipedream="max(i - (p - 1 - s), 0) if i < p else i",
+    ),
     _version("the one that the first stage used", "vertical-sync", sync="max(i - (p - 1 - s), 0)"),
     _version("one too old", "vertical-sync", sync="max(i - p, 0)"),
     _version("as if the batch before were over", "2bw", bw="i // every"),
