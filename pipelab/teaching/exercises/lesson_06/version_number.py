@@ -136,7 +136,8 @@ def _reason(case: Case, s: int, i: int, version: int) -> str:
     sync = " Vertical sync takes that of stage 0 for all stages." if case.part == "vertical-sync" else ""
     return (
         f"In 1F1B's order stage {first} runs {_count_of(p - 1 - first, 'forward')} before its first pair of a forward "
-        f"and a backward. When {first}F{i} begins, it has run {_count_of(version, 'backward')}, and as many updates.{sync}"
+        f"and a backward. When {first}F{i} begins, it has run {_count_of(version, 'backward')} and as many "
+        f"updates.{sync}"
     )
 
 
