@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, Slot, Updating, actions_of
+from pipelab.schedules.reserved import reserved
 
 if TYPE_CHECKING:
     from pipelab.schedules.dependencies import Place, SlotGraph
@@ -37,6 +38,7 @@ __all__ = [
 Fault: TypeAlias = "tuple[str, int, int | None, Action, Action | None, str]"
 
 
+@reserved
 def one_f_one_b_with_updates(devices: int, microbatches: int, every: int = 1) -> list[list[Action]]:
     """1F1B's order, and a U after each backward that completes a group of ``every``."""
     rows = []
@@ -53,6 +55,7 @@ def one_f_one_b_with_updates(devices: int, microbatches: int, every: int = 1) ->
     return rows
 
 
+@reserved
 def versions(schedule: Schedule) -> dict[Action, int]:
     """The version of its stage's weights that each forward of a table with updates uses."""
     rule = schedule.updating or Updating()
@@ -64,6 +67,7 @@ def versions(schedule: Schedule) -> dict[Action, int]:
     return newest
 
 
+@reserved
 def ages(schedule: Schedule) -> dict[Action, int]:
     """By how many updates the version that each forward uses is behind the newest that is there when it begins."""
     used = versions(schedule)
@@ -110,6 +114,7 @@ class Part:
     since: Schedule
 
 
+@reserved
 def over(schedule: Schedule, steps: int) -> Schedule:
     """The table of ``steps`` steps of a schedule without a flush, with nothing left on its way at their end.
 

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelab.schedules.reserved import reserved
+
 __all__ = ["delayed_training"]
 
 
+@reserved
 def delayed_training(
     model: nn.Module,
     stages: Sequence[Sequence[str]],

@@ -233,7 +233,7 @@ def test_a_memory_limit_counts_the_versions_before_anything_starts():
     options["memory_limit"] = 3 * one
     with (
         Pipeline(copy.deepcopy(model), build_schedule("pipedream", 4, 8), **options) as pipeline,
-        pytest.raises(ConfigurationError, match="memory_limit allows .* on device 0, which holds"),
+        pytest.raises(ConfigurationError, match=r"memory_limit allows .* on device 0, which holds"),
     ):
         pipeline.step(x, y)
 
