@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelab.errors import StageError
+from pipelab.errors import ScheduleError
 from pipelab.schedules import Schedule, build_schedule
 from pipelab.schedules.updates import ages, over, versions
 from pipelab.teaching.exercises.definition import Case
@@ -36,7 +36,7 @@ def test_the_reference_is_the_engines_table():
 
 
 def test_what_trains_is_the_rows_that_were_handed_in():
-    """Not the catalogue's own table: with an update after each backward the version that 1F2 asks for is gone."""
+    """Not the catalogue's own table: one with an update after each backward is refused."""
     case = Case("training", {"_p": 2, "_m": 2, "_batches": 3, "_words": "p = 2, m = 2"})
     right, often = (
         [Schedule.from_rows(table) for table in tables]
@@ -46,7 +46,7 @@ def test_what_trains_is_the_rows_that_were_handed_in():
         )
     )
     assert _trained(case, right) is None
-    with pytest.raises(StageError, match="action 1F2"):
+    with pytest.raises(ScheduleError, match="leave 0U0 out"):
         _trained(case, often)
 
 
