@@ -97,6 +97,11 @@ def run(options: argparse.Namespace) -> int:
         if experiment.max_gradient_error is None
         else (f", largest gradient error against the unsplit model {experiment.max_gradient_error:.1e}")
     )
+    if experiment.max_weight_error is not None:
+        proof = (
+            f", largest error of the weights after {setting.steps} steps and a drain, against the formula of the "
+            f"schedule in one process, {experiment.max_weight_error:.1e}"
+        )
     costs = "unit costs" if options.clock == "unit" else "what one micro-batch cost alone"
     apart = remark(experiment.difference)
     lines = [
@@ -110,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
         f"loss {report.loss:.6f}{proof}",
         "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
+    if experiment.peak_weight_versions:
+        lines.append("peak weight versions per device: " + ", ".join(map(str, experiment.peak_weight_versions)))
     write(options, result, lines, experiment.measured, experiment.predicted)
     return 0
 

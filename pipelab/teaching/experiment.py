@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from tqdm import tqdm
 from pipelab.models import TransformerLM, next_byte_loss, text_batch, transformer_stage
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
 from pipelab.schedules import Schedule
+from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate
+from pipelab.teaching.without_flush import plain_sgd, weight_error
 from pipelab.timeline import Comparison, Timeline, compare
 
 __all__ = ["Experiment", "Prepared", "Setting", "prepare", "run_experiment"]
@@ -87,6 +90,10 @@ class Experiment:
     costs: Costs
     torch_devices: tuple[torch.device, ...]
     backend: str
+    max_weight_error: float | None = None
+    """Of a schedule without a flush, after a drain, against its formula computed in one process, in float64."""
+    peak_weight_versions: tuple[int, ...] = ()
+    """Of such a schedule: the most versions of its weights on each device."""
 
     @property
     def measured(self) -> Timeline:
@@ -119,6 +126,7 @@ class Experiment:
             "torch_devices": sorted({str(device) for device in self.torch_devices}),
             "loss": self.report.loss,
             "max_gradient_error": self.max_gradient_error,
+            **self._without_flush(),
             "predicted": self.predicted.figures()
             | {"costs": {"forward": self.costs.forward, "backward": self.costs.backward}},
             "measured": measured,
@@ -131,6 +139,11 @@ class Experiment:
         plain: dict[str, Any] = _plain(result)
         return plain
 
+    def _without_flush(self) -> dict[str, Any]:
+        if not self.peak_weight_versions:
+            return {}
+        return {"max_weight_error": self.max_weight_error, "peak_weight_versions": list(self.peak_weight_versions)}
+
 
 def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None = None) -> Prepared:
     """Build the model and the batch and run the unsplit model once, as the oracle.
@@ -141,7 +154,8 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
     model, reference = None, None
     if not rank and (setting.verify or rank is None):
         model = setting.model()
-    if model is not None and setting.verify:
+    updates = schedule is not None and "U" in schedule.ops  # then there is no one gradient of the batch
+    if model is not None and setting.verify and not updates:
         reference = unsplit_gradients(model, next_byte_loss, inputs, targets, seed=setting.seed, step=0)
     if rank is None:
         return Prepared(setting, model, inputs, targets, reference)
@@ -159,8 +173,10 @@ def run_experiment(
     """
     setting = prepared.setting
     told = told or _silent
+    updates = "U" in schedule.ops
+    model = copy.deepcopy(prepared.model) if updates else prepared.model
     with Pipeline(
-        prepared.model,
+        model,
         schedule,
         loss=next_byte_loss,
         launch=setting.launch,
@@ -171,21 +187,43 @@ def run_experiment(
         seed=setting.seed,
         window=max(setting.steps, 1),
         memory_limit=setting.memory_limit,
+        optimizer=plain_sgd if updates else None,
     ) as pipeline:
         told("measuring one micro-batch")
         costs = _prediction_costs(pipeline, prepared)
-        predicted = simulate(schedule, costs, batch=setting.batch)
+        predicted = _predicted(schedule, costs, setting)
         for number in _steps(setting.steps, schedule.name, told is _silent and pipeline.rank == 0):
             told(f"step {number + 1} of {setting.steps}")
             report = pipeline.step(prepared.inputs, prepared.targets)
             if number == 0:  # the reference ran with the dropout of step 0
-                found = pipeline.gather(pipeline.gradients()) if setting.verify else None
+                found = pipeline.gather(pipeline.gradients()) if setting.verify and not updates else None
                 loss = report.loss
         error = None
         if found is not None and prepared.reference is not None:
             error = gradient_error(found, prepared.reference.gradients)
         last, places = replace(report, loss=loss), pipeline.torch_devices
-        return Experiment(setting, microbatches, predicted, last, error, costs, places, pipeline.backend)
+        made = Experiment(setting, microbatches, predicted, last, error, costs, places, pipeline.backend)
+        return _drained(made, pipeline, prepared) if updates else made
+
+
+def _predicted(schedule: Schedule, costs: Costs, setting: Setting) -> Timeline:
+    """A step; of a schedule without a flush the last one, of a pipeline that is full by then."""
+    if schedule.updating is None:
+        return simulate(schedule, costs, batch=setting.batch)
+    step = part(schedule, setting.steps - 1)
+    return simulate(step, costs, batch=setting.batch * (step.microbatches // schedule.microbatches), check=False)
+
+
+def _drained(made: Experiment, pipeline: Pipeline, prepared: Prepared) -> Experiment:
+    """The experiment with what was trained, once nothing is on its way any more. Every rank takes part."""
+    setting, schedule = made.setting, pipeline.schedule
+    pipeline.drain()
+    trained = pipeline.gather(pipeline.state_dict()) if setting.verify else None
+    error = None
+    if trained is not None and schedule.updating is not None and not setting.dropout:
+        batches = [(prepared.inputs, prepared.targets)] * setting.steps
+        error = weight_error(trained, setting.model(), schedule, batches, setting.layers)
+    return replace(made, max_weight_error=error, peak_weight_versions=made.report.weight_versions)
 
 
 def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:

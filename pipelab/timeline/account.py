@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipelab.schedules.action import actions_of
 from pipelab.timeline.timeline import Timeline
 
-__all__ = ["KINDS", "Account", "account"]
+__all__ = ["KINDS", "Account", "account", "long_run_bubble"]
 
 KINDS = ("work", "fill", "wait", "link", "drain")
 """What a device does with its time. "fill": before its first action; "drain": after its last; "link": for a message
@@ -52,7 +52,8 @@ def account(timeline: Timeline) -> Account:
     again = "(tF + tB + tR)" if "R" in schedule.ops else one
     whole = " of the whole batch" if schedule.name == "naive" else ""
     family = "interleaved 1F1B" if v > 1 else "GPipe and 1F1B"
-    derived = schedule.name in ({"interleaved"} if v > 1 else {"gpipe", "1f1b", "naive"})
+    plain = {"gpipe", "1f1b", "naive", "pipedream", "vertical-sync", "2bw"}
+    derived = schedule.name in ({"interleaved"} if v > 1 else plain)
     return Account(
         rows=tuple(tuple(round(time, 12) + 0.0 for time in row) for row in rows),
         work=again.strip("()") + whole if whole else f"m {again}",
@@ -60,3 +61,25 @@ def account(timeline: Timeline) -> Account:
         expected=(p - 1) * passes / v,
         holds="" if derived else family,
     )
+
+
+def long_run_bubble(timeline: Timeline) -> float:
+    """The bubble fraction over many steps. A schedule that flushes has its bubble in each of them.
+
+    Without a flush the pipeline fills and drains only once. So what counts is the time between: from the start of the
+    first backward on device 0 to the end of its last forward. Updates are work there.
+
+    >>> long_run_bubble(simulate(over(build_schedule("pipedream", devices=4, microbatches=4), 3)))
+    0.0
+    """
+    if timeline.schedule.updating is None:
+        return timeline.bubble_fraction
+    row = timeline.on_device(0)
+    backwards = [span.start for span in row if any(a.op in "BIW" for a in actions_of(span.slot))]
+    forwards = [span.end for span in row if any(a.op == "F" for a in actions_of(span.slot))]
+    if not backwards or not forwards or forwards[-1] <= backwards[0]:
+        return timeline.bubble_fraction  # it has never been full
+    begin, end = backwards[0], forwards[-1]
+    spans = (*timeline.spans, *timeline.updates)
+    busy = sum(max(min(span.end, end) - max(span.start, begin), 0.0) for span in spans)
+    return max(1 - busy / (timeline.schedule.devices * (end - begin)), 0.0)

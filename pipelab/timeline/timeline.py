@@ -183,13 +183,22 @@ class Timeline:
 
     @property
     def message_count(self) -> int:
-        """Messages between devices, activations and gradients."""
+        """Messages between devices, activations and gradients; of a part of an endless table, all that it sends."""
+        if part_in(self.schedule) is not None:
+            return self._sent_on
         sent = self._run.sent
         return len(self.messages) if sent is None else len(sent.size)
 
     @property
+    def _sent_on(self) -> int:
+        """How many messages this part sends, also those that a later part takes."""
+        last, home = self.schedule.stages - 1, self.schedule.placement
+        onward = [(a.stage, a.stage + (1 if a.op == "F" else -1)) for *_, a in self.schedule.actions() if a.op in "FBI"]
+        return sum(0 <= b <= last and home[a] != home[b] for a, b in onward)
+
+    @property
     def message_bytes(self) -> float:
-        """Bytes sent between devices."""
+        """Bytes sent between devices (of a part of an endless table: sent and taken in it)."""
         return sum(message.size for message in self.messages)
 
     # ---- why -----------------------------------------------------------------------------------------------------

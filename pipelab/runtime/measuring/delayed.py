@@ -23,12 +23,14 @@ def delayed_training(
     microbatches: Sequence[tuple[Any, Any]],
     version: Callable[[int, int], int],
     every: int = 1,
+    keep: int | None = None,
 ) -> list[dict[str, Tensor]]:
     """Train a copy of ``model``; returns its weights after each update, the beginning first.
 
     ``stages[s]`` are the names of stage s's parameters. Micro-batch i is computed, in one piece, with version
     ``version(s, i)`` of the weights of each stage s, where version k is what ``k`` updates have made. After ``every``
-    micro-batches each stage's ``optimizer`` steps the newest weights with the mean of their gradients.
+    micro-batches each stage's ``optimizer`` steps the newest weights with the mean of their gradients. ``keep``: so
+    many of the last weights stay, and older ones are emptied to save memory.
     """
     newest = copy.deepcopy(model)
     named = dict(newest.named_parameters())
@@ -54,4 +56,6 @@ def delayed_training(
             for stepper in steppers:
                 stepper.step()
             history.append({name: p.detach().clone() for name, p in named.items()})
+            if keep is not None and len(history) > keep:
+                history[-keep - 1] = {}
     return history

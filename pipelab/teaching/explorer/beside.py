@@ -26,6 +26,12 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
         f"T is the time of one micro-batch on one device, forward and backward: {mathml(_T)}.",
         "b is the number of sequences in a micro-batch.",
     ]
+    several = [one for one in settings if one.steps > 1]
+    if several:
+        said.append(
+            f"Without a flush a step does not end with an empty pipeline. So the picture shows n = {several[0].steps} "
+            "steps."
+        )
     if first.recompute:
         said.append(f"Recomputing a micro-batch takes {mathml(_AGAIN)}.")
     apart = dict.fromkeys(figure.note for one in found for figure in one if figure.note)

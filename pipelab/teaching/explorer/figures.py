@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pipelab.quantities import format_bytes
 from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, Settings
 from pipelab.timeline import Timeline
+from pipelab.timeline.account import long_run_bubble
+from pipelab.timeline.versions import versions_of
 
 __all__ = ["FIGURES", "FORMULAS", "Figure", "Formula", "figures", "shown", "value_of"]
 
@@ -100,18 +102,52 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
     },
 }
 
-_ALL = [one for known in _BY_SCHEDULE.values() for one in known.values()]
+
+def _without_flush(versions: Formula) -> Mapping[str, Formula]:
+    """n steps are shown, with one filling and one draining: in between nothing idles."""
+    return {
+        "makespan": Formula("(n m + p - 1) T", _steps_filled, "n m (T + tR) + (p - 1) T"),
+        "bubble": Formula(
+            "(p - 1) / (n m + p - 1)",
+            lambda s: (s.devices - 1) * _pass(s, s.sequences / s.microbatches) / _steps_filled(s),
+            "(p - 1) T / (n m (T + tR) + (p - 1) T)",
+        ),
+        "long run": Formula("0", lambda s: 0.0),
+        "held": Formula("b p", lambda s: s.devices * s.sequences / s.microbatches),
+        "messages": _WHOLE_MESSAGES,
+        "versions": versions,
+    }
+
+
+def _steps_filled(s: Settings) -> float:
+    b = s.sequences / s.microbatches
+    return s.steps * s.microbatches * (_pass(s, b) + _again(s, b)) + (s.devices - 1) * _pass(s, b)
+
+
+_KNOWN: Mapping[str, Mapping[str, Formula]] = {
+    **{
+        name: {**known, "long run": known["bubble"], "versions": Formula("1", lambda s: 1.0)}
+        for name, known in _BY_SCHEDULE.items()
+    },
+    "pipedream": _without_flush(Formula("p", lambda s: float(s.devices))),
+    "vertical-sync": _without_flush(Formula("p", lambda s: float(s.devices))),
+    "2bw": _without_flush(Formula("2", lambda s: 2.0)),
+}
+_ALL = [one for known in _KNOWN.values() for one in known.values()]
 FORMULAS = tuple(sorted({text for one in _ALL for text in (one.text, one.again) if text}))
 
 # name -> (label, unit, read off a timeline). "held" and "memory" are those of the fullest device.
 FIGURES: Mapping[str, tuple[str, str, Callable[[Settings, Timeline], float]]] = {
     "makespan": ("Makespan", "units", lambda s, t: t.makespan),
     "bubble": ("Bubble fraction", "%", lambda s, t: 100 * t.bubble_fraction),
-    "rate": ("Throughput without the update", "sequences per unit", lambda s, t: s.sequences / t.makespan),
+    "long run": ("Bubble fraction over many steps", "%", lambda s, t: 100 * long_run_bubble(t)),
+    "rate": ("Throughput without the update", "sequences per unit", lambda s, t: s.steps * s.sequences / t.makespan),
     "held": ("In flight on the fullest device", "sequences", lambda s, t: max(t.peak_sequences)),
     "memory": ("Activations on the fullest device", "MB", lambda s, t: max(t.peak_bytes) / 1e6),
-    "messages": ("Messages in a step", "", lambda s, t: float(t.message_count)),
+    "messages": ("Messages in a step", "", lambda s, t: t.message_count / s.steps),
+    "versions": ("Weight versions on the device with most", "", lambda s, t: float(_most_versions(t))),
 }
+_ENDLESS = ("long run", "versions")  # where nobody does without a flush they go without saying
 
 
 @dataclass(frozen=True)
@@ -134,16 +170,23 @@ def shown(value: float | None, unit: str) -> str:
     return f"{value:.1f}%" if unit == "%" else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
+def _most_versions(timeline: Timeline) -> int:
+    found = versions_of(timeline)
+    return 1 if found is None else max(found.peaks)
+
+
 def value_of(name: str, settings: Settings, timeline: Timeline) -> float:
     """One figure of ``timeline``, which was made from ``settings``."""
     return FIGURES[name][2](settings, timeline)
 
 
-def figures(settings: Settings, timeline: Timeline) -> tuple[Figure, ...]:
-    """All figures, formula beside simulation."""
-    known = _BY_SCHEDULE.get(settings.schedule, {})
+def figures(settings: Settings, timeline: Timeline, *, endless: bool = False) -> tuple[Figure, ...]:
+    """All figures, formula beside simulation. ``endless``: beside it stands a schedule without a flush."""
+    known = _KNOWN.get(settings.schedule, {})
     found = []
     for name, (label, unit, read) in FIGURES.items():
+        if name in _ENDLESS and not endless and settings.recipe.updating is None:
+            continue
         formula, simulated = known.get(name), read(settings, timeline)
         if formula is None:
             found.append(Figure(name, label, unit, simulated))
@@ -164,8 +207,10 @@ def _departure(name: str, settings: Settings) -> str:
         reasons.append("micro-batches of one size")
     if settings.schedule == "interleaved" and settings.microbatches % settings.devices:
         reasons.append("m a multiple of p")
-    if settings.latency and name in ("makespan", "bubble"):
+    if settings.latency and name in ("makespan", "bubble", "long run"):
         reasons.append("messages that take no time")
+    if settings.recompute and settings.recipe.updating is not None and name == "long run":
+        reasons.append("no recomputation")
     return f"the formula assumes {' and '.join(reasons)}" if reasons else ""
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from pipelab.errors import ConfigurationError
+from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.explorer.settings import LAYERS, UNIT_SEQUENCES, Settings
 from pipelab.timeline import Comparison, Timeline, compare
@@ -23,27 +24,41 @@ MOST_SEQUENCES = 256
 
 @dataclass(frozen=True)
 class Measured:
-    """Predicted and measured timelines of a schedule, the losses of its steps, and the largest gradient error."""
+    """Predicted and measured timelines of a schedule, the losses of its steps, and the largest gradient error.
+
+    Without a flush there is no one gradient of a batch: ``weight_error`` says instead how far the weights are from
+    what the schedule's formula gives, and the timelines are those of the last step.
+    """
 
     predicted: Timeline
     measured: Timeline
     losses: tuple[float, ...]
-    gradient_error: float
+    gradient_error: float | None
     peak_activation_bytes: tuple[int, ...]
     limit: float | None = None
     """MB of activations that the settings allow on a device; the run does not stop there."""
+    weight_error: float | None = None
+    weight_versions: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
         """The result in words."""
         losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
         told = f" {apart}" if (apart := remark(compare(self.predicted, self.measured))) else ""
+        return f"The {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. {self._proof}{self._over}{told}"
+
+    @property
+    def _proof(self) -> str:
+        if self.weight_error is not None:
+            proof = "equal" if self.weight_error < CLOSE else "are NOT equal to"
+            kept = ", ".join(map(str, self.weight_versions))
+            return (
+                f"After a drain its weights {proof} those that the schedule's formula gives in one process: largest "
+                f"error {self.weight_error:.0e} in float32. Weight versions on its devices: {kept}."
+            )
+        assert self.gradient_error is not None
         proof = "equal" if self.gradient_error < CLOSE else "are NOT equal to"
-        return (
-            f"The {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. Its "
-            f"gradients {proof} those of the unsplit model: largest error "
-            f"{self.gradient_error:.0e} in float32.{self._over}{told}"
-        )
+        return f"Its gradients {proof} those of the unsplit model: largest error {self.gradient_error:.0e} in float32."
 
     @property
     def _over(self) -> str:
@@ -95,12 +110,16 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
 
     from pipelab.models import TransformerLM, next_byte_loss, text_batch
     from pipelab.runtime import Pipeline
+    from pipelab.teaching.without_flush import plain_sgd, weight_error
 
     model = TransformerLM(layers=LAYERS)
+    flushes = schedule.updating is None
     inputs, targets = text_batch(0, settings.sequences)
-    progress("comparing its gradients with those of the unsplit model")
+    if flushes:
+        progress("comparing its gradients with those of the unsplit model")
     with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
-        error = pipeline.verify(inputs, targets)  # first: what runs first also pays for starting up
+        # First: what runs first also pays for starting up.
+        error = pipeline.verify(inputs, targets) if flushes else None
         progress("measuring what one micro-batch costs")
         latency = settings.latency * _unit(settings, pipeline.profile(inputs, targets, repeats=3))
     costs, losses = [], []
@@ -109,7 +128,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
         schedule,
         loss=next_byte_loss,
         latency=latency,
-        optimizer=lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
+        optimizer=plain_sgd if not flushes else lambda named: torch.optim.AdamW([p for _, p in named], lr=3e-3),
     ) as pipeline:
         for step in range(STEPS):
             progress(f"step {step + 1} of {STEPS}")
@@ -118,9 +137,21 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
             costs.append(pipeline.profile(*batch, repeats=3))
             report = pipeline.step(*batch)
             losses.append(float(report.loss or 0.0))
-    predicted = simulate(schedule, replace(_typical(costs), latency=latency), batch=settings.sequences)
+        pipeline.drain()
+        trained = pipeline.state_dict()
+    told = replace(_typical(costs), latency=latency)
     peaks = tuple(report.peak_activation_bytes)
-    return Measured(predicted, report.timeline, tuple(losses), error, peaks, settings.limit)
+    if flushes:
+        predicted = simulate(schedule, told, batch=settings.sequences)
+        return Measured(predicted, report.timeline, tuple(losses), error, peaks, settings.limit)
+    progress("comparing its weights with what the schedule's formula gives")
+    batches = [text_batch(step, settings.sequences) for step in range(STEPS)]
+    wrong = weight_error(trained, TransformerLM(layers=LAYERS), schedule, batches, LAYERS)
+    last = part(schedule, STEPS - 1)
+    size = settings.sequences * last.microbatches // schedule.microbatches
+    predicted = simulate(last, told, batch=size, check=False)
+    found = Measured(predicted, report.timeline, tuple(losses), None, peaks, settings.limit)
+    return replace(found, weight_error=wrong, weight_versions=report.weight_versions)
 
 
 def _unit(settings: Settings, costs: Costs) -> float:

@@ -16,6 +16,7 @@ from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.catalogue import Recipe, build_schedule, recipes
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.updates import over
 from pipelab.schedules.warmups import with_warmups
 from pipelab.simulation.simulate import peak_activation_bytes, simulate
 from pipelab.timeline import Timeline
@@ -148,6 +149,13 @@ class Settings:
         """Chunks per device, which is 1 for schedules that know no other."""
         return self.chunks if self.recipe.chunks is None else self.recipe.chunks
 
+    @property
+    def steps(self) -> int:
+        """How many steps a picture shows: without a flush so many that the pipeline is full in between, else one."""
+        if self.recipe.updating is None:
+            return 1
+        return 1 + 2 * max(-(-(self.devices - 1) // self.microbatches), 1)
+
     def other(self) -> Settings | None:
         """The same with the schedule to compare with, if there is one."""
         return replace(self, schedule=self.compare, compare="", warmup=0) if self.compare else None
@@ -159,12 +167,17 @@ class Settings:
                 f"a batch of {self.batch} sequences cannot be cut into m = {self.microbatches} micro-batches; try "
                 f"m = {self.batch}, or a larger batch"
             )
-        slots = self.devices * self.v * self.microbatches
+        slots = self.devices * self.v * self.microbatches * self.steps
         if slots > MOST_SLOTS:
-            fits = max(MOST_SLOTS // (self.devices * self.v), 1)
+            fits = max(MOST_SLOTS // (self.devices * self.v * self.steps), 1)
             raise ConfigurationError(f"p v m = {slots} is too much for a page to draw; try m of at most {fits}")
         deeper = self.warmup if self.schedule == "1f1b" else 0
         return _built(self.schedule, self.devices, self.microbatches, self.v, deeper, self.recompute)
+
+    def table(self) -> Schedule:
+        """What a picture shows: the schedule, or several steps of it. Raises as :meth:`build`."""
+        schedule = self.build()
+        return schedule if self.steps == 1 else over(schedule, self.steps)
 
     def costs(self) -> SettingsCosts:
         """What things cost, for ``simulate``."""
@@ -172,15 +185,15 @@ class Settings:
 
     def timeline(self) -> Timeline:
         """The prediction. Raises as :meth:`build`, and ScheduleError if the order waits forever."""
-        schedule = self.build()
-        return simulate(schedule, self.costs(), batch=self.sequences, check=False)
+        return simulate(self.table(), self.costs(), batch=self.sequences * self.steps, check=False)
 
     def fits(self) -> bool:
         """Whether every device can hold its activations, without simulating anything. Raises as :meth:`build`."""
-        schedule = self.build()
+        schedule = self.table()
         if self.limit is None:
             return True
-        return max(peak_activation_bytes(schedule, self.costs(), batch=self.sequences)) <= self.limit * 1e6
+        peaks = peak_activation_bytes(schedule, self.costs(), batch=self.sequences * self.steps)
+        return max(peaks) <= self.limit * 1e6
 
 
 @reserved

@@ -225,10 +225,13 @@ class Explorer(RunningWidget):
             "problem": None if self.problem is None else _problem(self.problem),
             "phases": any(one.has_steady_phase for one in self._both()),
             "scenes": [
-                scene(t, limits=limits, whole=False, title=f"{_title(one)}: {words.size_words(t.schedule)}")
+                scene(t, limits=limits, whole=False, title=f"{_title(one)}: {_sizes(one, t)}")
                 for one, t in zip(self._both(), self.timelines, strict=True)
             ],
-            "figures": [self._figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)],
+            "figures": [
+                [asdict(one) | {"math": mathml(one.formula) if one.formula else ""} for one in found]
+                for found in self._found()
+            ],
             "titles": [_title(one) for one in self._both()],
             "notes": self._notes(),
             "code": self.code,
@@ -272,12 +275,10 @@ class Explorer(RunningWidget):
         parts = [said for name, said in told.items() if said and name not in self._free]
         return f"Preset: {', '.join(parts)}." if parts else ""
 
-    def _figures(self, settings: Settings, timeline: Timeline) -> list[dict[str, Any]]:
-        found = figures(settings, timeline)
-        return [asdict(one) | {"math": mathml(one.formula) if one.formula else ""} for one in found]
-
     def _found(self) -> list[tuple[Figure, ...]]:
-        return [figures(one, t) for one, t in zip(self._both(), self.timelines, strict=True)]
+        both = self._both()
+        endless = any(one.steps > 1 for one in both)
+        return [figures(one, t, endless=endless) for one, t in zip(both, self.timelines, strict=True)]
 
     def _notes(self) -> str:
         """Below the figures, as HTML."""
@@ -338,6 +339,12 @@ def _title(settings: Settings) -> str:
     return title
 
 
+def _sizes(settings: Settings, timeline: Timeline) -> str:
+    if settings.steps == 1:
+        return words.size_words(timeline.schedule)
+    return f"{words.size_words(settings.build())} a step, {settings.steps} steps"
+
+
 def _problem(problem: Problem) -> dict[str, Any]:
     return {
         "sentence": problem.sentence,
@@ -364,7 +371,8 @@ def explore(
     ``overhead``, ``latency``, ``fixed``, ``batch``, ``limit``, ``warmup``, ``recompute``, ``compare``. With
     ``fixed="microbatch"`` each micro-batch has 16 sequences; with ``fixed="batch"`` a batch of ``batch`` sequences is
     cut into m. ``limit`` is MB of activations alone (``Pipeline``'s memory_limit also counts weights, gradients and
-    optimizer state). ``curve`` is the figure to draw ("makespan", "bubble", "rate", "held", "memory", "messages").
+    optimizer state). ``curve`` is the figure to draw ("makespan", "bubble", "rate", "held", "memory", "messages",
+    "long run", "versions").
     ``against`` is the setting to draw it against (default: the first free one).
 
     *Run it* runs the shown schedule on the 48-layer model and draws the measurement below the prediction. Without a
