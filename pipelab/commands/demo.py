@@ -1,4 +1,4 @@
-"""``pipelab demo``: the worked example under all four schedules, then some training."""
+"""``pipelab demo``: the worked example under the whole family of schedules, then some training."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from tqdm import tqdm
 from pipelab.commands.table import format_bytes, format_time, format_values, render_table
 from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline
-from pipelab.schedules import build_schedule
+from pipelab.schedules import actions_of, build_schedule
+from pipelab.schedules.updates import over
+from pipelab.simulation import Costs, simulate
 from pipelab.teaching.experiment import Experiment, Prepared, Setting, prepare, run_experiment
+from pipelab.timeline import Timeline
+from pipelab.timeline.account import long_run_bubble
+from pipelab.timeline.versions import staleness
 from pipelab.view import plot_schedules
 
 __all__ = ["add_arguments", "demo", "run"]
@@ -25,8 +30,11 @@ BAR = "{desc}  {percentage:.0f}% |{bar:20}| {elapsed} so far, about {remaining} 
 EXPLAINED = """
 Bubble and makespan: predicted / measured. The prediction is for a balanced pipeline, from a profile of one
 micro-batch. The measurement is by the device clock: each slot's median cost, composed as if each stage had its
-own device. In flight and peak: on devices 0 to 3. Error: max |g - g*| / max |g*| against the unsplit model, in
-float64. + R: GPipe with recomputation, as in its paper.
+own device. In flight, peak and weight versions: on devices 0 to 3. + R: GPipe with recomputation, as in its paper.
+Error: max |g - g*| / max |g*| against the unsplit model, in float64. The last three schedules do not flush. Their
+bubble is the one of many steps in a row, their makespan that of one step in between. Stale: by how many updates a
+forward's weights are at most behind the newest of its stage when its gradient is used. Their error is that of the
+weights after all steps, against the formula of the schedule, computed in one process.
 """
 STEPS = 4  # of each schedule: the first is not counted, of the others the median
 CASES = (
@@ -35,6 +43,9 @@ CASES = (
     ("gpipe", 1, True),
     ("1f1b", 1, False),
     ("interleaved", 2, False),
+    ("pipedream", 1, False),
+    ("vertical-sync", 1, False),
+    ("2bw", 1, False),
 )
 
 
@@ -87,7 +98,9 @@ def _runs(measured: Prepared, proven: Prepared, told: Callable[[str], None]) -> 
         found[label] = run_experiment(measured, schedule, 4, told=partial(_named, told, label))
         told(f"{label}: the proof")
         proof = run_experiment(proven, schedule, 4, told=lambda _: None)
-        found[label] = replace(found[label], max_gradient_error=proof.max_gradient_error)
+        found[label] = replace(
+            found[label], max_gradient_error=proof.max_gradient_error, max_weight_error=proof.max_weight_error
+        )
     return found
 
 
@@ -96,23 +109,46 @@ def _named(told: Callable[[str], None], name: str, piece: str) -> None:
 
 
 def _table(found: dict[str, Experiment]) -> str:
-    header = ["schedule", "bubble", "makespan", "sequences in flight", "peak activation bytes", "messages", "error"]
+    header = ["schedule", "bubble", "makespan", "sequences in flight", "peak activation bytes", "versions", "stale"]
+    header += ["messages", "error"]
     rows = []
     for label, e in found.items():
         peaks = [format_bytes(value).removesuffix(" MB") for value in e.report.peak_activation_bytes]
         rows.append(
             [
                 label,
-                f"{e.predicted.bubble_fraction:.1%} / {e.measured.bubble_fraction:.1%}",
+                f"{_bubble(e.predicted, e.costs):.1%} / {_bubble(e.measured, _means(e.measured)):.1%}",
                 f"{format_time(e.predicted.makespan, e.predicted.unit)} / "
                 f"{format_time(e.measured.makespan, e.measured.unit)}",
                 format_values(e.measured.peak_sequences),
                 " ".join(peaks) + " MB",
+                format_values(e.peak_weight_versions or (1,) * e.measured.schedule.devices),
+                str(max(staleness(e.measured.schedule))),
                 str(e.measured.message_count),
-                f"{e.max_gradient_error:.0e}",
+                f"{e.max_gradient_error if e.max_weight_error is None else e.max_weight_error:.0e}",
             ]
         )
     return render_table(header, rows)
+
+
+def _bubble(timeline: Timeline, costs: Costs) -> float:
+    """The bubble fraction; of a schedule without a flush that of many steps, in which an action costs ``costs``."""
+    schedule = timeline.schedule
+    if schedule.updating is None:
+        return timeline.bubble_fraction
+    step = build_schedule(schedule.name, schedule.devices, 4)
+    return long_run_bubble(simulate(over(step, STEPS), costs))
+
+
+def _means(timeline: Timeline) -> Costs:
+    """What each stage's actions cost on average."""
+    stages = timeline.schedule.stages
+    found: dict[str, list[list[float]]] = {op: [[] for _ in range(stages)] for op in "FBRU"}
+    for span in (*timeline.spans, *timeline.updates):
+        for action in actions_of(span.slot):
+            found[action.op][action.stage].append(span.duration)
+    forward, backward, _, update = ([sum(x) / max(len(x), 1) for x in rows] for rows in found.values())
+    return Costs(forward=forward, backward=backward, update=update)
 
 
 @contextmanager

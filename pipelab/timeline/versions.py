@@ -16,7 +16,7 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import Part, ages, over, part_in, steps_in_flight, versions
 from pipelab.timeline.timeline import Timeline
 
-__all__ = ["Versions", "versions_of"]
+__all__ = ["Versions", "staleness", "versions_of"]
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 Steps = tuple[tuple[float, float], ...]
@@ -57,6 +57,30 @@ class Versions:
         many = _WORDS[behind] if behind < len(_WORDS) else f"{behind}"
         late = f"{many} update{'' if behind == 1 else 's'} behind the newest" if behind else "the newest"
         return f"Uses version {version} of stage {stage}'s weights, {by}, {late}."
+
+
+def staleness(schedule: Schedule) -> tuple[int, ...]:
+    """By stage, how many updates a gradient misses at most: those since the version that it was computed with.
+
+    0 where a schedule flushes: then weights change only when all gradients are there.
+
+    >>> staleness(build_schedule("pipedream", devices=4, microbatches=4))
+    (3, 2, 1, 0)
+    """
+    most = [0] * schedule.stages
+    if "U" in schedule.ops:
+        whole = schedule if schedule.updating is None else over(schedule, steps_in_flight(schedule) + 2)
+        used, made = versions(whole), [0] * schedule.stages
+        for program in whole.programs:
+            waiting: dict[int, list[int]] = {}
+            for action in (action for slot in program for action in actions_of(slot)):
+                s = action.stage
+                if action.op in "BW":
+                    waiting.setdefault(s, []).append(used[Action(s, "F", action.microbatch)])
+                elif action.op == "U":
+                    most[s] = max([most[s], *(made[s] - version for version in waiting.pop(s, []))])
+                    made[s] += 1
+    return tuple(most)
 
 
 def versions_of(timeline: Timeline) -> Versions | None:

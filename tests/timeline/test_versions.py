@@ -10,7 +10,7 @@ from pipelab import Pipeline, build_schedule
 from pipelab.schedules import Action, Schedule
 from pipelab.schedules.updates import over, part, part_in, steps_in_flight
 from pipelab.simulation import Costs, simulate
-from pipelab.timeline.versions import versions_of
+from pipelab.timeline.versions import staleness, versions_of
 
 PEAKS = {"pipedream": (4, 3, 2, 1), "vertical-sync": (4, 4, 4, 4), "2bw": (2, 2, 2, 2)}
 
@@ -110,3 +110,12 @@ def test_a_real_run_without_a_stash_says_so():
     with running("pipedream", 1, 2, stash=False) as pipeline:
         report = pipeline.step(x, x)
         assert (versions_of(report.timeline).peaks, report.weight_versions) == ((1,), (1,))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 5])
+def test_staleness_is_how_many_updates_a_gradient_misses(p):
+    """PipeDream's grows towards the input, vertical sync's is the same everywhere, 2BW's is one update."""
+    assert staleness(build_schedule("pipedream", p, 3)) == tuple(range(p - 1, -1, -1))
+    assert staleness(build_schedule("vertical-sync", p, 4)) == (p - 1,) * p
+    assert staleness(build_schedule("2bw", p, p + 1)) == (1,) * p
+    assert staleness(build_schedule("1f1b", p, 4)) == (0,) * p
