@@ -103,7 +103,13 @@ def plot_lives(timeline: Timeline, *, title: str = "", note: str = "") -> Pictur
         words = f"at most {peak} version{'s' if peak > 1 else ''}"
         _text(sheet, _WIDTH - _RIGHT + 8, top + peak * _LANE / 2, words, 8.5, weight="bold")
         top += heights[s]
-    _text(sheet, _LEFT, top + 6, "A bar is one version of a stage's weights, with its number. Time runs to the right.", 7.5)
+    _text(
+        sheet,
+        _LEFT,
+        top + 6,
+        "A bar is one version of a stage's weights, with its number. Time runs to the right.",
+        7.5,
+    )
     if note:
         _text(sheet, _LEFT, top + 20, note, 7.5, colour=palette.CAPTION)
     return picture
@@ -120,4 +126,6 @@ def _text(
     colour: str = palette.INK,
     align: str = "left",
 ) -> None:
-    sheet.text(x, y, words, fontsize=size, fontweight=weight, color=colour, fontfamily=FONT, ha=align, va="center_baseline")
+    sheet.text(
+        x, y, words, fontsize=size, fontweight=weight, color=colour, fontfamily=FONT, ha=align, va="center_baseline"
+    )
