@@ -345,7 +345,7 @@ updates = [typical[r, "U"] for r in range(4)]
 found = steady_idle(composed(whole))
 print(f"idle at steady state {found:.1%}; by unequal stages alone {1 - sum(work) / 4 / max(work):.1%}")
 for n in (1, 2, 9, 30):
-    print(f"equal stages, n = {n:>2} batches of m = 4: utilisation {1 - 3 / (4 * n + 3):.1%}")
+    print(f"equal stages, n = {n:>2} batches of m = {4}: utilisation {1 - 3 / (4 * n + 3):.1%}")
 print(f"updates take {sum(updates) / sum(work):.1%} of the work without a flush")
 for m in (4, 16, 64, 256):
     step = composed(build_schedule("1f1b", 4, m)).makespan + max(updates)
@@ -353,8 +353,9 @@ for m in (4, 16, 64, 256):
 reveal("06-steady", prediction=0, measurement=100 * found)
 
 # %% [markdown]
-# At steady state little is idle, and the reason is that the stages are not exactly equal: the slowest one sets the
-# pace. So 92 % is no property of PipeDream. By the formula nine batches give 92 %, and one batch gives 57 %.
+# At steady state little is idle. The second figure gives the reason: the stages did not take exactly equal time, and
+# the slowest one sets the pace. So 92 % is no property of PipeDream. By the formula nine batches give 92 %, and one
+# batch gives 57 %.
 #
 # The last lines show the other price. Every micro-batch is followed by an update, where a flush comes once in m
 # micro-batches. (They keep the micro-batch at 8 sequences and compose both tables from the same measured costs.) At m =
@@ -383,8 +384,8 @@ print(
 #
 # The gradients are right, but late. The next model is small: `TransformerLM` with 4 layers of width 32, one layer on
 # each device. It reads real text, m = 4 micro-batches of two sequences to a step, with plain SGD. Each method runs at
-# four learning rates and reads the same text. The last row has no delay: micro-batches go through one at a time (m = 1),
-# with an update after each. No pipeline can do that without idling.
+# four learning rates and reads the same text. The last row has no delay: micro-batches go through one at a time, with
+# m = 1 and an update after each. No pipeline can do that without idling.
 
 # %%
 question = "Learning rate 1: how many of the four pipelined methods end worse than a uniform guess at the next byte?"
@@ -395,7 +396,7 @@ rates = (0.03, 0.1, 0.3, 1.0)
 tiny = {"layers": 4, "width": 32, "heads": 2, "tokens": 16}
 
 
-def learn(name, rate, m, read=192):
+def learn(name, rate, m, read=144):
     """Train on `read` sequences. Returns the mean losses of six parts of the run, in order."""
     options = {"optimizer": lambda named: sgd(named, rate), "measure_memory": False, "measure_costs": False}
     pairs = [text_batch(step=k, batch=8, tokens=16) for k in range(read // 8)]
@@ -416,8 +417,8 @@ uniform = math.log(256)  # the loss of a uniform guess; a loss that is no number
 reveal("06-rate", measurement=sum(not learnt[shown, rates[-1]][-1] < uniform for shown in pipelined))
 
 # %%
-seen = [32 * (k + 1) for k in range(6)]
-axes = {"across": "sequences read", "up": "loss, nats a byte (mean of 32 sequences)"}
+seen = [24 * (k + 1) for k in range(6)]
+axes = {"across": "sequences read", "up": "loss, nats a byte (mean of 24 sequences)"}
 note = "Real runs, p = 4, m = 4, plain SGD. No clock is involved. The text is new in each step."
 equal = {shown: learnt[shown, rates[1]] for shown in pipelined}
 best = {}
@@ -439,12 +440,12 @@ plot_curves(seen, best, **axes, title="Each at its own best of four rates", note
 #   large steps lead further away each time.
 # - PipeDream stays near *no delay* at all four rates in this run. Its stages are 1.5 updates behind on average, and
 #   those of vertical sync are 3. With more devices stage 0 is further behind.
-# - At its own best rate each method does better than at a common one. The differences between the methods become
-#   smaller, and vertical sync remains last or near it.
+# - At its own best rate each method comes closer to the others. PipeDream and vertical sync still make more updates
+#   than 1F1B and 2BW. Any training with small batches makes as many, and needs no pipeline for it.
 #
-# A short run of a small model cannot show more than that. (The last loss of a run is a mean over few sequences, and
-# vertical sync goes up and down even at 0.1.) But it shows what to be careful about: a rate that was tuned with a flush
-# may be too large without one.
+# This is a short run of a small model, and the last loss is a mean over few sequences. So small differences in the
+# table mean nothing. But one thing to be careful about is clear: a rate that was tuned with a flush may be too large
+# without one.
 #
 # ## Who would choose them today?
 #
