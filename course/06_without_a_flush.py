@@ -353,9 +353,9 @@ for m in (4, 16, 64, 256):
 reveal("06-steady", prediction=0, measurement=100 * found)
 
 # %% [markdown]
-# At steady state little is idle. The second figure gives the reason: the stages did not take exactly equal time, and
-# the slowest one sets the pace. So 92 % is no property of PipeDream. By the formula nine batches give 92 %, and one
-# batch gives 57 %.
+# Compare the first two figures. What is idle at steady state comes from unequal stages: the slowest one sets the pace.
+# (On a busy machine this may be 10 % or more.) The bubble itself is gone. So 92 % is no property of PipeDream. By the
+# formula nine batches give 92 %, and one batch gives 57 %.
 #
 # The last lines show the other price. Every micro-batch is followed by an update, where a flush comes once in m
 # micro-batches. (They keep the micro-batch at 8 sequences and compose both tables from the same measured costs.) At m =
