@@ -41,6 +41,7 @@ _HOMES = {
     "pipelab.teaching.explorer.widget": ["explore"],
     "pipelab.models.split": ["SplitModel", "split_model"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
+    "pipelab.runtime.measuring.delayed": ["delayed_training"],
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from pipelab.models.split import SplitModel, split_model
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.runtime.checkpoint import Checkpoint, export_safetensors, newest_checkpoint
+    from pipelab.runtime.measuring.delayed import delayed_training
     from pipelab.schedules import (
         Action,
         Schedule,
