@@ -9,6 +9,8 @@ from pipelab.commands.answers import headline, write
 from pipelab.commands.arguments import add_link, add_outputs, add_schedule, pick_schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
+from pipelab.timeline.account import long_run_bubble
+from pipelab.timeline.versions import versions_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -50,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
         "chunks": schedule.chunks,
         "predicted": timeline.figures(),
     }
+    versions = versions_of(timeline)
+    if versions is not None:
+        figures["peak_weight_versions"] = list(versions.peaks)
+        figures["long_run_bubble_fraction"] = long_run_bubble(timeline)
     lines = [headline(schedule, m), *_figures(timeline)]
     if options.why:
         lines += ["", "why devices idle:"]
@@ -71,4 +77,8 @@ def _figures(timeline: Timeline) -> list[str]:
     ]
     if timeline.sequences is not None:
         lines.append(f"peak sequences      {row(timeline.peak_sequences)}")
+    versions = versions_of(timeline)
+    if versions is not None:
+        lines.append(f"weight versions     {row(versions.peaks)}  (the most, per device)")
+        lines.append(f"long-run bubble     {long_run_bubble(timeline):.1%}  (between filling and draining)")
     return [*lines, f"messages            {timeline.message_count}"]

@@ -175,3 +175,25 @@ def test_python_m_pipelab_is_the_same_and_a_closed_pipe_is_no_crash():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("time")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "versions"), [("pipedream", [2, 1]), ("vertical-sync", [2, 2]), ("2bw", [2, 2])])
+def test_run_without_a_flush_holds_the_weights_against_the_formula(name, versions, capsys):
+    sizes = ["--layers", "4", "--width", "8", "--tokens", "4", "--batch", "6", "--steps", "3"]
+    assert run("run", name, "-p", "2", "-m", "4", *sizes, "--clock", "unit", "--dtype", "float64", "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["max_gradient_error"] is None
+    assert found["max_weight_error"] <= 1e-12
+    assert found["peak_weight_versions"] == versions
+    assert found["measured"]["messages"] == 8
+    assert run("run", name, "-p", "2", "-m", "4", *sizes, "--no-verify", "--clock", "unit") == 0
+    told = capsys.readouterr().out
+    assert "peak weight versions per device: " + ", ".join(map(str, versions)) in told
+
+
+@pytest.mark.parametrize("name", ["pipedream", "vertical-sync", "2bw"])
+def test_schedule_and_simulate_know_schedules_without_a_flush(name, capsys):
+    assert run("schedule", name, "-p", "4", "-m", "8") == 0
+    assert "U7" in capsys.readouterr().out
+    assert run("simulate", name, "-p", "4", "-m", "8") == 0
+    assert "weight versions" in capsys.readouterr().out

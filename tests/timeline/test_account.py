@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelab import Costs, build_schedule, simulate
-from pipelab.timeline.account import KINDS, account
+from pipelab.schedules.updates import over
+from pipelab.timeline.account import KINDS, account, long_run_bubble
 from tests.strategies import sound_tables
 from tests.view.scenes import SPLIT, UPDATES
 
@@ -81,3 +82,15 @@ def test_forwards_alone_have_no_backward_in_their_formula():
 
 def test_updates_between_actions_are_waiting():
     assert account(simulate(UPDATES, Costs(update=0.5), check=False)).rows[0] == (4, 0, 0.5, 0, 0)
+
+
+def test_in_the_long_run_only_a_flush_has_a_bubble():
+    flushing = simulate(build_schedule("1f1b", 4, 4))
+    assert long_run_bubble(flushing) == flushing.bubble_fraction
+    endless = over(build_schedule("pipedream", 4, 4), 3)
+    assert long_run_bubble(simulate(endless)) == 0
+    assert long_run_bubble(simulate(endless, Costs(forward=1, backward=2, update=0.5))) < 0.02
+    uneven = simulate(endless, Costs(forward=[1, 1, 1, 2], backward=[1, 1, 1, 2]))
+    assert long_run_bubble(uneven) == pytest.approx(1 - 1.25 / 2, abs=0.05)
+    short = simulate(build_schedule("pipedream", 4, 2))
+    assert long_run_bubble(short) == short.bubble_fraction

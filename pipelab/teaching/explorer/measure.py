@@ -45,7 +45,8 @@ class Measured:
         """The result in words."""
         losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
         told = f" {apart}" if (apart := remark(compare(self.predicted, self.measured))) else ""
-        return f"The {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}. {self._proof}{self._over}{told}"
+        trained = f"The {LAYERS}-layer model trained for {len(self.losses)} steps, loss {losses}."
+        return f"{trained} {self._proof}{self._over}{told}"
 
     @property
     def _proof(self) -> str:
@@ -117,7 +118,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
     inputs, targets = text_batch(0, settings.sequences)
     if flushes:
         progress("comparing its gradients with those of the unsplit model")
-    with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
+    with Pipeline(model, schedule, loss=next_byte_loss, optimizer=None if flushes else plain_sgd) as pipeline:
         # First: what runs first also pays for starting up.
         error = pipeline.verify(inputs, targets) if flushes else None
         progress("measuring what one micro-batch costs")

@@ -35,6 +35,11 @@ class Problem:
     offers: tuple[Offer, ...]
     possible: bool
 
+    def to_json(self) -> dict[str, Any]:
+        """For the browser."""
+        offers = [{"label": offer.label, "values": dict(offer.values)} for offer in self.offers]
+        return {"sentence": self.sentence, "possible": self.possible, "offers": offers}
+
 
 def problem_of(settings: Settings) -> Problem | None:
     """What is wrong with ``settings``, or None."""

@@ -15,7 +15,7 @@ from pipelab.teaching.explorer.code import CURVE, axis_of, line
 from pipelab.teaching.explorer.curves import AGAINST, Curves
 from pipelab.teaching.explorer.figures import FIGURES, Figure, figures
 from pipelab.teaching.explorer.measure import PIECES, Measured, measure, require_runnable
-from pipelab.teaching.explorer.nearest import Problem, timelines_of
+from pipelab.teaching.explorer.nearest import timelines_of
 from pipelab.teaching.explorer.settings import (
     BATCH,
     CONTROLS,
@@ -222,7 +222,7 @@ class Explorer(RunningWidget):
             "preset": self._preset(),
             "sizes": settings.sizes,
             "said": self._said,
-            "problem": None if self.problem is None else _problem(self.problem),
+            "problem": None if self.problem is None else self.problem.to_json(),
             "phases": any(one.has_steady_phase for one in self._both()),
             "scenes": [
                 scene(t, limits=limits, whole=False, title=f"{_title(one)}: {_sizes(one, t)}")
@@ -343,14 +343,6 @@ def _sizes(settings: Settings, timeline: Timeline) -> str:
     if settings.steps == 1:
         return words.size_words(timeline.schedule)
     return f"{words.size_words(settings.build())} a step, {settings.steps} steps"
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    return {
-        "sentence": problem.sentence,
-        "possible": problem.possible,
-        "offers": [{"label": offer.label, "values": dict(offer.values)} for offer in problem.offers],
-    }
 
 
 def explore(

@@ -10,7 +10,7 @@ from pipelab.teaching.board.known import known_schedules, titles_of
 from tests.strategies import schedules
 from tests.teaching.board.boards import some_rules
 
-PLAIN = [name for name in recipes() if name != "naive"]
+PLAIN = [name for name, recipe in recipes().items() if name != "naive" and recipe.updating is None]
 
 
 def titles(p, m, v=1):
@@ -98,3 +98,7 @@ def test_known_schedules_keep_quiet_while_a_learner_is_asked_for_them():
         for ask in (lambda: known_schedules(rules), lambda: titles_of(schedule, rules)):
             with pytest.raises(ReservedError):
                 ask()
+
+
+def test_what_has_updates_is_not_for_a_board():
+    assert not {recipe.title for recipe in recipes().values() if recipe.updating} & set(titles(4, 4))

@@ -10,6 +10,8 @@ from pipelab.teaching.explorer.figures import FIGURES, over_limit, shown, value_
 
 from .states import anything, even
 
+ENDLESS = ("long run", "versions")
+
 
 def by_name(settings):
     return {figure.name: figure for figure in figures(settings, settings.timeline())}
@@ -107,12 +109,15 @@ def test_recomputation_has_a_formula_of_its_own():
 def test_where_there_is_no_formula_nothing_is_expected():
     found = by_name(Settings())
     assert {name for name, figure in found.items() if figure.expected is None} == {"rate", "memory"}
-    assert [figure.name for figure in found.values()] == list(FIGURES)
+    assert [figure.name for figure in found.values()] == [name for name in FIGURES if name not in ENDLESS]
+    both = figures(Settings(), Settings().timeline(), endless=True)
+    assert [figure.name for figure in both] == list(FIGURES)
 
 
 @given(even(max_p=4, max_m=8), st.sampled_from(sorted(FIGURES)))
 def test_one_figure_alone_is_the_same_as_among_all(settings, name):
-    assert value_of(name, settings, settings.timeline()) == by_name(settings)[name].simulated
+    found = {figure.name: figure for figure in figures(settings, settings.timeline(), endless=True)}
+    assert value_of(name, settings, settings.timeline()) == found[name].simulated
 
 
 def test_at_a_fixed_batch_gpipe_needs_the_same_memory_whatever_m_and_1f1b_less_and_less():
@@ -159,3 +164,25 @@ def test_a_limit_is_told_just_where_it_is_crossed(settings, limit):
     timeline = settings.timeline()
     crossed = max(timeline.peak_bytes) > limit * 1e6
     assert bool(over_limit(replace(settings, limit=limit), timeline)) == crossed
+
+
+# ---- without a flush -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "versions"), [("pipedream", 4), ("vertical-sync", 4), ("2bw", 2)])
+@pytest.mark.parametrize("m", [1, 4, 8])
+def test_without_a_flush_the_bubble_goes_and_versions_come(name, versions, m):
+    if name == "2bw" and m < 4:
+        return
+    settings = Settings(schedule=name, microbatches=m)
+    found = by_name(settings)
+    assert (found["long run"].simulated, found["versions"].simulated) == (0, versions)
+    assert found["bubble"].simulated == pytest.approx(100 * 3 / (settings.steps * m + 3))
+    assert (found["held"].simulated, found["messages"].simulated) == (64, 6 * m)
+    assert all(figure.expected == pytest.approx(figure.simulated) for figure in found.values() if figure.formula)
+
+
+def test_a_schedule_that_flushes_has_its_bubble_in_every_step_and_one_version():
+    found = {f.name: f for f in figures(Settings(), Settings().timeline(), endless=True)}
+    assert found["long run"].simulated == found["bubble"].simulated
+    assert found["versions"].simulated == 1

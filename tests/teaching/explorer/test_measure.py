@@ -81,3 +81,14 @@ def test_what_came_of_a_run_in_a_sentence():
         "The 48-layer model trained for 2 steps, loss 4.250 → 4.000. Its gradients equal those of the unsplit model: "
         "largest error 3e-06 in float32."
     )
+
+
+@pytest.mark.slow
+def test_without_a_flush_the_weights_are_held_against_the_formula():
+    found, told = measured(Settings(schedule="pipedream", devices=2, microbatches=4))
+    assert found.gradient_error is None
+    assert found.weight_error < 1e-4
+    assert found.weight_versions == (2, 1)
+    assert compare(found.predicted, found.measured).same_order
+    assert len(told) == PIECES
+    assert "After a drain its weights equal those that the schedule's formula gives" in found.sentence

@@ -191,7 +191,7 @@ def test_a_timeline_is_in_units_and_knows_batch_and_bytes(settings):
     except PipelabError:
         return
     assert timeline.unit == "units"
-    assert sum(timeline.schedule.weights) * timeline.sequences == pytest.approx(settings.sequences)
+    assert sum(timeline.schedule.weights) * timeline.sequences == pytest.approx(settings.sequences * settings.steps)
     assert len(timeline.peak_bytes) == settings.devices
     assert min(timeline.peak_bytes) > 0
 
@@ -200,7 +200,7 @@ def test_a_timeline_is_in_units_and_knows_batch_and_bytes(settings):
 def test_an_action_takes_alpha_and_its_share_of_the_work(settings):
     """alpha + t b / 16 on a full share, 1/v of it for a chunk; a recomputation costs a forward."""
     timeline = settings.timeline()
-    b = settings.sequences / timeline.schedule.microbatches
+    b = settings.sequences * settings.steps / timeline.schedule.microbatches
     work = {"F": settings.forward, "R": settings.forward, "B": settings.backward}
     for span in timeline.spans:
         expected = (settings.overhead + work[span.slot.op] * b / 16) / settings.v

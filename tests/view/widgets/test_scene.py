@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipelab import Costs, build_schedule, simulate
 from pipelab.schedules import Schedule, actions_of, format_slot
 from pipelab.schedules.phases import phases
+from pipelab.timeline.versions import versions_of
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette
 from pipelab.view.widgets.scene import detail, scene
@@ -118,7 +119,10 @@ def test_updates_stand_behind_the_makespan():
 @given(timelines())
 def test_what_is_said_comes_from_the_timeline_and_its_waits(timeline):
     made, waits = scene(timeline), Waits(timeline)
-    assert made["blocks"]["told"] == [waits.sentence(wait) for wait in waits.all]
+    versions = versions_of(timeline)
+    for told, wait in zip(made["blocks"]["told"], waits.all, strict=True):
+        known = [] if versions is None else [versions.sentence(action) for action in actions_of(wait.span.slot)]
+        assert told == " ".join([waits.sentence(wait), *filter(None, known)])
     assert len(made["gaps"]) == len(timeline.gaps())
     for (device, start, end, cause, said), gap in zip(made["gaps"], timeline.gaps(), strict=True):
         assert (device, cause, said.lower()) == (gap.device, gap.cause, gap.sentence.lower() + ".")
@@ -287,3 +291,25 @@ def test_a_microbatch_that_never_goes_back_stays():
     half = Schedule.from_csv("0F0,0F1,0B1\n")
     memory = scene(simulate(half, check=False))["memory"]
     assert memory["steps"] == [[[0, 1], [1, 2], [3, 1]]]
+
+
+def test_where_weights_change_on_the_way_blocks_have_versions_and_devices_a_strip_of_them():
+    made = scene(predicted("pipedream", 4, 8))
+    at = made["blocks"]["device"].index(1) + 3  # 1F0, 1F1, 1F2, 1B0
+    assert made["blocks"]["versions"][at : at + 2] == [[0], [1]]
+    assert "Uses version 1 of stage 1's weights, made by 1U0, the newest." in made["blocks"]["told"][at + 1]
+    assert made["versions"]["peaks"] == ["peak 4", "peak 3", "peak 2", "peak 1"]
+    assert made["versions"]["steps"][0] == [
+        [0, 1],
+        [8, 2],
+        [10, 3],
+        [12, 4],
+        [14, 4],
+        [16, 4],
+        [18, 3],
+        [20, 2],
+        [22, 1],
+    ]
+    assert made["updates"][0][3:] == ["3U0", 1, "Makes version 1 of stage 3's weights."]
+    plain = scene(predicted("1f1b", 4, 8))
+    assert (plain["versions"], plain["blocks"]["versions"]) == (None, None)
