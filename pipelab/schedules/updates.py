@@ -382,7 +382,7 @@ def _gone(life: Sequence[tuple[Place, Action]], at: str) -> Iterator[Fault]:
             source, update = done[version]
             sentence = (
                 f"device {place.device} runs {action} at {at} {place.position}, whose forward used version {version} "
-                f"of stage {action.stage}'s weights; {update} at {at} {source.position} has written version "
-                f"{version + 1} over it; keep versions (stash=True), or move {update} behind {action}"
+                f"of stage {action.stage}'s weights. {update} at {at} {source.position} has written version "
+                f"{version + 1} over it. Keep versions (stash=True), or move {update} behind {action}"
             )
             yield "version-gone", place.device, place.position, action, update, sentence

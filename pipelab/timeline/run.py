@@ -36,8 +36,8 @@ class Kept:
 
     ``held`` from an F, or an R, until the backward is over; ``kept_input`` from an F until its R; ``gradient`` while a
     B or an I runs that starts from it. ``recomputed``: whether there is an R of the action's stage and micro-batch.
-    ``carried``, in a part of an endless table: (device, stage, micro-batch, bytes held, bytes of its input) of what was
-    there when it began, or what comes and keeps only its input; what is not finished stays.
+    ``carried`` is for a part of an endless table: what was there when it began, or comes and keeps only its input. It
+    has (device, stage, micro-batch, bytes held, bytes of its input). What is not finished stays.
     """
 
     held: Array

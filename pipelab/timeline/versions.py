@@ -196,7 +196,7 @@ def _note(found: _Found, action: Action, numbers: tuple[int, int, int], earlier:
 
 
 def _most_behind(whole: Schedule) -> dict[int, int]:
-    """By stage, by how many updates a forward's version may be behind the newest, however many steps there are."""
+    """By stage, by how many updates a forward's version may be behind the newest, in any number of steps."""
     endless = whole if whole.updating is None else over(whole, steps_in_flight(whole) + 2)
     found: dict[int, int] = {}
     for forward, age in ages(endless).items():

@@ -26,8 +26,8 @@ MOST_SEQUENCES = 256
 class Measured:
     """Predicted and measured timelines of a schedule, the losses of its steps, and the largest gradient error.
 
-    Without a flush there is no one gradient of a batch: ``weight_error`` says instead how far the weights are from
-    what the schedule's formula gives, and the timelines are those of the last step.
+    Without a flush there is no one gradient of a batch. Then ``weight_error`` says how far the weights are from what
+    the schedule's formula gives, and the timelines are those of the last step.
     """
 
     predicted: Timeline
