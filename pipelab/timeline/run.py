@@ -97,8 +97,8 @@ class Run:
     def in_flight(self, schedule: Schedule, sequences: float, *, for_ever: bool) -> tuple[Steps, ...]:
         """(time, shares, sequences) on each device, as ``Timeline.in_flight`` says, but for the dust of rounding.
 
-        ``for_ever``: what has no backward is held forever. What came in before a part of an endless table is held from
-        its start.
+        ``for_ever``: what has no backward is held forever. A part of an endless table holds from its start what came in
+        before.
         """
         table, forward, backward = self.table, *self.table.lives
         start, end = self.start[table.slot], self.end[table.slot]

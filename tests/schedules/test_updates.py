@@ -153,8 +153,8 @@ def test_without_a_stash_a_backward_behind_an_update_has_lost_its_weights():
     brief, [found] = found_in(schedule, stash=False)
     assert brief == [("version-gone", 0, 4, "0B1", "0U0")]
     assert found.message == (
-        "device 0 runs 0B1 at position 4, whose forward used version 0 of stage 0's weights; 0U0 at position 3 has "
-        "written version 1 over it; keep versions (stash=True), or move 0U0 behind 0B1"
+        "device 0 runs 0B1 at position 4, whose forward used version 0 of stage 0's weights. 0U0 at position 3 has "
+        "written version 1 over it. Keep versions (stash=True), or move 0U0 behind 0B1"
     )
     assert check_schedule(build_schedule("1f1b", 4, 8), stash=False) == []
     assert check_schedule(build_schedule("pipedream", 1, 4), stash=False) == []
