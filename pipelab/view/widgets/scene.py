@@ -67,8 +67,8 @@ def scene(
             for gap in timeline.gaps()
         ],
         "phases": [_phases(timeline, r, at) for r in range(schedule.devices)],
-        "memory": _memory(curve, timeline, at, limits),
-        "versions": None if kept is None else _memory(kept, timeline, at, None),
+        "memory": _strip(curve, words.memory_note([timeline], [curve]), at, limits),
+        "versions": None if kept is None else _strip(kept, words.versions_note([timeline], strips=True), at, None),
         "account": _account(timeline, factor),
         "legend": _legend(timeline),
     }
@@ -191,7 +191,7 @@ def _phases(timeline: Timeline, device: int, at: Any) -> list[list[Any]]:
     return found
 
 
-def _memory(curve: Held, timeline: Timeline, at: Any, limits: Sequence[float] | None) -> dict[str, Any]:
+def _strip(curve: Held, note: str, at: Any, limits: Sequence[float] | None) -> dict[str, Any]:
     steps = []
     for row in curve.steps:
         lasting = {at(time): _short(value * curve.factor) for time, value in row}  # the last of those at one time
@@ -199,7 +199,7 @@ def _memory(curve: Held, timeline: Timeline, at: Any, limits: Sequence[float] | 
     shown = None if limits is None else [limit * curve.factor for limit in limits]
     return {
         "name": curve.name,
-        "note": words.sentences(words.memory_note([timeline], [curve]), words.versions_note([timeline], strips=True)),
+        "note": note,
         "axis": curve.axis,
         "top": curve.top if shown is None else max(curve.top, *(limit for limit in shown if limit < 4 * curve.top), 0),
         "steps": steps,

@@ -266,7 +266,7 @@ class Chart {
   block(context, left, right, top, height, colour, ink, forms, version = null) {
     const wide = right - left;
     const seam = wide > 4 ? 1 : wide > 2 ? 0.5 : 0;
-    context.fillStyle = colour;
+    context.fillStyle = colour === "#1C1C1C" && wide <= 3 ? this.inks.ink : colour; // a line has no edge to be seen by
     context.fillRect(left, top, Math.max(wide - seam, 0.6), height);
     if (colour === "#1C1C1C" && wide > 3) {
       context.strokeStyle = this.inks.quiet;
