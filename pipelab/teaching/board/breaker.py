@@ -157,7 +157,8 @@ class Breaker(RunningWidget):
             scenes.append(scene(found.ran, title=f"{self._title()}, {what}"))
             if found.hangs:  # a step that never ends has no makespan
                 slots = sum(map(len, self.table.programs))
-                scenes[-1]["figures"] = f"stops at t = {found.ran.end:g}: {len(found.ran.spans)} of {slots} actions ran"
+                done = len(found.ran.spans) + len(found.ran.updates)
+                scenes[-1]["figures"] = f"stops at t = {found.ran.end:g}: {done} of {slots} actions ran"
         early = set(early_spots(self.schedule))
         return {
             "actions": [

@@ -268,12 +268,14 @@ def started_by_hand(schedule):
 
 
 def hand_needs(action, stages, device):
-    """The rules for F, B, I and W in plain words: for each need, what would meet it and where."""
+    """The rules for F, B, I, W and U in plain words: for each need, what would meet it and where."""
     s, i, op = action.stage, action.microbatch, action.op
     if op == "F":
         return [[(act(f"{s - 1}F{i}"), None)]] if s else []
     if op == "W" and s:
         return [[(act(f"{s}I{i}"), device)]]
+    if op == "U":
+        return [[(act(f"{s}B{i}"), device), (act(f"{s}W{i}"), device)]]
     below = [[(act(f"{s + 1}B{i}"), None), (act(f"{s + 1}I{i}"), None)]] if s + 1 < stages else []
     return [[(act(f"{s}F{i}"), device)], *below]
 
@@ -285,7 +287,8 @@ def test_what_runs_before_the_standstill_is_what_can_be_run_by_hand(schedule):
     if any(a.op == "W" and a.stage == 0 for _, _, a in schedule.actions()):
         return  # whether stage 0's W needs an I depends on the table: the plain words above do not say it
     found = follow(schedule)
-    reached = tuple(len(found.ran.on_device(r)) for r in range(schedule.devices))
+    spans = (*found.ran.spans, *found.ran.updates)
+    reached = tuple(sum(span.device == r for span in spans) for r in range(schedule.devices))
     assert reached == started_by_hand(schedule)
     waiting = [r for r, program in enumerate(schedule.programs) if reached[r] < len(program)]
     assert [one.device for one in found.stuck] == waiting
