@@ -427,7 +427,7 @@ def test_a_large_schedule_stays_usable(notebook_with):
     for _ in range(4):
         page.keyboard.press("+")
     expect(found.get_by_role("slider", name="Move the part")).to_be_visible()
-    found.locator(".pl-figures").scroll_into_view_if_needed()
+    found.locator(".pl-say").scroll_into_view_if_needed()
     shoot(page, SCREENSHOTS / "widgets" / "large.png")
 
 
