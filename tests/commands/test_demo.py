@@ -15,9 +15,9 @@ def test_it_says_how_long_it_will_take_then_each_piece_and_how_much_is_left(caps
     demo(picture, training_steps=2, setting=SMALL)
     out, err = capsys.readouterr()
     head, rest = out.split("\n\n", 1)
-    assert "5 runs of 2 steps" in head
+    assert "8 runs of 2 steps" in head
     assert "about a minute" in head
-    table = rest.splitlines()[:7]
+    table = rest.splitlines()[: 2 + len(CASES)]
     assert [line.split()[0] for line in table if line[:1].isalnum()] == ["schedule", *(name for name, *_ in CASES)]
     assert re.search(r"2 steps under 1F1B: loss .* differs by at most \d\.\de-1\d in any step\n$", rest)
     assert picture.stat().st_size > 1000

@@ -48,7 +48,7 @@ def outcome(pipeline: Pipeline, x, y) -> float | PipelabError:
 @contextlib.contextmanager
 def unchecked():
     with contextlib.ExitStack() as stack:
-        for module in ("setup.settings", "walk"):
+        for module in ("setup.settings", "steps.walk"):
             stack.enter_context(mock.patch(f"pipelab.runtime.{module}.require_sound"))
         yield
 

@@ -497,8 +497,8 @@ def test_a_refused_table_comes_with_its_violations_before_anything_starts():
     assert calls == []
 
 
-def test_updates_in_the_table_are_refused_by_a_runtime_that_flushes():
-    with pytest.raises(ScheduleError, match="at the flush"):
+def test_updates_in_the_table_need_an_optimizer():
+    with pytest.raises(ConfigurationError, match=r"updates weights while .* give optimizer="):
         Pipeline(mlp(2), Schedule.from_csv("0F0,0B0,0U0\n1F0,1B0,1U0\n"), loss=mse)
 
 

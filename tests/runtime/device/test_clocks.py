@@ -156,7 +156,7 @@ def test_waiting_costs_nothing():
     ids=["overlapping slots", "used before it was sent", "a slot not run"],
 )
 def test_a_run_that_did_not_keep_the_order_is_not_reported(damage, monkeypatch):
-    import pipelab.runtime.steps.step as engine_module
+    import pipelab.runtime.steps.reports as engine_module
 
     def tampered(schedule, logs, slack):
         damage(logs)

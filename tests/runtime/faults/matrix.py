@@ -267,7 +267,7 @@ def run(case: Case, monkeypatch, folder: Path) -> Found:
     if not apart and case.where in ("send", "receive"):
         patch_wire(monkeypatch, case)
     if case.kind == "deadlock":
-        for module in ("setup.settings", "walk"):
+        for module in ("setup.settings", "steps.walk"):
             monkeypatch.setattr(f"pipelab.runtime.{module}.require_sound", lambda *args, **settings: None)
     error, begun, pipeline = None, time.perf_counter(), None
     try:

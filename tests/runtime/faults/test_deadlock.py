@@ -17,7 +17,7 @@ RING = "0F0, 0B1, 0F1, 0B0\n1F0, 1B0, 1F1, 1B1"
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    for module in ("setup.settings", "walk"):
+    for module in ("setup.settings", "steps.walk"):
         monkeypatch.setattr(f"pipelab.runtime.{module}.require_sound", lambda *args, **kwargs: None)
 
 
