@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipelab.schedules.action import actions_of
 from pipelab.timeline.timeline import Timeline
 
-__all__ = ["KINDS", "Account", "account", "imbalance", "long_run_bubble"]
+__all__ = ["KINDS", "Account", "account", "long_run_bubble"]
 
 KINDS = ("work", "fill", "wait", "link", "drain")
 """What a device does with its time. "fill": before its first action; "drain": after its last; "link": for a message
@@ -61,14 +61,6 @@ def account(timeline: Timeline) -> Account:
         expected=(p - 1) * passes / v,
         holds="" if derived else family,
     )
-
-
-def imbalance(timeline: Timeline) -> float:
-    """The idle fraction that no order can avoid where devices' work differs: 1 - mean / max of it. Updates are work."""
-    cost = [0.0] * timeline.schedule.devices
-    for span in (*timeline.spans, *timeline.updates):
-        cost[span.device] += span.duration
-    return 1 - sum(cost) / (len(cost) * max(cost)) if any(cost) else 0.0
 
 
 def long_run_bubble(timeline: Timeline) -> float:

@@ -17,6 +17,7 @@ from pipelab.runtime.setup.loss_scale import require_scaler
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
+from pipelab.schedules.updates import over
 from pipelab.simulation.costs import Costs
 
 __all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
@@ -108,6 +109,13 @@ class Settings:
 
     def _check_updates(self) -> None:
         """What cannot be done where weights change while micro-batches are on their way."""
+        schedule = self.schedule
+        if schedule.updating is not None and over(schedule, 1).programs != schedule.programs:
+            raise ScheduleError(
+                f"schedule '{schedule.name}' has other rows than the endless table that its rule (updating=) goes on "
+                "with, and the next step would run those; leave updating out, and your table is run to its end in "
+                "each step"
+            )
         name = f"schedule '{self.schedule.name}' updates weights while micro-batches are on their way"
         if self.optimizer is None:
             raise ConfigurationError(f"{name}: give optimizer=..., or take '1f1b', which updates nothing by itself")

@@ -363,6 +363,17 @@ def test_what_cannot_work_is_refused(changed, error, says):
         Pipeline(model, build_schedule("pipedream", 2, 4), **options)
 
 
+def test_rows_that_the_next_step_would_not_go_on_with_are_refused():
+    """The engine makes the later steps from the rule: it would run them in place of the rows it was given."""
+    schedule = build_schedule("pipedream", 2, 2)
+    rows = [["0F0", "0B0", "0U0", "0F1", "0B1", "0U1"], ["1F0", "1B0", "1U0", "1F1", "1B1", "1U1"]]
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"]}
+    with pytest.raises(ScheduleError, match=r"has other rows than the endless table .* leave updating out"):
+        Pipeline(mlp(), Schedule.from_rows(rows, updating=schedule.updating), **options)
+    with Pipeline(mlp(), Schedule.from_rows(rows), **options) as pipeline:
+        assert pipeline.step(*batches(1, 4)[0]).weight_versions == (1, 1)
+
+
 def test_tied_parameters_are_refused():
     model = mlp(width=5)
     model[4][0].weight = model[2][0].weight
