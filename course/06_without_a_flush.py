@@ -276,20 +276,20 @@ print("PipeDream's table uses the versions of the rule:", versions(whole) == rul
 #
 # ## A claim on trial: "PipeDream saves memory"
 #
-# Some texts recommend PipeDream where memory is tight. The next cell compares measured peaks, with the batch fixed at
-# 32 sequences and m = 8. First a guess.
+# Some texts recommend PipeDream where memory is tight. The next cell runs all schedules that you know, with the batch
+# fixed at 32 sequences and m = 8. It prints the measured peaks. ("+ R" recomputes activations.) First a guess.
 
 # %%
 question = "m = 8. Weights and activations of device 0 under PipeDream, as a percentage of 1F1B with a flush?"
 predict("06-memory", question, unit="%")
 
 # %%
+family = measure_family(Setting(batch=32, steps=3, verify=False), microbatches=8)
 held = {}
-for shown, name in {"GPipe": "gpipe", "1F1B": "1f1b", **kinds}.items():
-    found = run(name, steps=2 if shown in kinds else 1, m=8)[-2 if shown in kinds else 0].memory
-    held[shown] = [(device.model_states.weights / 1e6, device.activations / 1e6) for device in found]
-    print(f"{shown:<14} MB of weights + activations:", ", ".join(f"{w:4.1f} + {a:4.1f}" for w, a in held[shown]))
-share = 100 * sum(held["PipeDream"][0]) / sum(held["1F1B"][0])
+for name, e in family.items():
+    held[name] = [(device.model_states.weights / 1e6, device.activations / 1e6) for device in e.report.memory]
+    print(f"{name:<15} MB of weights + activations:", ", ".join(f"{w:4.1f} + {a:4.1f}" for w, a in held[name]))
+share = 100 * sum(held["pipedream"][0]) / sum(held["1f1b"][0])
 display(reveal("06-memory", measurement=share))
 width, tokens = 12288, 2048  # GPT-3's, with 16-bit numbers and one sequence in a micro-batch
 version, activations = 12 * width * width * 2 / 1e9, 34 * tokens * width / 1e9
@@ -448,6 +448,20 @@ plot_curves(seen, best, **axes, title="Each at its own best of four rates", note
 # without one.
 #
 # ## Who would choose them today?
+#
+# This is the whole family in one table, from the runs of the memory claim: p = 4, m = 8, 32 sequences.
+
+# %%
+print(family_table(family, ["bubble", "peak activation bytes", "versions", "stale", "messages"]))
+
+# %% [markdown]
+# The bubble is predicted for equal stages, then measured with the device clock. Without a flush it is that of many
+# steps in a row. Activations and versions are those of devices 0 to 3. "Stale" says by how many updates, at most, the
+# weights of a gradient are behind. Messages are those of one step. (`make demo ARGS=--all` prints this table for m = 4
+# and 64 sequences, and compares each run with the unsplit model or with the schedule's formula.)
+#
+# Only the last three have almost no bubble, and only they are stale. Recomputation saves the most memory, and pays with
+# time that this column counts as work.
 #
 # Large language models are mostly trained with a flush. All schedules that ship with PyTorch's
 # `torch.distributed.pipelining` have one. There are good reasons:

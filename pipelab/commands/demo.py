@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from pipelab.commands.table import format_bytes, format_time, format_values, render_table
 from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline
-from pipelab.schedules import actions_of, build_schedule
-from pipelab.schedules.updates import over
-from pipelab.simulation import Costs, simulate
-from pipelab.teaching.experiment import Experiment, Prepared, Setting, prepare, run_experiment
-from pipelab.timeline import Timeline
-from pipelab.timeline.account import long_run_bubble
-from pipelab.timeline.versions import staleness
+from pipelab.schedules import build_schedule
+from pipelab.teaching.experiment import Setting
+from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH, family_table, measure_family
 from pipelab.view import plot_schedules
 
 __all__ = ["add_arguments", "demo", "run"]
@@ -38,16 +32,7 @@ MORE = """The last three schedules do not flush. Their bubble is the one of many
 one step in between. Their error is that of the weights after all steps, against the formula of the schedule, computed
 in one process.
 """
-Case = tuple[str, int, bool]
 STEPS = 4  # of each schedule: the first is not counted, of the others the median
-CASES = (
-    ("naive", 1, False),
-    ("gpipe", 1, False),
-    ("gpipe", 1, True),
-    ("1f1b", 1, False),
-    ("interleaved", 2, False),
-)
-WITHOUT_FLUSH = (("pipedream", 1, False), ("vertical-sync", 1, False), ("2bw", 1, False))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,104 +44,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show all."""
-    cases = CASES + WITHOUT_FLUSH if options.all else CASES
-    demo(options.plot, training_steps=options.training_steps, cases=cases)
+    demo(options.plot, training_steps=options.training_steps, whole=options.all)
     return 0
 
 
-def demo(
-    picture: Path, *, training_steps: int = 3, setting: Setting | None = None, cases: Sequence[Case] = CASES
-) -> None:
+def demo(picture: Path, *, training_steps: int = 3, setting: Setting | None = None, whole: bool = False) -> None:
     """Print a table, save a picture, train. A bar names each piece, and says how long everything will take."""
     setting = Setting(steps=STEPS) if setting is None else setting
-    pieces, long = len(cases) * (setting.steps + 2) + 1 + 2 * training_steps, len(cases) > len(CASES)
+    cases = FLUSHING | WITHOUT_FLUSH if whole else FLUSHING
+    pieces = len(cases) * (setting.steps + 2) + 1 + 2 * training_steps
     print(
         f"{setting.layers} transformer layers on p = 4 devices. A batch of {setting.batch} text sequences is cut into "
         f"m = 4 micro-batches.\n{len(cases)} runs of {setting.steps} steps in {setting.dtype}, each compared with the "
         f"unsplit model in float64. Then {training_steps} training steps.\n"
-        f"This takes about {'two minutes' if long else 'a minute'} on two cores.\n"
+        f"This takes about {'two minutes' if whole else 'a minute'} on two cores.\n"
     )
-    measured = prepare(replace(setting, verify=False))
-    proven = prepare(replace(setting, dtype="float64", clock="unit", steps=1))
     with tqdm(total=pieces, bar_format=BAR, smoothing=0, leave=False) as bar:
 
         def told(piece: str) -> None:
             bar.update(1 if bar.desc else 0)  # the piece before this one is done
             bar.set_description_str(piece)
 
-        found = _runs(measured, proven, told, cases)
+        found = measure_family(setting, 4, cases, told=told)
         told("the picture")
-        bar.write(_table(found))
-        bar.write(EXPLAINED + (MORE if long else ""))
+        bar.write(family_table(found))
+        bar.write(EXPLAINED + (MORE if whole else ""))
         picture.parent.mkdir(parents=True, exist_ok=True)
         plot_schedules([e.measured for e in found.values()], titles=list(found)).save(picture)
         bar.write(f"picture: {picture}\n")
-        trained = _train(proven.setting, training_steps, told)
+        trained = _train(replace(setting, dtype="float64"), training_steps, told)
     print(trained)
-
-
-def _runs(
-    measured: Prepared, proven: Prepared, told: Callable[[str], None], cases: Sequence[Case]
-) -> dict[str, Experiment]:
-    """The experiments by what they are called in table and picture; each with the error of a step in float64."""
-    found: dict[str, Experiment] = {}
-    for name, chunks, recompute in cases:
-        schedule = build_schedule(name, 4, 4, chunks, recompute=recompute)
-        label = name + (" + R" if recompute else "") + (f" v={chunks}" if chunks > 1 else "")
-        found[label] = run_experiment(measured, schedule, 4, told=partial(_named, told, label))
-        told(f"{label}: the proof")
-        proof = run_experiment(proven, schedule, 4, told=lambda _: None)
-        found[label] = replace(
-            found[label], max_gradient_error=proof.max_gradient_error, max_weight_error=proof.max_weight_error
-        )
-    return found
-
-
-def _named(told: Callable[[str], None], name: str, piece: str) -> None:
-    told(f"{name}: {piece}")
-
-
-def _table(found: dict[str, Experiment]) -> str:
-    header = ["schedule", "bubble", "makespan", "sequences in flight", "peak activation bytes", "versions", "stale"]
-    header += ["messages", "error"]
-    rows = []
-    for label, e in found.items():
-        peaks = [format_bytes(value).removesuffix(" MB") for value in e.report.peak_activation_bytes]
-        rows.append(
-            [
-                label,
-                f"{_bubble(e.predicted, e.costs):.1%} / {_bubble(e.measured, _means(e.measured)):.1%}",
-                f"{format_time(e.predicted.makespan, e.predicted.unit)} / "
-                f"{format_time(e.measured.makespan, e.measured.unit)}",
-                format_values(e.measured.peak_sequences),
-                " ".join(peaks) + " MB",
-                format_values(e.peak_weight_versions or (1,) * e.measured.schedule.devices),
-                str(max(staleness(e.measured.schedule))),
-                str(e.measured.message_count),
-                f"{e.max_gradient_error if e.max_weight_error is None else e.max_weight_error:.0e}",
-            ]
-        )
-    return render_table(header, rows)
-
-
-def _bubble(timeline: Timeline, costs: Costs) -> float:
-    """The bubble fraction; of a schedule without a flush that of many steps, in which an action costs ``costs``."""
-    schedule = timeline.schedule
-    if schedule.updating is None:
-        return timeline.bubble_fraction
-    step = build_schedule(schedule.name, schedule.devices, 4)
-    return long_run_bubble(simulate(over(step, STEPS), costs))
-
-
-def _means(timeline: Timeline) -> Costs:
-    """What each stage's actions cost on average."""
-    stages = timeline.schedule.stages
-    found: dict[str, list[list[float]]] = {op: [[] for _ in range(stages)] for op in "FBRU"}
-    for span in (*timeline.spans, *timeline.updates):
-        for action in actions_of(span.slot):
-            found[action.op][action.stage].append(span.duration)
-    forward, backward, _, update = ([sum(x) / max(len(x), 1) for x in rows] for rows in found.values())
-    return Costs(forward=forward, backward=backward, update=update)
 
 
 @contextmanager

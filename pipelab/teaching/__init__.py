@@ -49,6 +49,8 @@ _HOMES = {
     "pipelab.simulation": ["SlotCosts"],
     "pipelab.teaching.exercises.lesson_04.depths": ["with_depths"],
     "pipelab.teaching.exercises.lesson_05.forecasts": ["forecasts"],
+    "pipelab.teaching.experiment": ["Setting"],
+    "pipelab.teaching.family": ["family_table", "measure_family"],
     "pipelab.teaching.grading.check": ["NotWritten", "check"],
     "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
     "pipelab.teaching.lifetimes": ["plot_lives"],

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import re
 
-from pipelab.commands.demo import CASES, STEPS, WITHOUT_FLUSH, demo
+from pipelab.commands.demo import STEPS, demo
 from pipelab.teaching.experiment import Setting
+from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH
 
 SMALL = Setting(layers=8, width=8, heads=2, tokens=8, batch=8, dtype="float64", steps=2)
 
 
 def test_it_says_how_long_it_will_take_then_each_piece_and_how_much_is_left(capsys, tmp_path):
     picture = tmp_path / "out" / "demo.png"
-    demo(picture, training_steps=2, setting=SMALL, cases=(*CASES, *WITHOUT_FLUSH))
+    demo(picture, training_steps=2, setting=SMALL, whole=True)
     out, err = capsys.readouterr()
     head, rest = out.split("\n\n", 1)
     assert "8 runs of 2 steps" in head
     assert "about two minutes" in head
-    table = rest.splitlines()[: 2 + len(CASES) + len(WITHOUT_FLUSH)]
-    assert [line.split()[0] for line in table if line[:1].isalnum()] == [
-        "schedule",
-        *(name for name, *_ in (*CASES, *WITHOUT_FLUSH)),
-    ]
+    family = FLUSHING | WITHOUT_FLUSH
+    table = rest.splitlines()[: 2 + len(family)]
+    assert [line.split("  ")[0] for line in table if line[:1].isalnum()] == ["schedule", *family]
     assert re.search(r"2 steps under 1F1B: loss .* differs by at most \d\.\de-1\d in any step\n$", rest)
     assert picture.stat().st_size > 1000
     for piece in ("naive: measuring one micro-batch", "the picture"):
