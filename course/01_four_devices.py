@@ -3,11 +3,11 @@
 #   pipelab:
 #     number: 1
 #     title: One model, four devices
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [0]
 #     goals:
 #       - name four ways to share a model among devices, and say what each of them sends
-#       - account for the memory that training a model takes, and say how many devices it fills
+#       - list what training keeps in memory, in bytes, and say how many devices it fills
 #       - cut layers into stages, and say what each device then holds
 # ---
 
@@ -19,19 +19,19 @@
 #
 # | way | what is cut | what a device sends in each step |
 # | --- | --- | --- |
-# | **data parallel** | the batch; each device has the whole model | all gradients, once, to be averaged |
+# | **data parallel** | the batch; each device has the whole model | all gradients, twice: to add, to fetch the sum |
 # | **sharded data parallel** | the batch; and every layer is stored in p parts | weights twice, gradients once |
 # | **tensor parallel** | the matrices of every layer | partial results, four times per layer |
 # | **pipeline parallel** | the list of layers | activations at the cut, and gradients on the way back |
 #
-# Sharded means that a device stores only a part of each layer. It fetches the rest when it computes that layer
+# **Sharding** means that a device stores only a part of each layer. It fetches the rest when it computes that layer
 # (Rajbhandari et al. 2020, arXiv 1910.02054; called ZeRO or FSDP).
 #
-# How much is that in bytes? The second cell below runs one step of lesson 0's pipeline and counts what device 1 really
-# sends. The other three figures are computed, for the same model and the same batch. p devices can add up their tensors
-# by passing parts around in a ring. Each of them then sends 2(p - 1)/p times the size of the tensor (Patarasu and Yuan
-# 2009). This takes two phases, adding and fetching, each half of the bytes. Sharded needs three such phases: it fetches
-# weights for F and for B, and adds gradients.
+# How much is that in bytes? The second cell below runs one step of lesson 0's pipeline and counts what device 1
+# really sends. The other three figures are computed, for the same model and the same batch. p devices can add up
+# their tensors by passing parts around in a ring. Each of them then sends 2(p - 1)/p times the size of the tensor
+# (Patarasu and Yuan 2009). This takes two phases, adding and fetching, and each sends half of these bytes. Sharding
+# needs three such phases: it fetches weights for F and for B, and adds gradients.
 
 # %% role="setup"
 import torch
@@ -44,7 +44,7 @@ p = 4
 table = build_schedule("1f1b", devices=p, microbatches=4)  # the table of lesson 0
 model = TransformerLM(layers=48)
 step = Pipeline(model, table, loss=next_byte_loss).step(inputs, targets)
-pipeline_bytes = sum(message.size for message in step.timeline.messages if message.source == 1)
+pipeline_bytes = sum(message.size for message in step.timeline.messages if message.source == 1)  # size: in bytes
 gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
 activations = pipeline_bytes / 2  # of the whole batch, at one cut; the other half are gradients on the way back
 ring = 2 * (p - 1) / p
@@ -54,28 +54,30 @@ sent = {
     "tensor": 4 * 48 * ring * activations,  # per layer two sums in F and two in B (Shoeybi et al. 2019)
     "pipeline": pipeline_bytes,
 }
-note = "48 layers, a batch of 64 sequences, 32-bit numbers. Pipeline: counted in a run. The others: computed."
+note = "48 layers, a batch of 64 sequences, 32-bit numbers. Pipeline: device 1, counted in a run. Others: computed."
 plot_parallelism(sent, note=note)
 
 # %% [markdown]
-# In this comparison a device of the pipeline sends the least, and it sends only to its neighbours. Pipelines are
-# therefore used where links are slow, for example between machines. The price is idle time, because devices wait for
-# each other. This course is about that price. (The figures depend on the model and the batch. The first two do not grow
-# with the batch, the last two do.)
+# In this comparison a pipeline device sends the least, and it sends only to its neighbours. (Device 1 has two of
+# them. The first and the last device have one, and send half as much.) Pipelines are therefore used where links are
+# slow, for example between machines. The price is idle time, because devices wait for each other. This course is
+# about that price. (The figures depend on the model and the batch. The first two do not grow with the batch; the last
+# two do.)
 #
 # Large runs combine the ways. A typical mix is tensor parallel inside a machine, pipeline parallel between machines,
 # and data parallel on top (Narayanan et al. 2021, arXiv 2104.04473). PyTorch has all of them in
 # [torch.distributed](https://docs.pytorch.org/docs/stable/distributed.html), pipelines in
 # [torch.distributed.pipelining](https://docs.pytorch.org/docs/stable/distributed.pipelining.html). The page
-# `docs/pytorch.md` of this repository shows how to run the course's tables there. Lesson 4 counts messages again.
+# `docs/pytorch.md` of this repository shows how to run the course's tables there.
 #
 # Now back to the pipeline. Why cut a model at all? This lesson counts what training keeps in memory, and cuts the
 # layers. Lesson 1b cuts the autograd graph as well, and builds a whole pipeline by hand.
 #
 # ## What must fit
 #
-# Training keeps more than the weights. With the Adam optimizer in **mixed precision** (Micikevicius et al. 2018, arXiv
-# 1710.03740), every parameter needs this much memory during the whole training:
+# Training keeps more than the weights. **Mixed precision** computes in 16 bits and updates in 32 (Micikevicius et al.
+# 2018, arXiv 1710.03740). With the Adam optimizer every parameter then needs this much memory during the whole
+# training:
 #
 # | what | why | bytes |
 # | --- | --- | --- |
@@ -106,13 +108,13 @@ for kind in (torch.bfloat16, torch.float16, torch.float32):
 # backward. The gradients are divided by it afterwards. This is called **loss scaling** (Micikevicius et al. 2018). It
 # is not needed with bfloat16, which has the range of 32-bit numbers.
 #
-# Many frameworks keep gradients in 32 bits while they add up those of several micro-batches. That makes 18 bytes a
-# parameter. (A *Further* at the end counts the 16 bytes on our own model.)
+# Many frameworks keep gradients in 32 bits while they add up the gradients of several micro-batches. That makes 18
+# bytes a parameter. (A *Further* at the end counts the 16 bytes on our own model.)
 #
-# Now a large model. GPT-3 has 96 layers of width 12,288, a vocabulary of 50,257 and 2,048 positions (Brown et al. 2020,
-# arXiv 2005.14165). A transformer layer of width d has four d x d matrices for attention and two of d x 4d for the MLP.
-# That makes 12d² weights, and 13d more for biases and norms. The cell below first tests this formula on the layers of
-# our own model.
+# Now a large model. GPT-3 has 96 layers of width 12,288, a vocabulary of 50,257 and 2,048 positions (Brown et al.
+# 2020, arXiv 2005.14165). A transformer layer of width d has four d x d matrices for attention and two of d x 4d for
+# the MLP. That makes 12d² weights, and 13d more for biases and norms. GPT-3's head uses the weights of the embedding
+# again, so it adds none. The cell below first tests this formula on the layers of our own model.
 
 
 # %%
@@ -125,17 +127,19 @@ print(f"our own layers: {48 * layer_parameters(64):,} by the formula, {counted:,
 
 gpt3 = 96 * layer_parameters(12288) + (50257 + 2048 + 2) * 12288
 print(f"GPT-3: {gpt3:,} parameters by the same formula, with embedding, positions and the last norm")
-predict("01-gpt3", "How many devices of 80 GiB do you need at least to hold GPT-3's training state?", unit="devices")
+predict("01-gpt3", "What is the smallest number of 80 GiB devices that holds GPT-3's training state?", unit="devices")
 
 # %% [markdown]
 # ## A claim on trial
 #
 # *"A model of 175 billion parameters has 350 GB of weights in 16 bits. Eight devices of 80 GB hold it."* A survey on
-# the web has a program that tests whether a model fits. It does this sum, 2
-# bytes a parameter over 8 devices, and says that the model fits. The next cell does the sum twice, for the weights
-# alone and for the whole training state. Then it shows the answer beside your guess.
+# the web has a program that tests whether a model fits. It multiplies the parameters by 2 bytes, divides by 8
+# devices, and says that the model fits. The next cell does this calculation twice: for the weights alone, and for the
+# whole training state. Then it shows the answer beside your guess.
 
 # %%
+from math import ceil
+
 GiB = 2**30  # a gibibyte; a gigabyte, GB, is 10**9 bytes
 devices = 8
 for what, each in {"16-bit weights alone": 2, "training state": 16}.items():
@@ -144,13 +148,13 @@ for what, each in {"16-bit weights alone": 2, "training state": 16}.items():
     print(f"{what:20} {share:6.1f} GiB on each of {devices} devices: {verdict}")
 state = 16 * gpt3
 print(f"training state of GPT-3: {state:,} bytes = {state / 1e9:,.0f} GB = {state / GiB:,.0f} GiB")
-reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: a partly filled device is still a device
+reveal("01-gpt3", prediction=ceil(state / (80 * GiB)))  # rounded up: a partly filled device is still a device
 
 # %% [markdown]
-# The sum in the claim is about right for a model that only answers questions. Training needs eight times as much, and
-# the activations come on top of that.
+# The calculation in the claim is about right for a model that only answers questions. Training needs eight times as
+# much, and the activations come on top of that.
 #
-# Mind the unit as well. Memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB.
+# Check the unit as well. Memory that is sold as 80 GB is usually 80 GiB, and a GiB is 7 % more than a GB.
 #
 # ## The bytes of our 48-layer model
 #
@@ -164,7 +168,7 @@ reveal("01-gpt3", prediction=-(-state // (80 * GiB)))  # rounded up: a partly fi
 predict("01-activations", "Batch of 64: how many times as large as the weights are the activations?", unit="times")
 
 # %%
-optimizers = []
+optimizers = []  # kept here, so that their state can be counted after the step
 
 
 def size(tensors):
@@ -188,32 +192,32 @@ held = {
     "weights": size(model.parameters()),
     "gradients": size(parameter.grad for parameter in model.parameters()),
     "optimizer state": state_bytes(optimizers[-1]),
-    "activations": report.peak_activation_bytes[0],
+    "activations": report.peak_activation_bytes[0],  # of device 0, the only one
 }
-for name, found in held.items():
+for name, found in [*held.items(), ("together", sum(held.values()))]:
     print(f"{name:16} {found / 1e6:6.1f} MB  {found / sum(held.values()):6.1%}")
 reveal("01-activations", measurement=held["activations"] / held["weights"])
 
 # %% [markdown]
-# This was one step on one device, with the whole batch of 64 sequences. `peak_activation_bytes` is measured at the
-# moment when most is held. Each tensor that autograd keeps is counted once, and so are inputs and messages that wait.
-# It leaves out the weights.
+# This was one step on one device, with the whole batch of 64 sequences. `peak_activation_bytes` is measured when the
+# device holds the most. Each tensor that autograd keeps is counted once. So are inputs and messages that wait to be
+# used. It leaves out the weights.
 #
 # **Try it:** let the step be `alone.step(*text_batch(batch=32))`. Which of the four lines change?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Only the activations change: half as many sequences leave half as many bytes. Weights, gradients and optimizer state
-# stay the same, to the byte. The training state belongs to the model, the activations to the model and the batch.
+# Only the activations change: half as many sequences need half as many bytes. Weights, gradients and optimizer state
+# stay exactly the same. The training state belongs to the model, the activations to the model and the batch.
 #
 # </details>
 #
 # ## Cut the layers
 #
-# A model that is too much for one device is cut. Layers are used one after the other. So the simplest cut gives each
+# A model that is too large for one device is cut. Layers are used one after the other. So the simplest cut gives each
 # device a stage of neighbouring layers. A layer's weights, gradients and optimizer state go to the same device. So
-# these three, the first three lines printed above, are divided by p. (The activations are a different matter. We come
-# back to them.)
+# these three, the first three lines printed above, are divided by p. (Activations are not always divided. Lesson 1b
+# comes back to them.)
 
 # %%
 stages = cut_model(model, 4)
@@ -226,16 +230,17 @@ for what, vocabulary, width in (("ours", 256, 64), ("a large one", 128_000, 4096
     print(f"{what}: an embedding of {vocabulary:,} tokens at width {width:,} is as large as {layers:.1f} layers")
 
 # %% [markdown]
-# The embedding goes with the first stage and the head with the last. That is why the shares differ a little. They
-# differ little only because our vocabulary has 256 entries. The last line has about the width and the vocabulary of
-# Llama 3 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding is larger than two layers, and so is its head.
-# In such a model the first and the last device get fewer layers.
+# The embedding goes with the first stage and the head with the last. That is why the shares differ. The difference is
+# small only because our vocabulary has 256 entries. The last line takes about the width and the vocabulary of Llama 3
+# 8B (Grattafiori et al. 2024, arXiv 2407.21783). Its embedding is larger than two layers, and so is its head. In such
+# a model the first and the last device get fewer layers.
 #
 # ## Break it
 #
-# `Pipeline(memory_limit=...)` gives each device a fixed number of bytes, and a step that needs more stops there. Here a
-# device has 150 MB. The next cell trains on 1, 2 and 4 devices with the simplest pipeline, called **naive**: all 64
-# sequences go through the stages as one piece. From the four lines of bytes printed above, which of the three runs?
+# `Pipeline(memory_limit=...)` gives each device a fixed number of bytes. A step that needs more is stopped with an
+# error. Here a device has 150 MB. The next cell trains on 1, 2 and 4 devices with the simplest pipeline, called
+# **naive**: all 64 sequences go through the stages as one piece. From the bytes printed above, can you say which of
+# the three will finish the step?
 
 # %%
 limit = "150MB"
@@ -246,33 +251,35 @@ for p in (1, 2, 4):
         report = Pipeline(TransformerLM(layers=48), naive, **options).step(inputs, targets)
         print(f"p = {p}: runs, {max(held.total for held in report.memory) / 1e6:.1f} MB on the fullest device")
     except OutOfMemoryError as error:
-        print(f"p = {p}: {str(error).split('. ')[0]}")
+        print(f"p = {p}: {str(error).split('. ')[0]}")  # the first sentence
 
 # %% [markdown]
 # A step stops at the first tensor that crosses the limit. So the message names the action and what was needed at that
 # moment. The whole step would need more. With four devices each holds about a quarter of everything, and the step runs.
-# No code of the model changed: only the cut did.
+# None of the model's code changed, only the cut.
 #
-# **Try it:** find the smallest limit, in whole MB, at which two devices can train. Then halve the batch. How far does
-# the limit fall?
+# **Try it:** find the smallest limit, in whole MB, at which two devices can train. (An error names only the first
+# tensor that did not fit. A run under a high limit prints what a step needs.) Then halve the batch. How far does the
+# limit fall?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# The smallest limit is a little over half of the sum printed above. The fullest device decides, and the two are not
-# exactly equal. At half the batch the activations are half as large, but the training state stays. So the limit falls
-# to a little more than half.
+# The smallest limit is a little over half of what is printed above as *together*. The fullest device decides, and the
+# two are not exactly equal. At half the batch the activations are half as large, but the training state stays. So the
+# limit falls to a little more than half.
 #
 # </details>
 #
 # ## What to remember
 #
-# - Training keeps weights, gradients and the optimizer's state: 16 bytes a parameter here, whatever the batch.
+# - Training keeps weights, gradients and the optimizer's state: 16 bytes a parameter here, for any batch.
 # - Activations come on top. They grow with the batch, and may be far larger than the weights.
-# - Cutting the layers into p stages divides the training state by about p. Mind the embedding and the head.
-# - Of the four ways to share a model, a pipeline sends the least here, and only to neighbours. It pays with idle time.
+# - Cutting the layers into p stages divides the training state by about p. The embedding and the head make the parts
+#   unequal.
+# - Of the four ways to share a model, a pipeline sends the least here, and only to neighbours. The price is idle time.
 #
-# **Where this leads.** The layers are cut, but a backward has to pass all of them. Lesson 1b cuts the autograd graph
-# too, and finds out how busy four devices are.
+# **Where this leads.** The layers are cut, but a backward has to pass through all of them. Lesson 1b cuts the
+# autograd graph too, and finds out how busy four devices are.
 #
 # Your guesses so far:
 
@@ -282,8 +289,9 @@ ledger()
 # %% [markdown] role="further"
 # ## Further: sixteen bytes, counted
 #
-# The next cell trains our 48-layer model for one step in mixed precision, by hand. It counts the bytes of every tensor
-# that is left afterwards. (During the update the gradients stand in 32 bits as well: for a moment it is 20 bytes.)
+# The next cell trains our 48-layer model for one step in mixed precision, by hand. It counts the bytes of every
+# tensor that is left afterwards. (During the update the gradients exist in 32 bits as well. For that short time it is
+# 20 bytes.)
 
 # %% role="further"
 import copy
@@ -296,6 +304,9 @@ for full, short in zip(master.parameters(), half.parameters(), strict=True):
     full.grad = short.grad.float()
 optimizer.step()
 optimizer.zero_grad()  # the 32-bit gradients were needed only for a moment
+with torch.no_grad():
+    for full, short in zip(master.parameters(), half.parameters(), strict=True):
+        short.copy_(full)
 
 count = sum(parameter.numel() for parameter in master.parameters())
 kept = {
@@ -312,20 +323,22 @@ print(f"{'all':16} {sum(kept.values()) / count:6.2f} bytes a parameter")
 # ## Further: the activations of GPT-3
 #
 # How much does one transformer layer keep for its backward, in 16 bits? Korthikanti et al. (2022, arXiv 2205.05198)
-# count s·b·h·(34 + 5·a·s/h) bytes for s tokens, b sequences, width h and a attention heads. The second term is for the
-# attention scores. **Selective recomputation**, from the same paper, drops these scores and computes them again in the
-# backward. Fused attention (Dao et al. 2022, arXiv 2205.14135) never stores them. Either way the second term is gone.
+# count s·b·h·(34 + 5·a·s/h) bytes where s is the number of tokens, b of sequences and a of attention heads, and h is
+# the width. The second term is for the attention scores. **Selective recomputation**, from the same paper, drops
+# these scores and computes them again in the backward. Fused attention (Dao et al. 2022, arXiv 2205.14135) never
+# stores them. Either way the second term is gone.
 
 # %% role="further"
 tokens, width, heads = 2048, 12288, 96
 for what, term in (("with the scores", 5 * heads * tokens / width), ("without them", 0)):
     one = 96 * tokens * width * (34 + term)
-    print(f"{what}: one sequence {one / GiB:,.0f} GiB, the batch of GPT-3 {3.2e6 / tokens * one / GiB:,.0f} GiB")
+    print(f"{what}: one sequence {one / GiB:,.1f} GiB, the batch of GPT-3 {3.2e6 / tokens * one / GiB:,.0f} GiB")
 print(f"training state: {16 * gpt3 / GiB:,.0f} GiB")
 
 # %% [markdown] role="further"
-# The batch of GPT-3 has 3.2 million tokens (Brown et al. 2020). The naive pipeline keeps all of it in flight, each
-# device the part of its layers. For a model of this size that rules naive out, with the scores or without.
+# The batch of GPT-3 has 3.2 million tokens (Brown et al. 2020). The naive pipeline keeps the activations of the whole
+# batch, each device those of its own layers. Even with one layer on each of 96 devices, that is more than 1,200 GiB a
+# device. So for a model of this size naive is impossible, with the scores or without.
 
 # %% [markdown] page="exercises"
 # There is one exercise: count bytes. It needs no PyTorch.
@@ -345,7 +358,8 @@ from pipelab.teaching import NotWritten, check
 #
 # - `training_bytes` returns the training state in bytes.
 # - `gib_per_device` returns each device's part of it in GiB (2^30 bytes).
-# - `least_devices` returns the least number of devices that hold it, if each device has `gib` GiB.
+# - `least_devices` returns the smallest number of devices that hold it, if each device has `gib` GiB. A device may be
+#   filled to the last byte.
 
 
 # %% role="answer" exercise="must_fit"
@@ -375,7 +389,7 @@ def gib_per_device(parameters: int, devices: int, moments: int = 2) -> float:
 
 # %% role="answer" exercise="must_fit"
 def least_devices(parameters: int, gib: float, moments: int = 2) -> int:
-    """The least number of devices of ``gib`` GiB that hold the training state.
+    """The smallest number of devices of ``gib`` GiB that hold the training state.
 
     >>> least_devices(2**30, gib=3, moments=0)
     3
@@ -393,9 +407,9 @@ def least_devices(parameters: int, gib: float, moments: int = 2) -> int:
 # 1024 bytes.
 
 # %% [markdown] role="hint" exercise="must_fit"
-# Test `training_bytes` first: with two moments it must give the lesson's bytes a parameter. The other two functions can
-# call functions that you already have. In the last one, think of a device that is only partly filled. What does `ceil`
-# do?
+# Test `training_bytes` first: with one parameter and two moments it must give the lesson's bytes a parameter. The
+# other two functions can call functions that you already have. In the last one, think of a device that is only partly
+# filled. What does `ceil` do?
 
 # %% [markdown] role="solution" exercise="must_fit"
 # With Adam in 32 bits throughout it would be 4 + 4 + 8 = 16 bytes as well. So mixed precision saves time and

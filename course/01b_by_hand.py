@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 1b
 #     title: "Cut by hand: the naive pipeline"
-#     minutes: 50
+#     minutes: 55
 #     builds_on: [1]
 #     goals:
 #       - cut an autograd graph into pieces that give unchanged gradients
@@ -16,15 +16,16 @@
 # ## What has to pass between two devices?
 #
 # Lesson 1 cut the 48 layers of our model into four stages, so that each device holds a quarter of the training state.
-# But a step is a forward and a backward through *all* the layers. What has to pass from device to device, so that every
-# weight still gets its right gradient? This lesson does by hand what lesson 0 did for you: it hands activations over
-# and cuts the autograd graph. It ends with the simplest pipeline, called **naive**, and with three ways to measure it.
+# But a step is a forward and a backward through *all* the layers. What has to pass from device to device, so that
+# every weight still gets the right gradient? This lesson does by hand what lesson 0 did for you: it hands activations
+# over and cuts the autograd graph. It ends with the simplest pipeline, called **naive**, and with three ways to
+# measure it.
 
 # %% role="setup"
 import torch
 from pipelab.teaching import *
 
-torch.set_num_threads(1)  # one core for each device, in the cells by hand as in pipelab's pipelines
+torch.set_num_threads(1)  # one core for each device, as in pipelab's pipelines
 inputs, targets = text_batch(batch=64)
 
 # %% [markdown]
@@ -32,7 +33,7 @@ inputs, targets = text_batch(batch=64)
 #
 # Stage 1 needs what stage 0 computed. The two devices pass data only through a queue, and a device that takes from an
 # empty queue waits. The next cell shows this with two stages. Each device is a thread, and device 1 starts first. We
-# use 64-bit numbers here. Later differences can then only be rounding in the last digits.
+# use 64-bit numbers here. Any difference that we find below can then only be rounding in the last digits.
 
 # %%
 from queue import Empty, Queue
@@ -67,14 +68,15 @@ print("\n".join(log))
 print(f"the same scores as from the model in one piece: {torch.equal(results['scores'], exact(inputs))}")
 
 # %% [markdown]
-# A **message** is small compared with what the stage keeps. It is one tensor of 64 sequences, 32 tokens and width 64.
-# Every single layer keeps several tensors of that size for its backward. That is why a cut between layers is cheap.
+# A **message** is small compared with what the stage keeps. It is one tensor: 64 sequences of 32 tokens, at width 64.
+# In lesson 1 the activations of the 48 layers were 409 MB, so each layer keeps about 16 such tensors of 32 bits.
+# (Here a message has 64-bit numbers.)
 #
 # ## Cut the graph
 #
 # The queue also carried the tensor's history. A real wire cannot carry that. `h.grad_fn` leads back through all
-# layers of device 0, so a graph that ends on device 1 continues into device 0. The function below walks such a graph.
-# It counts the parameter tensors of each stage that the graph reaches.
+# layers of device 0, so the graph of device 1's loss continues into device 0. The function below walks such a graph.
+# For each stage it counts the parameter tensors that the graph reaches.
 
 
 # %%
@@ -85,8 +87,8 @@ def reached(tensor, stages):
         node = todo.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            todo += [earlier for earlier, _ in node.next_functions]
-    leaves = {id(node.variable) for node in seen if hasattr(node, "variable")}
+            todo += [earlier for earlier, _ in node.next_functions]  # what this node's backward leads to
+    leaves = {id(node.variable) for node in seen if hasattr(node, "variable")}  # only weights' nodes have one
     return [sum(id(parameter) in leaves for parameter in stage.parameters()) for stage in stages]
 
 
@@ -101,13 +103,14 @@ loss.backward()  # device 1, backward
 predict("01b-cut", "How many of stage 0's parameter tensors have a gradient now?", unit="tensors")
 
 # %% [markdown]
-# `detach()` gives the same numbers without a history, so the graph ends there. `requires_grad_()` makes this end a
-# **leaf**: a tensor whose gradient autograd keeps, as it does for a weight. The backward of device 1 stops at the cut.
-# Then `received.grad` holds the gradient of the loss with respect to the message.
+# `detach()` gives the same numbers without a history, so device 1's graph ends there. `requires_grad_()` makes this
+# end a **leaf**: a tensor whose gradient autograd keeps, as it does for a weight. The backward of device 1 stops at
+# the cut. Then `received.grad` holds the gradient of the loss with respect to the message.
 #
-# So far you may have called `loss.backward()` only. That is `loss.backward(torch.tensor(1.0))`, the gradient of the
-# loss with respect to itself. For any other tensor `backward` needs an argument: a gradient of the same shape. Device 1
-# sends it, and device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The chain rule says
+# Until now you may have called only `loss.backward()`. This means `loss.backward(torch.tensor(1.0))`: the 1 is the
+# gradient of the loss with respect to itself. For any other tensor `backward` needs an argument: a gradient of the
+# same shape. Device 1 sends it, and device 0 needs nothing more. Let h be the message and θ a weight of stage 0. The
+# chain rule says
 #
 # $$\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial h} \cdot \frac{\partial h}{\partial \theta}$$
 #
@@ -115,8 +118,8 @@ predict("01b-cut", "How many of stage 0's parameter tensors have a gradient now?
 # `h.backward(gradient)` multiplies the two without building the second factor as a matrix. We say that this gradient
 # **seeds** the backward.
 #
-# The next cell tests this. It compares with the gradients of the model in one piece, and prints the largest difference
-# as a fraction of the largest gradient.
+# The next cell tests this. It compares the gradients with those of the model in one piece. It prints the largest
+# difference as a fraction of the largest gradient.
 
 # %%
 print("reached from device 1's loss, after the cut:", reached(loss, (first, second)))
@@ -136,30 +139,32 @@ received = h.detach().requires_grad_()
 next_byte_loss(second(received), targets).backward()
 h.backward(torch.ones_like(h))  # the wrong seed
 ones = {name: parameter.grad.clone() for name, parameter in exact.named_parameters()}
-print(f"device 0's backward seeded by ones: error {gradient_error(ones, truth):.1e}")
+print(f"device 0's backward seeded by ones: error {gradient_error(ones, truth):.1e}", end="; ")
+print(f"the largest number in the true seed is {received.grad.abs().max():.1e}")
 reveal("01b-cut", prediction=0, measurement=without)
 
 # %% [markdown]
-# The model in two pieces has the same gradients, up to rounding. Now look at the wrong seed, ones, which is what
-# `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. They are far too large,
-# because the true seed has very small numbers. Nothing raises an error, so only a comparison finds the mistake.
+# The model in two pieces has the same gradients, up to rounding. Now look at the wrong seed, a tensor of ones. It is
+# what `h.sum().backward()` would use. Stage 0 gets gradients of the right shape with wrong values. They are far too
+# large, because the true seed has very small numbers. Nothing raises an error, so only a comparison finds the
+# mistake.
 #
 # ## Four devices by hand
 #
-# Four stages need three such cuts. Below is a whole pipeline. It has one thread per device, and each thread walks its
-# row of actions. For a forward it takes the activation from the device before it. For a backward it takes the gradient
-# from the device after it. Then it hands on what it made. Nothing in the code says *when* an action runs: the threads
-# only wait for messages.
+# Four stages need three such cuts. Below is a whole pipeline. It has one thread per device, and each thread goes
+# through its row of actions. For a forward it takes the activation from the device before it. For a backward it takes
+# the gradient from the device after it. Then it passes on what it made. Nothing in the code says *when* an action
+# runs: the threads only wait for messages.
 #
 # All 64 sequences go through as one piece, so each device has one forward and one backward. (The function keeps one `x`
-# and one `y` per device, so it cannot run more pieces.) This is the naive pipeline.
+# and one `y` per device, so it cannot run several micro-batches.) This is the naive pipeline.
 
 # %%
 from time import perf_counter
 
 
 def run_by_hand(stages, rows, inputs, targets, patience=60.0):
-    """One thread per device walks its row. Returns (start, end, device, action) of each action, and complaints."""
+    """One thread per device goes through its row. Returns (start, end, device, action) for each, and complaints."""
     last = len(stages) - 1
     down = [Queue() for _ in stages]  # down[r]: activations for device r
     up = [Queue() for _ in stages]  # up[r]: gradients for device r
@@ -179,11 +184,11 @@ def run_by_hand(stages, rows, inputs, targets, patience=60.0):
                 x = came.detach().requires_grad_(r > 0)  # device 0 gets bytes of text: they take no gradient
                 y = stages[r](x)
                 if r == last:
-                    y = next_byte_loss(y, targets)
+                    y = next_byte_loss(y, targets)  # on the last device the backward starts at the loss
                 else:
                     down[r + 1].put(y.detach())
             else:
-                y.backward(came)
+                y.backward(came)  # x and y are still those of the forward
                 if r > 0:
                     up[r - 1].put(x.grad)
             spans.append((start, perf_counter(), r, action))
@@ -198,10 +203,10 @@ def run_by_hand(stages, rows, inputs, targets, patience=60.0):
 
 four = cut_model(exact, 4)
 rows = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0", "2B0"], ["3F0", "3B0"]]
-predict("01b-busy", "Four devices, one piece: what percentage of total device time is busy?", unit="%")
+predict("01b-busy", "Four devices, one piece: for what percentage of total device time are devices busy?", unit="%")
 
 # %%
-run_by_hand(four, rows, inputs, targets)  # once before: the first use of memory takes longer
+run_by_hand(four, rows, inputs, targets)  # a first run, not counted: the first use of memory takes longer
 exact.zero_grad()
 spans, _ = run_by_hand(four, rows, inputs, targets)
 began, ended = spans[0][0], max(end for _, end, _, _ in spans)
@@ -216,78 +221,29 @@ reveal("01b-busy", prediction=100 / len(four), measurement=100 * busy)
 # %% [markdown]
 # Read the log from top to bottom: no action begins before the one above it has ended. While device 2 runs its forward,
 # device 3 has no input yet. Devices 0 and 1 have nothing to do until gradients come back. So one device works at a
-# time. If the whole batch takes each device $T_F$ forward and $T_B$ backward, then
+# time. If each device needs $T_F$ for the forward of the whole batch and $T_B$ for its backward, then
 #
 # $$\text{makespan} = p\,(T_F + T_B), \qquad \text{utilisation} = \frac{T_F + T_B}{p\,(T_F + T_B)} = \frac{1}{p}$$
 #
-# and the bubble fraction is 1 - 1/p. It does not matter whether all stages take equally long. Whichever device works,
-# the others wait.
+# and the bubble fraction is 1 - 1/p. If stages take unequally long, the utilisation is still 1/p: whichever device
+# works, the others wait.
 #
-# ## Two, four, eight
-#
-# pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. All runs below have the same model
-# and the same batch of 64. Each runs three steps in 32 bits. The cell shows the fastest one, because other programs
-# disturbed it least. Times are read from the **wall clock**: what happened on this machine. At the end, the cell runs
-# the table of lesson 0, with micro-batches, on one device and on four, and compares the activations.
-
-
-# %%
-def adamw(named):  # a pipeline calls this once per stage, with the stage's (name, parameter) pairs
-    return torch.optim.AdamW([parameter for _, parameter in named], lr=1e-3)
-
-
-walls = []
-for p in (2, 4, 8):
-    naive = build_schedule("naive", devices=p, microbatches=1)
-    pipeline = Pipeline(TransformerLM(layers=48), naive, loss=next_byte_loss, optimizer=adamw, clock="wall")
-    report = min((pipeline.step(inputs, targets) for _ in range(3)), key=lambda step: step.timeline.makespan)
-    timeline = report.timeline
-    walls.append(timeline)
-    fullest = max(report.memory, key=lambda held: held.total)
-    state, activations = fullest.model_states.total, fullest.activations
-    times = f"makespan {timeline.makespan:.2f} s ({timeline.makespan / walls[0].makespan:.2f} times the first)"
-    held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
-    print(f"p = {p}: busy {timeline.utilisation:5.1%}, {times}; the fullest device: {held}")
-for p in (1, 4):
-    pieces = build_schedule("1f1b", devices=p, microbatches=4)  # the table of lesson 0
-    report = Pipeline(TransformerLM(layers=48), pieces, loss=next_byte_loss).step(inputs, targets)
-    print(f"in micro-batches, p = {p}: {max(report.peak_activation_bytes) / 1e6:5.1f} MB of activations")
-display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)]))
-TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time", phases=False)
-
-# %% [markdown]
-# Twice as many devices halve the memory on each. The makespan should hardly change, because the pieces run one after
-# the other. (The printed ratio says how far it moved here. More pieces cost a little more, and a busy machine moves it
-# in either direction.) So with twice the devices, a step takes twice the total device time. U in the pictures is the
-# optimizer's update, which comes after the makespan.
-#
-# The last two lines of the printout are about lesson 0's table. There the fullest of four devices holds as many
-# activations as one device alone. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One
-# device alone keeps one micro-batch at a time. So the training state of a device is always divided by p, but its
-# activations are not always. Lesson 3 is about this.
-#
-# Who waits for whom? Point at the idle time of the last picture, device by device. Or let it show the **critical
-# path**, the chain of actions that determines how long the step takes. Here every action of the run belongs to it.
-#
-# Naive makes room: it can train a model that fits on no single device. In return, p - 1 devices are idle at any time.
-#
-# **Try it:** in the first loop change `microbatches=1` to `microbatches=8`. What changes in the output?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# Time, memory and bubble stay as they are, because naive does not cut the batch. Only the bookkeeping changes. The one
-# micro-batch now **weighs** 8, as much as 8 pieces of batch / 8. Under the unit clock one such piece takes 1 unit, so
-# each naive action takes 8 units. This makes naive comparable with schedules that do cut the batch.
-#
-# </details>
+# Naive makes room: it can train a model that does not fit on any single device. The price: p - 1 devices are idle at
+# any time.
 #
 # ## A claim on trial: "four pieces, more than twice as fast"
 #
-# Lesson 0's table uses the same four devices for the same batch in four pieces, and several devices work at once. The
-# unit clock says what that should gain. Naive's one piece is as much work as four pieces of 16 sequences, so each of
-# its 8 actions takes 4 units.
+# Lesson 0's table uses the same four devices for the same batch in four micro-batches, and several devices work at
+# once. What should that gain? pipelab can compute a timeline from given costs, for example 1 unit for each action of a
+# micro-batch. We call this the **unit clock**. Naive's one piece **weighs** 4: it is as much work as four micro-batches
+# of 16 sequences. So each of its 8 actions takes 4 units.
+#
+# Then the next cell but one runs both tables, and reads the times from the **wall clock**, which shows what happened on
+# this machine.
 
 # %%
+import os
+
 m = 4
 
 
@@ -301,12 +257,12 @@ tables = pair(4, m)
 units = {name: simulate(table).makespan for name, table in tables.items()}
 print(f"naive {units['naive']:g} units, lesson 0's table {units['lesson 0']:g}: ", end="")
 print(f"{units['naive'] / units['lesson 0']:.2f} times as fast")
+cores = getattr(os, "process_cpu_count", os.cpu_count)()  # the first exists from Python 3.13 on
+print(f"this machine has {cores} cores; the pipeline has {tables['naive'].devices} devices")
 predict("01b-wall", "By the wall clock here, how many times as fast as naive is lesson 0's table?", unit="times")
 
+
 # %%
-import os
-
-
 def by_the_wall(tables, steps=3):
     """The fastest of some steps of each table, as the wall clock saw it. The tables take turns, step by step."""
     pipelines = {
@@ -327,8 +283,6 @@ def gain(runs):
 seen = by_the_wall(tables)
 for name, run in seen.items():
     print(f"{name:8} {run.makespan:.2f} s by the wall clock")
-cores = getattr(os, "process_cpu_count", os.cpu_count)()
-print(f"this machine has {cores} cores; the pipeline has {tables['naive'].devices} devices")
 reveal("01b-wall", prediction=units["naive"] / units["lesson 0"], measurement=gain(seen))
 
 # %% [markdown]
@@ -338,16 +292,19 @@ reveal("01b-wall", prediction=units["naive"] / units["lesson 0"], measurement=ga
 #
 # (A *Further* at the end tests this with 2, 4 and 8 devices.)
 #
-# The wall clock tells the truth about this machine. It does not tell what four real devices would do.
+# The wall clock tells the truth about this machine. It does not show what four real devices would do.
+#
+# ## Which clock?
 #
 # Why, then, could the wall clock be trusted for naive? In naive no two devices ever work at the same time, so one core
 # is enough. The same is true of every table whose devices take turns. Lesson 2 begins with one.
 #
 # For all other tables the course reads the **device clock**. It works in two steps:
 #
-# 1. While the pipeline really runs, the cost of each action is measured where it runs. On a CPU this is the CPU time of
-#    its thread, which stands still while the thread waits. (On a GPU it is the time between two marks in its stream.)
-#    While it measures, only one device computes at a time on a shared processor, so that none disturbs another.
+# 1. While the pipeline really runs, the cost of each action is measured where it runs. On a CPU this is the CPU time
+#    of its thread, which stands still while the thread waits. (On a GPU it is the time between two events that are
+#    recorded before and after the action.) While costs are measured, only one device at a time computes on a shared
+#    processor, so that none disturbs another.
 # 2. After the step, the costs are laid out in the order of the table. Each action starts as soon as its device is free
 #    and its message is there. The result is a timeline *as if each stage had a device of its own*.
 #
@@ -357,7 +314,9 @@ reveal("01b-wall", prediction=units["naive"] / units["lesson 0"], measurement=ga
 measured = {}
 for name, table in tables.items():
     pipeline = Pipeline(TransformerLM(layers=48), table, loss=next_byte_loss, clock="device")
-    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][-1].timeline  # costs: median of the last steps
+    measured[name] = [pipeline.step(inputs, targets) for _ in range(4)][
+        -1
+    ].timeline  # costs: medians, without the first step
 wall, device = seen["lesson 0"], measured["lesson 0"]
 both = compare(wall, device)
 print(both.table())
@@ -366,20 +325,21 @@ work, p = sum(device.busy), device.schedule.devices
 print(f"{work:.2f} s of work; the wall clock counts {sum(wall.busy):.2f} s as busy")
 print(f"no table can finish it before {work / cores:.2f} s on {cores} cores, before {work / p:.2f} s on {p} devices")
 print(f"{gain(measured):.2f} times as fast as naive by the device clock")
-naive = seen["naive"].utilisation
-print(f"naive is busy {naive:.3%} by the wall clock, {measured['naive'].utilisation:.3%} by the device clock")
+for kind, runs in {"wall": seen, "device": measured}.items():
+    print(f"naive by the {kind} clock: {runs['naive'].makespan:.2f} s, busy {runs['naive'].utilisation:.3%}")
 plot_schedules(
     [wall, device],
     titles=[f"lesson 0's table, {kind} clock" for kind in ("wall", "device")],
 )
 
 # %% [markdown]
-# Compare the two pictures. If there are fewer free cores than devices, a block in the wall clock's picture is longer
-# than the time that its action computed. It includes waiting for a core, or for Python's interpreter, which the threads
-# of a process share. So the bubble fraction of such a picture is not the one of the table. If the two are close, that
-# is chance.
+# Compare the two timelines. If there are fewer free cores than devices, a block of the wall clock can be longer than
+# the computing time of its action. It includes waiting for a core, or for Python's interpreter, which the threads of
+# a process share. So the bubble fraction by the wall clock is not that of the schedule. If the wall and device
+# figures are close, that is chance.
 #
-# Under the device clock, blocks of one kind are about equally long, and the bubble fraction is close to lesson 0's 3/7.
+# Under the device clock blocks differ only by what their actions cost, and the bubble fraction is close to lesson 0's
+# 3/7.
 # (A backward takes longer than a forward. Lesson 2 shows why that does not matter.) The gain is somewhat smaller than
 # by the unit clock, because a piece of 16 sequences costs more than a quarter of a piece of 64. Lesson 5 makes use of
 # that.
@@ -387,31 +347,33 @@ plot_schedules(
 # Keep in mind what the device clock is: a **composition** of measured costs. No run like this has happened. It leaves
 # out how devices disturb each other on a real machine, and messages take no time unless you give them a cost. By the
 # device clock naive is busy *exactly* 1/p, whatever was measured, because its makespan is the sum of all its costs.
-# That is why we measured naive's utilisation by the wall clock. It was a little below 25 %, because handing over takes
-# time.
+# That is why we measured naive's utilisation by the wall clock. It was a little below 25 %, because handing over
+# takes time. (The two makespans of naive in the output may differ by a tenth or more. The wall clock's is the fastest
+# of three steps, the device clock's is made of medians of other steps.)
 #
 # | clock | what it reads | what it can tell |
 # | --- | --- | --- |
-# | wall | what happened here | this machine, always; the pipeline, if each stage has a device or core of its own |
+# | wall | what happened here | this machine, always; the pipeline, if its devices take turns or each has its own core |
 # | device | measured costs, composed | the pipeline's shape, on any machine; not how devices slow each other down |
-# | unit | given costs | the textbook's table, with real tensors |
+# | unit | given costs | the table itself, as in a textbook |
 #
-# **Try it:** four devices and four pieces are few. Use `tables = pair(8, 8)` and run the cells from there again.  What
-# does the unit clock promise, what does the device clock find, and what the wall clock?
+# **Try it:** four devices and four micro-batches are small numbers. Use `tables = pair(8, 8)` and run the cells from
+# there again. (Set it back afterwards.) What does the unit clock promise, what does the device clock find, and what
+# the wall clock?
 #
 # <details><summary>What you should see, and why</summary>
 #
 # The unit clock promises 128 units against 30, more than 4 times as fast. The device clock finds more than with 4
-# devices, but less than promised. A piece of 8 sequences costs more than an eighth of a piece of 64. The wall clock
-# gains next to nothing, because there are as many cores as before. If they are few or busy, lesson 0's table can even
-# be slower than naive: it has more threads and more messages to handle.
+# devices, but less than promised. A piece of 8 sequences costs more than an eighth of a piece of 64. By the wall
+# clock the gain stays far below that, because there are no more cores than before. If they are few or busy, lesson
+# 0's table can even be slower than naive: it has more threads and more messages to handle.
 #
 # </details>
 #
 # ## Break it
 #
 # Take one action out of the naive table: device 2 no longer runs its backward. The cell first asks the checker. Then it
-# runs the same rows in the loop by hand, on four sequences. A device gives up there after waiting for two seconds.
+# runs the same rows in the loop by hand, on four sequences. In that loop a device gives up after two seconds.
 
 # %%
 broken = [["0F0", "0B0"], ["1F0", "1B0"], ["2F0"], ["3F0", "3B0"]]
@@ -425,8 +387,8 @@ print("\n".join(complaints))
 # as well, because it waits for the gradient of 1B0. Without a time limit both devices would wait forever. The processes
 # of a cluster do the same when one of them leaves out a send.
 #
-# **Try it:** put `2B0` back, and let device 3 begin with `3B0`. What does the checker say now? Is there any swap within
-# a row of the naive table that it accepts?
+# **Try it:** put `2B0` back, and let device 3 begin with `3B0`. What does the checker say now? (The loop by hand
+# fails too, with an ordinary error of Python.) Is there any swap within a row of the naive table that it accepts?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -441,12 +403,12 @@ print("\n".join(complaints))
 # - A message is a tensor without its history. The receiver makes it a leaf, and sends the leaf's gradient back.
 # - That gradient seeds the backward of the device before. Together the pieces give the gradients of the whole model.
 # - In the naive pipeline one device works at a time, so each of p devices is busy 1/p of the time.
-# - The wall clock tells what happened here. The device clock composes measured costs as if each stage had a device of
-#   its own. The unit clock has the costs of the textbook.
+# - The wall clock shows what happened here. The device clock composes measured costs as if each stage had a device of
+#   its own. The unit clock uses given costs.
 #
 # **Where this leads.** You have cut a model by hand, and its gradients stayed the same. Naive solves the problem of
 # memory and wastes most of the device time. Lesson 2 cuts the batch as well, so that devices work at the same time.
-# That costs memory, and lesson 3 saves it again.
+# That costs memory, and lesson 3 gets it back.
 #
 # Your guesses so far:
 
@@ -470,19 +432,79 @@ taking_turns = by_the_wall({"turns": turns})["turns"]
 print(f"two devices that take turns are busy {taking_turns.utilisation:.1%} of total device time by the wall clock")
 
 # %% [markdown] role="further"
-# On a quiet machine the wall clock comes close to the unit clock where p is at most the number of cores, and falls
-# behind beyond that. Other programs take cores away, so on a busy machine the gain may be below 1 everywhere. Two more
-# things are paid at every p. The threads of a process share Python's interpreter, and small pieces cost more than their
+# On a quiet machine the wall clock comes closer to the unit clock where p is at most the number of cores than where
+# it is larger. Other programs take cores away, so on a busy machine the gain may be below 1 everywhere. Two more
+# costs arise at every p. The threads of a process share Python's interpreter, and small pieces cost more than their
 # share of a large one. Devices that take turns need only one core, so they show their idle time on any machine.
+
+# %% [markdown] role="further"
+# ## Further: two, four, eight
+#
+# pipelab's `Pipeline` does the same as the loop by hand, and measures while it runs. The next cell runs naive on 2, 4
+# and 8 devices, with the same model and the same batch of 64. Each runs three steps in 32 bits, and the cell shows the
+# fastest one, because other programs disturbed it least. At the end it runs a table with micro-batches, of the kind of
+# lesson 0, on one device and on four. It compares the activations.
+
+
+# %% role="further"
+def adamw(named):  # a pipeline calls this once per stage, with the stage's (name, parameter) pairs
+    return torch.optim.AdamW([parameter for _, parameter in named], lr=1e-3)
+
+
+walls = []
+for p in (2, 4, 8):
+    naive = build_schedule("naive", devices=p, microbatches=1)
+    pipeline = Pipeline(TransformerLM(layers=48), naive, loss=next_byte_loss, optimizer=adamw, clock="wall")
+    report = min((pipeline.step(inputs, targets) for _ in range(3)), key=lambda step: step.timeline.makespan)
+    timeline = report.timeline
+    walls.append(timeline)
+    fullest = max(report.memory, key=lambda held: held.total)
+    state, activations = fullest.model_states.total, fullest.activations
+    times = f"makespan {timeline.makespan:.2f} s ({timeline.makespan / walls[0].makespan:.2f} times the first)"
+    held = f"{state / 1e6:4.1f} MB of training state, {activations / 1e6:5.1f} MB of activations"
+    print(f"p = {p}: busy {timeline.utilisation:5.1%}, {times}; the fullest device: {held}")
+for p in (1, 4):
+    cut = build_schedule("1f1b", devices=p, microbatches=4)  # as in lesson 0
+    report = Pipeline(TransformerLM(layers=48), cut, loss=next_byte_loss).step(inputs, targets)
+    print(f"in micro-batches, p = {p}: {max(report.peak_activation_bytes) / 1e6:5.1f} MB of activations")
+display(plot_schedules(walls, titles=[f"naive, p = {p}, the same batch of 64" for p in (2, 4, 8)]))
+TimelineView(walls[1], title="naive, p = 4, measured: point at a block, or at idle time", phases=False)
+
+# %% [markdown] role="further"
+# With twice as many devices, each holds half as much. On a quiet machine the makespan hardly changes, because the
+# stages run one after the other. (The printed ratio says how far it moved here.) So with twice the devices, a step
+# takes about twice the total device time. U in the pictures is the optimizer's update, which comes after the
+# makespan.
+#
+# The last two lines of the printout are about micro-batches. There the fullest of four devices holds as many
+# activations as one device alone. Device 0 has a quarter of the layers, but it keeps four micro-batches at once. One
+# device alone keeps one micro-batch at a time. So the training state of a device is always divided by p. Its
+# activations are divided only in some schedules. Lesson 3 is about this.
+#
+# Who waits for whom? Point at the idle time of the last picture, device by device. Or tick *critical path*: it shows
+# the chain of actions that determines how long the step takes. Here every action of the run belongs to it.
+#
+# **Try it:** in the first loop change `microbatches=1` to `microbatches=8`. Does any printed line change, apart from
+# chance?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# No. Time, memory and bubble stay as they are, because naive does not cut the batch. Only the internal units change.
+# The one micro-batch now weighs 8: as much as eight pieces, each an eighth of the batch. Under the unit clock one
+# such piece takes 1 unit, so each naive action takes 8 units. This makes naive comparable with schedules that do cut
+# the batch.
+#
+# </details>
 
 # %% [markdown] role="further"
 # ## Further: busy is not yet fast
 #
-# Utilisation counts a device as busy, however slowly it computes. Reports on large runs give the **MFU**, model FLOPs
-# utilisation, instead (Chowdhery et al. 2022, arXiv 2204.02311). It divides the arithmetic that the model needs by what
-# the devices could do at their peak in the same time. Idle time lowers it, and so do slow kernels. The next cell takes
-# 6 operations per parameter and token, and 12·layers·width·tokens more per token for attention. As the peak of a device
-# it takes the speed of a large matrix product on one core.
+# Utilisation counts a device as busy, even if it computes slowly. Reports on large runs give the **MFU**, model FLOPs
+# utilisation, instead (Chowdhery et al. 2022, arXiv 2204.02311). It divides the arithmetic that the model needs by
+# what the devices could do at their peak in the same time. Idle time lowers it, and so do slow kernels. The next cell
+# takes 6 operations per parameter and token: a multiplication and an addition in the forward, and twice as many in
+# the backward. Attention adds 12·layers·width·T per token, where T is the length of a sequence. The cell takes the
+# speed of a large matrix product on one core as the peak of a device.
 
 # %% role="further"
 tokens, width, layers, large = 32, 64, 48, 1024
@@ -526,13 +548,13 @@ from pipelab.teaching import NotWritten, check
 # - `gradient`: what your `backward_piece` returned on the next device. On the last device it is the gradient of the
 #   loss with respect to the stage's output. It always has the shape of this stage's output.
 # - `memory`: a dict that belongs to this device. It is empty before the first step, and it is the same dict in both
-#   functions and in every step. Put there what the backward will need.
+#   functions and in every step. Store in it what the backward will need.
 #
-# In each step of the check every device runs one forward. Then, in reverse order, every device runs one backward. There
-# are several steps, one after the other, in one process. It sets the parameters' gradients to None before each step. It
-# compares your gradients with those of the model in one piece. It also looks at the graphs. The graph of a device must
-# not reach the parameters of another device. And no graph may be left after the backward. (An ordinary `backward()`
-# frees it.)
+# In each step of the check every device runs one forward. Then, in reverse order, every device runs one backward.
+# There are several steps, one after the other, in one process. The check sets the parameters' gradients to None
+# before each step. It compares your gradients with those of the model in one piece. It also looks at the graphs. The
+# graph of a device must not reach the parameters of another device. And after the backward the graph must have been
+# freed, as an ordinary `backward()` does. (You need not empty `memory`.)
 
 # %% role="answer" exercise="cut_graph"
 import torch
@@ -556,6 +578,8 @@ def forward_piece(stage: torch.nn.Module, received: torch.Tensor, memory: dict) 
 def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
     """B on the same device: fills the gradients of its stage and returns the message to the device before.
 
+    >>> memory = {}
+    >>> received = forward_piece(torch.nn.Identity(), torch.tensor([1.0, 2.0]), memory)
     >>> backward_piece(torch.tensor([0.5, 0.5]), memory).tolist()
     [0.5, 0.5]
     """
@@ -575,8 +599,9 @@ def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
 
 # %% [markdown] role="hint" exercise="cut_graph"
 # Test your `memory` after a forward. The tensor where the graph begins must be a leaf: `is_leaf` and `requires_grad`
-# are both True. The tensor where it ends must still have a `grad_fn`, so do not detach the one that you keep. Autograd
-# adds to a `.grad` that is already there, so each forward needs a new leaf.
+# are both True. The tensor where it ends must still have a `grad_fn` (unless the stage returns its input, as in the
+# example), so do not detach the one that you keep. Autograd adds to a `.grad` that is already there, so each forward
+# needs a new leaf.
 
 # %% [markdown] role="solution" exercise="cut_graph"
 # You may detach the output when it is sent, or only when it is received. The graphs are the same, as long as the
@@ -593,7 +618,8 @@ def backward_piece(gradient: torch.Tensor, memory: dict) -> torch.Tensor:
 #
 # Then write a function for the time of one step, now with messages that take time. The batch has `microbatches`
 # micro-batches, and naive sends all of them through as one piece. One micro-batch costs a device `forward` and
-# `backward`. Each message from one device to another takes `latency`, whatever its size.
+# `backward`, and the one piece costs `microbatches` times as much. It travels in one message, and each message from
+# one device to another takes `latency`.
 
 
 # %% role="answer" exercise="naive_table"

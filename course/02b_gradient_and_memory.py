@@ -3,11 +3,11 @@
 #   pipelab:
 #     number: 2b
 #     title: "GPipe: its gradient and its memory"
-#     minutes: 45
+#     minutes: 55
 #     builds_on: [2]
 #     goals:
 #       - accumulate gradients over micro-batches so that they equal the gradient of the whole batch
-#       - say when m cannot change the gradient, and what to count where some targets are ignored
+#       - say when m cannot change the gradient, and what to count when some targets are ignored
 #       - say what GPipe holds at a fixed batch and at a fixed micro-batch
 #       - say what recomputation saves and costs, in memory and in time
 # ---
@@ -17,8 +17,9 @@
 #
 # Lesson 2 cut the batch of 64 sequences into m micro-batches, and overlapped them. That saves time. But does training
 # still compute the gradient of the whole batch? And what do the devices hold while so many micro-batches are on their
-# way? This page answers both questions for **GPipe**. The folded cell has `run` and `averages` of lesson 2, and the
-# tables for m = 1 to 16.
+# way? This page answers both questions for **GPipe**. The first cell makes the tables for m = 1, 2, 4, 8 and 16. The
+# folded cell has `run` and `averages` of lesson 2. It also runs GPipe once, for a comparison near the end of the
+# page.
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -49,10 +50,10 @@ earlier = run(tables[4], "device", steps=4).timeline  # GPipe as measured now, t
 # %% [markdown]
 # ## What is added up
 #
-# The weights must not change between the micro-batches of a step, otherwise the micro-batches would use different
-# weights. So a device **accumulates** gradients: it adds up those of all m micro-batches. It updates its weights once,
-# after the last backward. The end of a step, when all backwards are done and the weights change, is called the
-# **flush**. PyTorch adds by itself: `backward()` adds to what is in `.grad`.
+# All micro-batches of a step must use the same model weights. So a device **accumulates** gradients: it adds up those
+# of all m micro-batches. It updates its weights once, after the last backward. The end of a step, when all backwards
+# are done and the weights change, is called the **flush**. PyTorch adds by itself: `backward()` adds to what is in
+# `.grad`.
 #
 # But what should be added? The loss of a batch of n sequences is a mean. Micro-batch i has $n_i$ sequences. Its own
 # mean loss is $\ell_i$, with gradient $g_i$. The mean loss of the batch is $\frac{1}{n} \sum n_i \ell_i$. Its gradient
@@ -60,10 +61,10 @@ earlier = run(tables[4], "device", steps=4).timeline  # GPipe as measured now, t
 #
 # $$g = \sum_i \frac{n_i}{n}\, g_i$$
 #
-# If all micro-batches have the same size, each weight is 1/m, and g is the mean of the $g_i$. If you cut 64 sequences
-# into 12, you get four micro-batches of 6 and eight of 5. The next cell computes the true $g_i$ of a 48-layer model. It
-# combines them in five ways, and compares each result with the gradient of the whole batch. (The layers are narrower
-# than usual, because this model runs many times.)
+# The $n_i / n$ are factors that add up to 1. If all micro-batches have the same size, each factor is 1/m, and g is
+# the mean of the $g_i$. If you cut 64 sequences into 12, you get four micro-batches of 6 and eight of 5. The next
+# cell computes the true $g_i$ of a 48-layer model. It combines them in five ways, and compares each result with the
+# gradient of the whole batch. (The layers are narrower than usual, because this model runs many times.)
 
 # %%
 import torch
@@ -79,60 +80,62 @@ def gradients(model, inputs, targets):
     return unsplit_gradients(model, next_byte_loss, inputs, targets).gradients
 
 
-def error(pieces, weights, whole, kind=torch.float64):
-    """The largest error of the weighted sum, as a fraction of the largest gradient."""
-    weighted = [{name: (w * g[name]).to(kind) for name in whole} for w, g in zip(weights, pieces, strict=True)]
-    return gradient_error({name: sum(g[name] for g in weighted).double() for name in whole}, whole)
+def error(pieces, factors, whole, kind=torch.float64):
+    """The sum of factor times gradient against the true gradient: the largest error over the largest true entry."""
+    scaled = [{name: (f * g[name]).to(kind) for name in whole} for f, g in zip(factors, pieces, strict=True)]
+    added = {name: sum(g[name] for g in scaled).double() for name in whole}
+    return gradient_error(added, whole)
 
 
 whole = gradients(exact, inputs, targets)
 pieces = {m: [gradients(exact, *pair) for pair in cut(m)] for m in (4, 12)}
 shares = {m: [len(x) / 64 for x, _ in cut(m)] for m in pieces}
-print(f"{'error with':<36}", *(f"{f'm = {m}':>10}" for m in pieces))
 ways = {
-    "weights 1: the sum": lambda m: [1] * m,
-    "weights 1/m: the mean of means": lambda m: [1 / m] * m,
-    "weight 1 for the last one only": lambda m: [0] * (m - 1) + [1],
-    "weights n_i / n": lambda m: shares[m],
+    "factors 1: the sum": lambda m: [1] * m,
+    "factors 1/m: the mean of means": lambda m: [1 / m] * m,
+    "factor 1 for the last one only": lambda m: [0] * (m - 1) + [1],
+    "factors n_i / n": lambda m: shares[m],
 }
-for way, weights in ways.items():
-    print(f"{way:<36}", *(f"{error(pieces[m], weights(m), whole):>10.1e}" for m in pieces))
-rounded = (f"{error(pieces[m], shares[m], whole, torch.bfloat16):>10.1e}" for m in pieces)
-print(f"{'weights n_i / n, added in bfloat16':<36}", *rounded)
+for way, factors in ways.items():
+    told = [f"m = {m}: {error(pieces[m], factors(m), whole):7.1e}" for m in pieces]
+    print(f"{way:<35} error at", "; ".join(told))
+told = [f"m = {m}: {error(pieces[m], shares[m], whole, torch.bfloat16):7.1e}" for m in pieces]
+print(f"{'factors n_i / n, added in bfloat16':<35} error at", "; ".join(told))
 
 # %% [markdown]
-# One of the five is right. The others are classic mistakes:
+# Only one of the five is right for both m. The others are classic mistakes:
 #
-# - **The sum.** `loss.backward()` on each micro-batch's mean loss adds m gradients of full size. The result is m times
-#   too large, an error of m - 1. With plain SGD this acts like a learning rate that is m times too high. Adam divides
-#   by the size of the gradient, so it hides the mistake. Gradient clipping does not: its threshold now cuts too early.
-# - **The mean of means** is exact while all micro-batches have the same size. It is slightly wrong as soon as they do
-#   not, and no loss curve will show it.
+# - **The sum.** `loss.backward()` on each micro-batch's mean loss adds m gradients of full size. If all have the same
+#   size, the result is m times too large, an error of m - 1. With plain SGD this acts like a learning rate that is m
+#   times too high. Adam divides by the size of the gradient, so it hides the mistake. Gradient clipping does not hide
+#   it: gradients now reach the threshold too soon.
+# - **The mean of means** is exact while all micro-batches have the same size. It is slightly wrong as soon as their
+#   sizes differ, and you will hardly see that in a loss curve.
 # - **The last one only** is what you get if `zero_grad()` stands inside the loop over micro-batches instead of before
 #   it.
-# - **Added in bfloat16**, the weights are right, but the sum keeps only two or three decimal digits. (How much is lost
+# - **The sum in bfloat16** has the right factors, but keeps only two or three decimal digits. (How much is lost
 #   depends on the numbers, so m = 12 may do better than m = 4.) So in mixed precision the sum is usually kept in 32
-#   bits. The 16 bytes a parameter of lesson 1 then become 18.
+#   bits. Then lesson 1's 16 bytes for each parameter become 18, because the gradient takes 4 bytes instead of 2.
 #
 # ## Count the terms
 #
-# The weights $n_i / n$ rest on an assumption: every sequence has the same number of loss terms. In practice many
-# targets do not count. For example, padding does not count, or only the answer counts and not the prompt. PyTorch's
-# cross-entropy takes its mean over the targets that count, and ignores those equal to -100. So $n_i$ has to be the
-# number of *terms* in micro-batch i, and n the number of terms in the batch.
+# The factors $n_i / n$ rest on an assumption: every sequence has the same number of loss terms. In practice many
+# targets do not count. Padding does not count, for example. Nor does a prompt, if only the answer is to be learnt.
+# PyTorch's cross-entropy takes its mean over the targets that count, and ignores those equal to -100. So $n_i$ has to
+# be the number of *terms* in micro-batch i, and n the number of terms in the batch.
 #
 # In the next test every sequence begins with a prompt of random length, whose targets are ignored. We cut the batch
-# into m = 4, 16 and 64 micro-batches; at m = 64 each holds one sequence. How large is the error if each micro-batch is
-# weighted by its sequences?
+# into m = 4, 16 and 64 micro-batches; at m = 64 each holds one sequence. There some sequences have 32 terms and some
+# have one. How large is the error if the factors count sequences?
 
 # %%
-question = "m = 64: the error of weights by sequences, as a percentage of the largest gradient?"
+question = "m = 64, factors by sequences: the largest error, as a percentage of the largest gradient entry?"
 predict("02b-terms", question, unit="%")
 
 # %%
 small = TransformerLM(layers=4, width=16).double()  # 4 layers are enough, one on each device
 prompts = torch.randint(32, (64, 1), generator=torch.Generator().manual_seed(0))
-asked = targets.masked_fill(torch.arange(32) < prompts, -100)
+asked = targets.masked_fill(torch.arange(32) < prompts, -100)  # a sequence has 32 targets
 
 
 def terms(targets):
@@ -145,25 +148,27 @@ for m in (4, 16, 64):
     pieces, counts = [gradients(small, *pair) for pair in cut(m, asked)], [terms(t) for _, t in cut(m, asked)]
     by_sequences[m] = error(pieces, [1 / m] * m, whole)
     by_terms = error(pieces, [count / terms(asked) for count in counts], whole)
-    print(f"m = {m:>2}, {min(counts)} to {max(counts)} terms each: error of weights", end=" ")
+    print(f"m = {m:>2}, {min(counts)} to {max(counts)} terms each: error of factors", end=" ")
     print(f"by sequences {by_sequences[m]:.1e}, by terms {by_terms:.1e}")
-twelve = Pipeline(small, build_schedule("gpipe", devices=4, microbatches=12), loss=next_byte_loss, loss_terms=terms)
-sizes = twelve.schedule.microbatch_sizes(64)
-print(f"the pipeline with m = {len(sizes)}, sequences in each micro-batch: {sizes}")
-errors = [twelve.verify(inputs, t) for t in (targets, asked)]
+pipeline = Pipeline(small, build_schedule("gpipe", devices=4, microbatches=12), loss=next_byte_loss, loss_terms=terms)
+sizes = pipeline.schedule.microbatch_sizes(64)
+print(f"a pipeline with m = {len(sizes)}, sequences in each micro-batch: {sizes}")
+errors = [pipeline.verify(inputs, t) for t in (targets, asked)]
 print(f"its largest gradient error: {errors[0]:.1e} where all targets count, {errors[1]:.1e} with prompts")
 reveal("02b-terms", measurement=100 * by_sequences[64])
 
 # %% [markdown]
-# The error grows with m, because the counts of small micro-batches differ more. This is a well-known bug of real
-# training code. Hugging Face's trainer averaged the means of micro-batches until a fix in 2024 ([transformers
-# #34191](https://github.com/huggingface/transformers/pull/34191)). The runtime here counts terms, if you give it the
-# function `loss_terms`. Before the backward it multiplies each loss by the terms of the micro-batch over the terms of
-# the batch. Plain addition is then right, as the last line shows.
+# The error grows with m, because the counts of small micro-batches differ more from their mean. This is a well-known
+# bug in real training code. (The last lines are about a pipeline with m = 12.) Hugging Face's trainer averaged the
+# means of micro-batches until a fix in 2024 ([transformers
+# #34191](https://github.com/huggingface/transformers/pull/34191)).
+# The runtime here counts terms, if you give it a function as `loss_terms`. Before each backward it multiplies the loss
+# by the micro-batch's share of the batch's terms. Plain addition is then right, as the last line shows.
 #
-# So m does not change the gradient, on two conditions. First, each layer treats every sequence by itself. Batch
-# normalisation does not. Second, a dropout mask depends on its sequence and not on m. PyTorch's own dropout draws masks
-# in the order in which they are needed. A cell under *Further* shows what happens otherwise.
+# If terms are counted, m does not change the gradient, on two more conditions. First, each layer treats every
+# sequence by itself. Batch normalisation does not. Second, a dropout mask depends on its sequence and not on m.
+# PyTorch's own dropout draws masks in the order in which they are needed. A cell under *Further* shows what happens
+# otherwise.
 #
 # ## What does a device hold?
 #
@@ -204,8 +209,8 @@ for name, report in {name: run(table) for name, table in others.items()}.items()
 # - *At a fixed micro-batch* the activations that GPipe holds **grow** with m.
 #
 # So a statement about a pipeline's memory has to say what is fixed, or it says nothing. The last three lines compare
-# the three tables with which lesson 2 began. They show the price of overlap: GPipe holds as much as the naive run, and
-# four times as much as the serial run.
+# the first three tables of lesson 2. They show what overlap costs: GPipe holds as much as the naive run, and four
+# times as much as the serial run.
 #
 # ## Recomputation: time for memory
 #
@@ -214,24 +219,29 @@ for name, report in {name: run(table) for name, table in others.items()}.items()
 # **recomputation** (also *activation checkpointing* or *rematerialisation*). In a table it is an action of its own, R.
 #
 # A device then holds the inputs of m micro-batches, which are small, and the activations of only *one*. At a fixed
-# batch this peak falls with m. In return each device works for $m\,(t_F + t_R + t_B)$, where $t_R$ is about $t_F$.
+# batch this peak falls with m. In return each device works for $m\,(t_F + t_R + t_B)$, where $t_R$ is about $t_F$. An
+# R needs no gradient, so a device may run one while it waits.
 
 # %%
-predict("02b-recompute", "p = m = 4, device clock: by what percentage does R lengthen the makespan?", unit="%")
+predict(
+    "02b-recompute",
+    "p = m = 4, tB about 2 tF, device clock: by what percentage does R lengthen the makespan?",
+    unit="%",
+)
 
 # %% [markdown]
-# The next cell runs both tables in turns, so that a busy machine disturbs both alike. Its prediction takes each stage's
-# average $t_F$ and $t_B$ from the run without R, and sets $t_R = t_F$.
+# The next cell runs the two tables alternately, so that a busy machine disturbs both equally. Its prediction takes
+# each stage's average $t_F$ and $t_B$ from the run without R, and sets $t_R = t_F$, as `simulate` does by itself.
 
 # %%
 with_r = build_schedule("gpipe", devices=4, microbatches=4, recompute=True)
-pair = [Pipeline(model, table, loss=next_byte_loss) for table in (tables[4], with_r)]
-for _ in range(7):
+pair = [Pipeline(model, table, loss=next_byte_loss, clock="device") for table in (tables[4], with_r)]
+for _ in range(7):  # the first step only warms up
     plain, recomputed = [pipeline.step(inputs, targets) for pipeline in pair]
 fixed = "Batch fixed at 64 sequences, m = 4 micro-batches of 16"
 titles = ["GPipe", "GPipe with recomputation"]
 display(plot_schedules([plain.timeline, recomputed.timeline], titles, title=fixed, memory=True))
-print(f"peak of device 0: {recomputed.peak_activation_bytes[0] / plain.peak_activation_bytes[0]:.0%} of before")
+print(f"peak of device 0: {recomputed.peak_activation_bytes[0] / plain.peak_activation_bytes[0]:.0%} of that without R")
 
 before, after = averages(plain.timeline), averages(recomputed.timeline)
 tF, tB = sum(before.forward), sum(before.backward)
@@ -244,40 +254,41 @@ def price(timeline, reference):
     return 100 * (timeline.makespan / reference.makespan - 1)
 
 
-expected, corrected = (price(simulate(with_r, costs), simulate(tables[4], before)) for costs in (before, after))
+without = simulate(tables[4], before)
+expected, corrected = price(simulate(with_r, before), without), price(simulate(with_r, after), without)
 print(f"price predicted from tF and tB without R: {expected:.1f} %; from the averages with R: {corrected:.1f} %")
 ideal = {}
 for m in (4, 16, 64):
-    both = [build_schedule("gpipe", devices=4, microbatches=m, recompute=again) for again in (True, False)]
-    ideal[m] = price(*(simulate(table, given) for table in both))
+    longer, plainer = (build_schedule("gpipe", devices=4, microbatches=m, recompute=again) for again in (True, False))
+    ideal[m] = price(simulate(longer, given), simulate(plainer, given))
 print(f"at tB = {given.backward} tF, tR = tF:", ", ".join(f"m = {m}: {found:.1f} %" for m, found in ideal.items()))
 print(f"the table without R, measured earlier on this page: {price(earlier, plain.timeline):+.1f} %")
 reveal("02b-recompute", prediction=expected, measurement=price(recomputed.timeline, plain.timeline))
 
 # %% [markdown]
 # The peak falls to little more than the share of one micro-batch, a quarter. In return every device runs m more
-# actions, and the step becomes longer by the time of these m actions:
+# actions, and the step becomes longer by the time of these m actions. For equal stages:
 #
 # $$\text{makespan} = m\,(t_F + t_R + t_B) + (p - 1)(t_F + t_B)$$
 #
-# The idle time stays $(p - 1)(t_F + t_B)$. If an R had to wait for the gradient, as its B has to, the idle time would
-# be $(p - 1)(t_F + t_R + t_B)$. But an R needs only the input that its device has kept. In the picture devices 0 to 2
-# run R0 early, while they wait.
+# With the same $t_F$ and $t_B$ the idle time stays $(p - 1)(t_F + t_B)$. If an R had to wait for the gradient, as its
+# B has to, the idle time would be $(p - 1)(t_F + t_R + t_B)$. But an R needs only the input that its device has kept.
+# In the picture devices 0 to 2 run R0 early, while they wait.
 #
-# This price compares makespans, and a makespan contains the bubble. R lengthens the work and not the bubble, so the
-# price is a smaller percentage of the makespan than of the work. At $t_B = 2 t_F$ and $t_R = t_F$ it is 19 % for m = 4.
-# For large m it grows towards 33 %, which is what R adds to the work.
+# Our price is a percentage of the makespan, and the makespan contains the bubble. R lengthens the work and not the
+# bubble, so the price is a smaller percentage of the makespan than of the work. At $t_B = 2 t_F$ and $t_R = t_F$ it
+# is 19 % for m = 4. For large m it grows towards 33 %, which is what R adds to the work.
 #
-# The measured price may lie on either side of the prediction. The averages in the output say why. An F that keeps
-# nothing for a backward builds no graph, so it costs less than before. During R the runtime checks that each layer
-# draws the same random numbers as in F, and the check costs time too. The work of B is the same in both runs, but its
-# time may differ: it now finds other data in the cache. The second price in the output is predicted from these
-# averages. The rest of the difference is scatter.
+# The measured price may lie on either side of the prediction. The averages in the output show how: F, R and B do not
+# cost exactly what F and B cost without R. An F that keeps nothing for a backward builds no graph, so it costs less
+# than before. During R the runtime checks that each layer draws the same random numbers as in F, and the check costs
+# time too. The work of B is the same in both runs, but its time may differ: it now finds other data in the cache. The
+# second price in the output is predicted from these averages. The rest of the difference is random variation.
 #
-# The last line printed shows why both tables run in turns. It compares two runs of the same table without R: the one
-# here and the one in the folded cell at the top. On a busy machine this difference can be larger than the price
-# itself. The device clock counts no waiting, but a busy machine also makes the work itself slower: caches and memory
-# are shared.
+# The last line printed shows why the two tables run alternately. It compares two runs of the same table without R:
+# the one in the folded cell at the top, and the one here. (A minus says that the earlier run was faster.) On a busy
+# machine this difference can be larger than the price itself. The device clock counts no waiting, but a busy machine
+# also makes the work itself slower: caches and memory are shared.
 #
 # The peaks again, with recomputation as the third curve:
 
@@ -289,17 +300,17 @@ plot_curves(ms, held, **axes, title="What GPipe holds, with and without recomput
 
 # %% [markdown]
 # At m = 1 recomputation saves nothing: the one micro-batch that is recomputed is the whole batch. With more pieces it
-# saves more, while the added work stays the same: one forward of the whole batch. The paper writes the peak of a device
-# as O(N + L/K · N/M). It has L layers on K devices, N sequences, and M micro-batches. So these are the inputs of all N
-# sequences, and the activations of L/K layers for one micro-batch of N/M.
+# saves more, while the added work stays the same: one forward of the whole batch. The paper writes the peak of a
+# device as O(N + L/K · N/M), for L layers on K devices and N sequences in M micro-batches. (Our letters for K and M
+# are p and m.) The first term is the inputs of all N sequences. The second is the activations of L/K layers for one
+# micro-batch of N/M sequences.
 
 # %% [markdown]
 # ## A claim on trial: "at m = 4p the bubble is negligible"
 #
-# GPipe's paper reports that the bubble was negligible in its experiments from M ≥ 4 K, that is m ≥ 4p in our letters.
-# At m = 4p the formula gives $(p - 1)/(5p - 1)$: 15.8 % at p = 4, and close to 20 % for many devices. That is not
-# nothing. One reason that the paper gives is the early R. So we compare with and without it, at $t_B = 2 t_F$ and
-# $t_R = t_F$.
+# GPipe's paper reports that the bubble was negligible in its experiments when M ≥ 4 K, that is m ≥ 4p. At m = 4p the
+# formula gives $(p - 1)/(5p - 1)$: 15.8 % at p = 4, and close to 20 % for many devices. One reason that the paper
+# gives is that R may run early. So we compare GPipe with R and without R, at $t_B = 2 t_F$ and $t_R = t_F$.
 
 # %%
 for recompute in (False, True):
@@ -308,31 +319,33 @@ for recompute in (False, True):
     print(f"recompute={recompute!s:<6} bubble fraction {t.bubble_fraction:.1%}, makespan {t.makespan:g} (predicted)")
 
 # %% [markdown]
-# The bubble fraction becomes smaller, and the step becomes longer. The idle time is the same, but it is divided by more
-# work. A smaller bubble fraction alone does not make a faster step.
+# With R the bubble fraction is smaller, 12.3 %. But that is an eighth of all device time, so it is not negligible
+# here. And the step is longer: the idle time is the same, but it is now part of a longer step. A smaller bubble
+# fraction alone does not make a faster step.
 #
 # ## Break it
 #
-# What does the checker ask of an R? It has to come after its F and before its B. Here is a table that keeps this rule.
-# Every device runs all its forwards, then all its R, and then all its backwards. Does the checker accept it? What does
-# device 0 hold at the peak?
+# The checker asks only that an R comes after its F and before its B. Here is a table that keeps this rule: every
+# device runs all its forwards, then all its Rs, and then all its backwards. What does device 0 hold at the peak?
 
 # %%
-rows = [[f"{r}{op}{i}" for op in "FRB" for i in range(4)] for r in range(4)]
+order = "F0 F1 F2 F3 R0 R1 R2 R3 B0 B1 B2 B3"
+rows = [[f"{r}{action}" for action in order.split()] for r in range(4)]
 all_first = Schedule.from_rows(rows, name="all R first")
 for name, table in {"GPipe": tables[4], "with recomputation": with_r, "all R first": all_first}.items():
     report = run(table)
     peak = report.peak_activation_bytes[0] / 1e6
     print(f"{name:<20}{len(check_schedule(table))} violations, {report.timeline.makespan:g} units", end=", ")
-    print(f"peak of device 0 {peak:.1f} MB")
+    found = Pipeline(small, table, loss=next_byte_loss).verify(inputs, targets)
+    print(f"peak of device 0 {peak:.1f} MB, gradient error {found:.0e}")
 
 # %% [markdown]
-# The checker finds nothing, the gradients are right, and the step takes as long as with R in its usual place. But after
-# its last R each device holds the activations of all four micro-batches, as without recomputation. The second forward
-# is paid, and it saves nothing. So an R belongs just before its B. In GPipe's table only R0 is early, and that costs no
-# memory, because no other micro-batch is recomputed by then.
+# The checker finds nothing, the gradients are right, and the step takes as long as with R in its usual place. But
+# after its last R each device holds the activations of all four micro-batches, as without recomputation. We pay for
+# the second forward, and it saves nothing. So an R belongs just before its B. In the table with recomputation only R0
+# is early, and that costs no memory, because no other micro-batch is recomputed by then.
 #
-# **Try it:** let every device run `R0, R1, B0, R2, B1, R3, B2, B3` after its forwards. How long does the step take, and
+# **Try it:** in `order`, let `R0 R1 B0 R2 B1 R3 B2 B3` follow the forwards. How long does the step take, and
 # what does device 0 hold?
 #
 # <details><summary>What you should see, and why</summary>
@@ -345,13 +358,13 @@ for name, table in {"GPipe": tables[4], "with recomputation": with_r, "all R fir
 #
 # ## What to remember
 #
-# - Add gradients with weights by loss terms. Change the weights of the model once, at the flush.
+# - Multiply each gradient by its share of the loss terms, then add. Change the model's weights once, at the flush.
 # - At a fixed batch GPipe holds the whole batch, unless it recomputes. At a fixed micro-batch it holds more as m grows.
-# - Recomputation pays a second forward. A device then holds the inputs of all micro-batches, and the activations of
+# - Recomputation costs a second forward. A device then holds the inputs of all micro-batches, and the activations of
 #   one.
-# - A sound table can still waste memory or time. The checker looks at neither.
+# - A table without faults can still waste memory or time. The checker looks at neither.
 #
-# **Where this leads.** Lesson 3 changes the order once more, to hold less memory without recomputation. What will that
+# **Where this leads.** Lesson 3 changes the order once more, to need less memory without recomputation. What will that
 # do to the bubble?
 
 # %%
@@ -361,11 +374,11 @@ ledger()
 # ## Further: recompute less
 #
 # R need not repeat the whole forward. Korthikanti et al. (2022, arXiv 2205.05198) count the bytes that a transformer
-# layer keeps in mixed precision as $sbh\,(34 + 5as/h)$: s tokens, b sequences, width h, a attention heads. The second
-# term is the attention matrices. **Selective recomputation** drops only these. It repeats only the core of attention,
-# which is a small part of the work. Today's fused attention kernels (Dao et al. 2022, arXiv 2205.14135) never keep
-# these matrices in the first place. Then the second term is gone, and selective recomputation of attention has little
-# left to save.
+# layer keeps in mixed precision as $sbh\,(34 + 5as/h)$. Here s is the number of tokens, b of sequences and a of
+# attention heads, and h is the width. The second term counts the attention matrices. **Selective recomputation**
+# drops only these. It repeats only the core of attention, which is a small part of the work. Today's fused attention
+# kernels (Dao et al. 2022, arXiv 2205.14135) never keep these matrices. Then the second term is gone, and selective
+# recomputation of attention has little left to save.
 #
 # Our model uses a fused kernel. The next cell runs it once more with attention written out, and compares the peaks.
 
@@ -389,23 +402,24 @@ for words, kernels in {"fused": fused, "written out": SDPBackend.MATH}.items():
 #
 # PyTorch's `nn.Dropout` draws its masks one after the other from a generator. With another m it draws them in another
 # order, so the sequences get other masks. The next cell computes the gradient of one batch with m = 1 and with m = 4,
-# from the same seed. Then a pipeline with m = 4 does the same with this course's dropout, whose masks are keyed by
-# layer and sequence.
+# from the same seed. Then a pipeline with m = 4 does the same with this course's dropout, whose masks depend only on
+# the layer and the sequence.
 
 # %% role="further"
 import copy
 
-keyed = TransformerLM(layers=4, width=16, dropout=0.1).double()
-ordinary = copy.deepcopy(keyed)
+few = 4
+by_sequence = TransformerLM(layers=4, width=16, dropout=0.1).double()
+ordinary = copy.deepcopy(by_sequence)
 for block in ordinary.layers:
-    block.drop1, block.drop2 = torch.nn.Dropout(0.1), torch.nn.Dropout(0.1)
+    block.drop1, block.drop2 = torch.nn.Dropout(0.1), torch.nn.Dropout(0.1)  # the two dropouts of a layer
 drawn = {}
-for m in (1, 4):
+for m in (1, few):
     torch.manual_seed(0)
     drawn[m] = [gradients(ordinary, *pair) for pair in cut(m)]
-print(f"nn.Dropout, m = {m} against the whole batch: error {error(drawn[m], shares[m], drawn[1][0]):.1e}")
-four = Pipeline(keyed, tables[m], loss=next_byte_loss)
-print(f"masks keyed by layer and sequence, m = {m}: error {four.verify(inputs, targets):.1e}")
+print(f"nn.Dropout, m = {few} against the whole batch: error {error(drawn[few], shares[few], drawn[1][0]):.1e}")
+pipeline = Pipeline(by_sequence, tables[few], loss=next_byte_loss)
+print(f"masks by layer and sequence, m = {few}: error {pipeline.verify(inputs, targets):.1e}")
 
 # %% [markdown] role="further"
 # Both gradients of `nn.Dropout` are valid samples, and training works with either. But with it you can no longer prove
@@ -418,9 +432,10 @@ print(f"masks keyed by layer and sequence, m = {m}: error {four.verify(inputs, t
 from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="bubbles" difficulty="medium" minutes=15
-# GPipe runs on p devices with m micro-batches. A forward of one micro-batch takes `forward` on each device, a backward
-# takes `backward`, and messages take no time. In addition, each device recomputes every micro-batch before its
-# backward. This takes `recompute`, which may be 0. As in the lesson, an R does not wait for a gradient. Write
+# GPipe runs on p devices with m micro-batches. A forward of one micro-batch takes `forward` on each device, a
+# backward takes `backward`, and messages take no time. In addition, each device recomputes every micro-batch before
+# its backward. This takes `recompute`, which may be 0, and counts as busy time. As in the lesson, an R does not wait
+# for a gradient. Write
 #
 # - `bubble_fraction`: idle device time over *total* device time,
 # - `bubble_ratio`: idle device time over *busy* device time,
@@ -469,13 +484,14 @@ def least_microbatches(devices: int, percent: int) -> int:
 
 # %% [markdown] role="hint" exercise="bubbles"
 # A device works for m times a forward, a recomputation and a backward. It idles for p - 1 times a forward and a
-# backward: the lesson says why R is not in this sum. Form both quotients. For the last function write the wish as an
-# inequality: busy time over total time is at least the wanted share.
+# backward: the lesson says why R is not in this sum. Form both quotients. For the last function write the requirement
+# as an inequality: busy time over total time is at least the wanted share.
 
 # %% [markdown] role="hint" exercise="bubbles"
 # In the inequality, multiply by both denominators and collect m on one side. You get a quotient of whole numbers,
-# rounded up. Do not use floating point there: the quotient may come out a hair above a whole number, and rounding up
-# then gives one too many. Python's `//` rounds down. What does it do with a negative number? Then try p = 1.
+# rounded up. Do not use floating point there: the quotient may come out slightly above a whole number, and rounding
+# up then gives one too many. Python's `//` rounds down, also below zero: `-7 // 2` is -4. What is the negative of
+# that? Then try p = 1.
 
 # %% [markdown] role="solution" exercise="bubbles"
 # Without recomputation `forward` and `backward` cancel, whatever they are. With it they do not: R adds work and no idle
@@ -484,9 +500,10 @@ def least_microbatches(devices: int, percent: int) -> int:
 
 # %% [markdown] role="lead" exercise="accumulate" difficulty="medium" minutes=15
 # A batch is too large to go through the model at once: only one micro-batch's activations fit. Cut the batch into m
-# micro-batches, and run each forward and backward before the next. Leave the gradient of the *whole batch's mean loss*
-# in the parameters' `.grad`, as one backward of the whole batch would. m need not divide the batch. Cut as
-# `torch.tensor_split` does: 64 into 12 gives four micro-batches of 6 and eight of 5.
+# micro-batches. Finish the forward and the backward of one micro-batch before you begin the next. Leave the gradient
+# of the *whole batch's mean loss* in the parameters' `.grad`, as one backward of the whole batch would. The batch
+# need not be a multiple of m, but m is at most the number of sequences. Cut as `torch.tensor_split` does: 64 into 12
+# gives four micro-batches of 6 and eight of 5.
 #
 # `loss(output, targets)` is the mean over the sequences it is given, and all targets count. A gradient of the previous
 # step may still be in `.grad`: it does not belong to this step. Return nothing. No optimizer is involved.
@@ -516,18 +533,19 @@ def accumulate(
 
 
 # %% [markdown] role="hint" exercise="accumulate"
-# `backward()` adds to what is in `.grad`. What must be there before the first one? And what can you multiply, so that
-# plain addition is right?
+# `backward()` adds to what is in `.grad`. What must be there before the first backward? And what can you multiply, so
+# that plain addition is right?
 
 # %% [markdown] role="hint" exercise="accumulate"
-# Clear the gradients once, before the loop. The gradient is linear in the loss: if you weigh a micro-batch's loss, you
-# weigh its gradient.
+# Clear the gradients once, before the loop. The gradient is linear in the loss: if you multiply a micro-batch's loss
+# by a factor, you multiply its gradient.
 
 # %% [markdown] role="hint" exercise="accumulate"
-# Cut inputs and targets in the same way, and walk through both together. A micro-batch's weight is made of two lengths.
-# Write the weights for 64 into 12 by hand, and check that they add up to 1. Weigh before the backward, not after it.
+# Cut inputs and targets in the same way, and walk through both together. A micro-batch's factor is the quotient of
+# two lengths. Write the factors for 64 into 12 by hand, and check that they add up to 1. Multiply before the
+# backward, not after it.
 
 # %% [markdown] role="solution" exercise="accumulate"
 # Each graph is freed by its own backward, so only one micro-batch's activations exist at a time. Accumulation is the
-# lesson's serial run, on one device. The weights for m = 12 are 6/64 and 5/64. A weight of 1/12 for each would be right
+# lesson's serial run, on one device. The factors for m = 12 are 6/64 and 5/64. A factor of 1/12 for each would be right
 # if all sizes were equal. Where some targets are ignored, count loss terms instead of sequences.

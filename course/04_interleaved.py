@@ -3,20 +3,20 @@
 #   pipelab:
 #     number: 4
 #     title: "Interleaved 1F1B: a shorter way to the last device"
-#     minutes: 60
+#     minutes: 45
 #     builds_on: [3]
 #     goals:
 #       - cut a model into more stages than devices, and say why it matters which device gets which
 #       - write the warm-up and the order of interleaved 1F1B, for any p and v
 #       - say what a group of micro-batches is for, and which m make groups
-#       - weigh the smaller bubble against more messages and more activations
+#       - find the ring that a wrong order of the chunks makes
 # ---
 
 # %% [markdown]
 # ## Can a device idle less than under 1F1B?
 #
-# If messages take no time, GPipe and 1F1B idle equally long: every device idles for $(p - 1)(t_F + t_B)$. Lesson 3 gave
-# the reason. Each device holds one stage, so device p - 1 cannot start before micro-batch 0 has passed p - 1 whole
+# If messages take no time, GPipe and 1F1B idle equally long: every device idles for $(p - 1)(t_F + t_B)$. Lesson 3b
+# gave the reason. Each device holds one stage, so device p - 1 cannot start before micro-batch 0 has passed p - 1 whole
 # devices. After the last backward of device p - 1, the gradient has to pass p - 1 whole devices again. As long as a
 # backward is one piece, no order of the actions changes that. So this lesson changes what a device holds. Below is 1F1B
 # as the simulator predicts it. The hatched time is idle, and this lesson cuts it.
@@ -85,7 +85,7 @@ reveal("04-neighbours", prediction=(4 + 4 - 1) * (1 + 1), measurement=neighbours
 #
 # Nothing is gained, and the claim is false. The reason is not the order, but where the chunks are. On its way to device
 # 3, micro-batch 0 still passes all the layers of devices 0, 1 and 2, now in six pieces instead of three. That takes 3
-# units, so device 3 idles for its first 3 units as before. The same holds at the end. Lesson 3's bound has not moved,
+# units, so device 3 idles for its first 3 units as before. The same holds at the end. Lesson 3b's bound has not moved,
 # and 1F1B already reaches it. It was the same with micro-batches in lesson 2: cutting alone saves no time.
 #
 # ## Round-robin
@@ -122,11 +122,11 @@ reveal("04-bubble", prediction=100 * 3 / 11, measurement=100 * dealt.bubble_frac
 #
 # $$\frac{p - 1}{v\,m + p - 1}.$$
 #
-# Lesson 3's bound becomes, for v chunks dealt out round-robin,
+# Lesson 3b's bound becomes, for v chunks dealt out round-robin,
 #
 # $$m\,(t_F + t_B) + \frac{(p - 1)(t_F + t_B)}{v}.$$
 #
-# For m of at least p this schedule reaches it. As in lesson 3, the bound holds as long as a backward is one piece.
+# For m of at least p this schedule reaches it. As in lesson 3b, the bound holds as long as a backward is one piece.
 #
 # ## Read it slot by slot
 #
@@ -179,8 +179,11 @@ print("made with these warm-ups, the same as the catalogue's:", by_depth.program
 # %% [markdown]
 # Notice two things. A device must run (v - 1) p forwards before it reaches its last chunk. With a shorter warm-up
 # the last device would have to run a backward before its forward. And 1F1B has p - 1 - r where this formula has
-# 2(p - 1 - r). So **interleaved with v = 1 is not 1F1B**: its warm-up is twice as deep. The last section before *Break
-# it* shows what the second half is for.
+# 2(p - 1 - r). So **interleaved with v = 1 is not 1F1B**: its warm-up is twice as deep. If messages take no time, half
+# of these 2(p - 1 - r) forwards would do. Lesson 4b shows what the second half is for.
+#
+# The exercises use both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
+# first gradient. `interleaved` is graded with messages that take no time, so it accepts the shorter warm-up too.
 #
 # ## Which m?
 #
@@ -204,157 +207,6 @@ except ConfigurationError as refusal:
 # groups of at least 4 reach the bound. But in a group of more than p, the first micro-batch waits in memory while the
 # rest goes through chunk 0. That is why groups are no larger than they have to be. The formula for w above is for
 # groups of p. An exercise asks for w with other groups.
-#
-# ## Measured
-#
-# So far all slots were equally long. The device clock takes what each action really costs. Half of the layers should
-# cost half of the time. But each action also has a fixed cost. A part of it belongs to the action and not to its
-# layers, and does not get smaller.
-
-# %%
-on_paper = 1 - simulate(eight).makespan / simulate(build_schedule("1f1b", 4, 8)).makespan
-question = f"Device clock, m = 8. On paper v = 2 makes the step {100 * on_paper:.1f} % shorter. And measured?"
-predict("04-gain", question, unit="%")
-
-
-# %%
-def measure(m, latency=0.0):
-    """Five steps of 1F1B and of interleaved in turn, so that both meet the same machine; device clock."""
-    tables = {1: build_schedule("1f1b", 4, m), 2: build_schedule("interleaved", 4, m, chunks=2)}
-    options = {"loss": next_byte_loss, "clock": "device", "latency": latency}
-    pipelines = {v: Pipeline(model, table, **options) for v, table in tables.items()}
-    for _ in range(5):
-        reports = {v: pipeline.step(inputs, targets) for v, pipeline in pipelines.items()}
-    return {v: report.timeline for v, report in reports.items()}
-
-
-measured = {m: measure(m) for m in (4, 8)}
-gains = {m: 1 - pair[2].makespan / pair[1].makespan for m, pair in measured.items()}
-for m, pair in measured.items():
-    for v, timeline in pair.items():
-        idle = 1000 * timeline.bubble_fraction * timeline.makespan
-        busy = 1000 * timeline.makespan - idle
-        print(
-            f"m = {m}, v = {v}: step {busy + idle:.0f} ms, a device is busy {busy:.0f} and idle {idle:.0f} ms;", end=" "
-        )
-        print(f"bubble fraction {timeline.bubble_fraction:.1%}, formula {3 / (v * m + 3):.1%}")
-    print(f"m = {m}: the step is {gains[m]:.1%} shorter, on paper {1 - (2 * m + 3) / (2 * m + 6):.1%}")
-reveal("04-gain", prediction=100 * on_paper, measurement=100 * gains[8])
-
-# %% [markdown]
-# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. Part of
-# the fixed cost belongs to an action, and it is now paid v times as often. And the costs of single actions scatter, so
-# devices wait for each other where the formula has no gap. There is also a third reason, which can make the gain larger
-# or smaller: even in turns, a busy machine may slow one of the two runs more. The busy times show how large the first
-# and the third were here.
-#
-# Narayanan et al. report a throughput that is higher by 10 % or more with interleaving. Whether it pays depends on two
-# prices. Here they are.
-#
-# ## The first price: messages
-#
-# 1F1B sends 24 messages in a step at p = m = 4. Each of the 4 micro-batches crosses 3 links, once on the way down and
-# once on the way up. Now a micro-batch goes through all devices twice.
-
-# %%
-predict("04-messages", "p = m = 4, v = 2. How many messages in a step, in place of 24?", unit="messages")
-
-# %%
-from collections import Counter
-
-for name, timeline in {"1F1B": whole, "neighbouring": neighbours, "round-robin": dealt}.items():
-    links = Counter(f"{min(s.source, s.destination)}-{max(s.source, s.destination)}" for s in timeline.messages)
-    told = ", ".join(f"{count} on link {link}" for link, count in sorted(links.items()))
-    print(f"{name:<12}  {timeline.message_count} messages, {timeline.message_bytes / 1e6:.1f} MB: {told}")
-reveal("04-messages", prediction=2 * 4 * (4 * 2 - 1), measurement=dealt.message_count)
-
-# %% [markdown]
-# Every link carries v times as many messages. And there is a new link, from device p - 1 back to device 0. A
-# micro-batch now crosses p · v - 1 borders between stages in each direction, instead of p - 1. So the number of
-# messages grows by the factor
-#
-# $$\frac{p\,v - 1}{p - 1},$$
-#
-# which is 7/3 here. Each message is as large as before, so the bytes grow by the same factor. (Neighbouring chunks send
-# no more than 1F1B: between two chunks of one device nothing has to be sent.)
-#
-# ## The second price: activations
-#
-# A chunk has 1/v of a device's layers, so a micro-batch in flight in one chunk holds 1/v of the activations. We count
-# in **full shares**: the activations of one micro-batch in all layers of a device, that is, in all v chunks. Device 0
-# of 1F1B holds 4 of them here.
-
-# %%
-predict("04-held", "p = 4, m = 8. Device 0 of 1F1B holds 4 shares. Interleaved with v = 2?", unit="shares")
-
-# %%
-for m, pair in measured.items():
-    for v, timeline in pair.items():
-        shares = ", ".join(f"{n:g}" for n in timeline.peak_microbatches)
-        peaks = ", ".join(f"{n / 1e6:.1f}" for n in timeline.peak_bytes)
-        print(f"batch fixed at {len(inputs)}, m = {m}, v = {v}: shares {shares}; measured {peaks} MB")
-names = ["1F1B, m = 8", "Interleaved, v = 2, m = 8"]
-display(plot_schedules(list(measured[8].values()), names, memory=True))
-reveal("04-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_microbatches[0])
-
-# %% [markdown]
-# Device r runs the w forwards of its warm-up, and one more before its first backward frees anything. Each holds 1/v of
-# a share, so at most
-#
-# $$\frac{\min(w + 1,\; m\,v)}{v} \text{ shares}$$
-#
-# are in flight. At m = 8 device 0 holds 5.5 shares in place of 4, and device 3 holds 2.5 in place of 1. At m = 4 device
-# 0 holds the whole batch under both schedules, and only the other devices show the price. For large m, device r holds
-#
-# $$\frac{w + 1}{v} = p + \frac{p - 1 - 2r}{v} \text{ shares.}$$
-#
-# On device 0 that is $1 + \frac{p - 1}{p\,v}$ times what 1F1B holds there (Korthikanti et al. 2022, arXiv 2205.05198,
-# give this factor). With a larger v device 0 holds less and the last device holds more. The sum over all devices is
-# $p^2$, whatever v is. 1F1B's sum is $p\,(p + 1)/2$. Neither grows with m. (All this is for groups of p.)
-#
-# (Where blocks are narrow, the picture shows only the number of the micro-batch. The shade tells the chunk.) Device 0
-# also waits in the middle, before the dark blue 4, which is `4F4`. Device 3 runs the pairs of micro-batches 0 to 3
-# first, so micro-batch 4 comes back later. On paper this gap does not make the step longer, because device 3 works
-# without a pause from its first action to its last.
-#
-# **Try it:** in a cell of your own, simulate `build_schedule("interleaved", 4, m, chunks=2)` for m = 7 and for m = 8,
-# and print `peak_microbatches`. Which m holds more on device 0?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# Seven micro-batches hold more than eight: 7 shares against 5.5. 7 // 4 is 1, so all seven form one group. Before the
-# first of them can go on through chunk 1, all seven have gone through chunk 0. Eight form two groups of 4. So m = 7 is
-# possible at p = 4, but m = 8 holds less.
-#
-# </details>
-#
-# ## What is the second half of the warm-up for?
-#
-# Where does the second price come from? First use (p - 1 - r) + (v - 1) p. Then try two forwards more than
-# the formula.
-
-# %%
-depths = {
-    "half: (p - 1 - r) + (v - 1) p": [7, 6, 5, 4],
-    "as above: 2 (p - 1 - r) + (v - 1) p": [10, 8, 6, 4],
-    "deeper": [12, 10, 8, 6],
-}
-slow = Costs(forward=1, backward=1, latency=0.25)
-for words, warmups in depths.items():
-    table = with_depths(warmups, microbatches=8, chunks=2)
-    held = ", ".join(f"{n:g}" for n in simulate(table).peak_microbatches)
-    print(f"{words:<33} in flight {held:<18} messages free: {simulate(table).makespan:g} units;", end=" ")
-    print(f"at {slow.latency:g} units a message: {simulate(table, slow).makespan:g}")
-
-# %% [markdown]
-# With messages that take no time, half is enough, and device 0 holds 4 shares as under 1F1B. A device then waits longer
-# before its first backward, but not longer in total. But with so little in flight it has no spare work while a message
-# travels, so it waits again and again. The second half of the warm-up is this spare work. So the extra memory of device
-# 0 pays for hiding messages, not for the smaller bubble. (The devices further down hold more in either case. They need
-# all their chunks before their first backward.)
-#
-# The exercises use both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
-# first gradient. `interleaved` is graded with messages that take no time, so it accepts the shorter warm-up too.
 #
 # ## Break it
 #
@@ -434,164 +286,13 @@ print(*run_anyway(ring), sep="\n")
 #   v-fold.
 # - Forwards go in groups of p, and backwards in the same groups with the chunks reversed. The warm-up is
 #   2(p - 1 - r) + (v - 1) p, at most m v.
-# - The first price is messages: (p v - 1)/(p - 1) times as many. The second is activations: with the full warm-up $1 +
-#   (p - 1)/(p v)$ times as many on device 0 for large m.
 #
-# **Where this leads.** Lesson 5 chooses m, and measures what a fixed cost of each action does to small micro-batches.
-# The first *Further* below asks at what message latency interleaving stops paying. `docs/pytorch.md` in the
-# repository runs this very table with PyTorch's own runtime. Megatron-LM sets v by
-# `--num-layers-per-virtual-pipeline-stage`. Your guesses so far:
+# **Where this leads.** On paper the bubble is v times shorter. Lesson 4b measures it, and counts what it costs: more
+# messages and more activations. `docs/pytorch.md` in the repository runs this very table with PyTorch's own runtime.
+# Megatron-LM sets v by `--num-layers-per-virtual-pipeline-stage`. Your guesses so far:
 
 # %%
 ledger()
-
-# %% [markdown] role="further"
-# ## Further: when does it stop paying?
-#
-# Interleaving sends more messages, and each takes a while. So at some **latency** 1F1B becomes as fast. The latency is
-# the time from the moment a message is sent until it has arrived. Here it is measured in tF, the forward of a
-# micro-batch through all layers of a device. While a message is on its way, both devices can work.
-#
-# A first estimate takes the time that v = 2 saves, and divides it by the number of messages that it adds. This is as if
-# every one of them made the step longer.
-
-# %% role="further"
-tables = {"1F1B": build_schedule("1f1b", 4, 8), "interleaved, v = 2": eight}
-one, two = (simulate(table) for table in tables.values())
-saved, added = one.makespan - two.makespan, two.message_count - one.message_count
-print(f"saved: {saved:g} units; added: {added} messages; that is {saved / added:.3f} tF for each of them")
-predict("04-latency", "p = 4, m = 8, tF = tB. At what latency does v = 2 stop being faster than 1F1B?", unit="tF")
-
-# %% [markdown] role="further"
-# Not every message makes the step longer. Begin at the action that ends last. Go back from each action to the one that
-# it had to wait for, on its own device or, through a message, on another. This chain is the **longest path**: its
-# actions and messages add up to the makespan. `critical_path()` returns its actions. Only messages on this path count.
-
-
-# %% role="further"
-from itertools import pairwise
-
-
-def makespan(table, latency, tB=1):
-    return simulate(table, Costs(forward=1, backward=tB, latency=latency)).makespan
-
-
-def stops(first, second, tB=1):
-    """The first of the latencies 0, 1/40, 2/40, ... at which the second is no faster."""
-    return next(at / 40 for at in range(200) if makespan(second, at / 40, tB) > makespan(first, at / 40, tB) - 1e-9)
-
-
-def hops(table, latency=0.1):
-    """How many messages are on the longest path; which path that is depends on the latency."""
-    path = simulate(table, Costs(forward=1, backward=1, latency=latency)).critical_path()
-    return sum(a.device != b.device for a, b in pairwise(path))
-
-
-latencies = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
-curves = {name: [makespan(table, at) for at in latencies] for name, table in tables.items()}
-axes = {"across": "latency of a message, in forwards of a micro-batch (tF)", "up": "makespan, units"}
-note = "Clock: predicted from costs, tF = tB = 1. p = 4, m = 8."
-display(plot_curves(latencies, curves, **axes, title="When messages take time", note=note))
-for m in (4, 8, 16, 32):
-    pair = build_schedule("1f1b", 4, m), build_schedule("interleaved", 4, m, chunks=2)
-    few, more = (hops(table) for table in pair)
-    print(f"m = {m:>2}: the longest path has {few} messages under 1F1B, {more} if interleaved,", end=" ")
-    print(f"which is no faster from {stops(*pair):g} tF on")
-reveal("04-latency", prediction=stops(*tables.values()))
-
-# %% [markdown] role="further"
-# The answer is about twenty times the estimate, because few messages are on the longest path. (The counts above are for
-# short messages.)
-#
-# - **Interleaved** has 2(p v - 1) of them, 14 here, whatever m is. The path is micro-batch 0's way down through all
-#   stages, then the last device's work without a pause, then the last micro-batch's way up. All other messages travel
-#   while devices work. The deep warm-up makes that possible, as long as a message takes no longer than a chunk's
-#   forward. Beyond that, here half a tF, another path with more messages is the longest, and the curve bends.
-# - **1F1B** sends fewer messages, but its longest path goes down and up again and again. The more micro-batches there
-#   are, the more such round trips. Device r has p - r micro-batches in flight, and that keeps it exactly busy (lesson
-#   3). So it has no spare work, and waits for messages all through the step.
-#
-# So the latency from which v = 2 no longer pays grows with m, in units of tF. With the batch fixed, a larger m also
-# makes a micro-batch smaller, and so tF itself.
-#
-# Now with measured costs. The cell below composes the costs of the runs above anew, with longer and longer messages.
-# Then it runs both schedules on a modelled link, `Pipeline(latency=...)`: at half of the latency that was found, and at
-# twice. A measured backward takes longer than a forward, so expect another latency than above.
-
-
-# %% role="further"
-def with_link(timeline, latency):
-    """The measured costs of a run, composed with messages that take `latency` seconds."""
-    costs = tuple(tuple(span.duration for span in timeline.on_device(r)) for r in range(4))
-    return simulate(timeline.schedule, SlotCosts(costs, latency=latency)).makespan
-
-
-m = 8
-one, two = measured[m].values()
-tF, tB = (sum(s.duration for s in one.spans if s.slot.op == op) / (4 * m) for op in "FB")
-predicted = stops(one.schedule, two.schedule, tB / tF)
-found = next(at / 40 for at in range(400) if with_link(two, at / 40 * tF) > with_link(one, at / 40 * tF))
-print(f"m = {m}, measured tB = {tB / tF:.2f} tF. Predicted latency at which interleaved stops being faster:")
-print(f"{predicted:g} tF from tF and tB alone, {found:g} tF from the cost of each single action")
-for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
-    first, second = (timeline.makespan for timeline in measure(m, latency).values())
-    print(f"at {words} that latency, {1000 * latency:.1f} ms a message: 1F1B {1000 * first:.0f} ms,", end=" ")
-    print(f"interleaved {1000 * second:.0f} ms; {'interleaved' if second < first else '1F1B'} is faster")
-
-# %% [markdown] role="further"
-# Single costs scatter, so the two latencies need not agree closely, and on a busy machine the second may even be 0.
-# What to keep is the size: at m = 8, about one forward of a micro-batch. Between GPUs of one machine a message usually
-# takes far less than that. Over a slow network it need not. (Messages cost more if the link's bandwidth is the limit,
-# or where a device cannot work while it sends.)
-#
-# **Try it:** set m = 4 in the cell above. Does interleaving stop paying sooner? Is the winner at half of the latency,
-# and at twice, the predicted one?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# Sooner, yes. For tF = tB the table above says 0.675 tF at m = 4 and 1 tF at m = 8. With tB = 1.5 tF the simulator says
-# 0.85 and 1.2. At m = 4 the longest path of 1F1B has only 10 messages against 14, so each message costs interleaving
-# more. On a quiet machine interleaving is faster at half of the latency, and 1F1B at twice. Where a line says
-# otherwise, the scatter of that run was larger than the distance between the two. Run it again.
-#
-# </details>
-
-# %% role="further"
-batch = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # of 16 sequences: 1 unit for the 8 at m = 8
-explore("interleaved", compare="1f1b", devices=4, microbatches=8, **batch, free=["L", "v"], curve="makespan")
-
-# %% [markdown] role="further"
-# **Try it:** switch *critical path* on. Set the latency to 0.25 and then to 0.75. Where does interleaved's path leave
-# the row of the last device?
-#
-# <details><summary>What you should see, and why</summary>
-#
-# At 0.25 it leaves that row only at the end. It goes down through all eight stages, along the whole row of device 3,
-# and up again: 14 messages. At 0.75 it leaves the row after `7B0`, the first backward. It goes up to device 0 with
-# micro-batch 0, and down and up once more with micro-batch 7: 24 messages. Device 3 now waits in between, because a
-# message takes longer than a chunk's forward. The path of 1F1B is the same zigzag at both latencies.
-#
-# </details>
-#
-# ## Further: how many chunks?
-#
-# With 48 layers on 4 devices, v can be any divisor of 12. More chunks mean a smaller bubble and fewer activations on
-# device 0. They also mean more messages on the longest path, and more actions, each with its fixed cost. Here are
-# predictions for m = 8, where every action has a fixed cost of 0.02 tF. Which v is best depends on the latency.
-
-# %% role="further"
-fixed = 0.02
-chunks = [1, 2, 3, 4, 6, 12]
-print(f"{'latency':>8}", *(f"v = {v:<5}" for v in chunks), "makespan in units")
-for latency in (0, 0.05, 0.1, 0.2, 0.4):
-    units = []
-    for v in chunks:
-        table = build_schedule("interleaved", 4, 8, chunks=v)
-        costs = Costs(forward=1 + v * fixed, backward=1 + v * fixed, latency=latency)
-        units.append(simulate(table, costs).makespan)
-    best = units.index(min(units))
-    shown = [f"{n:.2f}{'*' if k == best else ' ':<4}" for k, n in enumerate(units)]
-    print(f"{latency:>8}", *shown, "* best")
 
 # %% [markdown] role="further"
 # ## Further: build it by hand
@@ -759,63 +460,3 @@ def interleaved(devices: int, microbatches: int, chunks: int) -> list[list[str]]
 # %% [markdown] role="solution" exercise="interleaved"
 # A warm-up with p - 1 - r in place of twice that is graded as right too. It takes as long where messages take no time,
 # and holds less. The lesson shows what it loses where they do.
-
-# %% [markdown] role="lead" exercise="break_even" difficulty="hard" minutes=15
-# You get two schedules of the same model: the first is 1F1B's, the second is interleaved 1F1B's. You also get the times
-# of a forward and a backward of one micro-batch on a *whole device*. (A chunk takes 1/v of them; `Costs` does the
-# division.) With messages that take no time the second schedule is faster. From which latency of a message on is it no
-# longer faster? Answer in the unit of the two times. An answer within 1 % is right.
-#
-# You may use `simulate(schedule, Costs(forward=..., backward=..., latency=...)).makespan`, and read `devices`,
-# `microbatches` and `chunks` off a schedule. (*When does it stop paying?*, the lesson's first *Further*, asks the same
-# of one pair of schedules.)
-
-# %% role="answer" exercise="break_even"
-from pipelab import Costs, simulate
-
-
-def break_even(plain: Schedule, interleaved: Schedule, forward: float, backward: float) -> float:
-    """The message latency from which on the interleaved schedule is no faster than the plain one.
-
-    >>> from pipelab import build_schedule
-    >>> one = build_schedule("1f1b", devices=2, microbatches=2)
-    >>> two = build_schedule("interleaved", devices=2, microbatches=2, chunks=2)
-    >>> round(break_even(one, two, forward=1, backward=1), 2)
-    0.25
-    """
-
-    ### BEGIN SOLUTION
-    def ahead(latency: float) -> bool:
-        costs = Costs(forward=forward, backward=backward, latency=latency)
-        return simulate(interleaved, costs).makespan < simulate(plain, costs).makespan
-
-    low, high = 0.0, forward
-    while ahead(high):
-        low, high = high, 2 * high
-    while high - low > 0.001 * high:
-        middle = (low + high) / 2
-        if ahead(middle):
-            low = middle
-        else:
-            high = middle
-    return high
-    ### END SOLUTION
-
-
-# %% [markdown] role="hint" exercise="break_even"
-# At which latency is the second schedule ahead for certain? At which is it behind for certain? What do you learn about
-# a latency in between, once you have simulated both schedules there?
-
-# %% [markdown] role="hint" exercise="break_even"
-# Keep two latencies: one at which the second schedule is ahead, and one at which it is not. The answer lies between
-# them, so bring them closer together.
-
-# %% [markdown] role="hint" exercise="break_even"
-# A small function that says whether the second is ahead at one latency helps. The times may be 0.01 or 40, so no fixed
-# latency is large enough, and no fixed step is fine enough. How do you find a latency at which it is behind? When are
-# the two close enough?
-
-# %% [markdown] role="solution" exercise="break_even"
-# Both makespans are made of straight lines in the latency, one line for each path through the table. The longest path
-# counts. So there is a formula for each pair of lines, but which two lines meet depends on p, m, v and the costs. A
-# simulation does not need to know that.

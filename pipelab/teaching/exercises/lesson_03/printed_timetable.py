@@ -240,7 +240,7 @@ def _overlooked(
 
 EXERCISE = Exercise(
     name="printed_timetable",
-    lesson="03_one_f_one_b",
+    lesson="03b_beside_gpipe",
     title="The published timetable",
     answers=("faults",),
     parts={"too-early": 2, "missing": 1, "no-input": 1},

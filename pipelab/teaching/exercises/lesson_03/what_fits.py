@@ -159,7 +159,7 @@ def _wrong_m(case: Case, name: str, m: int, right: str, right_m: int) -> Finding
 
 EXERCISE = Exercise(
     name="what_fits",
-    lesson="03_one_f_one_b",
+    lesson="03b_beside_gpipe",
     title="What fits?",
     answers=("choose",),
     parts={"the schedule": 1, "m": 2},

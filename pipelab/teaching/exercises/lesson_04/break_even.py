@@ -204,7 +204,7 @@ def _curves(case: Case, given: float) -> view.Picture:
 
 EXERCISE = Exercise(
     name="break_even",
-    lesson="04_interleaved",
+    lesson="04b_what_it_costs",
     title="When does interleaving stop paying?",
     answers=("break_even",),
     parts={"tF = tB": 2, "other costs": 2},

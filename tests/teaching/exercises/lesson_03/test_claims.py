@@ -10,7 +10,12 @@ from pipelab.teaching.board import follow, swap
 from pipelab.teaching.course.source import read_lesson
 from tests.teaching.exercises.trying import assert_reserved
 
-PAGE = read_lesson(Path(__file__).parents[4] / "course" / "03_one_f_one_b.py").page("lesson")
+COURSE = Path(__file__).parents[4] / "course"
+PAGE = [
+    cell
+    for name in ("03_one_f_one_b", "03b_beside_gpipe")
+    for cell in read_lesson(COURSE / f"{name}.py").page("lesson")
+]
 
 
 def defined(name):
