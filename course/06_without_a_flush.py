@@ -548,9 +548,9 @@ def version(method: str, devices: int, stage: int, microbatch: int, every: int =
 # - the update that makes the next version, because it starts from this one.
 #
 # The rules are those of PipeDream (`"pipedream"`), vertical sync (`"vertical-sync"`) and 2BW (`"2bw"`). In the first
-# two, look in the table for the updates: there may be fewer than one per backward, and warm-ups may be deeper. The
-# newest version is that of the last update before the forward in its device's row. In a table of 2BW every m backwards
-# make one update, on all devices. Batch t uses version t - 1, and batch 0 version 0.
+# two, look in the table for the updates: there may be fewer than one per backward, and warm-ups may be deeper or
+# shallower than usual. The newest version is that of the last update before the forward in its device's row. In a
+# table of 2BW every m backwards make one update, on all devices. Batch t uses version t - 1, and batch 0 version 0.
 #
 # Write two functions. `last_needs` names, for each device and each version, the last action of that device which needs
 # it. Leave out the version of the last update, because it is never freed. `peak` returns how many versions each device
@@ -766,11 +766,12 @@ def two_bw(devices: int, microbatches: int, batches: int) -> list[list[str]]:
 #
 # The methods without a flush have run for a long time, so their pipeline is full. Return three things:
 #
-# 1. The names of the methods that fit, as a list or a set.
-# 2. Of these the one that loses the least time. Time is lost if a device idles or recomputes, as a fraction of total
-#    device time. A forward takes 1, a backward 2 and recomputing a forward 1.
-# 3. Of these the one with the least staleness: by how many updates a gradient is older than the weights that it
-#    changes, as a mean over the stages.
+# 1. A dictionary of the methods that fit: for each name a pair of its lost time and its staleness. Time is lost if a
+#    device idles or recomputes, as a fraction of total device time. A forward takes 1, a backward 2 and recomputing a
+#    forward 1. Staleness is by how many updates a gradient is older than the weights that it changes, as a mean over
+#    the stages.
+# 2. The method of these that loses the least time.
+# 3. The method of these with the least staleness.
 #
 # If two are equal, the other of the two figures decides. Then the fewer bytes decide, then the order above. Return
 # `"none"` for both choices if nothing fits.
@@ -779,12 +780,16 @@ def two_bw(devices: int, microbatches: int, batches: int) -> list[list[str]]:
 # %% role="answer" exercise="under_a_limit"
 def choose_method(
     weights: int, optimizer: int, activations: int, stage_input: int, devices: int, microbatches: int, limit: int
-) -> tuple[list[str], str, str]:
+) -> tuple[dict[str, tuple[float, float]], str, str]:
     """What fits on a device, and of that the method that loses the least time and the one that is the least stale.
 
     >>> gb = 10**9
-    >>> choose_method(4 * gb, 8 * gb, 1 * gb, 1 * gb // 10, devices=4, microbatches=8, limit=21 * gb)
-    (['gpipe-recompute', '1f1b'], '1f1b', '1f1b')
+    >>> sizes = (4 * gb, 8 * gb, 1 * gb, gb // 10)
+    >>> fits, fastest, freshest = choose_method(*sizes, devices=4, microbatches=1, limit=18 * gb)
+    >>> fits == {"gpipe": (0.75, 0), "gpipe-recompute": (1 - 3 / 13, 0), "1f1b": (0.75, 0)}
+    True
+    >>> fastest, freshest    # equal in all, so the order above decides
+    ('gpipe', 'gpipe')
     """
     ### BEGIN SOLUTION
     p, m = devices, microbatches
@@ -800,10 +805,10 @@ def choose_method(
         if total <= limit and (name != "2bw" or m >= p):
             rated[name] = (1 - 3 * m / (work + idle), stale.get(name, 0), total, order)
     if not rated:
-        return [], "none", "none"
+        return {}, "none", "none"
     quickest = min(rated, key=lambda name: rated[name])
     freshest = min(rated, key=lambda name: (rated[name][1], rated[name][0], *rated[name][2:]))
-    return list(rated), quickest, freshest
+    return {name: rating[:2] for name, rating in rated.items()}, quickest, freshest
     ### END SOLUTION
 
 

@@ -57,7 +57,8 @@ class Caller:
         """
         function = self._function(name)
         shown = _shown_call(name, args, kwargs)
-        before = _copy((args, kwargs)) if _keep else None
+        given = _copy((args, kwargs)) if _keep else None  # what a call changes must not come into the next case
+        called, named = given or (args, kwargs)
         printed = io.StringIO()
         try:
             with (
@@ -65,7 +66,7 @@ class Caller:
                 contextlib.redirect_stdout(printed),
                 _at_most(self._exercise.seconds),
             ):
-                value = function(*args, **kwargs)
+                value = function(*called, **named)
                 found = plain(value) if _plain else value  # a generator runs here
         except OutOfTime:
             raise Late(
@@ -87,7 +88,7 @@ class Caller:
         if value is None and not _none:
             hint = "it printed its answer; return it instead" if printed.getvalue().strip() else "is a return missing?"
             raise Refused(f"{shown} returned None: {hint}")
-        if before is not None and not _same(before, (args, kwargs)):
+        if given is not None and not _same(given, (args, kwargs)):
             raise Refused(f"{shown} changed its arguments: copy a list before you append to it or sort it")
         return found
 

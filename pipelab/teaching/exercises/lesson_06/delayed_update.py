@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import Any
 
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 
 _STEPS = 4  # the third is the first that tells W(t - 1) from W(0)
-_LR = 0.1
 Weights = list[float]
 
 
-def _case(part: str, m: int, momentum: float, seed: int) -> Case:
+def _case(part: str, m: int, momentum: float, seed: int, lr: float = 0.1) -> Case:
     optimizer = f"momentum {momentum:g}" if momentum else "plain SGD"
-    words = f"{optimizer}, {m} micro-batch{'es' if m > 1 else ''} a batch"
-    return Case(part, {"_m": m, "_momentum": momentum, "_seed": seed, "_words": words})
+    words = f"{optimizer}, lr {lr:g}, {m} micro-batch{'es' if m > 1 else ''} a batch"
+    return Case(part, {"_m": m, "_momentum": momentum, "_seed": seed, "_lr": lr, "_words": words})
 
 
 def _drawn(random: Random) -> list[Case]:
+    rates = random.sample((0.02, 0.05, 0.2), 2)
     return [
-        _case("SGD", random.randint(2, 6), 0.0, random.randint(100, 999)),
-        _case("momentum", random.randint(1, 5), random.choice((0.5, 0.8, 0.9)), random.randint(100, 999)),
+        _case("SGD", random.randint(2, 6), 0.0, random.randint(100, 999), rates[0]),
+        _case("momentum", random.randint(1, 5), random.choice((0.5, 0.8, 0.9)), random.randint(100, 999), rates[1]),
     ]
 
 
@@ -43,17 +44,27 @@ def _material(case: Case) -> tuple[Any, Any, list[list[tuple[Any, Any]]]]:
 
 
 def _ask(call: Call, case: Case) -> Any:
-    """Several batches in a row; the model's weights after each, and whether its parameters are the same ones."""
+    """Several batches in a row; the model's weights after each, and whether its parameters are the same ones.
+
+    A second model, with a state of its own, is trained in between on what is left of the batches.
+    """
     _first_step()
     model, loss, batches = _material(case)
+    other = _material(case)[0]
     state: dict[Any, Any] = {}
+    others: dict[Any, Any] = {}
     before = [id(p) for p in model.parameters()]
-    found = []
+    found, kept = [], True
     for batch in batches:
-        given = (model, state, loss, batch, _LR, case["_momentum"])
-        call("train_batch", *given, _none=True, _keep=False)
+        was = [(x.clone(), y.clone()) for x, y in batch]
+        for one, own in ((model, state), (other, others)):
+            given = (one, own, loss, batch, case["_lr"], case["_momentum"])
+            call("train_batch", *given, _none=True, _keep=False)
+            kept = kept and len(batch) == len(was)
+            kept = kept and all((x == u).all() and (y == v).all() for (x, y), (u, v) in zip(batch, was, strict=True))
         found.append(_flat(model))
-    return {"weights": found, "same": [id(p) for p in model.parameters()] == before}
+    same = [id(p) for p in model.parameters()] == before
+    return {"weights": found, "same": same, "kept": bool(kept), "alike": _flat(other) == found[-1]}
 
 
 def _first_step() -> None:
@@ -79,7 +90,7 @@ def _truth(case: Case) -> list[Weights]:
     m, names = case["_m"], [name for name, _ in model.named_parameters()]
 
     def optimizer(named: list[tuple[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.SGD([p for _, p in named], lr=_LR, momentum=case["_momentum"])
+        return torch.optim.SGD([p for _, p in named], lr=case["_lr"], momentum=case["_momentum"])
 
     micro = [pair for batch in batches for pair in batch]
     history = delayed_training(model, [names], optimizer, loss, micro, lambda s, i: max(i // m - 1, 0), m)
@@ -120,22 +131,27 @@ def _other(
         first = mu * speed if t else 0 * speed
         speed = first + ((1 - mu) if damp else 1) * total
         step = total + mu * speed if nesterov else speed
-        history.append(history[max(t - base, 0)] - _LR * step)
+        history.append(history[max(t - base, 0)] - case["_lr"] * step)
     return [weights.tolist() for weights in history[1:]]
 
 
 def _near(given: Weights, wanted: Weights) -> bool:
     largest = max(map(abs, wanted))
-    return len(given) == len(wanted) and max(abs(a - b) for a, b in zip(given, wanted, strict=True)) < 1e-9 * largest
+    bound = 1e-9 * largest  # no comparison with nan is true
+    return len(given) == len(wanted) and all(abs(a - b) < bound for a, b in zip(given, wanted, strict=True))
 
 
 def _judge(case: Case, data: Any) -> Finding | None:
     if not isinstance(data, dict) or len(data.get("weights", ())) != _STEPS:
         raise Refused(f"{case.words}: not all batches came back")
+    if not data["kept"]:
+        return Finding(f"{case.words}: train_batch changed the micro-batches. Leave x and y as they are.")
     given, truth = data["weights"], _truth(case)
     wrong = next((t for t in range(_STEPS) if not _near(given[t], truth[t + 1])), None)
+    if wrong is None and data["same"] and data["alike"]:
+        return None
     if wrong is None:
-        return None if data["same"] else Finding(f"{case.words}: {_REPLACED}")
+        return Finding(f"{case.words}: {_SHARED if data['same'] else _REPLACED}")
     start = f"{case.words}: after batch {wrong} the model's weights are not W({wrong + 1}). "
     if all(_near(w, truth[0]) for w in given):
         return Finding(start + "They never changed. Write the new weights into the model, under torch.no_grad().")
@@ -150,13 +166,25 @@ def _judge(case: Case, data: Any) -> Finding | None:
     for history, why in _mistakes(case):
         if all(_near(a, b) for a, b in zip(given, history, strict=True)):
             return Finding(start + why)
-    off = max(abs(a - b) for a, b in zip(given[wrong], truth[wrong + 1], strict=True)) / max(map(abs, truth[wrong + 1]))
+    apart = [abs(a - b) for a, b in zip(given[wrong], truth[wrong + 1], strict=True)]
+    off = max(apart) / max(map(abs, truth[wrong + 1]))
+    if not all(map(math.isfinite, apart)):
+        return Finding(start + "Some of them are nan or infinite.")
+    if off < 1e-6:
+        return Finding(
+            start + f"They are off by {off:.2g} of the largest weight, as with 32-bit numbers. Keep v and the weights "
+            "in the dtype of the parameters, for example with torch.zeros_like."
+        )
     return Finding(
         start + f"They are off by {off:.2g} of the largest weight. The gradient is that of W({max(wrong - 1, 0)}), the "
-        f"mean over {case['_m']} micro-batches, and the step starts from W({wrong})."
+        f"mean over {case['_m']} micro-batch{'es' * (case['_m'] > 1)}, and the step starts from W({wrong})."
     )
 
 
+_SHARED = (
+    "the weights are right, but not those of a second model that is trained in turns with it. Keep what belongs to a "
+    "model in its `state`, and nowhere else."
+)
 _REPLACED = (
     "the weights are right, but the model has other parameter objects than before. An optimizer and the other stages "
     "would still hold the old ones. Write into the parameters with copy_, or change them in place."

@@ -28,11 +28,16 @@ class Life:
     last: str
 
 
-def _case(part: str, method: str, rows: Rows, words: str = "") -> Case:
+def _case(part: str, method: str, rows: Rows) -> Case:
     small = f"{METHODS[method]}, the table {' / '.join(' '.join(row) for row in rows)}"
     size = f"{METHODS[method]}, p = {len(rows)}, {sum('F' in cell for cell in rows[0])} micro-batches"
-    words = words or (small if sum(map(len, rows)) <= 14 else size)
-    return Case(part, {"_rows": rows, "_method": method, "_words": words})
+    ahead = [next((k for k, cell in enumerate(row) if "B" in cell), 1) - 1 for row in rows]
+    if ahead != list(range(len(rows) - 1, -1, -1)):
+        size += f", warm-ups {', '.join(map(str, ahead))}"
+    backwards, updates = (sum(op in cell for cell in rows[0]) for op in "BU")
+    if method != "2bw" and updates < backwards:
+        size += f", {updates} updates"
+    return Case(part, {"_rows": rows, "_method": method, "_words": small if sum(map(len, rows)) <= 14 else size})
 
 
 def _rows(schedule: Schedule) -> Rows:
@@ -62,16 +67,16 @@ def _drawn(random: Random) -> list[Case]:
     for method in METHODS:
         p = random.randint(2, 5)
         depths = sorted((random.randint(0, 5) for _ in range(p)), reverse=True)
+        depths[0] += depths[0] == p - 1  # so that the usual warm-up is not right by chance
         if method == "2bw":
             every = random.randint(p, p + 3)
             depths = [min(depth, every) for depth in depths]
             tables = [_plain(method, p, 3, every), _warmed(depths, 4 * every, every)]
         else:
             tables = [_plain(method, p, random.randint(p, 2 * p + 4)), _warmed(depths, random.randint(6, 10))]
-        if method == "pipedream":
             tables.append(_warmed(depths, 12, random.randint(2, 3)))
         cases += [_case(part, method, rows) for rows in tables for part in (method, "peak")]
-    return cases
+    return [*cases, _case("pipedream", "pipedream", _plain("pipedream", 11, 13))]
 
 
 @reserved
@@ -192,7 +197,7 @@ def _why_peak(given: list[int], peaks: list[int], found: list[list[Life]], case:
     if method == "vertical-sync" and given == lives(rows, "pipedream")[1]:
         return "That is right without vertical sync. Here versions wait for micro-batches that have not come yet."
     if given == [peak - 1 for peak in peaks]:
-        return "That leaves the newest version out. It is in memory too."
+        return "Did you leave the newest version out? It is in memory too. Or are versions freed too early?"
     if given == [_in_flight(row) for row in rows]:
         return "That is how many micro-batches are in flight. Two of them may use the same version."
     if all(a in (b, b + 1) for a, b in zip(given, peaks, strict=True)):
@@ -224,7 +229,7 @@ def _visible() -> list[Case]:
         "2bw": [_plain("2bw", 2, 2, 2), _plain("2bw", 2, 3, 3), _plain("2bw", 3, 3, 3)],
     }
     tables["pipedream"] += [_plain("pipedream", 4, 8), _warmed([3, 2, 2], 8), _warmed([2, 1, 0], 8, 2)]
-    tables["vertical-sync"].append(_plain("vertical-sync", 4, 9))
+    tables["vertical-sync"] += [_plain("vertical-sync", 4, 9), _warmed([3, 2, 0], 8), _warmed([2, 1, 0], 8, 2)]
     tables["2bw"].append(_warmed([3, 3, 0], 12, 3))
     return [_case(part, method, rows) for method in tables for rows in tables[method] for part in (method, "peak")]
 

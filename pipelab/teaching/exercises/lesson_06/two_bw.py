@@ -16,7 +16,7 @@ from pipelab.simulation import simulate
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import difference, read_table, unsound
 
-_SIZES = [(1, 2, 2), (2, 2, 2), (2, 3, 2), (3, 3, 2), (3, 5, 3), (4, 4, 3), (4, 6, 1)]
+_SIZES = [(1, 1, 2), (1, 2, 2), (2, 2, 2), (2, 3, 2), (3, 3, 2), (3, 5, 3), (4, 4, 3), (4, 6, 1)]
 
 
 def _case(part: str, p: int, m: int, batches: int) -> Case:
@@ -61,8 +61,8 @@ def _judge(case: Case, data: Any) -> Finding | None:
 
 
 def _judge_table(case: Case, batches: int, data: Any) -> tuple[Schedule, Finding | None]:
-    p, m = case["_p"], case["_m"]
-    part = case.part
+    p, m, part = case["_p"], case["_m"], case.part
+    case = _case(part, p, m, batches)  # for training, the case has more batches than the tables
     table = read_table(data, f"two_bw({p}, {m}, {batches})", p)
     found = _strange(table, case, m * batches) or unsound(_without_updates(table), case)
     if found is None and part != "updates":
@@ -86,7 +86,9 @@ def _strange(table: Schedule, case: Case, count: int) -> Finding | None:
             return Finding(start + "The actions here are F, B and U.")
         if action.stage != device:
             return Finding(start + f"Device {device} holds stage {device}, and each stage is updated where it lives.")
-        if action.microbatch >= count:
+        if action.microbatch >= count and (action.op != "U" or case.part != "order"):
+            if action.op == "U":
+                start += "An update has the number of the backward that it follows. "
             return Finding(start + f"The micro-batches are 0..{count - 1}: m = {m} in each batch.")
     there = {action for _, _, action in table.actions()}
     for r in range(p):
@@ -213,7 +215,7 @@ def _trained(case: Case, tables: Sequence[Schedule]) -> Finding | None:
     versions = delayed_training(start, [names], optimizer, next_byte_loss, micro, lambda s, i: max(i // m - 1, 0), m)
     largest = max(float(weights.abs().max()) for weights in versions[-1].values())
     off = max(float((q.detach() - versions[-1][name]).abs().max()) for name, q in trained.named_parameters()) / largest
-    if off > 1e-9:
+    if not off <= 1e-9:
         return Finding(f"{case.words}: the model trained with your rows, but its weights are off by {off:.2g}.")
     if max(peaks) > 2:
         return Finding(f"{case.words}: the devices kept up to {max(peaks)} versions, and 2BW keeps two.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from pipelab.schedules.reserved import reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
-from pipelab.teaching.exercises.judging import kind_of
+from pipelab.teaching.exercises.judging import kind_of, numbers
 
 GB = 10**9
 NAMES = ("gpipe", "gpipe-recompute", "1f1b", "pipedream", "vertical-sync", "2bw")
@@ -41,11 +41,12 @@ Change = Callable[[Method, Case], Method]
 
 @dataclass(frozen=True)
 class Answer:
-    """``fits`` in the order of NAMES; the names are "none" where nothing fits."""
+    """``fits`` in the order of NAMES; the names are "none" where nothing fits. ``rated``: (lost time, staleness)."""
 
     fits: tuple[str, ...]
     fastest: str
     freshest: str
+    rated: Mapping[str, tuple[float, float]]
 
 
 def _slots(name: str, p: int, m: int) -> float:
@@ -78,10 +79,11 @@ def best(case: Case, limit: int, change: Change = lambda made, case: made) -> An
     methods = [change(made, case) for name in NAMES if (made := method(name, case)) is not None]
     fits = [made for made in methods if made.total <= limit]
     if not fits:
-        return Answer((), "none", "none")
+        return Answer((), "none", "none", {})
     fastest = min(fits, key=lambda made: (round(made.lost, 9), made.stale, made.total))
     freshest = min(fits, key=lambda made: (made.stale, round(made.lost, 9), made.total))
-    return Answer(tuple(made.name for made in fits), fastest.name, freshest.name)
+    rated = {made.name: (made.lost, made.stale) for made in fits}
+    return Answer(tuple(rated), fastest.name, freshest.name, rated)
 
 
 def _change(**rules: Callable[[Method, Case], float]) -> Change:
@@ -150,16 +152,16 @@ _MISTAKES: list[tuple[Change, str]] = [
 ]
 
 
-def _limits(case: Case) -> list[int]:
+def _limits(case: Case, slack: int) -> list[int]:
     """Where answers change, right ones and often made ones: what methods need, and a little less."""
     methods = [made for name in NAMES if (made := method(name, case)) is not None]
-    needed = {int(made.total) for made in methods}
-    taken = {int(change(made, case).total) for made in methods for change, _ in _MISTAKES}
+    needed = {int(made.total) + slack for made in methods}
+    taken = {int(change(made, case).total) + slack for made in methods for change, _ in _MISTAKES}
     return sorted({*needed, *(need - GB // 100 for need in needed), *taken})
 
 
-def _cases(sizes: Sequence[tuple[float, float, float, float, int, int]]) -> list[Case]:
-    """Sizes in GB, each with several limits."""
+def _cases(sizes: Sequence[tuple[float, float, float, float, int, int]], slack: int = 0) -> list[Case]:
+    """Sizes in GB, each with several limits, ``slack`` bytes above where answers change."""
     made = []
     for w, o, a, x, p, m in sizes:
         words = (
@@ -167,7 +169,7 @@ def _cases(sizes: Sequence[tuple[float, float, float, float, int, int]]) -> list
         )
         values = (*(round(size * GB) for size in (w, o, a, x)), p, m)
         given = {f"_{name}": value for name, value in zip(_GIVEN, values, strict=True)} | {"_words": words}
-        made += [Case(part, {**given, "_limits": _limits(Case(part, given))}) for part in _PARTS]
+        made += [Case(part, {**given, "_limits": _limits(Case(part, given), slack)}) for part in _PARTS]
     return made
 
 
@@ -178,7 +180,7 @@ def _drawn(random: Random) -> list[Case]:
         weights, activations = random.randint(1, 60) / 10, random.randint(4, 60) / 10
         optimizer, stage_input = weights * random.choice((0, 2, 4)), activations / random.choice((4, 10, 20))
         sizes.append((weights, optimizer, activations, stage_input, p, m))
-    return _cases(sizes)
+    return _cases(sizes, slack=1000)  # whoever counts in GB rounds
 
 
 def _ask(call: Call, case: Case) -> Any:
@@ -189,11 +191,11 @@ def _ask(call: Call, case: Case) -> Any:
 def _read(case: Case, data: Any) -> Answer:
     if not isinstance(data, list) or len(data) != 3:
         raise Refused(
-            f"{case.words}: choose_method should return the names that fit, and two names; it returned {kind_of(data)}"
+            f"{case.words}: choose_method should return a dictionary and two names; it returned {kind_of(data)}"
         )
-    names = data[0]["set"] if isinstance(data[0], dict) and "set" in data[0] else data[0]
-    if not isinstance(names, list):
-        raise Refused(f"{case.words}: the names that fit should be a set or a list, it is {kind_of(data[0])}")
+    names = data[0]
+    if not isinstance(names, dict) or names.keys() & {"set", "tensor", "other", "csv"}:
+        raise Refused(f"{case.words}: the first thing should be a dictionary, it is {kind_of(names)}")
     allowed = f"the names are {', '.join(NAMES)}"
     for name in names:
         if name not in NAMES:
@@ -201,7 +203,11 @@ def _read(case: Case, data: Any) -> Answer:
     for name in data[1:]:
         if name not in (*NAMES, "none"):
             raise Refused(f"{case.words}: one choice is {kind_of(name)}, and {allowed}, or 'none'")
-    return Answer(tuple(name for name in NAMES if name in names), data[1], data[2])
+    rated = {}
+    for name, pair in names.items():
+        lost, stale = numbers(pair, f"{case.words}: what the dictionary says of {name}", 2)
+        rated[name] = (lost, stale)
+    return Answer(tuple(name for name in NAMES if name in names), data[1], data[2], rated)
 
 
 def _judge(case: Case, data: Any) -> Finding | None:
@@ -214,7 +220,7 @@ def _judge(case: Case, data: Any) -> Finding | None:
     pairs = [(getattr(mine, field), getattr(right, field)) for mine, right in zip(given, truth, strict=True)]
     wrong = next((k for k, (mine, wanted) in enumerate(pairs) if mine != wanted), None)
     if wrong is None:
-        return None
+        return None if case.part == "fits" else _wrong_rating(case, given, truth)
     start = f"{case.words}, limit {limits[wrong] / GB:g} GB: "
     if case.part != "fits":
         return Finding(start + _wrong_choice(case, limits[wrong], *pairs[wrong]))
@@ -224,6 +230,31 @@ def _judge(case: Case, data: Any) -> Finding | None:
             start += why + " "
             break
     return Finding(start + _told(case, limits[wrong], _first(given[wrong], truth[wrong])))
+
+
+def _wrong_rating(case: Case, given: Sequence[Answer], truth: Sequence[Answer]) -> Finding | None:
+    """The first method whose lost time or staleness is given wrong."""
+    k, what = (0, "lost time") if case.part == "time" else (1, "mean staleness")
+    for mine, right in zip(given, truth, strict=True):
+        for name in right.rated:
+            if name in mine.rated and abs(mine.rated[name][k] - right.rated[name][k]) > 1e-6:
+                start = f"{case.words}: the {what} of {name} is {right.rated[name][k]:.4g}, you say "
+                return Finding(start + f"{mine.rated[name][k]:.4g}. {_how(case, name, k)}")
+    return None
+
+
+def _how(case: Case, name: str, k: int) -> str:
+    p, m = case["_p"], case["_m"]
+    if name in _FLUSH:
+        if k:
+            return "With a flush the weights that change are those that the gradient was taken at."
+        return f"A step takes {_slots(name, p, m)} units, of which {3 * m} are forwards and backwards."
+    if not k:
+        return "The pipeline is full all the time, and nothing is recomputed."
+    return {
+        "pipedream": f"Stage s is behind by p - 1 - s updates: {', '.join(str(p - 1 - s) for s in range(p))}.",
+        "vertical-sync": "All stages are as far behind as stage 0.",
+    }.get(name, "Each batch is computed with the version before the newest.")
 
 
 def _first(given: Answer, right: Answer) -> str:

@@ -28,8 +28,15 @@ def _drawn(random: Random) -> list[Case]:
 
 
 def _count(case: Case) -> int:
-    """How many micro-batches are asked about: enough for the start and for some of what follows."""
-    return 4 * int(case["_every"]) if case.part == "2bw" else 2 * int(case["_p"]) + 2
+    """How many micro-batches there are."""
+    return 9 * int(case["_every"]) if case.part == "2bw" else 6 * int(case["_p"]) + 7
+
+
+def _asked(case: Case) -> list[int]:
+    """Which of them are asked about: all at the start, then some."""
+    count = _count(case)
+    first = 4 * int(case["_every"]) if case.part == "2bw" else 2 * int(case["_p"]) + 2
+    return sorted({*range(first), *range(first, count, 7), count - 1})
 
 
 @reserved
@@ -48,15 +55,25 @@ def used(method: str, p: int, every: int, count: int) -> list[list[int]]:
 def _ask(call: Call, case: Case) -> Any:
     p, every = case["_p"], case["_every"]
     last = [every] if case["_method"] == "2bw" else []
-    return [[call("version", case["_method"], p, s, i, *last) for i in range(_count(case))] for s in range(p)]
+    asked = [(s, i) for s in range(p) for i in _asked(case)]
+    Random(p).shuffle(asked)  # a function of its arguments knows no order
+    found = {(s, i): call("version", case["_method"], p, s, i, *last) for s, i in asked}
+    return [[found[s, i] for i in _asked(case)] for s in range(p)]
 
 
 def _judge(case: Case, data: Any) -> Finding | None:
     p, every, count = case["_p"], case["_every"], _count(case)
     if not isinstance(data, list) or len(data) != p or any(not isinstance(row, list) for row in data):
         raise Refused(f"{case.words}: there should be an answer for each stage and micro-batch")
-    where = [(i, s) for i in range(count) for s in range(p)]
-    given = {(i, s): read_whole(data[s][i], f"{case.words}: stage {s}, micro-batch {i}") for i, s in where}
+    asked = _asked(case)
+    if any(len(row) != len(asked) for row in data):
+        raise Refused(f"{case.words}: there should be an answer for each stage and micro-batch")
+    where = [(i, s) for i in asked for s in range(p)]
+    given = {
+        (i, s): read_whole(data[s][k], f"{case.words}: stage {s}, micro-batch {i}")
+        for k, i in enumerate(asked)
+        for s in range(p)
+    }
     truth = used(case["_method"], p, every, count)
     wrong = next(((i, s) for i, s in where if given[i, s] != truth[s][i]), None)
     if wrong is None:
@@ -100,7 +117,7 @@ def _mistakes(method: str, p: int, every: int) -> list[tuple[Rule, str]]:
         (newest, "That counts one update per earlier micro-batch. Some of their backwards have not run yet."),
         (
             lambda s, i: max(0, i - s),
-            "That counts the stages before this one. The gradient comes from those behind it.",
+            "That counts the stages before this one. An update waits for a gradient, which comes from those behind it.",
         ),
         (lambda s, i: 0, "The weights do change: each backward is followed by an update."),
     ]

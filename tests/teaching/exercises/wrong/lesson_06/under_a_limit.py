@@ -17,10 +17,10 @@ def choose_method(weights, optimizer, activations, stage_input, devices, microba
         if {limit} and {allowed}:
             rated[name] = (1 - 3 * m / slots, stale, {tie}, order)
     if not rated:
-        return [], "none", "none"
+        return {{}}, "none", "none"
     fastest = min(rated, key=lambda name: {fast})
     freshest = min(rated, key=lambda name: {fresh})
-    return list(rated), fastest, freshest
+    return {{name: {pair} for name in rated}}, fastest, freshest
 """
 _RIGHT = {
     "again": "(m - 1) * stage_input + activations",
@@ -37,6 +37,7 @@ _RIGHT = {
     "limit": "needed <= limit",
     "allowed": '(name != "2bw" or m >= p)',
     "tie": "needed",
+    "pair": "rated[name][:2]",
     "fast": "rated[name]",
     "fresh": "(rated[name][1], rated[name][0], *rated[name][2:])",
 }
@@ -62,12 +63,21 @@ WRONG = [
     _choose("loses", "staleness", fresh="(rated[name][1], rated[name][2])"),
     _choose("The mean staleness of pipedream is", "time", "staleness", stale="0"),
     _choose("Nothing fits", "fits", "time", limit="needed <= 2 * limit"),
+    _choose("Stage s is behind by p - 1 - s updates", "staleness", stale="p - 1"),
+    _choose("Stage s is behind by p - 1 - s updates", "staleness", stale="p / 2"),
+    _choose("All stages are as far behind as stage 0", "staleness", sync="(p - 1) / 2"),
+    _choose(
+        "of which",
+        "time",
+        pair='(1 - 3 * m / (4 * m + 3 * (p - 1)), rated[name][1]) if name == "1f1b" else rated[name][:2]',
+    ),
+    _choose("The pipeline is full all the time", "time", pair="(max(rated[name][0], 0.1), rated[name][1])"),
     Wrong(
         "under_a_limit",
         """
 def choose_method(weights, optimizer, activations, stage_input, devices, microbatches, limit):
     from pipelab import build_schedule
-    return [name for name in ("1f1b", "gpipe") if build_schedule(name, devices, microbatches)], "1f1b", "1f1b"
+    return {name: (0, 0) for name in ("1f1b", "gpipe") if build_schedule(name, devices, microbatches)}, "1f1b", "1f1b"
 """,
         says="does not answer here",
     ),
