@@ -266,10 +266,9 @@ class Stepper:
             walked = run()
             return StepRecord(walk.training, walked.loss, walked.cpu, [walked.logs[r] for r in self.peers.own])
         told = self.peers.agree_numbers(lambda: walk.to_numbers(run()))
-        losses = told[~np.isnan(told[:, 0]), 0]
-        return StepRecord(
-            walk.training, float(losses.sum()) if len(losses) else None, float(told[:, 1].sum()), told[:, 2:]
-        )
+        losses = told[told[:, 0] > 0, 1]
+        loss = float(losses.sum()) if len(losses) else None
+        return StepRecord(walk.training, loss, float(told[:, 2].sum()), told[:, 3:])
 
     def _outputs(self, walk: Walk) -> Any:
         """The last stage's outputs; each of its homes gets those of all."""

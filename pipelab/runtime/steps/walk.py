@@ -75,7 +75,7 @@ class Walk:
         self._replicas, self._updates = replicas, updates
         self._own, self._places, self._last = replicas.peers.own, replicas.places, schedule.stages - 1
         self.schedule, self.table = schedule, compile_table(schedule)
-        self._width = 2 + max(map(DeviceLog.length, self.table.programs))
+        self._width = 3 + max(map(DeviceLog.length, self.table.programs))
         self._by_device = settings.clock == "device" and settings.measure_costs
         modelled = settings.clock == "wall" and (settings.latency > 0 or settings.bandwidth < math.inf)
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
@@ -254,7 +254,8 @@ class Walk:
     def to_numbers(self, walked: Walked) -> list[float]:
         """For the other processes: what the one device of this process came to, in a row as long as everyone's."""
         (log,) = walked.logs.values()
-        row = [math.nan if walked.loss is None else walked.loss, walked.cpu, *log.to_numbers()]
+        loss = [0.0, 0.0] if walked.loss is None else [1.0, walked.loss]  # a loss may be nan
+        row = [*loss, walked.cpu, *log.to_numbers()]
         return row + [0.0] * (self._width - len(row))
 
     def outputs(self) -> dict[int, tuple[tuple[Tensor, ...], bool]]:

@@ -227,3 +227,14 @@ def test_a_frozen_first_stage_is_waited_for():
     model = mlp()
     model[:4].requires_grad_(False)
     check(model, build_schedule("1f1b", devices=2, microbatches=4), mse, [data(16, seed=s) for s in range(STEPS)])
+
+
+def test_a_loss_that_is_nan_arrives_as_nan():
+    """Story: nan stood for "no loss on this device", so processes said None, and that everything was finite."""
+    x, y = data(8)
+    x[0] = float("nan")
+    for launch in ("threads", "processes"):
+        with Pipeline(mlp(4), build_schedule("1f1b", 2, 2), loss=mse, launch=launch, device="cpu") as pipeline:
+            for report in (pipeline.step(x, y), pipeline.evaluate(x, y)):
+                assert report.loss != report.loss, launch
+            assert not pipeline.step(x, y).finite, launch
