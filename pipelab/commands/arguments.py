@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def pick_schedule(options: argparse.Namespace) -> tuple[Schedule, int]:
             raise ConfigurationError(f"{options.schedule} already gives p, m and v; leave out -p, -m and -v")
         path = Path(options.schedule)
         table = Schedule.from_csv(read_text(path), name=path.stem)
+        if "U" in table.ops:
+            print(
+                f"{path.name} lists updates (U): each forward takes the newest weights of its device. A file names no "
+                "other rule, so the tables of vertical-sync and 2bw have to be built by name.",
+                file=sys.stderr,
+            )
         return (table.with_recompute() if options.recompute else table), table.microbatches
     p = 4 if options.devices is None else options.devices
     m = 4 if options.microbatches is None else options.microbatches

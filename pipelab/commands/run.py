@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         experiment.difference.table(),
         *([apart] if apart else []),
         "",
-        f"loss {report.loss:.6f}{proof}",
+        f"loss of the first step {report.loss:.6f}{proof}",
         "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
     if experiment.peak_weight_versions:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pipelab.commands.answers import headline, write
 from pipelab.commands.arguments import add_link, add_outputs, add_schedule, pick_schedule
+from pipelab.schedules.updates import over
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
 from pipelab.timeline.account import long_run_bubble
@@ -55,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     versions = versions_of(timeline)
     if versions is not None:
         figures["peak_weight_versions"] = list(versions.peaks)
-        figures["long_run_bubble_fraction"] = long_run_bubble(timeline)
-    lines = [headline(schedule, m), *_figures(timeline)]
+        figures["long_run_bubble_fraction"] = _long_run(timeline, costs)
+    lines = [headline(schedule, m), *_figures(timeline, costs)]
     if options.why:
         lines += ["", "why devices idle:"]
         lines += [f"  t = {gap.start:g} to {gap.end:g}: {gap.sentence}" for gap in timeline.gaps()]
@@ -64,7 +65,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _figures(timeline: Timeline) -> list[str]:
+def _long_run(timeline: Timeline, costs: Costs) -> float:
+    """The bubble between filling and draining, of so many steps that the pipeline is full for most of them."""
+    schedule = timeline.schedule
+    if schedule.updating is None:  # a table by hand, with its own end
+        return long_run_bubble(timeline)
+    return long_run_bubble(simulate(over(schedule, 2 + 4 * schedule.devices // schedule.microbatches), costs))
+
+
+def _figures(timeline: Timeline, costs: Costs) -> list[str]:
     def row(values: Sequence[float]) -> str:
         return " ".join(f"{value:g}" for value in values)
 
@@ -80,5 +89,7 @@ def _figures(timeline: Timeline) -> list[str]:
     versions = versions_of(timeline)
     if versions is not None:
         lines.append(f"weight versions     {row(versions.peaks)}  (the most, per device)")
-        lines.append(f"long-run bubble     {long_run_bubble(timeline):.1%}  (between filling and draining)")
+        lines.append(
+            f"long-run bubble     {_long_run(timeline, costs):.1%}  (of many steps, between filling and draining)"
+        )
     return [*lines, f"messages            {timeline.message_count}"]

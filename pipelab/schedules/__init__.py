@@ -1,6 +1,6 @@
 """WHAT runs, on which device, in which order. Pure Python: a schedule is data."""
 
-from pipelab.schedules.action import Action, Slot, actions_of, format_slot, parse_slot
+from pipelab.schedules.action import Action, Slot, Updating, actions_of, format_slot, parse_slot
 from pipelab.schedules.catalogue import Recipe, build_schedule, recipes, round_robin
 from pipelab.schedules.checker import CODES, Violation, check_schedule, require_sound, why_blocked
 from pipelab.schedules.schedule import Program, Schedule, TimeTable
@@ -13,6 +13,7 @@ __all__ = [
     "Schedule",
     "Slot",
     "TimeTable",
+    "Updating",
     "Violation",
     "actions_of",
     "build_schedule",

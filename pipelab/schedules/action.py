@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from pipelab.errors import shown
+from pipelab.errors import ConfigurationError, shown, whole_number
 
 __all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "Updating", "actions_of", "format_slot", "parse_slot"]
 
@@ -25,6 +25,7 @@ OPS: Final = {
     "U": "optimizer update",
 }
 BACKWARD_OPS: Final = frozenset("BIW")
+RULES: Final = ("newest", "input", "delayed")
 
 _DIGITS: Final = 18  # of a number, and room to spare
 _ACTION = re.compile(r"(\d+)([A-Z]+)(\d+)", re.ASCII)
@@ -69,6 +70,11 @@ class Updating:
 
     rule: str = "newest"
     every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ConfigurationError(f"rule {shown(str(self.rule))!r} picks no version; try one of {', '.join(RULES)}")
+        whole_number("every", "", self.every)
 
 
 def actions_of(slot: Slot) -> tuple[Action, ...]:

@@ -72,7 +72,7 @@ def recipes() -> Mapping[str, Recipe]:
 def build_schedule(
     name: str, devices: int, microbatches: int, chunks: int | None = None, *, recompute: bool = False
 ) -> Schedule:
-    """Build a schedule by name: ``"naive"``, ``"gpipe"``, ``"1f1b"``, ``"interleaved"``, and what joins later.
+    """Build a schedule by name, such as ``"1f1b"``; :func:`recipes` has all names.
 
     ``devices`` is p, ``microbatches`` m, ``chunks`` v (stages per device; 1 unless the schedule interleaves).
     ``recompute`` puts an R before each backward. Raises ConfigurationError, which offers the nearest thing that works.

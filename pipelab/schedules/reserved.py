@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ def reserved(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     del guarded.__wrapped__  # not within easy reach; someone who studies this module gets past it
+    guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # for help()
     return guarded
 
 

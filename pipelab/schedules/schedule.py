@@ -68,6 +68,10 @@ class Schedule:
                 raise ConfigurationError(
                     f"placement puts stage {stage} on devices {tuple(homes)}, there are devices 0..{self.devices - 1}"
                 )
+        if self.updating is not None and not isinstance(self.updating, Updating):
+            raise ConfigurationError(
+                f"updating is an Updating, got {self.updating!r}; try Updating('newest'), from pipelab.schedules"
+            )
         if any(not 0 < weight < _HEAVIEST for weight in self.weights):
             raise ConfigurationError(
                 f"weights must be positive and below {_HEAVIEST:.0e}, got {self.weights}; 1 is batch / m"

@@ -140,6 +140,11 @@ def try_schedule(
     if violations:
         return Trial(table, tuple(violations))
     order = table.schedule(name="yours") if isinstance(table, TimeTable) else table
+    if "U" in order.ops:
+        raise ConfigurationError(
+            "try_schedule compares with the unsplit model's gradients, and this table lists updates (U): leave them "
+            "out, or train with it by Pipeline(..., optimizer=...)"
+        )
     tell = progress or (lambda words: None)
     tell("comparing its gradients with those of the unsplit model")
     exact = model().double()

@@ -13,7 +13,7 @@ import numpy as np
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes
-from pipelab.schedules.catalogue import build_schedule
+from pipelab.schedules.catalogue import build_schedule, recipes
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import B, F
 from pipelab.simulation.simulate import simulate
@@ -182,6 +182,12 @@ def candidate_tables(
             f"the same time; give at least {devices}, better 4p = {4 * devices}, or fewer devices"
         )
     schedules, recompute = listed("schedules", schedules), listed("recompute", recompute)
+    endless = [name for name in schedules if name in recipes() and recipes()[name].updating is not None]
+    if endless:
+        raise ConfigurationError(
+            f"the tuner compares schedules that flush; {', '.join(endless)} learn otherwise with each m, so speed "
+            "alone does not rank them. Leave them out, and see their steady state with: pipelab simulate"
+        )
     asked = grid(batch, devices, around) if microbatches is None else listed("microbatches", microbatches)
     sizes = sorted({whole_number("microbatches", "m", m) for m in asked})
     if "interleaved" in schedules:

@@ -197,3 +197,18 @@ def test_schedule_and_simulate_know_schedules_without_a_flush(name, capsys):
     assert "U7" in capsys.readouterr().out
     assert run("simulate", name, "-p", "4", "-m", "8") == 0
     assert "weight versions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["pipedream", "vertical-sync", "2bw"])
+def test_simulate_says_what_is_idle_in_the_long_run_whatever_m(name, capsys):
+    """Story: it looked at the one step it draws, which fills and drains: 43 % for a pipeline that is never idle."""
+    assert run("simulate", name, "-p", "4", "-m", "4", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["long_run_bubble_fraction"] == 0
+
+
+def test_a_file_that_lists_updates_says_by_which_rule_it_runs(capsys, tmp_path):
+    """Story: 2bw.csv trained as PipeDream does, under the name 2bw."""
+    path = tmp_path / "2bw.csv"
+    path.write_text(build_schedule("2bw", 2, 2).to_csv())
+    assert run("simulate", str(path)) == 0
+    assert "each forward takes the newest weights" in capsys.readouterr().err

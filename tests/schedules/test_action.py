@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given
 
-from pipelab.schedules import Action, actions_of, format_slot, parse_slot
+from pipelab.errors import ConfigurationError
+from pipelab.schedules import Action, Schedule, Updating, actions_of, format_slot, parse_slot
 from tests.strategies import actions, slots
 
 
@@ -87,3 +88,17 @@ def test_what_is_no_fused_slot_is_told_what_it_lacks(token, said):
     with pytest.raises(ValueError) as caught:
         parse_slot(token)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(("oldest",), "try one of newest, input, delayed"), (("newest", 0), "every must be"), (("newest", 1.5), "every")],
+)
+def test_a_rule_that_there_is_not_is_refused(given, says):
+    with pytest.raises(ConfigurationError, match=says):
+        Updating(*given)
+
+
+def test_what_is_no_rule_is_refused_by_the_table():
+    with pytest.raises(ConfigurationError, match="updating is an Updating, got 'newest'"):
+        Schedule.from_csv("0F0,0B0,0U0", updating="newest")

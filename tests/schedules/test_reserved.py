@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,3 +36,7 @@ def test_a_process_started_after_close_is_refused_by_its_environment(monkeypatch
     monkeypatch.setenv(EVERYWHERE, "closed before")
     with pytest.raises(ReservedError, match="closed before"):
         build_schedule("gpipe", devices=2, microbatches=2)
+
+
+def test_help_shows_what_a_reserved_function_takes():
+    assert list(inspect.signature(build_schedule).parameters)[:3] == ["name", "devices", "microbatches"]

@@ -111,3 +111,9 @@ def test_rows_may_hold_actions_idle_cells_and_fused_slots():
     assert Schedule.from_rows(schedule.programs, name="gpipe") == schedule
     fused = Schedule.from_rows([["0F0", None, "(0F1;0B0)", "0B1"]])
     assert len(fused.programs[0][1]) == 2
+
+
+def test_a_table_with_updates_is_refused_with_what_works():
+    """Story: it asked for an optimizer, which it does not take."""
+    with pytest.raises(ConfigurationError, match="leave them out, or train with it by Pipeline"):
+        try_schedule("0F0,0F1,0B0,0U0,0B1,0U1\n1F0,1B0,1U0,1F1,1B1,1U1")

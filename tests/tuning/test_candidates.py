@@ -105,3 +105,8 @@ def test_one_table_is_one_candidate():
     assert len(set(tables)) == len(tables) and not bad
     asked, bad = list_candidates(64, 4, schedules=["1f1b", "gpipe"], microbatches=[1, 4], recompute=[False])
     assert len(asked) == 3 and bad[0].reason == "gpipe, m = 1 is the same table as 1f1b, m = 1"
+
+
+def test_what_does_not_flush_is_refused_before_anything_is_measured():
+    with pytest.raises(ConfigurationError, match=r"schedules that flush; pipedream, 2bw learn otherwise"):
+        list_candidates(64, 4, schedules=["1f1b", "pipedream", "2bw"])

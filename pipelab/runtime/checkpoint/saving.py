@@ -34,7 +34,7 @@ class Saving(TensorsByName):
         """Raise PipelabError while micro-batches are under way: stages have weights of different updates then."""
         if self.under_way:
             raise PipelabError(
-                f"{what} is not possible while {self.under_way} micro-batches are under way: the stages hold weights "
+                f"{what} is not possible while micro-batches are under way ({self.under_way}): the stages hold weights "
                 "of different updates; call drain() first"
             )
 

@@ -146,10 +146,10 @@ def _exercises_head(lesson: Lesson, solved: bool) -> str:
     else:
         text = (
             f"{back} · about {minutes} minutes · {points} points\n\n"
-            "In each exercise you write one function or several, and a check follows. Replace the line that raises `NotWritten`, "
-            "run the cell, then run the check. It names the smallest case that goes wrong. You can do the exercises in "
-            "any order. Click a hint to open it. `make grade` in a terminal counts your points. It tries further "
-            "cases, so a check that passes here is not yet the grade."
+            "In each exercise you write one function or several, and a check follows. Replace the line that raises "
+            "`NotWritten`, run the cell, then run the check. It names the smallest case that goes wrong. You can do "
+            "the exercises in any order. Click a hint to open it. `make grade` in a terminal counts your points. It "
+            "tries further cases, so a check that passes here is not yet the grade."
         )
     return f"# {'Solutions' if solved else 'Exercises'} {lesson.number} · {lesson.title}\n\n{text}"
 
