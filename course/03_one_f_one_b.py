@@ -3,13 +3,13 @@
 #   pipelab:
 #     number: 3
 #     title: "1F1B: the same work in less memory"
-#     minutes: 45
+#     minutes: 50
 #     builds_on: [2]
 #     goals:
 #       - build the 1F1B timetable slot by slot, for any p and m
 #       - choose the depth of the warm-up, and say what one forward too few or too many costs
 #       - train the 48-layer model with an order that you made
-#       - say when devices wait for each other in a ring, and why 1F1B has no such ring
+#       - say when devices wait for each other forever, and why that cannot happen under 1F1B
 # ---
 
 # %% [markdown]
@@ -30,8 +30,9 @@ plot_timeline(simulate(gpipe, batch=64), phases=False)
 # %% [markdown]
 # ## A backward that could have run
 #
-# Look at t = 4 in this table. The first micro-batch has just left the last device. What could device 3 run now?
+# Look at t = 4 in this picture. The forward of micro-batch 0 has just ended on device 3. What could device 3 run now?
 # `why_blocked` knows what each action needs. It returns the reason why an action cannot start, or `None` if it can.
+# (`Action(3, "F", 1)` is 3F1: stage 3, forward, micro-batch 1.)
 
 # %%
 t = 4
@@ -68,7 +69,7 @@ def choose(work, r, row, finished, most):
     forward = Action(r, "F", sum("F" in cell for cell in row))
     backward = Action(r, "B", sum("B" in cell for cell in row))
     in_flight = forward.microbatch - backward.microbatch
-    no_forward = why_blocked(work, forward, r, finished)  # past the last micro-batch, nothing is ever ready
+    no_forward = why_blocked(work, forward, r, finished)  # None: it can run. Past the last one, none ever can.
     no_backward = why_blocked(work, backward, r, finished)
     if no_backward is None:  # 1. a backward that is ready goes first
         return backward, f"{backward}, not {forward}" if no_forward is None else str(backward)
@@ -76,7 +77,7 @@ def choose(work, r, row, finished, most):
         return forward, str(forward)
     if no_forward is None:  # 3. otherwise wait
         return None, f". holds {in_flight}"
-    lacking = no_forward.blocker or no_backward.blocker
+    lacking = no_forward.blocker or no_backward.blocker  # the action that is waited for; none if no forward is left
     return None, f". needs {lacking}" if lacking else ". done"
 
 
@@ -103,10 +104,10 @@ rows = slot_by_slot(4, 4, most=lambda r: 4 - r, tell=True)
 reveal("03-slots", prediction=4 + (4 - 1), measurement=rows[0].index("0B0"))
 
 # %% [markdown]
-# Each column is a device. Read from the top down to t = 8:
+# Each column is a device, and a dot says that it idles. Read from the top:
 #
 # - t = 0 to 3: the pipeline fills, as in GPipe. A device that waits names the action whose result it lacks.
-# - t = 4: device 3 has the choice from above, and takes 3B0, *not* 3F1. Device 1 could run 1F3, but it holds 3, its
+# - t = 4: device 3 faces the choice seen above, and takes 3B0, *not* 3F1. Device 1 could run 1F3, but it holds 3, its
 #   bound. Device 2 could run 2F2, but it holds 2.
 # - t = 5: the gradient of micro-batch 0 has reached device 2. Its backward makes room, so 2F2 may run in the next slot.
 # - t = 7: micro-batch 0 is back on device 0. It took p slots down and p - 1 slots up, with no wait in between.
@@ -124,22 +125,22 @@ print(f"GPipe {four.makespan:g} slots, this order {report.timeline.makespan:g}")
 plot_timeline(report.timeline)
 
 # %% [markdown]
-# The grey strips name three phases. In the **warm-up** a device runs only forwards. In the **steady phase** it runs one
-# forward and one backward in turn. In the **cool-down** it runs the backwards that are left. The steady phase gives the
-# schedule its name, **1F1B**: one forward, one backward. The strip below each row is measured memory. It rises until
-# the first backward; after that each backward makes room for a forward. (Device 0 runs the same row as under GPipe. The
-# picture draws its only pair, F3 B0, as part of the warm-up and the cool-down. In the explorer further down, m = 8
-# shows a warm-up of 3.)
+# The grey strips name three phases. The **warm-up** is the forwards before the first pair of a forward and a
+# backward. In the **steady phase** a device runs one such pair after the other. In the **cool-down** it runs the
+# backwards that are left. The steady phase gives the schedule its name, **1F1B**: one forward, one backward. The
+# strip below each row is measured memory. It rises until the first backward; after that each backward makes room for
+# a forward.
 #
 # As an order, 1F1B has three parts. Device r first runs
 #
 # $$w = \min(p - 1 - r,\; m)$$
 #
 # forwards, then m - w pairs of a forward and a backward, then w backwards. At most min(p - r, m) micro-batches are in
-# flight: those of the warm-up, and the forward of a pair. At the end of the batch the pipeline runs empty, and all
-# weights are updated: a **flush**. Narayanan et al. therefore call the schedule PipeDream-Flush (2021, arXiv
-# 2006.09503). Megatron-LM uses it (Narayanan et al. 2021, arXiv 2104.04473, section 2.2). PyTorch ships it as
-# `Schedule1F1B` in `torch.distributed.pipelining`.
+# flight: those of the warm-up, and the forward of a pair. (Here device 0 has w = 3 and a single pair, F3 B0. The
+# picture draws it as part of the warm-up and the cool-down.) At the end of the batch the pipeline runs empty, and all
+# weights are updated: a flush. Narayanan et al. therefore call the schedule PipeDream-Flush (2021, arXiv 2006.09503).
+# Megatron-LM uses it (Narayanan et al. 2021, arXiv 2104.04473, section 2.2). PyTorch ships it as `Schedule1F1B` in
+# `torch.distributed.pipelining`.
 #
 # p = m = 4 hides something. Device 0 may hold 4 micro-batches, and there are only 4. So it runs the same order as under
 # GPipe and holds as much. Now do the same with m = 8: the same batch in micro-batches of 8 sequences. A slot is half as
@@ -147,25 +148,25 @@ plot_timeline(report.timeline)
 
 # %%
 eight = Schedule.from_rows(slot_by_slot(4, 8, most=lambda r: 4 - r), name="1f1b")
-catalogue = build_schedule("1f1b", devices=4, microbatches=8)
-print("the same as the catalogue's 1F1B, action by action:", eight.programs == catalogue.programs)
+catalogue = build_schedule("1f1b", devices=4, microbatches=8)  # pipelab's own
+print("the same as pipelab's own 1F1B, action by action:", eight.programs == catalogue.programs)
 trial = try_schedule(eight)
 display(trial)
 reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * trial.timeline.bubble_fraction)
 
 # %% [markdown]
 # The devices still hold 4, 3, 2 and 1 micro-batches. There are now twice as many micro-batches, and each is half as
-# large, so the devices hold half the bytes of the picture above. GPipe would hold all 8 on each device.
+# large, so the devices hold half the bytes. GPipe would hold all 8 on each device.
 #
 # **Try it:** in the cell above, remove the bound with `most=lambda r: 8`. A backward still goes first. How many slots
 # does the table take, and how many micro-batches are in flight?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# It is no longer the catalogue's 1F1B. The table still takes 22 slots, but 7, 5, 3 and 1 micro-batches are in flight.
-# No gradient is back on device 0 before t = 7, so it runs a forward in each of the first 7 slots. Device 1 starts one
-# slot later and gets its first gradient one slot earlier, so it runs 5 forwards first. With many micro-batches, "a
-# backward goes first" alone gives 2(p - r) - 1 in flight. The bound p - r removes almost half of that, and costs no
+# It is no longer 1F1B. The table still takes 22 slots, but 7, 5, 3 and 1 micro-batches are in flight. No gradient is
+# back on device 0 before t = 7, so it runs a forward in each of the first 7 slots. Device 1 starts one slot later and
+# gets its first gradient one slot earlier, so it runs 5 forwards first. With many micro-batches, "a backward goes
+# first" alone gives 2(p - r) - 1 in flight. The bound p - r removes almost half of that on device 0, and costs no
 # time.
 #
 # </details>
@@ -178,7 +179,9 @@ reveal("03-bubble", prediction=100 * 3 / 11, measurement=100 * trial.timeline.bu
 
 # %%
 print(with_warmups([3, 2, 1, 0], 8))
-question = "m = 8. w = 2, 1, 0, 0: one forward fewer where there is one. By what percentage is the step longer?"
+question = (
+    "m = 8. w = 2, 1, 0, 0: one forward fewer on each device that has any. By what percentage is the step longer?"
+)
 predict("03-shallow", question, unit="%")
 
 # %%
@@ -187,20 +190,20 @@ for d in (-3, -2, -1, 0, 1, 2):
     depths[d] = [max(4 - 1 - r + d, 0) for r in range(4)]
     tried[d] = simulate(with_warmups(depths[d], 8), costs)
     held = [int(n) for n in tried[d].peak_microbatches]
-    rate = max(2, *(2 * (4 - r) / n for r, n in enumerate(held)))  # slots from one micro-batch to the next
+    rate = max(2, *(2 * (4 - r) / n for r, n in enumerate(held)))  # explained below
     formula = (2 * 4 + (8 - 1) * rate) * (costs.forward + costs.backward) / 2
-    print(f"w = {depths[d]}: {tried[d].makespan:g} units, formula (below) {formula:g}; in flight {held}")
+    print(f"w = {depths[d]}: {tried[d].makespan:g} units; in flight {held}; by the formula below {formula:g}")
 
 # %% [markdown]
 # Those are predictions, and equal costs are an assumption. Now measure three of the orders on the device clock of
-# lesson 1b. It takes what each action really costs, and a backward costs more than a forward. The orders run in turns.
-# Even so, the machine may be slower in one run than in another. So the cell divides each makespan by the mean work of a
-# device in that run.
+# lesson 1b. It takes what each action really costs, and a backward costs more than a forward. The orders take turns.
+# Even so, the machine may be slower in one run than in another. So the cell divides each makespan by the mean work of
+# a device in that run.
 
 
 # %%
 def measured(orders):
-    """The last of five steps of each order, on the device clock. The orders take turns: all meet the same machine."""
+    """Five steps of each order, on the device clock. The orders take turns, so all meet the same conditions."""
     pipelines = {name: Pipeline(model, order, loss=next_byte_loss, clock="device") for name, order in orders.items()}
     for _ in range(5):
         reports = {name: pipeline.step(inputs, targets) for name, pipeline in pipelines.items()}
@@ -216,14 +219,17 @@ runs = measured({d: with_warmups(depths[d], 8) for d in (-1, 0, 1)})
 for d, timeline in runs.items():
     told = f"{stretch(timeline):.2f} times the work, predicted {stretch(tried[d]):.2f}"
     print(f"w = {depths[d]}: {1000 * timeline.makespan:.0f} ms, {told}")
-longer = {name: 100 * (stretch(t[-1]) / stretch(t[0]) - 1) for name, t in {"said": tried, "ran": runs}.items()}
-reveal("03-shallow", prediction=longer["said"], measurement=longer["ran"])
+longer = {
+    name: 100 * (stretch(t[-1]) / stretch(t[0]) - 1) for name, t in {"predicted": tried, "measured": runs}.items()
+}
+reveal("03-shallow", prediction=longer["predicted"], measurement=longer["measured"])
 
 # %% [markdown]
-# With no warm-up at all the order is the serial run of lesson 2: one micro-batch at a time. One forward too few costs
-# far more than one slot. One too many gains nothing in the prediction, and device 0 holds 5. The measured figures
-# differ from the predicted ones, because actions of one kind do not all cost the same. The right depth is the smallest
-# w that gives the shortest step. Why is it p - 1 - r?
+# The first line of the predictions has no warm-up at all. It is the serial run of lesson 2: one micro-batch at a
+# time. One forward too few costs far more than one slot. One too many gains nothing in the prediction, and device 0
+# holds 5. In the measurement the two last orders may differ a little in either direction. So may two runs of the same
+# order, because actions of one kind do not all cost the same. The right depth is the smallest w that gives the
+# shortest step. Why is it p - 1 - r?
 #
 # Follow a micro-batch from device r. It passes p - r devices forward and p - r devices backward before its backward on
 # device r is done. This **round trip** takes 2(p - r) slots if nothing is in its way. Each micro-batch gives device r
@@ -232,33 +238,33 @@ reveal("03-shallow", prediction=longer["said"], measurement=longer["ran"])
 # 1 the round trip is (p - r)(tF + tB) and the work is tF + tB. The quotient is the same.)
 #
 # With only n in flight, device r starts a new micro-batch every 2(p - r)/n slots at best. The slowest device sets the
-# pace for all. The first micro-batch takes 2p slots, and each of the other m - 1 follows at that pace. This is the
-# formula in the printed lines: 2p + (m - 1) · max(2, the largest 2(p - r)/n). One forward too few hurts most on device
-# 2. It has one micro-batch in flight and a round trip of 4 slots, so the formula gives 8 + 7 · 4 slots.
+# pace for all. The first micro-batch takes 2p slots, and each of the other m - 1 follows at that pace. For m of at
+# least p this is the formula in the printed lines: 2p + (m - 1) · max(2, the largest 2(p - r)/n). One forward too few
+# hurts most on device 2. This device has one micro-batch in flight and a round trip of 4 slots, so the formula gives
+# 8 + 7 · 4 slots.
 #
-# The picture shows one too few, right, and one too many.
+# From top to bottom: one too few, the right number, one too many.
 
 # %%
 titles = ["one too few: w = 2, 1, 0, 0", "right: w = 3, 2, 1, 0", "one too many: w = 4, 3, 2, 1"]
 plot_schedules([tried[-1], tried[0], tried[1]], titles, memory=True)
 
 # %% [markdown]
-# **Try it:** in the cell with the loop over d, set `costs = Costs(forward=1, backward=2)`. (Set it back afterwards and
-# run the cell again, because later cells use its results.) Where do the units stop falling now? Then change m and the
-# warm-up in the explorer below. Its warm-up is what the cell calls d: 0 means p - 1 - r, and 1 means one more. The
-# batch is fixed at 64 sequences, and at m = 8 a forward takes one unit. At which m does one forward too few cost
-# nothing? What does one too many do to the strips?
+# **Try it:** in the cell with the loop over d, set `costs = Costs(forward=1, backward=2)`. (Set it back afterwards
+# and run the cell again, because later cells use its results.) From which w on does the makespan no longer fall? Then
+# change m and the warm-up in the explorer below. There *warm-up* is what the cell calls d, not w: 0 means p - 1 - r,
+# and 1 means one more. The batch is fixed at 64 sequences, and at m = 8 a forward takes one unit. At which m does one
+# forward too few cost nothing? What does one too many do to the strips?
 #
 # <details><summary>What you should see, and why</summary>
 #
 # With tB = 2 the six lines read 96, 75, 54, 33, 33 and 33 units. All of them are 1.5 times as long as before, and they
-# stop falling at the same w. Round trip and work both contain tF + tB, so their quotient does not change. (The formula
-# holds for m of at least p.)
+# stop falling at the same w. Round trip and work both contain tF + tB, so their quotient does not change.
 #
 # One forward too few costs nothing only at m = 1. A single micro-batch never waits for another one. From m = 2 on,
-# device 2 holds back the second micro-batch until the first is back. One too many never changes the makespan. It makes
-# the strip of each device one micro-batch higher, as long as m is larger than what the device holds at the right depth.
-# At m = p device 0 already holds the whole batch, so its strip stays as it is.
+# device 2 holds back the second micro-batch until the first is back. One too many never changes the makespan, if
+# messages are free. It makes the strip of each device one micro-batch higher, as long as m is larger than what the
+# device holds at the right depth. At m = p device 0 already holds the whole batch, so its strip stays as it is.
 #
 # </details>
 
@@ -274,10 +280,13 @@ explore("1f1b", devices=4, microbatches=8, free=["w", "m"], curve="makespan", **
 # %%
 for m in (4, 8, 16):
     for warmups in ([3, 3, 3, 3], [3, 2, 1, 0]):
-        print(f"m = {m:>2}, w = {warmups}: {simulate(with_warmups(warmups, m)).makespan:g} slots")
+        found = simulate(with_warmups(warmups, m))
+        held = [int(n) for n in found.peak_microbatches]
+        print(f"m = {m:>2}, w = {warmups}: {found.makespan:g} slots; in flight {held}")
 
 # %% [markdown]
-# At m = 4 the claim holds, and with more micro-batches it does not. With p - 1 everywhere, device 3 waits for
+# At m = 4 it costs no time, but every device holds the whole batch: it is GPipe's order. With more micro-batches it
+# costs time too. With p - 1 everywhere, device 3 waits for
 # micro-batch 3 before it runs 3B0. And device 0 must finish 0B0 before it sends micro-batch 4. In device 3's row 3B1
 # comes after 3F4, and 3F4 waits for 0F4. So from micro-batch 4 on, each one waits for a whole round trip. At m = p
 # there is no micro-batch 4, and the mistake does not show. Always try a schedule with m > p too.
@@ -285,7 +294,7 @@ for m in (4, 8, 16):
 # ## Break it
 #
 # A warm-up that is too deep or too shallow costs memory or time. An order can also be wrong as a whole, although each
-# row looks right by itself. In the next one, device 1 runs both forwards before its first backward. Device 0 runs its
+# row looks right by itself. In the next order, device 1 runs both forwards before its first backward. Device 0 runs its
 # first backward before its second forward. Who waits for whom?
 
 # %%
@@ -296,9 +305,9 @@ ring = Schedule.from_csv("""
 try_schedule(ring)
 
 # %% [markdown]
-# This is a **wait cycle**: each device waits for something that the other runs only after its own wait is over.
-# `Pipeline` asks the checker before anything starts, and refuses. To see what would happen, let two threads try, one
-# for each row. They give up after a second.
+# This is a **wait cycle**, as in lesson 2: each device waits for an action that the other can run only when the
+# other's own wait is over. `Pipeline` asks the checker before anything starts, and refuses. To see what would happen,
+# let two threads try, one for each row. They give up after a second.
 
 
 # %%
@@ -365,7 +374,7 @@ trial
 #
 # - Under 1F1B a ready backward goes first, and device r never holds more than p - r micro-batches.
 # - As an order: w = min(p - 1 - r, m) forwards, then pairs of a forward and a backward, then w backwards.
-# - With one forward less the devices wait for round trips. With one more they only hold more.
+# - With one forward too few the devices wait for round trips. With one too many they only hold more.
 # - An order of these three parts hangs if a device has a deeper warm-up than the one before it.
 #
 # **Where this leads.** 1F1B takes as many slots as GPipe and holds less. How much less, and what does that depend on?
@@ -378,8 +387,8 @@ ledger()
 # %% [markdown] role="further"
 # ## Further: build it by hand
 #
-# Here is the rule of this lesson, slot by slot, under a memory cap that GPipe cannot keep. The board says
-# when you have built a schedule that has a name.
+# Apply the rule of this lesson slot by slot, under a memory cap that GPipe exceeds. The board says when you have
+# built a schedule that has a name.
 
 # %% role="further"
 puzzles("1f1b")
@@ -394,11 +403,12 @@ from pipelab.teaching import NotWritten, check
 # %% [markdown] role="lead" exercise="warmup" difficulty="easy" minutes=8
 # Under 1F1B a device first runs w forwards. Then come pairs, each the next forward and the oldest backward, until no
 # forwards are left. Then come the remaining backwards. Write the function that returns w: the fewest forwards with
-# which the pipeline takes no longer than it must. It should work for any number of devices and micro-batches. (Depths
-# of m and m - 1 give the same order, so both count.)
+# which, if all devices do so, the step takes no longer than it must. It should work for any number of devices and
+# micro-batches. (Depths of m and m - 1 give the same order, so both count.)
 #
-# The last part asks for more than the lesson. There, a message from one device to the next takes `message` slots, a
-# whole number. A forward and a backward take one slot each, as before. How deep must the warm-up be now?
+# The last part asks for more than the lesson. In that part a message between neighbours takes `message` slots, a
+# whole number. That holds for activations and for gradients. A forward and a backward take one slot each, as before.
+# How deep must the warm-up be now?
 
 
 # %% role="answer" exercise="warmup"

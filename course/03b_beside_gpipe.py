@@ -2,7 +2,7 @@
 # jupyter:
 #   pipelab:
 #     number: 3b
-#     title: "1F1B beside GPipe: time, memory, messages"
+#     title: "1F1B beside GPipe: time and memory"
 #     minutes: 35
 #     builds_on: [3]
 #     goals:
@@ -16,8 +16,8 @@
 # ## Is 1F1B faster, smaller, or both?
 #
 # Lesson 3 made the order of **1F1B**: device r runs p - 1 - r forwards first, then a forward and a backward in turn.
-# This page puts it beside GPipe. The folded cell has `measured` of lesson 3. It runs several orders in turns on the
-# device clock.
+# This page puts it beside GPipe. The folded cell has `measured` of lesson 3. This function runs several orders in
+# turns on the device clock.
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -29,7 +29,7 @@ eight = build_schedule("1f1b", devices=4, microbatches=8)
 
 # %% jupyter={"source_hidden": true}
 def measured(orders):
-    """The last of five steps of each order, on the device clock. The orders take turns: all meet the same machine."""
+    """Five steps of each order, on the device clock. The orders take turns, so all meet the same conditions."""
     pipelines = {name: Pipeline(model, order, loss=next_byte_loss, clock="device") for name, order in orders.items()}
     for _ in range(5):
         reports = {name: pipeline.step(inputs, targets) for name, pipeline in pipelines.items()}
@@ -61,9 +61,9 @@ for busy in (0.75, 0.92):
 # you run the cell again, the other one may be smaller, and the makespans may differ more or less. To get the survey's
 # two figures one has to compare different m. With equal m and free messages the claim is false. There is a reason.
 #
-# Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for
-# m(tF + tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all
-# stages are alike, and that a backward is *one piece*. Then no order takes less than
+# Device p - 1 cannot start before micro-batch 0 has passed the p - 1 devices above it. Then it has work for m(tF +
+# tB). After its last backward, p - 1 more backwards go up. Suppose that each device has one stage, that all stages
+# are alike, that messages are free, and that a backward is *one piece*. Then no order takes less than
 #
 # $$(p - 1)\,t_F + m\,(t_F + t_B) + (p - 1)\,t_B = (m + p - 1)(t_F + t_B).$$
 #
@@ -75,7 +75,7 @@ for busy in (0.75, 0.92):
 # ## How much memory?
 #
 # First ask what is held fixed. Let it be the **batch** of 64 sequences: with more micro-batches, each is smaller.
-# Lesson 2b measured that GPipe then holds the whole batch on every device, whatever m. What does 1F1B hold?
+# Lesson 2b measured that GPipe then holds the whole batch on every device, for any m. What does 1F1B hold?
 
 # %%
 predict("03b-held", "m = 16, batch 64. What percentage of GPipe's peak does device 0 hold under 1F1B?", unit="%")
@@ -104,11 +104,11 @@ for room in (5, 3):
 reveal("03b-held", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B"][-1] / same_batch["GPipe"][-1])
 
 # %% [markdown]
-# At m = 16 device 0 holds a quarter of the memory, in a table with as many slots.
+# At m = 16 device 0 holds a quarter of what GPipe holds, and the table has as many slots as GPipe's.
 #
 # | held fixed | GPipe, every device | 1F1B, device r |
 # | --- | --- | --- |
-# | batch of B sequences | B, whatever m | B · min(p - r, m)/m: falls as soon as m exceeds p - r |
+# | batch of B sequences | B, for any m | B · min(p - r, m)/m: falls as soon as m exceeds p - r |
 # | micro-batch of b sequences | b · m: grows with m | b · min(p - r, m): grows up to m = p - r, then stays |
 #
 # Three things to keep:
@@ -119,12 +119,13 @@ reveal("03b-held", prediction=100 * 4 / 16, measurement=100 * same_batch["1F1B"]
 # - At a fixed micro-batch size, memory bounds m from *above* under GPipe. Under 1F1B the bound is there only if p
 #   micro-batches do not fit. With room for 5, any m runs under 1F1B. With room for 3, neither schedule can run m = 4.
 #
-# In the second picture GPipe at m = 4 and 1F1B at m = 16 hold the same. GPipe then idles 3/7 of the time, 1F1B 3/19. In
-# this way 1F1B can be faster: it can afford a larger m. Its bubble at equal m is not smaller.
+# In the second picture, with the micro-batch fixed, GPipe at m = 4 and 1F1B at m = 16 hold the same. GPipe then idles
+# 3/7 of the time, 1F1B 3/19. In this way 1F1B can be faster for each sequence: it can afford a larger m, and with it
+# a larger batch. Its bubble at equal m is not smaller.
 #
 # 1F1B does not save time at equal m. Nor does it save messages, weights, gradients or optimizer state. And the devices
 # no longer hold equally much: device 0 holds the most and runs out of memory first. Some texts recommend GPipe for
-# tight memory and 1F1B for ample memory. That is backwards.
+# tight memory and 1F1B for ample memory. It is the other way round.
 #
 # ## Another claim on trial: a published timetable
 #
@@ -161,13 +162,14 @@ reveal("03b-faults", measurement=len(places))
 # %% [markdown]
 # The checker compares times: is each input there when its slot starts? The words in brackets are its codes.
 #
-# - `too-early`: device 1 runs its backwards two slots before device 2 has computed the gradients.
+# - `too-early`: device 1 starts each backward two slots before device 2 has computed the gradient.
 # - `missing`: device 3 never runs the forwards of micro-batches 1 to 3. (These three have no slot, so they are not
 #   among the framed actions.)
-# - `no-input`: so their backwards have nothing to go back through.
+# - `no-input`: so on device 3 the backwards of micro-batches 1 to 3 have nothing to go back through.
 #
 # Device 0's wait at t = 4 and 5 is *not* framed, because waiting is never a fault. The checker also accepts that
-# devices 1 and 2 run all forwards first. That is sound. It is GPipe's order, not 1F1B's.
+# devices 1 and 2 run all forwards first. That is sound. It is GPipe's order, not 1F1B's. (At m = p device 0 runs the
+# same row in both.)
 #
 # **Try it:** give device 3 its forwards, `3F0,3B0,3F1,3B1,3F2,3B2,3F3,3B3`. Keep the order of the other rows, and pass
 # the four rows to `try_schedule` as text. How many slots does the repaired table take, and how much does each device
@@ -184,15 +186,16 @@ reveal("03b-faults", measurement=len(places))
 #
 # ## Break it: swap two neighbours
 #
-# The faults above were printed ones. Now make your own. Swap an F with the B behind it in device 1's row: is the order
-# sound, or is it a ring? What does device 1 then hold? Then swap a B with the F behind it.
+# The faults above came from a printed table. Now make your own, in the board below. Click an action, then choose what
+# to do with it. In device 1's row swap an F with the B that follows it. Is the order sound, or does it wait forever?
+# What does device 1 then hold? Then swap a B with the F that follows it.
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Both swaps leave the order sound. If B goes before F, device 1 holds no more than before. But the step takes 24 units
-# in place of 22, because device 2 waits for the later forward. If F goes before B, device 1 holds 4 in place of 3.
-# The step then takes 24 units too, because device 0 waits for the gradient. At the first and the last of these pairs it
-# stays at 22: there a slot that was idle absorbs the change.
+# Both swaps leave the order sound. If B goes before F, device 1 holds no more than before. But the step takes 24
+# units in place of 22, because device 2 waits for the later forward. If F goes before B, device 1 holds 4 in place of
+# 3. The step then takes 24 units too, because device 0 waits for the gradient. In this second case the first and the
+# last such pair stay at 22: there a slot that was idle absorbs the change.
 #
 # </details>
 
@@ -207,7 +210,7 @@ break_schedule("1f1b", devices=4, microbatches=8)
 # - Device r has at most min(p - r, m) micro-batches in flight, not m. So 1F1B can afford a larger m.
 # - Before you compare memory, say what is held fixed: the batch or the micro-batch.
 #
-# **Where this leads.** 1F1B makes memory smaller. If messages are free, it leaves the bubble as it is. Lesson 4 cuts
+# **Where this leads.** 1F1B needs less memory. If messages are free, it leaves the bubble as it is. Lesson 4 cuts
 # the bubble at the same m: it gives each device several shorter stages. Lesson 5 measures which m is best once memory
 # allows more. Your guesses so far:
 
@@ -219,9 +222,9 @@ ledger()
 #
 # The equal bubbles above assume that messages take no time. If each message takes a while, the round trip of device 0
 # is longer by 2(p - 1) messages. Its p micro-batches in flight then no longer fill the round trip, and in the steady
-# phase every micro-batch comes a little later. GPipe pays for messages only while it fills and drains. A warm-up twice
-# as deep hides these delays again, and holds more. The cell predicts the makespan and what device 0 has in flight, for
-# p = 4, m = 16 and tF = tB = 1.
+# phase each micro-batch follows the one before it a little later. GPipe pays for messages only while it fills and
+# drains. A warm-up twice as deep hides these delays again, and holds more. The cell predicts the makespan and what
+# device 0 has in flight, for p = 4, m = 16 and tF = tB = 1.
 
 # %% role="further"
 orders = {
@@ -240,9 +243,9 @@ for latency in (0, 0.1, 0.25, 0.5):
 #
 # The bound above assumes that a backward is one piece. It can be cut in two: the gradient of the input (I) and the
 # gradients of the weights (W). The device above waits only for I, so W can wait until the device would idle. The cell
-# takes the rows of 1F1B, with tF = 1 and tB = 2, and cuts each backward into I and W of 1 each. It runs W at once, or r
-# backwards later on device r. ZB-H1 delays W in this way (*Zero Bubble Pipeline Parallelism*, Qi et al. 2024, arXiv
-# 2401.10241).
+# takes the rows of 1F1B, with tF = 1 and tB = 2, and cuts each backward into I and W of 1 each. It runs W at once, or
+# r backwards later on device r. The schedule ZB-H1 delays W in this way (*Zero Bubble Pipeline Parallelism*, Qi et
+# al. 2024, arXiv 2401.10241).
 
 # %% role="further"
 whole = build_schedule("1f1b", devices=4, microbatches=8)
@@ -259,37 +262,39 @@ def in_halves(wait):
                 continue
             row.append(Action(r, "I", action.microbatch))
             late.append(Action(r, "W", action.microbatch))
-            row += [late.pop(0)] if len(late) > wait(r) else []
+            if len(late) > wait(r):
+                row.append(late.pop(0))
         rows.append(row + late)
     return Schedule.from_rows(rows, name="halves")
 
 
 orders = {"1F1B": whole, "W at once": in_halves(lambda r: 0), "W put off": in_halves(lambda r: r)}
 for name, order in orders.items():
-    timeline = simulate(order, Costs(forward=1, backward=2))
+    timeline = simulate(order, Costs(forward=1, backward=2))  # I and W take half of a backward each
     held = ", ".join(f"{n:g}" for n in timeline.peak_microbatches)
     print(f"{name:<9} {len(check_schedule(order))} faults, {timeline.makespan:g} units, in flight {held}")
 plot_timeline(simulate(orders["W put off"], Costs(forward=1, backward=2)), phases=False)
 
 # %% [markdown] role="further"
-# 33 units become 27, below the bound for whole backwards. No device holds more than the 4 micro-batches that device 0
-# of 1F1B holds. The price is that now every device holds 4.
+# Even W at once saves 3 units, because a gradient goes on before W has run. With W put off, 33 units become 27, below
+# the bound for whole backwards. No device holds more than the 4 micro-batches that device 0 of 1F1B holds. The price
+# is that now every device holds 4.
 #
 # ## Further: what is held fixed?
 #
-# Here are two schedules on one axis. Turn m with the batch fixed. Then set the switch *What is
-# fixed* to the micro-batch and turn m again. The curve shows what is in flight on the fullest device.
+# The explorer below shows GPipe and 1F1B on one axis. Change m with the batch fixed. Then set the switch *What is
+# fixed* to the micro-batch, and change m again. The curve shows what is in flight on the fullest device.
 #
 # <details><summary>What you should see, and why</summary>
 #
-# With the batch of 64 held fixed, GPipe's curve is flat at 64 sequences. 1F1B's curve is 64 up to m = 4, then falls as
-# 64 · 4/m. With the micro-batch of 16 held fixed, GPipe's curve rises as 16 m. 1F1B's curve stays at 64 from m = 4 on.
-# These are the two rows of the table in *How much memory?*, for device 0.
+# With the batch of 64 held fixed, GPipe's curve is flat at 64 sequences. 1F1B's curve is 64 up to m = 4, then falls
+# as 64 · 4/m. With the micro-batch held fixed, at 16 sequences there, GPipe's curve rises as 16 m. 1F1B's curve stays
+# at 64 from m = 4 on. These are the two rows of the table in *How much memory?*, for device 0.
 #
 # </details>
 
 # %% role="further"
-at_64 = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # 1 unit for the 8 at m = 8
+at_64 = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # for 16 sequences; m = 8 has half of it
 explore("gpipe", compare="1f1b", devices=4, microbatches=8, free=["m"], curve="held", **at_64)
 
 # %% [markdown] page="exercises"
@@ -312,8 +317,8 @@ from pipelab.teaching import NotWritten, check
 # - `"missing"`: a forward or backward of some stage and micro-batch is nowhere in the table. It has no slot. Write its
 #   text in place of the slot, such as `(3, "3F1", "missing")`.
 #
-# The published timetable of the lesson is among the tables that the check tries. `check_schedule` does not answer while
-# your function runs.
+# An action whose needs fail in both ways gets both codes. The published timetable of the lesson is among the tables
+# that the check tries. `check_schedule` does not answer while your function runs.
 
 
 # %% role="answer" exercise="printed_timetable"
@@ -355,8 +360,8 @@ def faults(rows: list[list[str]]) -> set[tuple[int, int | str, str]]:
 
 # %% [markdown] role="hint" exercise="printed_timetable"
 # For each action that should be there, list the texts of what it needs. Then ask the dictionary two questions: is the
-# action there, and is each need there? Only if both are there can you compare two slots. May a need stand in the same
-# slot as the action that uses it?
+# action there, and is each need there? For a need that is there, compare two slots. May a need stand in the same slot
+# as the action that uses it?
 
 # %% [markdown] role="solution" exercise="printed_timetable"
 # One missing forward shows up twice: as what is missing, and as the action that lacks it. To repair a table, begin with

@@ -3,13 +3,13 @@
 #   pipelab:
 #     number: 4
 #     title: "Interleaved 1F1B: a shorter way to the last device"
-#     minutes: 45
-#     builds_on: [3]
+#     minutes: 50
+#     builds_on: [3, 3b]
 #     goals:
 #       - cut a model into more stages than devices, and say why it matters which device gets which
 #       - write the warm-up and the order of interleaved 1F1B, for any p and v
 #       - say what a group of micro-batches is for, and which m make groups
-#       - find the ring that a wrong order of the chunks makes
+#       - find the wait cycle that a wrong order of the chunks makes
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # gave the reason. Each device holds one stage, so device p - 1 cannot start before micro-batch 0 has passed p - 1 whole
 # devices. After the last backward of device p - 1, the gradient has to pass p - 1 whole devices again. As long as a
 # backward is one piece, no order of the actions changes that. So this lesson changes what a device holds. Below is 1F1B
-# as the simulator predicts it. The hatched time is idle, and this lesson cuts it.
+# as the simulator predicts it. The hatched time is idle, and this lesson makes it shorter.
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -35,7 +35,7 @@ plot_timeline(simulate(plain), memory=False, phases=False)
 # are its **chunks**, and v is their number. Here v = 2. Stages are still numbered along the model, from 0 to p · v - 1,
 # and an action is still named by its stage. There are more stages than devices, so Megatron-LM calls them **virtual
 # stages**. A chunk has 1/v of the layers of a device, so its forward takes 1/v of the time, and so does its backward.
-# Here that is half a unit.
+# Here that is half a unit. ($t_F$ and $t_B$ still stand for *all* chunks of a device.)
 #
 # Which two stages go on which device? There are two ways:
 #
@@ -56,10 +56,11 @@ for way, hands in deals.items():
 predict("04-neighbours", "p = m = 4, neighbouring chunks. 1F1B takes 14 units. How many now?", unit="units")
 
 # %% [markdown]
-# ## A claim on trial: "two chunks per device, half the bubble"
+# ## A claim on trial: "two chunks per device shrink the bubble"
 #
 # A survey on the web explains interleaving with a listing. The listing gives device r the stages r · v to r · v + v -
-# 1. Those are neighbouring chunks. The survey says that the bubble shrinks. Try it, with the order described above.
+# 1. Those are neighbouring chunks. The survey says that the bubble then shrinks. Try it, with the order described
+#    above.
 
 
 # %%
@@ -71,6 +72,7 @@ def run(schedule):
 def in_pieces(schedule, v):
     """Each action of a schedule as v actions, on neighbouring chunks."""
     pieces = {"F": range(v), "B": range(v - 1, -1, -1)}
+    # v pieces for each action, in the order in which a micro-batch passes the chunks
     rows = [[f"{v * a.stage + c}{a.op}{a.microbatch}" for a in row for c in pieces[a.op]] for row in schedule.programs]
     return Schedule.from_rows(rows, name="neighbouring chunks")
 
@@ -83,10 +85,11 @@ reveal("04-neighbours", prediction=(4 + 4 - 1) * (1 + 1), measurement=neighbours
 # %% [markdown]
 # (An action of a chunk is half as long. The darker blocks are a device's second chunk.)
 #
-# Nothing is gained, and the claim is false. The reason is not the order, but where the chunks are. On its way to device
-# 3, micro-batch 0 still passes all the layers of devices 0, 1 and 2, now in six pieces instead of three. That takes 3
-# units, so device 3 idles for its first 3 units as before. The same holds at the end. Lesson 3b's bound has not moved,
-# and 1F1B already reaches it. It was the same with micro-batches in lesson 2: cutting alone saves no time.
+# Nothing is gained, and the claim is false. The reason is not the order, but where the chunks are. On its way to
+# device 3, micro-batch 0 still passes all the layers of devices 0, 1 and 2, now in six pieces instead of three. That
+# takes 3 units, so device 3 idles for its first 3 units as before. The same holds at the end. Lesson 3b's bound has
+# not moved, because two neighbouring chunks act as one stage, and 1F1B already reaches it. It was the same with
+# micro-batches in lesson 2: cutting alone saves no time.
 #
 # ## Round-robin
 #
@@ -126,29 +129,30 @@ reveal("04-bubble", prediction=100 * 3 / 11, measurement=100 * dealt.bubble_frac
 #
 # $$m\,(t_F + t_B) + \frac{(p - 1)(t_F + t_B)}{v}.$$
 #
-# For m of at least p this schedule reaches it. As in lesson 3b, the bound holds as long as a backward is one piece.
+# For each m of at least p that makes groups (see below), this schedule reaches it. As in lesson 3b, the bound holds
+# as long as a backward is one piece.
 #
 # ## Read it slot by slot
 #
-# Below is the order as text. A column is one action of a chunk, which is half a unit.
+# Below is the order as text. A column is as long as one action of a chunk: half a unit.
 
 # %%
 print(interleaved)
 
 # %% [markdown]
-# Device 0 holds stages 0 and 4. Follow its row.
+# Device 0 holds stages 0 and 4. Begin with its row.
 #
 # - Slots 0 to 3: the forwards of stage 0 for one **group** of four micro-batches.
 # - Slot 4: micro-batch 0 has spent one slot on each of devices 1, 2 and 3. Now it is back for stage 4. The way round
 #   all devices takes p slots, and a group of p micro-batches fills exactly these slots.
 # - Slot 8 on device 3: `7B0`, the first backward. A gradient comes to the last stage first, so the backwards take the
 #   chunks in *reverse*: `4B0` to `4B3` come before `0B0` to `0B3`. They go in the same groups.
-# - After its warm-up each device runs pairs of a forward and a backward, until it has no forwards left. (Device 0 has
-#   no pair here: all its forwards are warm-up.) Then it runs the backwards that are left. The order is fixed.
+# - After its warm-up each device runs pairs of a forward and a backward, until it has no forwards left. (Devices 0
+#   and 1 have no pair here: all their forwards are warm-up.) Then it runs the backwards that are left.
 #
-# So two things describe a row: the order of its forwards and backwards, and the length of its warm-up. With m = 8 there
-# are two groups. Device 0 then runs its forwards in four blocks: stage 0 and then stage 4 with micro-batches 0 to 3,
-# stage 0 and then stage 4 with 4 to 7.
+# So two things describe a row: the order of its forwards and backwards, and the length of its warm-up. With m = 8
+# there are two groups. Device 0 then runs its forwards in four blocks: stage 0 and stage 4 with micro-batches 0 to 3,
+# then stage 0 and stage 4 with 4 to 7.
 #
 # ## How many first?
 #
@@ -172,7 +176,7 @@ eight = build_schedule("interleaved", devices=4, microbatches=8, chunks=2)
 for r, row in enumerate(eight.programs):
     w = 2 * (4 - 1 - r) + (2 - 1) * 4
     shown = " ".join(map(str, row[: w + 2]))
-    print(f"device {r}: w = {w:>2}, then the first pair: {shown}")
+    print(f"device {r}: w = {w:>2}; warm-up and first pair: {shown}")
 by_depth = with_depths([10, 8, 6, 4], microbatches=8, chunks=2)
 print("made with these warm-ups, the same as the catalogue's:", by_depth.programs == eight.programs)
 
@@ -182,8 +186,9 @@ print("made with these warm-ups, the same as the catalogue's:", by_depth.program
 # 2(p - 1 - r). So **interleaved with v = 1 is not 1F1B**: its warm-up is twice as deep. If messages take no time, half
 # of these 2(p - 1 - r) forwards would do. Lesson 4b shows what the second half is for.
 #
-# The exercises use both warm-ups. `interleaved_warmup` asks for the full one, by which a device never waits before its
-# first gradient. `interleaved` is graded with messages that take no time, so it accepts the shorter warm-up too.
+# The exercises use both warm-ups. `interleaved_warmup` asks for the full one. With it a device never waits before its
+# first gradient, at equal costs. `interleaved` is graded with messages that take no time, so it accepts the shorter
+# warm-up too.
 #
 # ## Which m?
 #
@@ -222,12 +227,12 @@ ring = Schedule.from_csv("""
 display(try_schedule(ring))
 
 # %% [markdown]
-# The gradient reaches the last stage first. Device 0 wants to run stage 0's backward, which waits for stage 1. Stage 1
-# waits for stage 2, which is also on device 0 and comes later in its row. With v = 1 there is no such trap, because
-# this ring needs two chunks on one device. To see the ring close, let two threads try, as in lesson 3.
+# The gradient reaches the last stage first. Device 0 wants to run stage 0's backward, which waits for stage 1. Stage
+# 1 waits for stage 2, which is also on device 0 and comes later in its row. With v = 1 there is no such trap, because
+# a device has only one stage. To see both devices wait, let two threads try, with the loop of lesson 3.
 
 
-# %%
+# %% jupyter={"source_hidden": true}
 import time
 from threading import Thread
 
@@ -254,6 +259,7 @@ def run_anyway(schedule, patience=0.5):
     return sorted(said) or ["all done"]
 
 
+# %%
 print(*run_anyway(ring), sep="\n")
 
 # %% [markdown]
@@ -271,12 +277,12 @@ print(*run_anyway(ring), sep="\n")
 #
 # - The table is sound and takes 5 units: it is interleaved 1F1B for p = m = v = 2. The bound says the same,
 #   2 · 2 + 1 · 2/2.
-# - The checker calls it an order fault of device 1: 3B0 comes before 3F0, and a backward needs what its forward kept.
+# - The checker says that device 1 runs 3B0 before 3F0, and a backward needs what its forward kept.
 #   No other device has a part in it, so this is not a wait cycle.
 # - No order of whole backwards gets below 6. Device 1 cannot start before micro-batch 0 has passed both chunks of
-#   device 0, which takes one unit. Its work takes 4 units. After its last backward, that micro-batch still has to pass
-#   both chunks of device 0, one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1`
-#   reach 6.
+#   device 0, which takes one unit. Its work takes 4 units. After device 1's last backward, the last micro-batch still
+#   has to pass both chunks of device 0, one more unit. `0F0,1F0,0F1,1F1,1B0,0B0,1B1,0B1` and
+#   `2F0,3F0,3B0,2B0,2F1,3F1,3B1,2B1` reach 6.
 #
 # </details>
 #
@@ -288,8 +294,9 @@ print(*run_anyway(ring), sep="\n")
 #   2(p - 1 - r) + (v - 1) p, at most m v.
 #
 # **Where this leads.** On paper the bubble is v times shorter. Lesson 4b measures it, and counts what it costs: more
-# messages and more activations. `docs/pytorch.md` in the repository runs this very table with PyTorch's own runtime.
-# Megatron-LM sets v by `--num-layers-per-virtual-pipeline-stage`. Your guesses so far:
+# messages and more activations. `docs/pytorch.md` in the repository shows how PyTorch's own runtime runs this table.
+# In Megatron-LM the option `--num-layers-per-virtual-pipeline-stage` gives the layers of a chunk, and so v. Your
+# guesses so far:
 
 # %%
 ledger()
@@ -310,7 +317,7 @@ puzzles("interleaved")
 # g = p where m is a multiple of p, the case of the lesson. No exercise gives you an m that cannot make such groups.
 
 # %% role="setup"
-from pipelab.teaching import NotWritten, Schedule, check
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="placement" difficulty="easy" minutes=6
 # Stages are dealt out round-robin. Write two functions:
@@ -364,9 +371,9 @@ def layers_on(device: int, layers: int, devices: int, chunks: int) -> list[int]:
 # Every device runs w forwards, then pairs of a forward and a backward, then the backwards that are left. A forward of
 # one chunk counts as one. All actions take equally long, and messages take no time.
 #
-# Write the function that gives w. Count the slots from its start until its first gradient can be there, as if it had
-# forwards without end. The warm-up is one less, because the last of them belongs to the first pair. And it is at most
-# all forwards that the device has. If the device has fewer forwards than that, w is all of them.
+# Write the function that gives w. Count the forwards that the device can run, in the lesson's order, from its start
+# until its first gradient can be there. Count as if the micro-batches had no end. w is one less than that, because
+# the last of these forwards belongs to the first pair. And w is never more than all forwards that the device has.
 #
 # The lesson gives w for groups of p. Here m may be any number that makes equal groups, and v may be 1.
 #
@@ -451,7 +458,7 @@ def interleaved(devices: int, microbatches: int, chunks: int) -> list[list[str]]
 
 # %% [markdown] role="hint" exercise="interleaved"
 # The forwards need three loops, one inside the other: over groups, chunks and members of a group. Which is the
-# outermost, and which the innermost? For the backwards only one of the three turns round.
+# outermost, and which the innermost? For the backwards only one of the three runs in reverse.
 
 # %% [markdown] role="hint" exercise="interleaved"
 # A row has three parts: the warm-up, the pairs, the rest. How many forwards and how many backwards are in each part?

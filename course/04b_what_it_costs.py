@@ -3,13 +3,13 @@
 #   pipelab:
 #     number: 4b
 #     title: "Interleaved 1F1B: what it gains and what it costs"
-#     minutes: 35
+#     minutes: 40
 #     builds_on: [4]
 #     goals:
 #       - measure what interleaving gains, and say why it is not what the formula promises
 #       - count its messages and what each device holds
-#       - say what the second half of the warm-up is for
-#       - find the message latency from which interleaving no longer pays
+#       - say what the extra forwards of its warm-up are for
+#       - say why slow messages can make it slower than 1F1B
 # ---
 
 # %% [markdown]
@@ -30,9 +30,10 @@ plot_schedules([simulate(plain, batch=64), simulate(eight, batch=64)], ["1F1B", 
 # ## A claim on trial: "10 % more throughput"
 #
 # Narayanan et al. (2021, arXiv 2104.04473) report a throughput that is higher by 10 % or more with interleaving. That
-# was for large models on many GPUs. What is it here? In the picture half of the layers cost half of the time. On the
-# device clock each action takes what it really costs. A part of this cost belongs to the action and not to its layers,
-# so it does not get smaller.
+# was for large models on many GPUs. What is it here? In the picture a chunk has half of the layers and takes half of
+# the time. On the device clock each action takes what it really costs. Part of this cost is fixed: it belongs to the
+# action and not to its layers, so it does not get smaller. (In the picture the shade tells the chunk: each device has
+# two F0.)
 
 # %%
 on_paper = 1 - simulate(eight).makespan / simulate(plain).makespan
@@ -42,7 +43,7 @@ predict("04b-gain", question, unit="%")
 
 # %%
 def measure(m, latency=0.0):
-    """Five steps of 1F1B and of interleaved in turn, so that both meet the same machine; device clock."""
+    """Five steps of 1F1B and of interleaved in turn, so that both meet the same conditions; device clock."""
     tables = {1: build_schedule("1f1b", 4, m), 2: build_schedule("interleaved", 4, m, chunks=2)}
     options = {"loss": next_byte_loss, "clock": "device", "latency": latency}
     pipelines = {v: Pipeline(model, table, **options) for v, table in tables.items()}
@@ -61,19 +62,21 @@ for m, pair in measured.items():
             f"m = {m}, v = {v}: step {busy + idle:.0f} ms, a device is busy {busy:.0f} and idle {idle:.0f} ms;", end=" "
         )
         print(f"bubble fraction {timeline.bubble_fraction:.1%}, formula {3 / (v * m + 3):.1%}")
+    # on paper: m (tF + tB) and a bubble of (p - 1)(tF + tB) / v, at tF = tB
     print(f"m = {m}: the step is {gains[m]:.1%} shorter, on paper {1 - (2 * m + 3) / (2 * m + 6):.1%};", end=" ")
     print(f"throughput is {1 / (1 - gains[m]) - 1:.1%} higher")
 reveal("04b-gain", prediction=100 * on_paper, measurement=100 * gains[8])
 
 # %% [markdown]
-# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. Part of
-# the fixed cost belongs to an action, and it is now paid v times as often. And the costs of single actions scatter, so
-# devices wait for each other where the formula has no gap. There is also a third reason, which can make the gain larger
-# or smaller: even in turns, a busy machine may slow one of the two runs more. The busy times show how large the first
-# and the third were here.
+# The bubble shrinks about as the formula says. Two things that the formula leaves out make the gain smaller. The
+# fixed cost of an action is now paid v times as often. And the costs of single actions scatter, so devices wait for
+# each other where the formula has no gap. A third thing can make the gain larger or smaller: even in turns, a busy
+# machine may slow one of the two runs more. The busy times show the first and the third together. If v = 2 is busy
+# for less time than v = 1, it was the machine. (From m = 4 to m = 8 the busy time grows, because small micro-batches
+# cost more for each sequence. Lesson 5 measures that.)
 #
 # So the claim can hold, but it depends on m. On paper the throughput is 27 % higher at m = 4 and 16 % at m = 8. For
-# large m nothing is left to gain. It also depends on two prices. Here they are.
+# large m almost nothing is left to gain. It also depends on two prices. Here they are.
 #
 # ## The first price: messages
 #
@@ -129,8 +132,8 @@ display(plot_schedules(list(measured[8].values()), names, memory=True))
 reveal("04b-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_microbatches[0])
 
 # %% [markdown]
-# Device r runs the w forwards of its warm-up, and one more before its first backward frees anything. Each holds 1/v of
-# a share, so at most
+# By lesson 4 the warm-up is w = 2(p - 1 - r) + (v - 1) p forwards, at most m v. Device r runs them, and one more
+# before its first backward frees anything. Each holds 1/v of a share, so at most
 #
 # $$\frac{\min(w + 1,\; m\,v)}{v} \text{ shares}$$
 #
@@ -159,10 +162,11 @@ reveal("04b-held", prediction=(10 + 1) / 2, measurement=measured[8][2].peak_micr
 #
 # </details>
 #
-# ## Break it: half of the warm-up
+# ## Break it: a shorter warm-up
 #
-# Where does the second price come from? Lesson 4's warm-up is 2(p - 1 - r) + (v - 1) p forwards. Take away half of the
-# first part. Then try two forwards more than the formula. What breaks?
+# Where does the second price come from? Take p - 1 - r forwards away from the warm-up, half of its first part. Then try
+# two forwards more than the formula. A message now takes a while: its **latency** is the time from the moment when it
+# is sent until it has arrived. What changes?
 
 # %%
 depths = {
@@ -174,26 +178,27 @@ slow = Costs(forward=1, backward=1, latency=0.25)
 for words, warmups in depths.items():
     table = with_depths(warmups, microbatches=8, chunks=2)
     held = ", ".join(f"{n:g}" for n in simulate(table).peak_microbatches)
-    print(f"{words:<33} in flight {held:<18} messages free: {simulate(table).makespan:g} units;", end=" ")
+    print(f"{words:<36} in flight {held:<18} messages free: {simulate(table).makespan:g} units;", end=" ")
     print(f"at {slow.latency:g} units a message: {simulate(table, slow).makespan:g}")
 
 # %% [markdown]
-# With messages that take no time, half is enough, and device 0 holds 4 shares as under 1F1B. A device then waits longer
-# before its first backward, but not longer in total. But with so little in flight it has no spare work while a message
-# travels, so it waits again and again. The second half of the warm-up is this spare work. So the extra memory of device
-# 0 pays for hiding messages, not for the smaller bubble. (The devices further down hold more in either case. They need
-# all their chunks before their first backward.)
+# With messages that take no time, the shorter warm-up is enough, and device 0 holds 4 shares as under 1F1B. A device
+# then waits longer before its first backward, but not longer in total. But with so little in flight it has no spare
+# work while a message travels, so it waits again and again. The extra p - 1 - r forwards are this spare work. So the
+# extra memory of device 0 pays for hiding messages, not for the smaller bubble. (The devices further down hold more
+# in either case. Even the last one has to run (v - 1) p forwards before it reaches its last chunk.)
 
 # %% [markdown]
 # ## What to remember
 #
-# - The idle time is about v times shorter, also measured. The fixed cost of an action is paid v times.
+# - The idle time is about v times shorter, also measured. The fixed cost of an action is paid v times as often.
 # - The first price is messages: (p v - 1)/(p - 1) times as many.
 # - The second is activations: with the full warm-up $1 + (p - 1)/(p v)$ times as many on device 0 for large m.
-# - The second half of the warm-up hides messages. If messages are free, half is enough.
+# - The extra p - 1 - r forwards of the warm-up hide messages. If messages are free, they are not needed.
+# - With slow messages 1F1B can be faster again. The first *Further* finds out when.
 #
 # **Where this leads.** Lesson 5 chooses m, and measures what a fixed cost of each action does to small micro-batches.
-# The first *Further* below asks at what message latency interleaving stops paying. Your guesses so far:
+# The exercise of this page needs the first *Further* below. Your guesses so far:
 
 # %%
 ledger()
@@ -201,9 +206,9 @@ ledger()
 # %% [markdown] role="further"
 # ## Further: when does it stop paying?
 #
-# Interleaving sends more messages, and each takes a while. So at some **latency** 1F1B becomes as fast. The latency is
-# the time from the moment a message is sent until it has arrived. Here it is measured in tF, the forward of a
-# micro-batch through all layers of a device. While a message is on its way, both devices can work.
+# Interleaving sends more messages, and each takes a while. So at some latency 1F1B becomes as fast. Here the latency
+# is measured in tF, the forward of a micro-batch through all layers of a device. While a message is on its way, both
+# devices can work.
 #
 # A first estimate takes the time that v = 2 saves, and divides it by the number of messages that it adds. This is as if
 # every one of them made the step longer.
@@ -216,9 +221,10 @@ print(f"saved: {saved:g} units; added: {added} messages; that is {saved / added:
 predict("04b-latency", "p = 4, m = 8, tF = tB. At what latency does v = 2 stop being faster than 1F1B?", unit="tF")
 
 # %% [markdown] role="further"
-# Not every message makes the step longer. Begin at the action that ends last. Go back from each action to the one that
-# it had to wait for, on its own device or, through a message, on another. This chain is the **longest path**: its
-# actions and messages add up to the makespan. `critical_path()` returns its actions. Only messages on this path count.
+# Not every message makes the step longer. Begin at the action that ends last. Go back from each action to the one
+# that it had to wait for, on its own device or, through a message, on another. This chain is the **longest path**:
+# its actions and messages add up to the makespan. `critical_path()` returns its actions, and the switch *critical
+# path* of the explorer draws it. Only messages on this path count.
 
 
 # %% role="further"
@@ -261,20 +267,22 @@ reveal("04b-latency", prediction=stops(*tables.values()))
 #   while devices work. The deep warm-up makes that possible, as long as a message takes no longer than a chunk's
 #   forward. Beyond that, here half a tF, another path with more messages is the longest, and the curve bends.
 # - **1F1B** sends fewer messages, but its longest path goes down and up again and again. The more micro-batches there
-#   are, the more such round trips. Device r has p - r micro-batches in flight, and that keeps it exactly busy (lesson
-#   3). So it has no spare work, and waits for messages all through the step.
+#   are, the more such round trips. Device r has p - r micro-batches in flight, and that is just enough to keep it
+#   busy (lesson 3). So it has no spare work, and waits for messages all through the step.
 #
 # So the latency from which v = 2 no longer pays grows with m, in units of tF. With the batch fixed, a larger m also
-# makes a micro-batch smaller, and so tF itself.
+# makes a micro-batch smaller, so tF gets smaller too.
 #
-# Now with measured costs. The cell below composes the costs of the runs above anew, with longer and longer messages.
-# Then it runs both schedules on a modelled link, `Pipeline(latency=...)`: at half of the latency that was found, and at
-# twice. A measured backward takes longer than a forward, so expect another latency than above.
+# Now with measured costs. The cell below takes the costs that were measured at the top of the page (`measured`), and
+# composes them with longer and longer messages. Then it runs both schedules on a modelled link,
+# `Pipeline(latency=...)`: at half of the latency that was found, and at twice. A measured backward takes longer than
+# a forward, so expect another latency than above.
 
 
 # %% role="further"
 def with_link(timeline, latency):
     """The measured costs of a run, composed with messages that take `latency` seconds."""
+    # one cost for each slot of each device
     costs = tuple(tuple(span.duration for span in timeline.on_device(r)) for r in range(4))
     return simulate(timeline.schedule, SlotCosts(costs, latency=latency)).makespan
 
@@ -293,24 +301,28 @@ for words, latency in {"half": found / 2 * tF, "twice": found * 2 * tF}.items():
 
 # %% [markdown] role="further"
 # Single costs scatter, so the two latencies need not agree closely, and on a busy machine the second may even be 0.
-# What to keep is the size: at m = 8, about one forward of a micro-batch. Between GPUs of one machine a message usually
-# takes far less than that. Over a slow network it need not. (Messages cost more if the link's bandwidth is the limit,
-# or where a device cannot work while it sends.)
+# What to remember is the order of magnitude: at m = 8, about one forward of a micro-batch. Between GPUs of one
+# machine a message usually takes far less than that. Over a slow network it need not. (Messages cost more if the
+# link's bandwidth is the limit, or where a device cannot work while it sends.)
 #
 # **Try it:** set m = 4 in the cell above. Does interleaving stop paying sooner? Is the winner at half of the latency,
 # and at twice, the predicted one?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Sooner, yes. For tF = tB the table above says 0.675 tF at m = 4 and 1 tF at m = 8. With tB = 1.5 tF the simulator says
-# 0.85 and 1.2. At m = 4 the longest path of 1F1B has only 10 messages against 14, so each message costs interleaving
-# more. On a quiet machine interleaving is faster at half of the latency, and 1F1B at twice. Where a line says
-# otherwise, the scatter of that run was larger than the distance between the two. Run it again.
+# Sooner, yes. For tF = tB the table above says 0.675 tF at m = 4 and 1 tF at m = 8. With tB = 1.5 tF, which is near
+# the measured ratio, the simulator says 0.85 and 1.2. At m = 4 the longest path of 1F1B has only 10 messages against
+# 14, so each message costs interleaving more. On a quiet machine interleaving is faster at half of the latency, and
+# 1F1B at twice. Where a line says otherwise, the scatter of that run was larger than the difference between the two.
+# Run it again.
 #
 # </details>
 
+# %% [markdown] role="further"
+# The explorer shows both tables. L is the latency of a message.
+
 # %% role="further"
-batch = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # of 16 sequences: 1 unit for the 8 at m = 8
+batch = {"fixed": "batch", "batch": 64, "forward": 2, "backward": 2}  # for 16 sequences; m = 8 has half of it
 explore("interleaved", compare="1f1b", devices=4, microbatches=8, **batch, free=["L", "v"], curve="makespan")
 
 # %% [markdown] role="further"
@@ -328,23 +340,27 @@ explore("interleaved", compare="1f1b", devices=4, microbatches=8, **batch, free=
 #
 # ## Further: how many chunks?
 #
-# With 48 layers on 4 devices, v can be any divisor of 12. More chunks mean a smaller bubble and fewer activations on
-# device 0. They also mean more messages on the longest path, and more actions, each with its fixed cost. Here are
-# predictions for m = 8, where every action has a fixed cost of 0.02 tF. Which v is best depends on the latency.
+# With 48 layers on 4 devices, v can be any divisor of 12. From v = 1 on, more chunks mean a smaller bubble and fewer
+# activations on device 0. They also mean more messages on the longest path, and more actions, each with its fixed
+# cost. Here are predictions for m = 8, where every action has a fixed cost of 0.02 tF. The first column is 1F1B. Then
+# comes `"interleaved"` with v = 1, whose warm-up is twice as deep (lesson 4). A star marks the best.
 
 # %% role="further"
 fixed = 0.02
 chunks = [1, 2, 3, 4, 6, 12]
-print(f"{'latency':>8}", *(f"v = {v:<5}" for v in chunks), "makespan in units")
+compared = {"1F1B": plain, **{f"v = {v}": build_schedule("interleaved", 4, 8, chunks=v) for v in chunks}}
+print(f"{'latency':>8}", *(f"{name:<9}" for name in compared), "makespan in units")
 for latency in (0, 0.05, 0.1, 0.2, 0.4):
     units = []
-    for v in chunks:
-        table = build_schedule("interleaved", 4, 8, chunks=v)
-        costs = Costs(forward=1 + v * fixed, backward=1 + v * fixed, latency=latency)
-        units.append(simulate(table, costs).makespan)
+    for table in compared.values():
+        each = 1 + table.chunks * fixed  # for all chunks of a device: each of them pays the fixed cost
+        units.append(simulate(table, Costs(forward=each, backward=each, latency=latency)).makespan)
     best = units.index(min(units))
-    shown = [f"{n:.2f}{'*' if k == best else ' ':<4}" for k, n in enumerate(units)]
-    print(f"{latency:>8}", *shown, "* best")
+    print(f"{latency:>8}", *(f"{n:.2f}{'*' if k == best else ' ':<4}" for k, n in enumerate(units)))
+
+# %% [markdown] role="further"
+# Which v is best depends on the latency: the slower messages are, the fewer chunks pay. At a latency of 0.4 the best is
+# a single chunk, but with the deep warm-up of interleaving and not with that of 1F1B: it hides messages.
 
 # %% [markdown] role="further"
 
