@@ -111,13 +111,13 @@ class Engine(Saving):
     def record_drain(self, *_: Any) -> StepRecord | None:
         """The same, with what a report is made of."""
         with self._working():
-            return self._stepper.drain(self.step_number)
+            return self._stepper.drain(self.step_number - 1)
 
     @property
-    def under_way(self) -> int:
-        """How many micro-batches of earlier steps have not been finished."""
+    def flown(self) -> tuple[int, int]:
+        """Steps since the pipeline was empty, and steps that have failed where weights change on the way."""
         flight = self._stepper.flight
-        return 0 if flight is None else flight.under_way
+        return (0, 0) if flight is None else (flight.steps, flight.crashes)
 
     def record_step(self, inputs: Any, targets: Any) -> StepRecord:
         """The same, with what a report is made of."""
@@ -264,12 +264,6 @@ class Engine(Saving):
         """(stage, module) of those that live here."""
         return list(self._stages.items())
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
-        self.require_empty("loading")
-        with self._working():
-            super().load_state_dict(state)
-
     def all_names(self) -> set[str]:
         """The names of the whole model's state, wherever it is."""
         own = sorted([*self.aliases(), *(name for name, _ in self.named_state())])
@@ -287,13 +281,23 @@ class Engine(Saving):
         """Forget an interrupt that came too late to stop anything."""
         self._stop.forget()
 
-    def close(self) -> None:
-        """Finish what is on its way, and let go of connections."""
+    def abandon(self, error: BaseException) -> None:
+        """``error`` ends this process's part, unless the others know of it: then nothing is on its way any more."""
+        if self.peers.abandon(error):
+            self._crash()
+
+    def close(self, *, finish: bool = True) -> None:
+        """Let go of connections; before that ``finish`` what is on its way, or forget it."""
         try:
-            if self.under_way:
+            if finish:
                 self.drain()
         finally:
+            self._crash()
             self.peers.close()
+
+    def _crash(self) -> None:
+        if self._stepper.flight is not None and self.under_way:
+            self._stepper.flight.crash()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -301,12 +305,14 @@ class Engine(Saving):
         if not self._running.acquire(blocking=False):
             raise PipelabError("this Pipeline is running a step in another thread; wait for it, or make a second one")
         try:
-            yield
-            note(self.peers, OUTSIDE)
-        except BaseException as error:
-            if not isinstance(error, TimeLimitError | LostProcessError):  # then it matters where this was
-                note(self.peers, OUTSIDE)
-            self.peers.abandon(error)
-            raise
+            with self._noted():
+                try:
+                    yield
+                    note(self.peers, OUTSIDE)
+                except BaseException as error:
+                    if not isinstance(error, TimeLimitError | LostProcessError):  # then it matters where this was
+                        note(self.peers, OUTSIDE)
+                    self.abandon(error)
+                    raise
         finally:
             self._running.release()

@@ -110,8 +110,8 @@ class Peers(Protocol):
         """The lock by which devices that share a processor take turns under the device clock; None where none do."""
         ...
 
-    def abandon(self, error: BaseException) -> None:
-        """``error`` ends this process's part; if the others have not heard of it, end their waits, and the group."""
+    def abandon(self, error: BaseException) -> bool:
+        """If the others have not heard of ``error``, end their waits, and the group; whether that was so."""
         ...
 
     def close(self) -> None:
@@ -187,8 +187,9 @@ class Alone:
             return None
         return self._locks.setdefault(place, threading.Lock())
 
-    def abandon(self, error: BaseException) -> None:
+    def abandon(self, error: BaseException) -> bool:
         """There is no one else."""
+        return False
 
     def close(self) -> None:
         """Nothing is left running between steps."""

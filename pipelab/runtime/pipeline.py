@@ -64,8 +64,10 @@ class Pipeline:
     ``check_finite`` stops at the first activation, loss or gradient that is nan or infinite, with StageError that is
     also NonFiniteError, and says where; it reads every value once more (with a ``grad_scaler`` not the gradients).
     With a schedule that updates weights on the way (``"pipedream"``, ``"vertical-sync"``, ``"2bw"``) a step takes m
-    micro-batches and leaves the pipeline full (see ``drain``); ``lr_scheduler`` then acts at each update of its stage.
-    ``stash=False`` keeps no older versions of the weights, to show what goes wrong then.
+    micro-batches and leaves the pipeline full (see ``drain``). ``lr_scheduler`` then acts at each update of its stage:
+    what it counts (``total_steps``, say) are updates, m a step, or one with ``"2bw"``. A step that fails leaves nothing
+    under way, and stages that may differ in updates: load a checkpoint then. ``stash=False`` keeps no older versions of
+    the weights, to show what goes wrong then.
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -216,9 +218,11 @@ class Pipeline:
 
         Runs it through all stages and back; ``updates`` also times an update of a copy. No weight changes.
         """
-        if self.schedule.microbatches != 1:
+        if self.schedule.microbatches != 1 or "U" in self.schedule.ops:
             raise ConfigurationError(
-                f"measure_microbatch is for one micro-batch, the schedule has {self.schedule.microbatches}"
+                f"measure_microbatch is for one micro-batch and a schedule that flushes, '{self.schedule.name}' has "
+                f"{self.schedule.microbatches}{' and updates on the way' if 'U' in self.schedule.ops else ''}; try "
+                f"build_schedule('1f1b', devices={self.schedule.devices}, microbatches=1)"
             )
         return self._engine.measure_microbatch(inputs, targets, updates)
 
@@ -242,8 +246,9 @@ class Pipeline:
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by their names in the unsplit model, whose ``load_state_dict`` reads them.
 
-        They are the tensors that are trained, not copies. A tied parameter stands under its first name: a model that
-        lists it twice reads it with ``strict=False``.
+        They are the tensors that are trained, not copies. Without a flush that holds until the next step only: an
+        update may give a stage's newest weights new memory, so ask again, after ``drain()``. A tied parameter stands
+        under its first name: a model that lists it twice reads it with ``strict=False``.
         """
         return self._engine.state_dict()
 
@@ -308,7 +313,9 @@ class Pipeline:
         return self._engine.gather(tensors)
 
     def close(self) -> None:
-        """Let go of processes and connections. (With ``launch="threads"`` nothing is left between steps.)
+        """Finish what is on its way (see ``drain``), and let go of processes and connections.
+
+        A ``with`` block that ends by an exception forgets what is on its way instead: no weight changes any more.
 
         Processes that were started here wait two seconds for another Pipeline, then end.
         """
@@ -317,5 +324,5 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._engine.close(finish=kind is None)

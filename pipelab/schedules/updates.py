@@ -32,6 +32,7 @@ __all__ = [
     "part",
     "part_in",
     "steps_in_flight",
+    "under_way",
     "versions",
 ]
 
@@ -137,6 +138,11 @@ def over(schedule: Schedule, steps: int) -> Schedule:
 def steps_in_flight(schedule: Schedule) -> int:
     """How many steps back a micro-batch may have come in that is still on its way when a step ends, or 1."""
     return max(1, -(-(schedule.devices - 1) // schedule.microbatches))
+
+
+def under_way(schedule: Schedule, steps: int) -> int:
+    """How many micro-batches some device has not finished, ``steps`` steps after the pipeline was empty."""
+    return 0 if schedule.updating is None else min(schedule.devices - 1, steps * schedule.microbatches)
 
 
 def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:

@@ -16,7 +16,7 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import Part, ages, over, part_in, steps_in_flight, versions
 from pipelab.timeline.timeline import Timeline
 
-__all__ = ["Versions", "staleness", "versions_of"]
+__all__ = ["Versions", "most_behind", "staleness", "versions_of"]
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 Steps = tuple[tuple[float, float], ...]
@@ -157,7 +157,7 @@ class _Stage:
 def _of_table(schedule: Schedule, *, stash: bool) -> _Found:
     here = part_in(schedule)
     whole = schedule if here is None else here.since
-    used, behind = versions(whole), _most_behind(whole)
+    used, behind = versions(whole), most_behind(whole)
     earlier = 0 if here is None else here.since.microbatches - here.whole.microbatches
     found = _Found({}, {}, {}, (), ())
     kept, first = [], []
@@ -195,7 +195,7 @@ def _note(found: _Found, action: Action, numbers: tuple[int, int, int], earlier:
         into[mine] = number - fewer
 
 
-def _most_behind(whole: Schedule) -> dict[int, int]:
+def most_behind(whole: Schedule) -> dict[int, int]:
     """By stage, by how many updates a forward's version may be behind the newest, in any number of steps."""
     endless = whole if whole.updating is None else over(whole, steps_in_flight(whole) + 2)
     found: dict[int, int] = {}

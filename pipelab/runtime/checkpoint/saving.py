@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pipelab.errors import PipelabError
 from pipelab.runtime.checkpoint.folder import Checkpoint
 from pipelab.runtime.faults.where import OUTSIDE, SAVING
@@ -14,8 +16,14 @@ from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.optimizer_state import OptimizerState
 from pipelab.runtime.setup.settings import Settings
+from pipelab.schedules.updates import under_way
 
 __all__ = ["Saving"]
+
+_UNEVEN = (
+    "Stages may differ in how many updates they have made, and nothing is under way any more. Load a checkpoint, "
+    "load(folder), before you train on or save; load_state_dict(state_dict()) takes the weights as they are"
+)
 
 
 class Saving(TensorsByName):
@@ -24,11 +32,18 @@ class Saving(TensorsByName):
     settings: Settings
     peers: Peers
     step_number: int
+    _mended = 0
+    """How many steps had failed when weights were loaded last."""
+
+    @property
+    def flown(self) -> tuple[int, int]:
+        """Steps since the pipeline was empty, and steps that have failed where weights change on the way."""
+        return 0, 0
 
     @property
     def under_way(self) -> int:
         """How many micro-batches of earlier steps are not finished."""
-        return 0
+        return under_way(self.settings.schedule, self.flown[0])
 
     def require_empty(self, what: str) -> None:
         """Raise PipelabError while micro-batches are under way: stages have weights of different updates then."""
@@ -37,6 +52,27 @@ class Saving(TensorsByName):
                 f"{what} is not possible while micro-batches are under way ({self.under_way}): the stages hold weights "
                 "of different updates; call drain() first"
             )
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """An error that leaves the stages uneven says so."""
+        before = self.flown[1]
+        try:
+            yield
+        except BaseException as error:
+            if self.flown[1] > before and _UNEVEN not in getattr(error, "__notes__", ()):
+                error.add_note(_UNEVEN)
+            raise
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in by name. Raises ConfigurationError everywhere if names or shapes do not match anywhere."""
+        self.require_empty("loading")
+        with self._working():
+            self._take_weights(state)
+
+    def _take_weights(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        self._mended = self.flown[1]
 
     def save(self, folder: Path, data: Any, keep: int | None) -> Path:
         """Write a checkpoint; returns where it is."""
@@ -47,6 +83,8 @@ class Saving(TensorsByName):
             return Contents(self.step_number, self.state_dict(), optimizer, self.random_states(), data)
 
         self.require_empty("saving")
+        if self.flown[1] > self._mended:
+            raise PipelabError(f"saving is not possible after a step that has failed. {_UNEVEN}")
         with self._working(), self._saving():
             return save(self.peers, folder, collect, keep)
 
@@ -60,7 +98,7 @@ class Saving(TensorsByName):
             found = read(self.peers, self, folder, self.all_names(), self.processes, learns=learns)
             if found.optimizer is not None:
                 self._take_optimizer_state(found.optimizer)
-            TensorsByName.load_state_dict(self, found.weights)
+            self._take_weights(found.weights)
             if optimizer:
                 self.step_number = found.checkpoint.step_number
                 self.take_random_states(found.random)

@@ -230,13 +230,15 @@ class Group:
         r = next(r for r, (outcome, _) in enumerate(everyone) if outcome == _STOPPED)
         return PipelabError(f"the step was stopped on rank {r}: {everyone[r][1].decode()}")
 
-    def abandon(self, error: BaseException) -> None:
-        """If the others do not know of ``error``: end their waits, and this group.
+    def abandon(self, error: BaseException) -> bool:
+        """If the others do not know of ``error``: end their waits, and this group; whether that was so.
 
         What is wrong with how the pipeline was called is found on all ranks alike.
         """
-        if not (is_known_to_all(error) or isinstance(error, ConfigurationError | ScheduleError)):
+        unknown = not (is_known_to_all(error) or isinstance(error, ConfigurationError | ScheduleError))
+        if unknown:
             self.close()
+        return unknown
 
     def gather(self, value: T) -> list[T] | None:
         """Everyone's value on rank 0; None elsewhere."""

@@ -287,7 +287,7 @@ class _Rank:
         try:
             inputs, targets = opened.take_in(given, files)
         except BaseException as error:
-            engine.peers.abandon(error)
+            engine.abandon(error)
             raise
         try:
             engine.step_number = given.number
@@ -308,6 +308,10 @@ class _Rank:
             return (value, grads, None), None
         data, specs, block = pack_with_tensors(outputs, "the outputs")
         return (value, grads, (data, specs)), block
+
+    def flown(self, key: int, files: list[int]) -> tuple[tuple[int, int], None]:
+        """What this rank has under way, and how many of its steps have failed."""
+        return self._open[key].engine.flown, None
 
     def optimizer_state(self, key: int, files: list[int]) -> tuple[Any, Block]:
         """What this rank's optimizers remember."""
@@ -336,7 +340,7 @@ class _Rank:
         """Let go of a pipeline."""
         opened = self._open.pop(key, None)
         if opened is not None:
-            opened.engine.close()
+            opened.engine.close(finish=False)
         return None, None
 
 

@@ -49,7 +49,7 @@ from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.optimizers import require_optimizer
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.setup.ties import refuse_overlaps
-from pipelab.runtime.steps.flight import require_one_gradient, under_way
+from pipelab.runtime.steps.flight import require_one_gradient
 from pipelab.runtime.steps.reports import Reports
 from pipelab.simulation.costs import Costs
 
@@ -65,13 +65,13 @@ class RemoteEngine(Saving):
 
     rank = 0
     backend: str
+    flown = (0, 0)
 
     def __init__(self, settings: Settings, model: Any, cuts: Sequence[int] | None, device: DeviceChoice) -> None:
         self.settings, self.schedule = settings, settings.schedule
         self.peers = Alone(self.schedule.devices)
         self.places = choose_devices(device, self.schedule.devices)
         self.step_number = 0
-        self._steps = 0  # since the pipeline was empty
         self._key, self._limit = next(_keys), TimeLimit(settings.time_limit)
         self._running = threading.Lock()
         self._feeds: dict[int, Block] = {}
@@ -116,11 +116,6 @@ class RemoteEngine(Saving):
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none."""
         return self._reports.make(self._call("record_drain", None, None)) if self.under_way else None
-
-    @property
-    def under_way(self) -> int:
-        """How many micro-batches of earlier steps have not been finished."""
-        return under_way(self.schedule, self._steps)
 
     def evaluate(self, inputs: Any, targets: Any) -> StepReport:
         """Forwards only, in evaluation mode and without gradients."""
@@ -225,12 +220,13 @@ class RemoteEngine(Saving):
         ]
         yield from ((name, tensor) for _, name, tensor in sorted(found, key=lambda entry: entry[0]))
 
-    def close(self) -> None:
-        """Finish what is on its way, and let go of this pipeline's part of the processes."""
+    def close(self, *, finish: bool = True) -> None:
+        """Let go of this pipeline's part of the processes; before that ``finish`` what is on its way, or forget it."""
         try:
-            if self._finalizer is not None and self._finalizer.alive:
+            if finish:
                 self.drain()
         finally:
+            self.flown = (0, self.flown[1])
             if self._finalizer is not None and self._finalizer.detach() is not None:
                 shielded(lambda _: let_go(self._pool, self._key))
 
@@ -298,7 +294,8 @@ class RemoteEngine(Saving):
         try:
             if self._finalizer is None or not self._finalizer.alive:
                 raise PipelabError("this Pipeline is closed; make a new one")
-            yield
+            with self._noted():
+                yield
         finally:
             self._running.release()
 
@@ -313,17 +310,14 @@ class RemoteEngine(Saving):
 
     def _call(self, what: str, inputs: Any, targets: Any, *more: Any) -> Any:
         with self._working():
-            return self._call_alone(what, inputs, targets, more)
-
-    def _call_alone(self, what: str, inputs: Any, targets: Any, more: tuple[Any, ...]) -> Any:
-        if what != "record_drain":
-            sizes = self.schedule.microbatch_sizes(batch_size(inputs, targets))
-            if self._fit is not None:
-                self._fit.check(make_inputs(inputs, sizes)[0], first_sequences(targets, sizes[0]))
-        if self._stages is not None:
-            self._take_up()
-        given = [self._given(r) for r in range(self.schedule.devices)]
-        return shielded(lambda unwanted: self._exchange(what, inputs, targets, more, given, unwanted))
+            if what != "record_drain":
+                sizes = self.schedule.microbatch_sizes(batch_size(inputs, targets))
+                if self._fit is not None:
+                    self._fit.check(make_inputs(inputs, sizes)[0], first_sequences(targets, sizes[0]))
+            if self._stages is not None:
+                self._take_up()
+            given = [self._given(r) for r in range(self.schedule.devices)]
+            return shielded(lambda unwanted: self._exchange(what, inputs, targets, more, given, unwanted))
 
     def _take_up(self) -> None:
         """The caller's tensors as they are now."""
@@ -348,13 +342,13 @@ class RemoteEngine(Saving):
         try:
             length = 0 if what == "record_drain" else batch_size(inputs, targets)
             begun, self._limit.kind = time.monotonic(), (what, length)
-            table, limit = compile_table(table_of(what, self.schedule, self._steps)), self._limit.seconds
+            table, limit = compile_table(table_of(what, self.schedule, self.flown[0])), self._limit.seconds
             replies = self._pool.call("call", arguments, files, unwanted, table=table, limit=limit)
             self._limit.learn(time.monotonic() - begun)
         except BaseException:
             self._feeds.clear()  # no one knows whether it has arrived
             self._flags.clear()
-            self._steps = self._steps if what not in TRAINING else 0
+            self._hear_what_is_left()
             if not self._pool.broken and what in TRAINING:
                 for share in self._shares:
                     share.take_back(None, parameters=True)  # an update may have gone through before something failed
@@ -371,8 +365,15 @@ class RemoteEngine(Saving):
         if what == "record_step":
             self.step_number += 1
         if what in TRAINING:
-            self._steps = 0 if what == "record_drain" else self._steps + 1
+            self.flown = (0 if what == "record_drain" else self.flown[0] + 1, self.flown[1])
         return value
+
+    def _hear_what_is_left(self) -> None:
+        """Under way, after an error; nothing where the ranks are gone."""
+        try:
+            self.flown = self._pool.call("flown", [self._key] * self.schedule.devices, limit=self._patience)[0][0]
+        except PipelabError:
+            self.flown = (0, self.flown[1] + (self.under_way > 0))
 
     def _given(self, r: int) -> Given:
         kinds = sorted({"cpu", *(place.type for place in self.places)})

@@ -29,7 +29,13 @@ def make_optimizers(settings: Settings, replicas: Replicas) -> tuple[Optimizers,
             optimizers[r, s] = _require_optimizer(settings.optimizer(named), named)
     if settings.lr_scheduler is None:
         return optimizers, {}
-    return optimizers, {key: settings.lr_scheduler(made) for key, made in optimizers.items()}
+    schedulers = {key: settings.lr_scheduler(made) for key, made in optimizers.items()}
+    if "U" in settings.schedule.ops and any(map(_watches_loss, schedulers.values())):
+        raise ConfigurationError(
+            f"ReduceLROnPlateau watches the loss of a whole batch, and schedule '{settings.schedule.name}' updates "
+            "weights before it is known; take a scheduler that counts updates, such as StepLR, or '1f1b', which flushes"
+        )
+    return optimizers, schedulers
 
 
 def require_optimizer(settings: Settings) -> None:
@@ -41,8 +47,11 @@ def require_optimizer(settings: Settings) -> None:
 def step_schedulers(schedulers: Iterable[Any], loss: float | None) -> None:
     """After the update; ReduceLROnPlateau watches the loss."""
     for scheduler in schedulers:
-        watches_loss = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-        scheduler.step(*([loss] if watches_loss else []))
+        scheduler.step(*([loss] if _watches_loss(scheduler) else []))
+
+
+def _watches_loss(scheduler: Any) -> bool:
+    return isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
 
 def _require_optimizer(made: Any, named: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:

@@ -13,11 +13,11 @@ from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.device.worker import Worker
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.updates import ages, over, part, steps_in_flight
+from pipelab.schedules.updates import ages, over, part, part_in, steps_in_flight
 from pipelab.simulation.simulate import simulate
-from pipelab.timeline.versions import versions_of
+from pipelab.timeline.versions import most_behind, versions_of
 
-__all__ = ["Flight", "part_of", "require_one_gradient", "under_way"]
+__all__ = ["Flight", "part_of", "require_one_gradient"]
 
 
 def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
@@ -26,11 +26,6 @@ def part_of(schedule: Schedule, steps: int, *, drain: bool = False) -> Schedule:
     A table with updates that no generator made begins and ends empty: there is nothing that would go on with it.
     """
     return schedule if schedule.updating is None else part(schedule, steps, drain=drain)
-
-
-def under_way(schedule: Schedule, steps: int) -> int:
-    """How many micro-batches some device has not finished, ``steps`` steps after the pipeline was empty."""
-    return 0 if schedule.updating is None else min(schedule.devices - 1, steps * schedule.microbatches)
 
 
 def require_one_gradient(schedule: Schedule) -> None:
@@ -46,13 +41,14 @@ def require_one_gradient(schedule: Schedule) -> None:
 class Flight:
     """On this process's devices: stages with the micro-batches that they hold, and messages that wait to be used.
 
-    ``steps`` counts those since the pipeline was empty; ``sizes`` are of the micro-batches that may be on their way.
+    ``steps`` counts those since the pipeline was empty, ``crashes`` those that have failed; ``sizes`` are of the
+    micro-batches that may be on their way.
     ``make_versions(r, s, behind)`` readies a stage's weights.
     """
 
     def __init__(self, schedule: Schedule, make_versions: Callable[[int, int, int], Versions]) -> None:
         self.schedule, self._make = schedule, make_versions
-        self.steps = 0
+        self.steps = self.crashes = 0
         self.sizes: list[int] = []
         self.runners: dict[tuple[int, int], StageRunner] = {}
         self._carried: dict[int, dict[Action, Any]] = {}
@@ -60,13 +56,7 @@ class Flight:
     @cached_property
     def behind(self) -> dict[int, int]:
         """By stage, by how many updates a forward's version may be behind the newest."""
-        whole = self.schedule
-        if whole.updating is not None:
-            whole = over(whole, steps_in_flight(whole) + 2)
-        found: dict[int, int] = {}
-        for forward, age in ages(whole).items():
-            found[forward.stage] = max(age, found.get(forward.stage, 0))
-        return found
+        return most_behind(self.schedule)
 
     @cached_property
     def most_versions(self) -> tuple[int, ...]:
@@ -76,11 +66,6 @@ class Flight:
             whole = over(whole, steps_in_flight(whole) + 2)
         found = versions_of(simulate(whole, check=False))
         return (1,) * whole.devices if found is None else found.peaks
-
-    @property
-    def under_way(self) -> int:
-        """How many micro-batches some device has not finished."""
-        return under_way(self.schedule, self.steps)
 
     @property
     def microbatches(self) -> int:
@@ -96,7 +81,10 @@ class Flight:
 
     def take_off(self, workers: list[Worker], schedule: Schedule) -> None:
         """A step of ``schedule``, a part of the table, begins."""
-        whole = schedule.graph.kept["part"].whole if "part" in schedule.graph.kept else schedule
+        if not self.steps:  # a thread that could not be ended may have left something since
+            self._let_go()
+        here = part_in(schedule)
+        whole = schedule if here is None else here.whole
         old = ages(whole)
         for worker in workers:
             worker.carried = self._carried.get(worker.device, {})
@@ -127,6 +115,11 @@ class Flight:
     def crash(self) -> None:
         """A step has failed: nothing of what was on its way can be used any more."""
         self.steps, self.sizes, self._carried = 0, [], {}
+        self.crashes += 1
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of all that stages keep but the newest weights."""
         for runner in self.runners.values():
             runner.drop()
             if runner.versions is not None:

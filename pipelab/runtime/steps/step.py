@@ -39,6 +39,7 @@ from pipelab.schedules.updates import groups
 
 __all__ = ["Stepper", "common"]
 
+_UNDER_WAY = "how many steps there were since the pipeline was empty"
 ANCHOR = 1e-3
 """How far times that a GPU has stamped may be off the host's clock (seconds)."""
 
@@ -52,16 +53,19 @@ class _Call:
     step: int
     learns: bool
     signature: int
+    under_way: int
+    """Steps since the pipeline was empty."""
 
     def to_numbers(self) -> list[float]:
         """For the other processes."""
-        return [self.training, -1 if self.batch is None else self.batch, self.step, self.learns, self.signature]
+        batch = -1 if self.batch is None else self.batch
+        return [self.training, batch, self.step, self.learns, self.signature, self.under_way]
 
     @classmethod
     def from_numbers(cls, row: Sequence[float]) -> _Call:
         """Read :meth:`to_numbers`."""
-        training, batch, step, learns, signature = map(int, row)
-        return cls(bool(training), None if batch < 0 else batch, step, bool(learns), signature)
+        training, batch, step, learns, signature, under_way = map(int, row)
+        return cls(bool(training), None if batch < 0 else batch, step, bool(learns), signature, under_way)
 
 
 @dataclass
@@ -101,26 +105,35 @@ class Stepper:
         begun, limit = time.monotonic(), self.peers.limit
         limit.kind = (id(self.schedule), training, sum(cut.sizes))
         self._replicas.prepare(training)
-        record = self._walk(cut)
-        note(self.peers, UPDATING)
-        if training:
-            self._update(record)
-        self._set_clocks(record)
+        record = self._run(cut)
         limit.learn(time.monotonic() - begun)
         return record
 
     def drain(self, number: int) -> StepRecord | None:
-        """Finish what is on its way; None if nothing is."""
-        if self.flight is None or not self.flight.steps:
+        """Finish what is on its way since step ``number``; None if nothing is."""
+        if not self._steps:
             return None
         note(self.peers, LOOKING)
-        cut = _Cut(True, number, drain=True)
-        self.peers.agree_numbers(lambda: [float(self.flight.steps)])  # type: ignore[union-attr]
-        record = self._walk(cut)
-        note(self.peers, UPDATING)
-        self._update(record)
-        self._set_clocks(record)
+        common(_UNDER_WAY, self.peers.agree_numbers(lambda: [float(self._steps)])[:, 0].tolist())
+        return self._run(_Cut(True, number, drain=True))
+
+    def _run(self, cut: _Cut) -> StepRecord:
+        """Walk and update. If that fails on any process, nothing is on its way on all of them."""
+        try:
+            record = self._walk(cut)
+            note(self.peers, UPDATING)
+            if cut.training:
+                self._update(record)
+            self._set_clocks(record)
+        except BaseException:
+            if self.flight is not None and cut.training:
+                self.flight.crash()
+            raise
         return record
+
+    @property
+    def _steps(self) -> int:
+        return 0 if self.flight is None else self.flight.steps
 
     # ---- look, and cut -------------------------------------------------------------------------------------------
 
@@ -157,7 +170,7 @@ class Stepper:
             if cut.payloads is not None and len(self._stages) > last:
                 self._fit.check(cut.payloads[0], None if cut.tasks is None else cut.tasks[0].targets)
         learns = any(p.requires_grad for stage in self._stages.values() for p in stage.parameters())
-        return _Call(cut.training, batch, cut.number, learns, self._signature(cut))
+        return _Call(cut.training, batch, cut.number, learns, self._signature(cut), self._steps)
 
     def _weigh_by_update(self, tasks: Sequence[Task]) -> None:
         """Each update takes the mean of its own micro-batches' losses."""
@@ -202,9 +215,9 @@ class Stepper:
 
     def _walk(self, cut: _Cut) -> StepRecord:
         """Run this process's devices through their programs; everyone's, or nobody's, go through."""
-        steps = self.flight.steps if self.flight is not None and cut.training else 0
+        steps = self._steps if cut.training else 0
         walk = self._walk_of(cut.training, steps, drain=cut.drain)
-        walk.amid = self.flight is not None and self.flight.steps > 0
+        walk.amid = self._steps > 0
         self.peers.table, turns = walk.table, walk.turns
         sizes, payloads, tasks = list(cut.sizes), cut.payloads, cut.tasks
         if steps:  # those that came in earlier are counted first
@@ -312,6 +325,7 @@ def _same_call(calls: Sequence[_Call]) -> int:
     """The batch size, if all processes were asked for the same step. Raises ConfigurationError on all of them."""
     common("what to run", ["step" if call.training else "evaluate" for call in calls])
     common("the number of the step", [call.step for call in calls])
+    common(_UNDER_WAY, [call.under_way for call in calls])
     if calls[0].training and not any(call.learns for call in calls):
         raise ConfigurationError("no parameter takes a gradient, all are frozen; use evaluate(inputs, targets)")
     batch: int = common("the number of sequences", [c.batch for c in calls], skip_none=True)

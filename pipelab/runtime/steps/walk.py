@@ -221,8 +221,6 @@ class Walk:
             raise self._time_limit_error(limit, seen, held) from None
         except BaseException:
             wire.abort()
-            if self._flight is not None:
-                self._flight.crash()
             raise
         finally:
             if self._flight is None:

@@ -41,6 +41,10 @@ def adam(named):
     return torch.optim.Adam([p for _, p in named], lr=0.01)
 
 
+def sgd(named):
+    return torch.optim.SGD([p for _, p in named], lr=0.05)
+
+
 def said(work):
     """What ``work`` raises, as text."""
     try:
@@ -108,6 +112,55 @@ def flushless():
             "refused": refused,
             "weights": weights is None or all(torch.equal(weights[key], true[key]) for key in true),
         }
+    return found
+
+
+def halfway():
+    """Rank 0 fails in its last update, when the others are through; then another rank leaves by an exception."""
+
+    class Late(torch.optim.SGD):
+        updates = 0
+
+        def step(self, closure=None):
+            self.updates += 1
+            if RANK == 0 and self.updates == 2:
+                time.sleep(0.3)
+                raise ValueError("late")
+            return super().step(closure)
+
+    model, alike, found = mlp(), mlp(), {}
+    schedule, batches = (
+        build_schedule("pipedream", SIZE, SIZE + 1),
+        [data(2 * SIZE + 2, seed=seed) for seed in range(3)],
+    )
+    with opened(model, schedule, optimizer=lambda named: Late([p for _, p in named], lr=0.05)) as pipeline:
+        found["late"] = said(lambda: pipeline.step(*batches[0]))
+        found["under_way"] = pipeline.under_way
+        found["refused"] = said(lambda: pipeline.save(Path("nowhere")))
+        everyones = [pipeline.gather(pipeline.state_dict())]
+        dist.broadcast_object_list(everyones)
+        alike.load_state_dict(everyones[0])
+        for x, y in batches[1:]:
+            pipeline.step(x, y)
+        pipeline.drain()
+        weights = pipeline.gather(pipeline.state_dict())
+    with Pipeline(alike, schedule, loss=mse, optimizer=sgd, device="cpu") as threads:
+        for x, y in batches[1:]:
+            threads.step(x, y)
+    true = alike.state_dict()
+    found["weights"] = weights is None or all(torch.equal(weights[key], true[key]) for key in true)
+
+    def leave():
+        with opened(mlp(), schedule, optimizer=adam) as pipeline:
+            pipeline.step(*batches[0])
+            if RANK == 1:
+                raise KeyError("left")
+            try:
+                pipeline.step(*batches[1])
+            finally:
+                found["left_under_way"] = pipeline.under_way
+
+    found["left"] = said(leave)
     return found
 
 

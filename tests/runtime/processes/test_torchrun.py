@@ -67,6 +67,7 @@ def four(tmp_path_factory):
     cases = (
         *("parity", "far_parity"),
         *("flushless", "far_flushless"),
+        *("halfway", "far_halfway"),
         "local_stages",
         *("failures", "far_failures"),
         *("frozen", "far_frozen"),
@@ -105,6 +106,19 @@ def test_without_a_flush_two_nodes_train_as_threads_do(four, near):
             assert found["versions"] == peaks[name]
             assert found["under_way"] == 3
             assert "saving is not possible while 3 micro-batches are under way" in found["refused"]
+
+
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_a_step_that_fails_halfway_leaves_nothing_under_way_on_any_rank(four, near):
+    """Only the rank that failed had forgotten; and a rank that left by an exception had trained on before."""
+    for rank, told in enumerate(four):
+        found = told[f"{near}halfway"]
+        assert "ValueError on device 0, stage 0" in found["late"]
+        assert found["under_way"] == 0
+        assert "saving is not possible after a step that has failed" in found["refused"]
+        assert found["weights"]
+        assert found["left"].startswith("KeyError" if rank == 1 else "LostProcessError"), found["left"]
+        assert rank == 1 or found["left_under_way"] == 0
 
 
 def test_layers_are_built_only_where_they_live(four):

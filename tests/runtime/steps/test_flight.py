@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import operator
+import time
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from pipelab import Pipeline, build_schedule
-from pipelab.errors import ConfigurationError, NonFiniteError, PipelabError, ScheduleError, StageError
+from pipelab.errors import ConfigurationError, NonFiniteError, PipelabError, ScheduleError, StageError, TimeLimitError
+from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.measuring.delayed import delayed_training
 from pipelab.schedules import Schedule
 from tests.runtime.small import mlp, mse, tuple_net
@@ -272,28 +276,152 @@ def test_a_checkpoint_is_taken_at_a_drain(launch, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
+def test_a_drain_has_the_number_of_the_step_that_it_finishes():
+    with Pipeline(mlp(), build_schedule("2bw", 2, 2), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
+        (x, y), *_ = batches(1, 4)
+        told = [pipeline.step(x, y), pipeline.step(x, y), pipeline.drain(), pipeline.step(x, y)]
+    assert [report.step for report in told] == [0, 1, 1, 2]
+
+
+# ---- what fails ------------------------------------------------------------------------------------------------------
+
+
+class Sometimes(nn.Module):
+    """Does ``work`` before its forward, once there is some."""
+
+    def __init__(self):
+        super().__init__()
+        self.work = None
+
+    def forward(self, x):
+        if self.work is not None:
+            self.work()
+        return x
+
+
+def fails():
+    raise ValueError("now and then")
+
+
 def test_after_an_error_the_pipeline_is_empty_and_goes_on():
-    class Sometimes(nn.Module):
-        fails = False
-
-        def forward(self, x):
-            if self.fails:
-                raise ValueError("now and then")
-            return x
-
     stage = Sometimes()
     model, given = nn.Sequential(*mlp(), stage).double(), batches(4, 8)
     with Pipeline(model, build_schedule("pipedream", 3, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
         pipeline.step(*given[0])
-        stage.fails = True
+        stage.work = fails
+        with pytest.raises(StageError, match="now and then"):
+            pipeline.evaluate(*given[1])
+        assert pipeline.under_way == 2, "an evaluation takes nothing with it"
         with pytest.raises(StageError, match="now and then"):
             pipeline.step(*given[1])
         assert pipeline.under_way == 0
-        stage.fails = False
+        stage.work = None
         start = copy.deepcopy(model)
         for x, y in given[2:]:
             pipeline.step(x, y)
     assert apart(model, reference(start, "pipedream", 3, 4, "sgd", given[2:])[-1]) <= 1e-12
+
+
+@pytest.mark.parametrize("clock", ["device", "wall"])
+@pytest.mark.parametrize("seconds", [0.5, 1.2])
+def test_after_its_time_limit_a_step_leaves_nothing_behind(clock, seconds, tmp_path):
+    """Whether or not its thread ends in the half second that it then has."""
+    stage = Sometimes()
+    model, given = nn.Sequential(*mlp(), stage).double(), batches(4, 8)
+    parameters = list(model.parameters())
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "clock": clock}
+    with Pipeline(model, build_schedule("pipedream", 3, 4), **options) as pipeline:
+        pipeline.step(*given[0])
+        pipeline._engine.peers.limit, slow = TimeLimit(0.2), pipeline._engine.peers.limit
+        stage.work = partial(time.sleep, seconds)
+        with pytest.raises(TimeLimitError, match="Stages may differ in how many updates"):
+            pipeline.step(*given[1])
+        stage.work, pipeline._engine.peers.limit = None, slow
+        assert pipeline.under_way == 0 and pipeline.drain() is None
+        assert all(map(operator.is_, model.parameters(), parameters))
+        for thread in pipeline._engine._replicas.busy:
+            thread.join()
+        start = copy.deepcopy(model)
+        for x, y in given[2:]:
+            pipeline.step(x, y)
+        pipeline.drain()
+        assert apart(model, reference(start, "pipedream", 3, 4, "sgd", given[2:])[-1]) <= 1e-12
+        with pytest.raises(PipelabError, match=r"saving is not possible after a step that has failed.*load\(folder\)"):
+            pipeline.save(tmp_path)
+        pipeline.load_state_dict(pipeline.state_dict())
+        pipeline.save(tmp_path)
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_a_stage_that_fails_when_others_are_through_leaves_nothing_on_them(launch, tmp_path):
+    """Other ranks thought that micro-batches were under way, and the next step was wrong, or stuck."""
+
+    class Late(torch.optim.SGD):
+        updates, first = 0, False
+
+        def step(self, closure=None):
+            self.updates += 1
+            if self.first and self.updates == 2:
+                time.sleep(0.5)
+                raise ValueError("late")
+            return super().step(closure)
+
+    def optimizer(named):
+        made = Late([p for _, p in named], lr=0.05)
+        made.first = named[0][0].startswith("0.")
+        return made
+
+    model, given = mlp(), batches(4, 8)
+    initial = copy.deepcopy(model.state_dict())
+    options = {"loss": mse, "optimizer": optimizer, "launch": launch, "device": "cpu"}
+    with Pipeline(model, build_schedule("pipedream", 3, 4), **options) as pipeline:
+        pipeline.save(tmp_path)
+        with pytest.raises(StageError, match=r"(?s)late.*Stages may differ in how many updates"):
+            pipeline.step(*given[0])
+        assert pipeline.under_way == 0 and pipeline.drain() is None
+        start = copy.deepcopy(model)
+        for x, y in given[1:]:
+            pipeline.step(x, y)
+        assert pipeline.under_way == 2
+        pipeline.drain()
+        assert apart(model, reference(start, "pipedream", 3, 4, "sgd", given[1:])[-1]) <= 1e-12
+        with pytest.raises(PipelabError, match="saving is not possible after a step that has failed"):
+            pipeline.save(tmp_path)
+        pipeline.load(tmp_path)
+        pipeline.save(tmp_path)
+    assert apart(model, initial) == 0
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_a_step_that_is_refused_leaves_what_is_under_way(launch, tmp_path):
+    """The caller of processes thought that nothing was, and saved weights of different updates."""
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 5).double(), torch.randint(3, (8,))
+    options = {"loss": nn.CrossEntropyLoss(), "optimizer": OPTIMIZERS["sgd"], "launch": launch, "device": "cpu"}
+    with Pipeline(mlp(), build_schedule("pipedream", 3, 4), **options) as pipeline:
+        pipeline.step(x, y)
+        with pytest.raises(ConfigurationError, match="target") as refused:
+            pipeline.step(x, torch.full_like(y, -100))
+        assert not getattr(refused.value, "__notes__", None)
+        assert pipeline.under_way == 2
+        with pytest.raises(PipelabError, match="2 micro-batches are under way"):
+            pipeline.save(tmp_path)
+        assert pipeline.drain().weight_versions
+        pipeline.save(tmp_path)
+
+
+@pytest.mark.parametrize("launch", ["threads", "processes"])
+def test_a_block_that_ends_by_an_exception_trains_on_nothing(launch):
+    model = mlp()
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "launch": launch, "device": "cpu"}
+    with pytest.raises(KeyError), Pipeline(model, build_schedule("pipedream", 3, 4), **options) as pipeline:
+        pipeline.step(*batches(1, 8)[0])
+        weights = copy.deepcopy(model.state_dict())
+        raise KeyError
+    assert apart(model, weights) == 0
+    assert pipeline.under_way == 0
+    pipeline.close()
+    assert apart(model, weights) == 0
 
 
 # ---- what goes wrong without a stash ---------------------------------------------------------------------------------
@@ -347,6 +475,11 @@ def test_without_a_stash_an_update_through_data_gives_a_wrong_gradient_in_silenc
             "updates weights while micro-batches are on their way: give optimizer",
         ),
         ({"clip_norm": 1.0}, ConfigurationError, "no moment has the gradients of all stages.*'1f1b', which flushes"),
+        (
+            {"lr_scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            ConfigurationError,
+            "updates weights before it is known; take a scheduler that counts updates, such as StepLR, or '1f1b'",
+        ),
         ({"grad_scaler": torch.amp.GradScaler("cpu")}, ConfigurationError, "cannot skip an update together"),
         (
             {"model": nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))},
@@ -392,6 +525,14 @@ def test_there_is_no_one_gradient_to_verify():
         pytest.raises(ScheduleError, match="no one gradient of the batch"),
     ):
         pipeline.verify(*batches(1, 4)[0])
+
+
+def test_costs_are_measured_with_a_schedule_that_flushes():
+    with (
+        Pipeline(mlp(), build_schedule("pipedream", 3, 1), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline,
+        pytest.raises(ConfigurationError, match=r"'pipedream' has 1 and updates .*'1f1b', devices=3, microbatches=1"),
+    ):
+        pipeline.measure_microbatch(*batches(1, 4)[0], updates=True)
 
 
 def test_an_optimizer_that_steps_memory_of_its_own_is_found_out():
