@@ -289,7 +289,7 @@ class Engine(Saving):
     def close(self, *, finish: bool = True) -> None:
         """Let go of connections; before that ``finish`` what is on its way, or forget it."""
         try:
-            if finish:
+            if finish and self.under_way:
                 self.drain()
         finally:
             self._crash()

@@ -287,7 +287,8 @@ class Pipeline:
 
         ``torch.distributed.checkpoint`` reads it: ``load({"model": model.state_dict()}, checkpoint_id=...)``.
         Raises ConfigurationError for what cannot be written down, PipelabError if another save into ``folder`` is
-        running, OSError if the disk is full; nothing is left of it then.
+        running, if micro-batches are under way, or if stages may differ in updates since a step failed without a flush;
+        OSError if the disk is full. Nothing is left of it then.
         """
         return self._engine.save(Path(folder), data, keep)
 

@@ -406,6 +406,8 @@ def test_a_step_that_is_refused_leaves_what_is_under_way(launch, tmp_path):
         assert pipeline.under_way == 2
         with pytest.raises(PipelabError, match="2 micro-batches are under way"):
             pipeline.save(tmp_path)
+        with pytest.raises(PipelabError, match="2 micro-batches are under way"):
+            pipeline.load_state_dict(pipeline.state_dict())
         assert pipeline.drain().weight_versions
         pipeline.save(tmp_path)
 
