@@ -262,7 +262,7 @@ def test_a_checkpoint_is_taken_at_a_drain(launch, tmp_path):
             pipeline.step(x, y)
             if k == 2:
                 with pytest.raises(
-                    PipelabError, match=r"saving is not possible while 1 micro-batches are under way.*dr"
+                    PipelabError, match=r"saving is not possible while micro-batches are under way \(1\).*dr"
                 ):
                     pipeline.save(tmp_path)
                 pipeline.drain()
@@ -404,9 +404,9 @@ def test_a_step_that_is_refused_leaves_what_is_under_way(launch, tmp_path):
             pipeline.step(x, torch.full_like(y, -100))
         assert not getattr(refused.value, "__notes__", None)
         assert pipeline.under_way == 2
-        with pytest.raises(PipelabError, match="2 micro-batches are under way"):
+        with pytest.raises(PipelabError, match=r"micro-batches are under way \(2\)"):
             pipeline.save(tmp_path)
-        with pytest.raises(PipelabError, match="2 micro-batches are under way"):
+        with pytest.raises(PipelabError, match=r"micro-batches are under way \(2\)"):
             pipeline.load_state_dict(pipeline.state_dict())
         assert pipeline.drain().weight_versions
         pipeline.save(tmp_path)
