@@ -233,7 +233,7 @@ _ONLY_LAST = "Only the last micro-batch's gradient is left in it. Clear the grad
 
 EXERCISE = Exercise(
     name="delayed_update",
-    lesson="06_without_a_flush",
+    lesson="06b_worth_it",
     title="The delayed update",
     answers=("train_batch",),
     parts={"SGD": 2, "momentum": 1},

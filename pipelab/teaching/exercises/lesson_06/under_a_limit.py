@@ -308,7 +308,7 @@ def _wrong_choice(case: Case, limit: int, mine: str, wanted: str) -> str:
 
 EXERCISE = Exercise(
     name="under_a_limit",
-    lesson="06_without_a_flush",
+    lesson="06b_worth_it",
     title="Which method fits?",
     answers=("choose_method",),
     parts={"fits": 2, "time": 1, "staleness": 1},
