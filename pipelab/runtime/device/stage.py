@@ -23,7 +23,7 @@ from pipelab.runtime.device.memory import NOTHING_COUNTED, MemoryMeter, NothingC
 from pipelab.runtime.device.payload import Payload, describe, flatten, placed, version_of
 from pipelab.runtime.device.redraws import NoRedraw
 from pipelab.runtime.device.split import Rest, SplitBackward
-from pipelab.runtime.device.strangers import refuse_strangers
+from pipelab.runtime.device.strangers import Strangers
 from pipelab.runtime.device.versions import Versions
 
 __all__ = ["StageRunner", "StageStep", "Task"]
@@ -123,12 +123,13 @@ class StageRunner:
         if shares_generator:
             self._backward_may_not_draw = NoRedraw(f"the backward of stage {index}", graphs_only=True)
         self._split = SplitBackward(f"stage {index}")
-        self._looks = True  # through the first graph, for parameters that are not the stage's own
+        self._strangers = Strangers(index, module)
         self._empty: dict[Any, Tensor] = {}
         self._kept: dict[int, _Kept] = {}
         self.versions: Versions | None = None
         """Where weights change on the way; ``ages`` then say how far behind the newest a forward's version is."""
         self.ages: dict[int, int] = {}
+        self.behind: dict[int, int] = {}  # of forwards behind an update, where those of all are not to be waited for
 
     def begin(self, step: StageStep) -> None:
         """A step begins."""
@@ -143,6 +144,7 @@ class StageRunner:
         self.outputs: dict[int, tuple[tuple[Tensor, ...], bool]] = {}
         if self.versions is not None:
             self.versions.begin()
+            self._strangers.begin()
         else:
             self._kept = {}
 
@@ -188,8 +190,7 @@ class StageRunner:
         kept = self._kept.pop(i)
         edges, grads = self._seeds(kept, gradient)
         if edges:
-            set_dropout_key(*kept.key)
-            kept.saved.check()
+            self._resume(kept)
             with self._backward_may_not_draw:
                 run_backward(edges, grads)
         kept.saved.close()
@@ -201,8 +202,7 @@ class StageRunner:
         kept = self._kept[i]
         edges, grads = self._seeds(kept, gradient)
         takers = kept.takers
-        set_dropout_key(*kept.key)
-        kept.saved.check()
+        self._resume(kept)
         with self._backward_may_not_draw:
             found, kept.rest = self._split.input_gradients(edges, grads, takers, self.meter)
         kept.saved.settle()
@@ -214,8 +214,7 @@ class StageRunner:
     def backward_weight(self, i: int, gradient: Payload | None) -> None:
         """W: the gradients of the weights, from where I left off (or, on stage 0 without I, from the gradient)."""
         kept = self._kept.pop(i)
-        set_dropout_key(*kept.key)
-        kept.saved.check()
+        self._resume(kept)
         with self._backward_may_not_draw:
             if kept.rest is not None:
                 kept.rest.run()
@@ -228,7 +227,7 @@ class StageRunner:
     def update(self, i: int, _: Payload | None) -> None:
         """U: step this stage's optimizer on the gradients that have come since its last update."""
         assert self.versions is not None
-        self.versions.update({kept.version for kept in self._kept.values()})
+        self.versions.update({kept.version for kept in self._kept.values()}, self.behind.get(i))
 
     @property
     def kept(self) -> set[int]:
@@ -257,13 +256,18 @@ class StageRunner:
 
     # ---- underneath ----------------------------------------------------------------------------------------------
 
+    def _resume(self, kept: _Kept) -> None:
+        """Masks and weights are this micro-batch's: a backward, too, may run parts of a forward (a checkpoint)."""
+        set_dropout_key(*kept.key)
+        if self.versions is not None:
+            self.versions.use(kept.version)
+        kept.saved.check()
+
     def _run(
         self, i: int, kept: _Kept, *, build_graph: bool, keep: bool, buffers: dict[str, Tensor] | None
     ) -> tuple[tuple[Tensor, ...], bool]:
         """The stage's forward, and on the last stage the loss. ``keep``: the input is needed once more after it."""
-        set_dropout_key(*kept.key)  # a backward sets it too: it may run parts of a forward (torch.utils.checkpoint)
-        if self.versions is not None:
-            self.versions.use(kept.version)
+        self._resume(kept)
         if build_graph:
             kept.saved = self.meter.saving(boxed=self.splits)
         with kept.saved if build_graph else torch.no_grad(), self._autocast():
@@ -279,10 +283,7 @@ class StageRunner:
                     raise ConfigurationError("the loss does not depend on any parameter: was it detached on the way?")
         if build_graph:
             kept.edges = tuple([get_gradient_edge(t) if t.requires_grad else None for t in result])
-            if self._looks:
-                own = self.parameters if self.versions is None else list(self.module.parameters())
-                refuse_strangers(self.index, [edge.node for edge in kept.edges if edge is not None], own)
-                self._looks = False
+            self._strangers.look(kept.edges, self.versions)
         return outputs, single
 
     def _call(self, kept: _Kept, *, keep: bool, buffers: dict[str, Tensor] | None) -> Any:

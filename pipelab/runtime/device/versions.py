@@ -3,11 +3,15 @@
 A forward runs on leaves of its own version, which share memory with the caller's parameters as long as that version is
 the newest. An update changes the parameters in place where no one needs the old version; else they move to new memory
 first, and the old version keeps its own. The caller's parameters always are the newest version.
+
+A leaf has its parameter's class, its attributes and its hooks. Which parameters train is seen when a step begins: one
+that is frozen stays as it is from then on, one that is no longer frozen is trained from then on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from functools import reduce
 from typing import Any
 
 import torch
@@ -41,22 +45,29 @@ class Versions:
         apart: bool = False,
     ) -> None:
         self.optimizer, self.scheduler, self.behind, self.stash = optimizer, scheduler, behind, stash
-        self._meter, self._apart = meter, apart
-        stepped = set() if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._places: dict[int, tuple[nn.Parameter, list[Place]]] = {}
-        for owner in module.modules():
-            for name, p in owner._parameters.items():
-                if p is not None and id(p) in stepped and p.requires_grad:
-                    self._places.setdefault(id(p), (p, []))[1].append((owner, name))
-        self.parameters = [p for p, _ in self._places.values()]
+        self._module, self._meter, self._apart = module, meter, apart
         self._names = {id(p): name for name, p in module.named_parameters()}
-        self.bytes = sum(p.nbytes for p in self.parameters)
         self._homes: list[torch.Tensor] = []
         self._leaves: dict[int, list[nn.Parameter]] = {}
-        self._shown: list[nn.Parameter] = self.parameters
         self._looks = True
+        self._spent = False
+        """Whether gradients lie in the parameters that have gone into an update."""
         self.newest = 0
         self.peak = 1
+        self._places: dict[int, tuple[nn.Parameter, list[Place]]] = {}
+        self.parameters: list[nn.Parameter] = []
+        self.shown = self.parameters
+        """The leaves that the module's code meets now."""
+
+    @property
+    def bytes(self) -> int:
+        """Of one version."""
+        return sum(p.nbytes for p in self.parameters)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """What has come since the last update, where it does not lie in the parameters."""
+        return sum(leaf.grad.nbytes for leaves in self._leaves.values() for leaf in leaves if leaf.grad is not None)
 
     def gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, gradient) of what has come since the last update."""
@@ -67,18 +78,40 @@ class Versions:
 
     def begin(self) -> None:
         """A step begins: the peak is counted anew."""
-        if not self._leaves and self.stash:
-            if self._apart:
-                self._homes = [p.data for p in self.parameters]
-                for p in self.parameters:
-                    p.data = p.data.clone()
-            self._leaves[self.newest] = self._fresh()
+        self._choose()
         self.peak = max(1, len(self._leaves))
         for version in self._leaves.values():
             self._meter.add_own(version)
 
+    def _choose(self) -> None:
+        """Take in the parameters that train; of one that was frozen until now all versions are alike."""
+        if not self._leaves:
+            self._places, self.parameters = {}, []
+            self.shown = self.parameters
+            self._leaves = {self.newest: []} if self.stash else {}
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        new = {id(p) for group in groups for p in group["params"] if p.requires_grad} - self._places.keys()
+        for owner in self._module.modules() if new else ():
+            for name, p in owner._parameters.items():
+                if p is not None and id(p) in new:
+                    self._places.setdefault(id(p), (p, []))[1].append((owner, name))
+        for p, _ in list(self._places.values())[len(self.parameters) :]:
+            self.parameters.append(p)
+            if self._apart and self.stash:
+                self._homes.append(p.data)
+                p.data = p.data.clone()
+            for version, leaves in self._leaves.items():
+                leaves.append(nn.Parameter(p.data if version == self.newest else p.data.clone()))
+        for leaves in self._leaves.values():
+            for leaf, p in zip(leaves, self.parameters, strict=True):
+                _follow(p, leaf)
+
     def use(self, version: int) -> None:
         """Show ``version`` to the module's code."""
+        if self._spent:
+            self._spent = False
+            for p in self.parameters:
+                p.grad = None
         if self.stash:
             self._show(self._leaves[version])
 
@@ -95,16 +128,19 @@ class Versions:
                 p.data = home
         self._homes, self._leaves = [], {}
 
-    def update(self, in_use: Container[int]) -> None:
-        """Step the optimizer on the gradients that have come since its last step; ``in_use`` are versions kept."""
+    def update(self, in_use: Container[int], behind: int | None = None) -> None:
+        """Step the optimizer on the gradients that have come since its last step; ``in_use`` are versions kept.
+
+        ``behind`` is of the forwards that are still to come, where that is less than of all.
+        """
         for k, p in enumerate(self.parameters):
             if self.stash:
                 found = [grad for leaves in self._leaves.values() if (grad := leaves[k].grad) is not None]
-                p.grad = None if not found else found[0] if len(found) == 1 else torch.stack(found).sum(0)
+                p.grad = reduce(torch.add, found) if found and p.requires_grad else None
         for leaves in self._leaves.values():
             for leaf in leaves:
                 leaf.grad = None
-        kept = self._make_room(in_use) if self.stash else []
+        kept = self._make_room(in_use, self.behind if behind is None else behind) if self.stash else []
         looks = [leaf.detach().clone() for leaf in kept] if self._looks else []
         if self.optimizer is not None:
             self.optimizer.step()
@@ -112,21 +148,19 @@ class Versions:
                 self.scheduler.step()
         if looks:
             self._looks = False
-            if not all(map(torch.equal, looks, kept)):
+            if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(looks, kept, strict=True)):
                 raise PipelabError(
                     f"{type(self.optimizer).__name__} has changed a version of the weights that is still in use: it "
                     "steps memory that it remembers from before, and not the parameters' own; without a flush each "
                     "version has memory of its own, so take an optimizer that steps p where p is, as torch.optim's do"
                 )
-        if not self.stash:
-            for p in self.parameters:
-                p.grad = None
+        self._spent = True
         self.newest += 1
         self.peak = max(self.peak, len(self._leaves))
 
-    def _make_room(self, in_use: Container[int]) -> list[nn.Parameter]:
+    def _make_room(self, in_use: Container[int], behind: int) -> list[nn.Parameter]:
         """Give the next version memory of its own, if the newest is needed further on: returns that one's leaves."""
-        needed_from = self.newest + 1 - self.behind
+        needed_from = self.newest + 1 - behind
         for version in [v for v in self._leaves if v < needed_from and v not in in_use]:
             if version != self.newest:
                 self._meter.forget_own(self._leaves.pop(version))
@@ -141,12 +175,21 @@ class Versions:
 
     def _fresh(self) -> list[nn.Parameter]:
         """Leaves on the parameters' present memory, with version counters of their own."""
-        return [nn.Parameter(p.data) for p in self.parameters]
+        leaves = [nn.Parameter(p.data) for p in self.parameters]
+        for p, leaf in zip(self.parameters, leaves, strict=True):
+            _follow(p, leaf)
+        return leaves
 
     def _show(self, leaves: list[nn.Parameter]) -> None:
-        if leaves is self._shown:
+        if leaves is self.shown:
             return
         for leaf, (_, places) in zip(leaves, self._places.values(), strict=True):
             for owner, name in places:
                 setattr(owner, name, leaf)
-        self._shown = leaves
+        self.shown = leaves
+
+
+def _follow(p: nn.Parameter, leaf: nn.Parameter) -> None:
+    """Make ``leaf``, but for its memory and its gradient, what the caller has made of ``p``."""
+    leaf.__class__, leaf.__dict__ = type(p), vars(p)
+    leaf._backward_hooks, leaf._post_accumulate_grad_hooks = p._backward_hooks, p._post_accumulate_grad_hooks
