@@ -77,6 +77,13 @@ def ages(schedule: Schedule) -> dict[Action, int]:
 
 def groups(schedule: Schedule) -> list[list[int]]:
     """Which micro-batches' gradients go into one update, in the order of the last stage's updates."""
+    if "groups" not in schedule.kept:
+        schedule.kept["groups"] = _groups(schedule)
+    found: list[list[int]] = schedule.kept["groups"]
+    return found
+
+
+def _groups(schedule: Schedule) -> list[list[int]]:
     found: list[list[int]] = [[]]
     last = schedule.stages - 1
     for *_, action in schedule.actions():
@@ -105,7 +112,8 @@ class Part:
     """What one step runs of ``whole``: on device r the slots ``begin[r]`` to ``end[r] - 1``.
 
     ``first`` is the first micro-batch that comes in with this step. ``since`` is the table with more of what came
-    before: only there the micro-batches that were on their way use the versions that they really used.
+    before: only there the micro-batches that were on their way use the versions that they really used. Behind one that
+    ``drains`` no forward comes.
     """
 
     whole: Schedule
@@ -113,6 +121,7 @@ class Part:
     end: tuple[int, ...]
     first: int
     since: Schedule
+    drains: bool
 
 
 @reserved
@@ -164,7 +173,7 @@ def part(schedule: Schedule, before: int, *, drain: bool = False) -> Schedule:
         rows = [row[a:b] for row, a, b in zip(whole.programs, begin, end, strict=True)]
         made = _schedule(schedule, rows, whole.microbatches)
         since = over(schedule, whole.microbatches // m + earlier)
-        made.graph.kept["part"] = Part(whole, begin, end, before * m, since)
+        made.graph.kept["part"] = Part(whole, begin, end, before * m, since, drain)
         schedule.kept[key] = made
     found: Schedule = schedule.kept[key]
     return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipelab.errors import ScheduleError
+from pipelab.memory import ModelStates
 from pipelab.runtime.device.stage import StageRunner
 from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.device.worker import Worker
-from pipelab.schedules.action import Action
+from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import ages, over, part, part_in, steps_in_flight
 from pipelab.simulation.simulate import simulate
@@ -52,6 +53,7 @@ class Flight:
         self.sizes: list[int] = []
         self.runners: dict[tuple[int, int], StageRunner] = {}
         self._carried: dict[int, dict[Action, Any]] = {}
+        self._told: dict[int, list[_Told]] = {}
 
     @cached_property
     def behind(self) -> dict[int, int]:
@@ -83,14 +85,12 @@ class Flight:
         """A step of ``schedule``, a part of the table, begins."""
         if not self.steps:  # a thread that could not be ended may have left something since
             self._let_go()
-        here = part_in(schedule)
-        whole = schedule if here is None else here.whole
-        old = ages(whole)
+        if id(schedule) not in self._told:
+            self._told[id(schedule)] = _told(schedule)
         for worker in workers:
             worker.carried = self._carried.get(worker.device, {})
             for s, runner in worker.runners.items():
-                runner.ages = {action.microbatch: age for action, age in old.items() if action.stage == s}
-                runner.recomputed = {i for stage, i in whole.recomputed if stage == s}
+                runner.ages, runner.recomputed, runner.behind = self._told[id(schedule)][s]
 
     def land(self, workers: list[Worker], sizes: list[int], *, drained: bool) -> None:
         """The step is over. ``sizes`` are of all micro-batches of its table."""
@@ -129,10 +129,35 @@ class Flight:
         """By stage on device r, the most versions of its weights in the last step."""
         return {s: runner.versions.peak for (d, s), runner in self.runners.items() if d == r and runner.versions}
 
-    def bytes_of_versions(self, r: int) -> int:
-        """The most bytes of weights that device r has held beside one version of each."""
-        return sum(
-            (runner.versions.peak - 1) * runner.versions.bytes
-            for (d, _), runner in self.runners.items()
-            if d == r and runner.versions
-        )
+    def beside(self, r: int) -> ModelStates:
+        """What device r holds beside the parameters: at most of other versions, and now of their gradients."""
+        found = [runner.versions for (d, _), runner in self.runners.items() if d == r and runner.versions]
+        weights = sum((versions.peak - 1) * versions.bytes for versions in found)
+        return ModelStates(weights, sum(versions.gradient_bytes for versions in found))
+
+
+_Told: TypeAlias = tuple[dict[int, int], set[int], dict[int, int]]
+
+
+def _told(schedule: Schedule) -> list[_Told]:
+    """By stage, what its runner is told of a part of a table.
+
+    The age of each forward's version, the micro-batches with an R, and in a drain the most that a forward behind each
+    update is behind the newest version.
+    """
+    here = part_in(schedule)
+    whole = schedule if here is None else here.whole
+    old = ages(whole)
+    found: list[_Told] = [({}, set(), {}) for _ in range(schedule.stages)]
+    for forward, age in old.items():
+        found[forward.stage][0][forward.microbatch] = age
+    for s, i in whole.recomputed:
+        found[s][1].add(i)
+    for row in schedule.programs if here is not None and here.drains else ():
+        most = 0
+        for action in reversed([action for slot in row for action in actions_of(slot)]):
+            if action.op == "F":
+                most = max(most, old[action])
+            elif action.op == "U":
+                found[action.stage][2][action.microbatch] = most
+    return found

@@ -27,6 +27,9 @@ from pipelab.schedules.schedule import Schedule
 
 __all__ = ["Reports"]
 
+_TABLES = 64
+"""So many tables are kept, those used last: batches of ever other sizes would make one each."""
+
 
 class Reports:
     """Makes the reports of a pipeline's steps. ``places`` are where its devices keep their tensors."""
@@ -75,11 +78,15 @@ class Reports:
             steps, drain, sizes = record.part
             schedule = part_of(schedule, steps, drain=drain)
             key = (id(schedule), sizes)
-        if key not in self._tables:
+        found = self._tables.pop(key, None)
+        if found is None:
             part = schedule if training or schedule.forward_only else schedule.forward_part()
             made = part.for_batch(batch) if record.part is None else part.with_sizes(record.part[2])
-            self._tables[key] = made, CostHistory(self._settings.window)
-        return self._tables[key]
+            found = made, CostHistory(self._settings.window)
+        self._tables[key] = found
+        if len(self._tables) > _TABLES:
+            del self._tables[next(iter(self._tables))]
+        return found
 
 
 def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:

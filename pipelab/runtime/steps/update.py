@@ -77,14 +77,13 @@ class Updates:
         return numbers
 
     def held(self) -> list[float]:
-        """What :meth:`step` returns, where stages were updated on the way; weights in all their versions."""
+        """What :meth:`step` returns, where stages were updated on the way; weights and gradients in all versions."""
         flight = self.flight
         assert flight is not None
         numbers: list[float] = []
         for r in self._own:
-            held, peaks = self.model_states(r), flight.peaks(r)
-            weights = held.weights + flight.bytes_of_versions(r)
-            numbers += [weights, held.gradients, held.optimizer, 0.0, 0.0, max(peaks.values(), default=1)]
+            held, peaks = self.model_states(r) + flight.beside(r), flight.peaks(r)
+            numbers += [held.weights, held.gradients, held.optimizer, 0.0, 0.0, max(peaks.values(), default=1)]
         return numbers
 
     def model_states(self, r: int, *, planned: bool = False) -> ModelStates:
