@@ -40,18 +40,11 @@ def weight_error(
     used = versions(whole)
     sizes = schedule.microbatch_sizes(len(batches[0][0]))
     pieces = [pair for x, y in batches for pair in zip(x.split(list(sizes)), y.split(list(sizes)), strict=True)]
-    share = updating.every / sum(sizes[: updating.every]) if updating.every > 1 else 0.0
-
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        """An update of several micro-batches takes the mean over all of their sequences."""
-        own: Tensor = next_byte_loss(output, target)
-        return own * (share * len(target)) if share else own
-
     history = delayed_training(
         start.double(),
         _names(start, layers, schedule.stages),
         plain_sgd,
-        loss,
+        next_byte_loss,
         pieces,
         lambda s, i: used[Action(s, "F", i)],
         updating.every,
