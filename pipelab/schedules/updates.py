@@ -77,21 +77,16 @@ def ages(schedule: Schedule) -> dict[Action, int]:
 
 def groups(schedule: Schedule) -> list[list[int]]:
     """Which micro-batches' gradients go into one update, in the order of the last stage's updates."""
-    if "groups" not in schedule.kept:
-        schedule.kept["groups"] = _groups(schedule)
-    found: list[list[int]] = schedule.kept["groups"]
+    found: list[list[int]] | None = schedule.kept.get("groups")
+    if found is None:
+        found, last = [[]], schedule.stages - 1
+        for *_, action in schedule.actions():
+            if action.stage == last and action.op in "BW":
+                found[-1].append(action.microbatch)
+            elif action.stage == last and action.op == "U":
+                found.append([])
+        found = schedule.kept["groups"] = [group for group in found if group]
     return found
-
-
-def _groups(schedule: Schedule) -> list[list[int]]:
-    found: list[list[int]] = [[]]
-    last = schedule.stages - 1
-    for *_, action in schedule.actions():
-        if action.stage == last and action.op in "BW":
-            found[-1].append(action.microbatch)
-        elif action.stage == last and action.op == "U":
-            found.append([])
-    return [group for group in found if group]
 
 
 def _newest(schedule: Schedule) -> dict[Action, int]:

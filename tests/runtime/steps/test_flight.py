@@ -13,6 +13,7 @@ from torch import nn
 
 from pipelab import Pipeline, build_schedule
 from pipelab.errors import ConfigurationError, NonFiniteError, PipelabError, ScheduleError, StageError, TimeLimitError
+from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.measuring.delayed import delayed_training
 from pipelab.schedules import Schedule
@@ -213,6 +214,55 @@ def test_bytes_of_weights_are_those_of_the_versions(launch):
         assert held == [versions * weights for versions, weights in zip(PEAKS[rule](4), one, strict=True)]
         # Activations are 1F1B's, whatever the weights: versions do not count among them.
         assert reports[-1].peak_activation_bytes == flushed.peak_activation_bytes
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_stage_has_one_gradient_at_a_time_and_the_report_counts_it(rule):
+    """That of the last update lived on while the next ones came, and those in versions were not counted."""
+    model, given, live = mlp(), batches(4, 8), {}
+    with Pipeline(model, build_schedule(rule, 3, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
+        pipeline.step(*given[0])
+        flight = pipeline._engine._stepper.flight
+        for (_, s), runner in flight.runners.items():
+
+            def note(_, s=s, versions=runner.versions):
+                here = sum(p.grad.nbytes for p in versions.parameters if p.grad is not None)
+                live[s] = max(here + versions.gradient_bytes, live.get(s, 0))
+
+            for p in runner.module.parameters():
+                p.register_post_accumulate_grad_hook(note)
+        report = [pipeline.step(x, y) for x, y in given[1:]][-1]
+        one = {s: runner.versions.bytes for (_, s), runner in flight.runners.items()}
+    assert live == one
+    assert [held.model_states.gradients for held in report.memory] == [one[s] for s in range(3)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_drain_keeps_no_version_for_forwards_that_will_not_come(rule, monkeypatch):
+    kept, update = {}, Versions.update
+
+    def watched(versions, in_use, *more):
+        update(versions, in_use, *more)
+        kept[id(versions)] = set(versions._leaves)
+
+    monkeypatch.setattr(Versions, "update", watched)
+    with Pipeline(mlp(), build_schedule(rule, 4, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
+        for x, y in batches(4, 8):
+            pipeline.step(x, y)
+        pipeline.drain()
+        runners = pipeline._engine._stepper.flight.runners
+    found = [kept[id(runners[s, s].versions)] for s in range(3)]  # the last stage has nothing to drain
+    assert found == [{4 if rule == "2bw" else 16}] * 3
+
+
+def test_what_a_device_is_told_of_its_table_is_worked_out_once(monkeypatch):
+    with Pipeline(mlp(), build_schedule("pipedream", 3, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
+        for x, y in batches(3, 8):
+            pipeline.step(x, y)
+        monkeypatch.setattr("pipelab.runtime.steps.flight.ages", None)
+        monkeypatch.setattr("pipelab.schedules.updates._groups", None)
+        pipeline.step(*batches(1, 8)[0])
+        monkeypatch.undo()
 
 
 def test_a_memory_limit_counts_the_versions_before_anything_starts():
