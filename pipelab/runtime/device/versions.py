@@ -67,7 +67,8 @@ class Versions:
     @property
     def gradient_bytes(self) -> int:
         """What has come since the last update, where it does not lie in the parameters."""
-        return sum(leaf.grad.nbytes for leaves in self._leaves.values() for leaf in leaves if leaf.grad is not None)
+        leaves = [leaf for leaves in self._leaves.values() for leaf in leaves]
+        return sum(leaf.nbytes for leaf in leaves if leaf.grad is not None)
 
     def gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, gradient) of what has come since the last update."""

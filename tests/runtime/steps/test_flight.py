@@ -237,6 +237,13 @@ def test_a_stage_has_one_gradient_at_a_time_and_the_report_counts_it(rule):
     assert [held.model_states.gradients for held in report.memory] == [one[s] for s in range(3)]
 
 
+def test_sparse_gradients_that_wait_for_the_rest_of_their_batch_are_counted():
+    model = nn.Sequential(nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Flatten()), nn.Linear(8, 3))
+    x, y = torch.randint(0, 10, (8, 2)), torch.randn(8, 3)
+    with Pipeline(model, build_schedule("2bw", 2, 4), loss=mse, optimizer=OPTIMIZERS["sgd"]) as pipeline:
+        assert [held.model_states.gradients for held in pipeline.step(x, y).memory] == [160, 108]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_drain_keeps_no_version_for_forwards_that_will_not_come(rule, monkeypatch):
     kept, update = {}, Versions.update
