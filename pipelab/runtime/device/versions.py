@@ -147,6 +147,8 @@ class Versions:
             self.optimizer.step()
             if self.scheduler is not None:
                 self.scheduler.step()
+        if self.stash:
+            self._follow_memory(self._leaves[self.newest + 1])
         if looks:
             self._looks = False
             if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(looks, kept, strict=True)):
@@ -158,6 +160,14 @@ class Versions:
         self._spent = True
         self.newest += 1
         self.peak = max(self.peak, len(self._leaves))
+
+    def _follow_memory(self, leaves: list[nn.Parameter]) -> None:
+        """An optimizer may put its result into new memory: ``p.data = ...``."""
+        if any(leaf.data_ptr() != p.data_ptr() for leaf, p in zip(leaves, self.parameters, strict=True)):
+            self._meter.forget_own(leaves)
+            for leaf, p in zip(leaves, self.parameters, strict=True):
+                leaf.data = p.data
+            self._meter.add_own(leaves)
 
     def _make_room(self, in_use: Container[int], behind: int) -> list[nn.Parameter]:
         """Give the next version memory of its own, if the newest is needed further on: returns that one's leaves."""
