@@ -21,6 +21,7 @@ _STYLES = (
     (OPS["B"], "s", (0, (6, 2))),
     (OPS["I"], "^", (0, (2, 2))),
     (INK, "D", (0, (7, 2, 1, 2))),
+    ("#7A7A7A", "v", (0, (1, 1))),
 )
 _WIDTH, _HEIGHT, _TOP = 7.5, 4.2, 0.32  # inches; the last: a line of the title
 
@@ -41,7 +42,7 @@ def plot_curves(
 
     ``across`` and ``up`` name the axes, with units. ``note`` stands below: where the values are from, what is held
     fixed. ``log`` makes the axis of ``x`` logarithmic: each doubling is as wide as the next. ``marks`` (name -> place)
-    are upright lines; those outside of the axis are left out. Raises ConfigurationError for no curves, more than four,
+    are upright lines; those outside of the axis are left out. Raises ConfigurationError for no curves, more than five,
     one of another length than ``x``, or a place that a logarithmic axis does not have.
 
     >>> plot_curves([1, 2, 4], {"GPipe": [64, 64, 64]}, across="m", up="sequences held", title="Batch fixed")

@@ -75,7 +75,7 @@ def test_note_and_axis_stay_on_the_page(note):
 
 
 def test_too_many_curves_and_uneven_lengths_are_refused():
-    with pytest.raises(ConfigurationError, match="1 to 4 curves, got 5"):
-        draw({str(k): [1] * 5 for k in range(5)})
+    with pytest.raises(ConfigurationError, match="1 to 5 curves, got 6"):
+        draw({str(k): [1] * 5 for k in range(6)})
     with pytest.raises(ConfigurationError, match="3 values for 5 places"):
         draw({"short": [1, 2, 3]})
