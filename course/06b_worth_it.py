@@ -80,7 +80,18 @@ for r in range(4):
 # versions of the weights. In our narrow model weights are small beside activations, and this costs device 0 a quarter
 # more. The last lines take a layer at GPT-3's size: 12h² weights, and 34sbh bytes of activations with fused attention
 # (*Further* in lesson 2b; h is the width, s the tokens, and b = 1). There one version is as large as several
-# micro-batches of activations. 2BW adds one version, whatever p.
+# micro-batches of activations. 2BW adds one version, for any p.
+#
+# **Try it:** in the last lines of the cell set `width, tokens = 1024, 8192`. How much more than 1F1B does PipeDream
+# then hold on device 0?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# Both lines say 1.2 GB. A version now takes less than a tenth of a micro-batch's activations, so three more of them add
+# 6 %. Weights grow with the square of the width, activations with the width and with the tokens. So old versions are
+# expensive in wide models with short sequences, and cheap in narrow ones with long sequences.
+#
+# </details>
 #
 # ## A claim on trial: "utilisation 92 %"
 #
