@@ -75,7 +75,7 @@ WRONG = [
     _stash("stage 0 gave it to that", "vertical-sync", sync="[newest[-1]] * len(rows)"),
     _stash("all versions that are ever made", "peak", step='now += "U" in cell'),
     _stash("That counts the updates", "peak", one="0", step='now += "U" in cell'),
-    _stash("leaves the newest version out", "peak", one="0"),
+    _stash("leave the newest version out", "peak", one="0"),
     _stash("how many micro-batches are in flight", "peak", one="0", step='now += ("F" in cell) - ("B" in cell)'),
     _stash("one too many", "peak", top="top + 1"),
     _stash("one too many", "peak", step='now += "U" in cell; top = max(top, now); now -= freed.count(cell)'),
