@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 2b
 #     title: "GPipe: its gradient and its memory"
-#     minutes: 55
+#     minutes: 60
 #     builds_on: [2]
 #     goals:
 #       - accumulate gradients over micro-batches so that they equal the gradient of the whole batch

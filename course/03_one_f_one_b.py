@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 3
 #     title: "1F1B: the same work in less memory"
-#     minutes: 50
+#     minutes: 55
 #     builds_on: [2]
 #     goals:
 #       - build the 1F1B timetable slot by slot, for any p and m

@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 3b
 #     title: "1F1B beside GPipe: time and memory"
-#     minutes: 35
+#     minutes: 40
 #     builds_on: [3]
 #     goals:
 #       - compare 1F1B with GPipe in time and in memory, and say what the comparison holds fixed

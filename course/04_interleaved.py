@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 4
 #     title: "Interleaved 1F1B: a shorter way to the last device"
-#     minutes: 50
+#     minutes: 55
 #     builds_on: [3, 3b]
 #     goals:
 #       - cut a model into more stages than devices, and say why it matters which device gets which
