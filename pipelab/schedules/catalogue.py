@@ -61,11 +61,11 @@ def recipes() -> Mapping[str, Recipe]:
     """All recipes by name, found in ``generators/``."""
     from pipelab.schedules import generators
 
-    found = (
-        importlib.import_module(f"{generators.__name__}.{module.name}").RECIPE
-        for module in pkgutil.iter_modules(generators.__path__)
+    modules = (
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(generators.__path__, f"{generators.__name__}.")
     )
-    return {recipe.name: recipe for recipe in found}
+    return {module.RECIPE.name: module.RECIPE for module in modules if hasattr(module, "RECIPE")}
 
 
 @reserved

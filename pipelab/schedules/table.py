@@ -213,20 +213,40 @@ def _small(numbers: Array) -> Array:
 
 @reserved
 def in_turns(
-    warmups: Sequence[int], microbatches: Array, forward_stages: Array, backward_stages: Array | None = None
+    warmups: Sequence[int],
+    microbatches: Array,
+    forward_stages: Array,
+    backward_stages: Array | None = None,
+    waits: Sequence[int] | None = None,
 ) -> Table:
     """On device r ``warmups[r]`` forwards, then a forward and a backward in turn, then the backwards that are left.
 
     Its k-th forward is of ``microbatches[k]`` on ``forward_stages[r, k]``; so is its k-th backward, or else on
-    ``backward_stages[r, k]``.
+    ``backward_stages[r, k]``. With ``waits`` a backward is an I, and its W follows right behind the I of ``waits[r]``
+    backwards later, or at the end.
     """
     p, n = len(warmups), len(microbatches)
     k, w = np.arange(n), np.array(warmups, int).reshape(p, 1)
-    row = 2 * n * np.arange(p).reshape(p, 1)
-    forward_at, backward_at = row + np.maximum(k, 2 * k - w), row + np.minimum(n + k, 2 * k + w + 1)
-    stage, op, microbatch = np.empty(2 * n * p, np.int32), np.full(2 * n * p, F, np.int8), np.empty(2 * n * p, np.int32)
-    stage[forward_at] = forward_stages
-    stage[backward_at] = forward_stages if backward_stages is None else backward_stages
-    op[backward_at] = B
+    length = 2 * n if waits is None else 3 * n
+    # Turn k: forward w + k if there is one, backward k, and W k - late if there is one.
+    late = np.full((p, 1), n) if waits is None else np.minimum(np.array(waits, int), n).reshape(p, 1)
+    begins = length * np.arange(p).reshape(p, 1) + w
+
+    def before(turn: Array) -> Array:
+        """How many actions there are in the turns before."""
+        found: Array = turn + np.minimum(turn, n - w) + np.maximum(turn - late, 0)
+        return found
+
+    forward_at = begins + np.where(k < w, k - w, before(k - w))
+    backward_at = begins + before(k) + (k < n - w)
+    stage, op = np.empty(length * p, np.int32), np.full(length * p, F, np.int8)
+    microbatch, backward = np.empty(length * p, np.int32), forward_stages if backward_stages is None else backward_stages
+    stage[forward_at], stage[backward_at] = forward_stages, backward
     microbatch[forward_at] = microbatch[backward_at] = microbatches
-    return Table(stage, op, microbatch, np.ones(2 * n * p, bool), 2 * n * np.arange(p + 1))
+    op[backward_at] = B
+    if waits is not None:
+        op[backward_at] = I
+        turn = k + late
+        weights_at = begins + np.where(turn < n, before(turn + 1) - 1, before(np.full(1, n)) + turn - n)
+        stage[weights_at], microbatch[weights_at], op[weights_at] = backward, microbatches, W
+    return Table(stage, op, microbatch, np.ones(length * p, bool), length * np.arange(p + 1))

@@ -1,1 +1,1 @@
-"""One file per schedule, each defining ``RECIPE``."""
+"""One file per schedule, each defining ``RECIPE``; files without one help others."""

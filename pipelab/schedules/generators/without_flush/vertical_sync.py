@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipelab.schedules.action import Updating
 from pipelab.schedules.catalogue import Recipe
-from pipelab.schedules.generators.pipedream import pipedream
+from pipelab.schedules.generators.without_flush.pipedream import pipedream
 
 RECIPE = Recipe(
     name="vertical-sync",

@@ -1,0 +1,1 @@
+"""Schedules that update without a flush: each table lists its updates."""
