@@ -54,5 +54,5 @@ RECIPE = Recipe(
     source="arXiv 2107.06925, 3",
     programs=chimera,
     check=_even,
-    placement=lambda p, v: tuple((s, p - 1 - s) for s in range(p)),
+    placement=lambda p, v: tuple((min(s, p - 1 - s), max(s, p - 1 - s)) for s in range(p)),
 )
