@@ -240,7 +240,10 @@ def in_turns(
     forward_at = begins + np.where(k < w, k - w, before(k - w))
     backward_at = begins + before(k) + (k < n - w)
     stage, op = np.empty(length * p, np.int32), np.full(length * p, F, np.int8)
-    microbatch, backward = np.empty(length * p, np.int32), forward_stages if backward_stages is None else backward_stages
+    microbatch, backward = (
+        np.empty(length * p, np.int32),
+        forward_stages if backward_stages is None else backward_stages,
+    )
     stage[forward_at], stage[backward_at] = forward_stages, backward
     microbatch[forward_at] = microbatch[backward_at] = microbatches
     op[backward_at] = B

@@ -1,4 +1,4 @@
-"""The generators that split a backward or run a model in a V or both ways: PyTorch's orders, and the papers' formulas."""
+"""The generators that split a backward, or run a model in a V or both ways: PyTorch's orders, the papers' formulas."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def v_half(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """Steps of 3 and 3 units between neighbours, forward and backward together (arXiv 2405.15362, 3).
 
     With 1F1B's memory both would be 6. So each device holds half of it for many devices, the same on all devices.
-    
+
     """
     return of_blocks(devices, microbatches, down=3, up=3)
 

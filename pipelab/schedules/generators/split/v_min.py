@@ -12,8 +12,8 @@ from pipelab.schedules.schedule import Program
 def v_min(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """Steps of 2 and 2 units between neighbours, forward and backward together (arXiv 2405.15362, 3).
 
-    With 1F1B's memory both would be 6. So each device holds a third of it for many devices, the same on all devices. Where
-    costs are unequal it idles more than the others: every micro-batch goes down and up twice at the shortest steps.
+    With 1F1B's memory both would be 6. So each device holds a third of it for many devices, the same on all devices.
+    Where costs are unequal it idles more than the others: a micro-batch goes down and up twice at the shortest steps.
     """
     return of_blocks(devices, microbatches, down=2, up=2)
 

@@ -1,0 +1,101 @@
+"""Tables slot by slot: each device, when it is free, takes what its rule prefers among what can start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from pipelab.search.problem import Problem, Rows
+
+__all__ = ["Rule", "build", "rules"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a device prefers.
+
+    ``ahead``: how much it takes in before its first I, as a fraction of its limit. ``forward_first``: F before I where
+    both can start. ``patience``: W is run where nothing else can start within that fraction of its time. ``deep``: of
+    several F, that of the latest stage; else that of the first micro-batch.
+    """
+
+    ahead: float
+    forward_first: bool
+    patience: float
+    deep: bool
+
+
+def rules() -> Iterator[Rule]:
+    """All of them."""
+    for ahead, first, patience, deep in product((1.0, 0.75, 0.5), (False, True), (0.0, 0.5, 1.0), (True, False)):
+        yield Rule(ahead, first, patience, deep)
+
+
+def build(problem: Problem, rule: Rule) -> Rows | None:
+    """The rows that the rule gives; None where it comes to a stop, because memory is full of what cannot go on."""
+    p, m, stages, block = problem.devices, problem.microbatches, problem.stages, problem.stages * problem.microbatches
+    takes, needs, homes = problem.takes, problem.needs, problem.homes
+    rows: Rows = [[] for _ in range(p)]
+    mine = [[s for s in range(stages) if homes[s] == r] for r in range(p)]
+    end = [-1.0] * problem.size
+    free, held, begun = [0.0] * p, [0.0] * p, [False] * p
+    next_of = [0] * (3 * stages)  # by op and stage: its next micro-batch
+    left = problem.size
+
+    def ready(action: int) -> float | None:
+        """When all that it needs is there; None while that is not known."""
+        time = 0.0
+        for needed, way in needs[action]:
+            if end[needed] < 0:
+                return None
+            time = max(time, end[needed] + way)
+        return time
+
+    def room(r: int, s: int) -> bool:
+        """Whether F of stage s may come in: later stages of the same device need room for what is already here."""
+        limit = problem.limits[r] * (1.0 if begun[r] else rule.ahead)
+        after = held[r] + problem.holds[s]
+        spare = max((problem.holds[x] for x in mine[r] if x > s), default=0.0)
+        return after + spare <= problem.limits[r] * (1 + 1e-9) and after <= max(limit, problem.holds[s] + spare) * (
+            1 + 1e-9
+        )
+
+    def choices(r: int) -> Iterator[tuple[float, tuple[float, ...], int]]:
+        """(when it could start, preference, action): one for each op and stage."""
+        for s in mine[r]:
+            for op in range(3):
+                i = next_of[op * stages + s]
+                if i == m or (op == 0 and not room(r, s)):
+                    continue
+                action = op * block + s * m + i
+                time = ready(action)
+                if time is None:
+                    continue
+                kind = 2 if op == 2 else (op == 0) != rule.forward_first
+                order = -s if (rule.deep and op == 0) else i * stages + (s if op == 0 else -s)
+                yield max(time, free[r]), (kind, order), action
+
+    while left:
+        best: tuple[float, tuple[float, ...], int, int] | None = None
+        for r in sorted(range(p), key=free.__getitem__):
+            found = list(choices(r))
+            if not found:
+                continue
+            soon = min((time for time, pick, _ in found if pick[0] < 2), default=None)
+            usable = [c for c in found if c[1][0] < 2 or soon is None or soon - free[r] > rule.patience * takes[c[2]]]
+            begin = min(time for time, _, _ in usable)
+            time, pick, action = min((c for c in usable if c[0] <= begin + 1e-12), key=lambda c: c[1])
+            if best is None or time < best[0]:
+                best = (time, pick, action, r)
+        if best is None:
+            return None
+        time, _, action, r = best
+        op, s, _ = problem.parts(action)
+        rows[r].append(action)
+        end[action] = free[r] = time + takes[action]
+        next_of[op * stages + s] += 1
+        held[r] += problem.holds[s] * (1, 0, -1)[op]
+        begun[r] = begun[r] or op == 1
+        left -= 1
+    return rows

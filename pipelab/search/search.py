@@ -1,0 +1,208 @@
+"""The best table found in the time that is given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.schedules.catalogue import build_schedule, recipes, round_robin
+from pipelab.schedules.schedule import Schedule
+from pipelab.search.bound import lower_bound
+from pipelab.search.greedy import build, rules
+from pipelab.search.improve import improve
+from pipelab.search.problem import Problem, Rows
+from pipelab.simulation.costs import Costs
+from pipelab.simulation.simulate import simulate
+from pipelab.timeline import Timeline
+
+__all__ = ["Found", "search_schedule"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best table. ``known``: those of the catalogue that fit, by name, with their makespans, the best first.
+
+    No order whose backwards are all cut in two takes less than ``bound``, on the placements that were searched.
+    ``source`` says which table the best one came from, and ``tries`` how many were looked at.
+    """
+
+    schedule: Schedule
+    timeline: Timeline
+    bound: float
+    known: tuple[tuple[str, float], ...]
+    source: str
+    tries: int
+    seconds: float
+
+    @property
+    def makespan(self) -> float:
+        """In the unit of the costs."""
+        return self.timeline.makespan
+
+    @property
+    def proven(self) -> bool:
+        """Whether no order can take less."""
+        return self.makespan <= self.bound * (1 + 1e-9)
+
+    def __str__(self) -> str:
+        unit = self.timeline.unit
+        best = f"; the best of the catalogue, {self.known[0][0]}, takes {self.known[0][1]:g}" if self.known else ""
+        proof = "and no order takes less" if self.proven else f"no order takes less than {self.bound:g}"
+        return (
+            f"{self.makespan:g} {unit} ({proof}{best}); from {self.source}, {self.tries} tables in {self.seconds:.1f} s"
+        )
+
+
+def search_schedule(
+    devices: int,
+    microbatches: int,
+    chunks: int = 1,
+    costs: Costs | None = None,
+    memory_limit: float | Sequence[float] | None = None,
+    placement: Sequence[int] | None = None,
+    *,
+    seconds: float = 10.0,
+    seed: int = 0,
+    progress: Callable[[str, float, float], None] | None = None,
+) -> Found:
+    """Search the order of F, I and W that takes least time, for what each action costs.
+
+    ``costs``: default tF = tI = tW. ``memory_limit``: what a device may hold, for all or one for each. It is in bytes
+    where ``costs`` know activation bytes, else in full device shares of one micro-batch. Default: what 1F1B holds on
+    device 0. ``placement[s]`` is the device of stage s. Default: round-robin, and for v = 2 also a V. At most about
+    ``seconds`` are spent. ``progress(source, makespan, bound)`` is called for each better table. The result is never
+    worse than the best of the catalogue that fits. Raises ConfigurationError if nothing fits.
+
+    >>> found = search_schedule(devices=4, microbatches=8, costs=Costs(forward=1, backward=2), seconds=2)
+    >>> found.makespan, found.proven    # 1F1B takes 33
+    (27.0, True)
+    """
+    p, m, v = whole_number("devices", "p", devices), whole_number("microbatches", "m", microbatches), chunks
+    v = whole_number("chunks", "v", v)
+    given = Costs(forward=1.0, backward=2.0) if costs is None else costs
+    if not seconds > 0:
+        raise ConfigurationError(f"seconds must be positive, got {seconds!r}; try 10")
+    limits = _limits(memory_limit, p, m, given)
+    begin, ways = time.monotonic(), _placements(placement, p, v)
+    problems = [Problem.of(homes, p, m, given, limits, in_bytes=given.activation_bytes != 0) for homes in ways]
+    each = [_search(problem, seconds / len(ways), seed, progress) for problem in problems]
+    found = [one for one in each if one is not None]
+    if not found:
+        needed = min(max(problem.one_microbatch) for problem in problems)
+        raise ConfigurationError(
+            f"nothing fits: one micro-batch takes {needed:g} on the fullest device, and {min(limits):g} are allowed; "
+            f"give at least {needed:g}"
+        )
+    best = min(found, key=lambda one: one.makespan)
+    known: dict[str, float] = {}
+    for name, makespan in (pair for one in found for pair in one.known):
+        known[name] = min(makespan, known.get(name, makespan))
+    return replace(
+        best,
+        bound=min(map(lower_bound, problems)),
+        known=tuple(sorted(known.items(), key=lambda pair: pair[1])),
+        tries=sum(one.tries for one in found),
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _limits(given: float | Sequence[float] | None, p: int, m: int, costs: Costs) -> list[float]:
+    if given is None:
+        share = costs.activation_bytes
+        whole = sum(share) / p if isinstance(share, Sequence) else share or 1.0
+        given = min(p, m) * whole
+    found = [float(one) for one in given] if isinstance(given, Sequence) else [float(given)] * p
+    if len(found) != p or not all(one > 0 for one in found):
+        raise ConfigurationError(f"memory_limit is one positive number, or one for each of {p} devices; got {given!r}")
+    return found
+
+
+def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, ...]]:
+    if given is not None:
+        homes = tuple(given)
+        if len(homes) < p or set(homes) != set(range(p)):
+            raise ConfigurationError(f"placement names the device of each stage, and all of 0..{p - 1}; got {given!r}")
+        return [homes]
+    dealt = tuple(homes[0] for homes in round_robin(p, v))
+    return [dealt, (*range(p), *reversed(range(p)))] if v == 2 and p > 1 else [dealt]
+
+
+def _search(
+    problem: Problem, seconds: float, seed: int, progress: Callable[[str, float, float], None] | None
+) -> Found | None:
+    """The best for one placement; None where nothing fits."""
+    until, bound = time.monotonic() + seconds, lower_bound(problem)
+    known = dict(_catalogue(problem))
+    makespans = {name: simulate(table, problem.costs, check=False).makespan for name, table in known.items()}
+    pool: list[tuple[float, str, Rows]] = []
+    for name, table in known.items():
+        rows = problem.rows_of(table)
+        pool += [] if rows is None else _rated(problem, name, rows)
+    tries = len(known)
+    for rule in rules():
+        if pool and (time.monotonic() > until or pool[0][0] <= bound * (1 + 1e-9)):
+            break
+        tries += 1
+        rows = build(problem, rule)
+        pool += [] if rows is None else _rated(problem, "a greedy rule", rows)
+        pool.sort(key=lambda one: one[0])
+    best = _Best(progress, bound)
+    for name, makespan in makespans.items():
+        best.offer(name, makespan, known[name])
+    for makespan, name, rows in pool[:1]:
+        best.offer(name, makespan, problem.schedule(rows, "searched"))
+    random, starts = Random(seed), pool[:4]
+    for k, (_, name, rows) in enumerate(starts):
+        if best.makespan <= bound * (1 + 1e-9):
+            break
+        end = time.monotonic() + (until - time.monotonic()) / (len(starts) - k)
+        better, timed, tried = improve(
+            problem, rows, random, lambda n, end=end: n % 16 or time.monotonic() < end, bound
+        )
+        tries += tried
+        best.offer(f"{name}, improved", timed.makespan, problem.schedule(better, "searched"))
+    if best.schedule is None:
+        return None
+    timeline = simulate(best.schedule, problem.costs)
+    return Found(best.schedule, timeline, bound, tuple(makespans.items()), best.source, tries, seconds)
+
+
+class _Best:
+    """The best table so far, told to whoever listens."""
+
+    def __init__(self, tell: Callable[[str, float, float], None] | None, bound: float) -> None:
+        self.makespan, self.source = math.inf, ""
+        self.schedule: Schedule | None = None
+        self._tell, self._bound = tell, bound
+
+    def offer(self, source: str, makespan: float, schedule: Schedule) -> None:
+        if makespan < self.makespan - 1e-12:
+            self.makespan, self.source, self.schedule = makespan, source, schedule
+            if self._tell is not None:
+                self._tell(source, makespan, self._bound)
+
+
+def _rated(problem: Problem, name: str, rows: Rows) -> list[tuple[float, str, Rows]]:
+    """With the makespan; nothing for rows that wait forever or do not fit."""
+    timed = problem.timed(rows) if all(problem.fits(row, r) for r, row in enumerate(rows)) else None
+    return [] if timed is None else [(timed.makespan, name, rows)]
+
+
+def _catalogue(problem: Problem) -> Iterator[tuple[str, Schedule]]:
+    """The schedules by name that can be built for this placement, and that fit."""
+    p, m = problem.devices, problem.microbatches
+    for recipe in recipes().values():
+        v = problem.stages // p
+        if recipe.updating is not None or (recipe.chunks or v) != v or recipe.check(p, m, v) is not None:
+            continue
+        schedule = build_schedule(recipe.name, p, m, v)
+        if schedule.placement != tuple((r,) for r in problem.homes) or schedule.microbatches != m:
+            continue
+        timeline = simulate(schedule, problem.costs, check=False)
+        peaks = timeline.peak_bytes if problem.costs.activation_bytes else timeline.peak_microbatches
+        if all(peak <= limit * (1 + 1e-9) for peak, limit in zip(peaks, problem.limits, strict=True)):
+            yield recipe.name, schedule
