@@ -11,11 +11,11 @@ from random import Random
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.catalogue import build_schedule, recipes, round_robin
 from pipelab.schedules.schedule import Schedule
-from pipelab.search.bound import lower_bound
-from pipelab.search.greedy import build, rules
-from pipelab.search.improve import improve
-from pipelab.search.problem import Problem, Rows
 from pipelab.simulation.costs import Costs
+from pipelab.simulation.search.bound import lower_bound
+from pipelab.simulation.search.greedy import build, rules
+from pipelab.simulation.search.improve import improve
+from pipelab.simulation.search.problem import Problem, Rows
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 
@@ -89,7 +89,15 @@ def search_schedule(
     limits = _limits(memory_limit, p, m, given)
     begin, ways = time.monotonic(), _placements(placement, p, v)
     problems = [Problem.of(homes, p, m, given, limits, in_bytes=given.activation_bytes != 0) for homes in ways]
-    each = [_search(problem, seconds / len(ways), seed, progress) for problem in problems]
+    least = math.inf
+
+    def tell(source: str, makespan: float, bound: float) -> None:
+        nonlocal least
+        if progress is not None and makespan < least - 1e-12:
+            least = makespan
+            progress(source, makespan, bound)
+
+    each = [_search(problem, seconds / len(ways), seed, tell) for problem in problems]
     found = [one for one in each if one is not None]
     if not found:
         needed = min(max(problem.one_microbatch) for problem in problems)
@@ -131,9 +139,7 @@ def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, 
     return [dealt, (*range(p), *reversed(range(p)))] if v == 2 and p > 1 else [dealt]
 
 
-def _search(
-    problem: Problem, seconds: float, seed: int, progress: Callable[[str, float, float], None] | None
-) -> Found | None:
+def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, float, float], None]) -> Found | None:
     """The best for one placement; None where nothing fits."""
     until, bound = time.monotonic() + seconds, lower_bound(problem)
     known = dict(_catalogue(problem))
@@ -150,7 +156,7 @@ def _search(
         rows = build(problem, rule)
         pool += [] if rows is None else _rated(problem, "a greedy rule", rows)
         pool.sort(key=lambda one: one[0])
-    best = _Best(progress, bound)
+    best = _Best(tell, bound)
     for name, makespan in makespans.items():
         best.offer(name, makespan, known[name])
     for makespan, name, rows in pool[:1]:
@@ -160,9 +166,11 @@ def _search(
         if best.makespan <= bound * (1 + 1e-9):
             break
         end = time.monotonic() + (until - time.monotonic()) / (len(starts) - k)
-        better, timed, tried = improve(
-            problem, rows, random, lambda n, end=end: n % 16 or time.monotonic() < end, bound
-        )
+
+        def go_on(tried: int, end: float = end) -> bool:
+            return tried % 16 > 0 or time.monotonic() < end
+
+        better, timed, tried = improve(problem, rows, random, go_on, bound)
         tries += tried
         best.offer(f"{name}, improved", timed.makespan, problem.schedule(better, "searched"))
     if best.schedule is None:
@@ -174,7 +182,7 @@ def _search(
 class _Best:
     """The best table so far, told to whoever listens."""
 
-    def __init__(self, tell: Callable[[str, float, float], None] | None, bound: float) -> None:
+    def __init__(self, tell: Callable[[str, float, float], None], bound: float) -> None:
         self.makespan, self.source = math.inf, ""
         self.schedule: Schedule | None = None
         self._tell, self._bound = tell, bound
@@ -182,8 +190,7 @@ class _Best:
     def offer(self, source: str, makespan: float, schedule: Schedule) -> None:
         if makespan < self.makespan - 1e-12:
             self.makespan, self.source, self.schedule = makespan, source, schedule
-            if self._tell is not None:
-                self._tell(source, makespan, self._bound)
+            self._tell(source, makespan, self._bound)
 
 
 def _rated(problem: Problem, name: str, rows: Rows) -> list[tuple[float, str, Rows]]:

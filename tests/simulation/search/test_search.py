@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelab import ConfigurationError, Costs, build_schedule, check_schedule, simulate
-from pipelab.search import search_schedule
+from pipelab.simulation.search import search_schedule
 
 UNIT = Costs(forward=1, backward=2)
 UNEVEN = Costs(
@@ -17,7 +17,9 @@ UNEVEN = Costs(
 )
 
 
-@pytest.mark.parametrize(("p", "m", "v", "makespan"), [(4, 8, 1, 27), (4, 8, 2, 25.5), (8, 16, 1, 55), (8, 16, 2, 51.5)])
+@pytest.mark.parametrize(
+    ("p", "m", "v", "makespan"), [(4, 8, 1, 27), (4, 8, 2, 25.5), (8, 16, 1, 55), (8, 16, 2, 51.5)]
+)
 def test_with_equal_costs_and_the_memory_of_1f1b_it_reaches_what_the_papers_reach(p, m, v, makespan):
     """ZB-H1's m(tF+tI+tW) + (p-1)(tF+tI-tW), ZB-V's half of that bubble; no order takes less."""
     found = search_schedule(p, m, v, UNIT, seconds=20)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from pipelab.search.problem import Problem, Rows
+from pipelab.simulation.search.problem import Problem, Rows
 
 __all__ = ["Rule", "build", "rules"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from pipelab.search.problem import Problem
+from pipelab.simulation.search.problem import Problem
 
 __all__ = ["lower_bound"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelab import Costs, build_schedule, simulate
-from pipelab.search.problem import Problem
+from pipelab.simulation.search.problem import Problem
 
 COSTS = Costs(forward=1, backward=2, input_gradient=0.7, weight_gradient=1.3, latency=0.25)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from pipelab.search.problem import Problem, Rows, Timed
+from pipelab.simulation.search.problem import Problem, Rows, Timed
 
 __all__ = ["improve"]
 

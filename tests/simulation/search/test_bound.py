@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipelab import Costs, build_schedule, simulate
 from pipelab.schedules import recipes
-from pipelab.search.bound import lower_bound
-from pipelab.search.problem import Problem
+from pipelab.simulation.search.bound import lower_bound
+from pipelab.simulation.search.problem import Problem
 
 TIMES = st.integers(1, 6).map(float)
 
