@@ -90,8 +90,9 @@ def build_schedule(
     m = whole_number("microbatches", "m", microbatches)
     v = recipe.default_chunks if chunks is None else whole_number("chunks", "v", chunks)
     if recipe.chunks is not None and v != recipe.chunks:
+        several = "; several chunks need 'interleaved'" if recipe.chunks == 1 else ""
         raise ConfigurationError(
-            f"'{name}' has {recipe.chunks} chunk(s) per device, got v = {v}; several chunks need 'interleaved'"
+            f"'{name}' has {recipe.chunks} chunk(s) per device, got v = {v}; try v = {recipe.chunks}{several}"
         )
     problem = recipe.check(p, m, v)
     if problem is not None:

@@ -264,13 +264,15 @@ def _bytes() -> tuple[float, float]:
     return stage.kept(1.0) * 4 / LAYERS, stage.sent(1.0)
 
 
+EXPLORED = ("naive", "gpipe", "1f1b", "interleaved", "2bw", "pipedream", "vertical-sync")
+"""The schedules whose figures have formulas here."""
+
+
 def choices(name: str) -> list[tuple[str, str]]:
     """(value, words) of a control with choices."""
     if name == "fixed":
         return [(BATCH, "the batch, cut into m"), (MICROBATCH, f"the micro-batch, {UNIT_SEQUENCES} sequences")]
-    known = [(recipe.name, recipe.title) for recipe in recipes().values()]
-    order = ["naive", "gpipe", "1f1b", "interleaved"]
-    known.sort(key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair[0]))
+    known = [(name, recipes()[name].title) for name in EXPLORED]
     return [("", "nothing"), *known] if name == "compare" else known
 
 

@@ -98,6 +98,7 @@ def test_what_is_known_takes_the_columns_of_the_board():
     assert {(k.title, k.makespan, k.fits) for k in found.known} == {
         ("Interleaved 1F1B", 45, True),
         ("Breadth-first", 45, False),
+        ("Looped BFS", 45, False),
         ("one micro-batch after the other", 80, True),
     }
 

@@ -3,8 +3,10 @@
 from hypothesis import strategies as st
 
 from pipelab.teaching.explorer import Settings
-from pipelab.teaching.explorer.settings import BATCH, CONTROLS, MICROBATCH
-from tests.strategies import NAMES, shapes
+from pipelab.teaching.explorer.settings import BATCH, CONTROLS, EXPLORED, MICROBATCH
+from tests.strategies import shapes
+
+NAMES = list(EXPLORED)
 
 COSTS = (0.125, 1.0, 2.0, 3.5)
 

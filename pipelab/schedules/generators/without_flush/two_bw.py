@@ -23,8 +23,8 @@ def _enough(devices: int, microbatches: int, chunks: int) -> str | None:
     if microbatches >= devices:
         return None
     return (
-        f"2BW needs m >= p: with {microbatches} micro-batches to an update on {devices} devices a forward may begin "
-        f"before the version that it needs is made; try m = {devices}, or 'pipedream'"
+        f"2BW needs m >= p: with m = {microbatches} on p = {devices} devices a forward may begin before the version "
+        f"that it needs is made; try m = {devices}, or 'pipedream'"
     )
 
 
