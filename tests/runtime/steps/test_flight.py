@@ -587,7 +587,7 @@ def test_tied_parameters_are_refused():
 
 
 def test_two_buffers_need_enough_micro_batches():
-    with pytest.raises(ConfigurationError, match=r"2BW needs m >= p: with 3 .* on 4 devices.*try m = 4"):
+    with pytest.raises(ConfigurationError, match=r"2BW needs m >= p: with m = 3 on p = 4 devices.*try m = 4"):
         build_schedule("2bw", 4, 3)
 
 
