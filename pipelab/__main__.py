@@ -15,6 +15,7 @@ COMMANDS = {
     "schedule": "print a schedule's timetable",
     "check": "list everything that is wrong with a schedule",
     "simulate": "predict when everything runs",
+    "search": "search for the schedule that takes least time, for given costs and memory",
     "run": "really run the model under a schedule, and measure",
     "demo": "the worked example under all schedules, then some training",
     "tune": "find the schedule and m that train fastest within memory",
@@ -30,6 +31,8 @@ examples:
   pipelab simulate gpipe -p 4 -m 8 --backward 2 --why
                                                 predict makespan, bubble and micro-batches in flight; explain why
                                                 devices idle
+  pipelab search -p 4 -m 8 -v 2 --memory-limit 3
+                                                find an order of F, I and W that takes least time within the limit
   pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, check its gradients, draw prediction and
                                                 measurement
   pipelab run mine.csv                          run your own schedule, one CSV row of actions per device

@@ -212,3 +212,15 @@ def test_a_file_that_lists_updates_says_by_which_rule_it_runs(capsys, tmp_path):
     path.write_text(build_schedule("2bw", 2, 2).to_csv())
     assert run("simulate", str(path)) == 0
     assert "each forward takes the newest weights" in capsys.readouterr().err
+
+
+def test_search_tells_what_it_finds_and_the_table_is_sound(capsys, tmp_path):
+    path = tmp_path / "found.csv"
+    assert run("search", "-p", "3", "-m", "5", "--seconds", "1", "--csv", str(path), "--json", "-") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["makespan"] == found["bound"] == found["known"]["zb-h1"] == 5 * 3 + 2
+    assert "no order takes less than 17" in err
+    assert run("check", str(path)) == 0
+    assert run("search", "-p", "2", "-m", "3", "--memory-limit", "0.1") == 2
+    assert "give at least 1" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -143,3 +145,20 @@ def test_dualpipev_overlaps_a_forward_of_one_chunk_with_a_backward_of_the_other(
     pairs = [slot for row in schedule.programs for slot in row if len(actions_of(slot)) > 1]
     assert pairs
     assert all([a.op for a in slot] == ["F", "B"] and slot[0].stage != slot[1].stage for slot in pairs)
+
+
+# ---- what README says ------------------------------------------------------------------------------------------------
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+TABLE = re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d. ]+) \| (\d+) \|$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "makespan", "idle", "held", "messages"), TABLE)
+def test_the_table_in_readme_is_predicted(name, makespan, idle, held, messages):
+    run = simulate(build_schedule(name, 4, 8), UNIT)
+    assert (run.makespan, own_idle(run), run.message_count) == (float(makespan), float(idle), int(messages))
+    assert peaks(run) == tuple(map(float, held.split()))
+
+
+def test_the_table_in_readme_has_them_all():
+    assert {name for name, *_ in TABLE} >= {"zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "chimera", *THEIRS}
