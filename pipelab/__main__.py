@@ -31,11 +31,10 @@ examples:
   pipelab simulate gpipe -p 4 -m 8 --backward 2 --why
                                                 predict makespan, bubble and micro-batches in flight; explain why
                                                 devices idle
-  pipelab search -p 4 -m 8 -v 2 --memory-limit 3
-                                                find an order of F, I and W that takes least time within the limit
   pipelab run 1f1b -p 4 -m 4 --plot run.png     run the 48-layer model, check its gradients, draw prediction and
                                                 measurement
   pipelab run mine.csv                          run your own schedule, one CSV row of actions per device
+  pipelab search -p 4 -m 8 -v 2                 find the order of F, I and W that takes least time
   pipelab check mine.csv                        list everything that is wrong with it
   pipelab tune --memory-limit 60MB              find the fastest schedule and m within the limit: predict, then measure
   pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next
