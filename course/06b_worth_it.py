@@ -58,7 +58,7 @@ question = "m = 8. Weights and activations of device 0 under PipeDream, as a per
 predict("06b-memory", question, unit="%")
 
 # %%
-family = measure_family(Setting(batch=32, steps=3, verify=False), microbatches=8)
+family = measure_family(Setting(batch=32, steps=2, verify=False), microbatches=8)
 held = {}
 for name, e in family.items():
     held[name] = [(device.model_states.weights / 1e6, device.activations / 1e6) for device in e.report.memory]
@@ -96,15 +96,15 @@ for r in range(4):
 # ## A claim on trial: "utilisation 92 %"
 #
 # A survey on the web reports 92 % for PipeDream. Its program prints that number without measuring anything. So let us
-# measure. The cell runs seven steps of PipeDream and drains. (**Draining** means finishing what is under way. Without
+# measure. The cell runs five steps of PipeDream and drains. (**Draining** means finishing what is under way. Without
 # it, a step of PipeDream leaves the pipeline full.) From these steps it takes what each action costs on the device
-# clock: the median for its stage and kind. With these costs it composes one run of all seven batches. The steady
+# clock: the median for its stage and kind. With these costs it composes one run of all five batches. The steady
 # state lasts from device 0's first backward to its last forward.
 
 # %%
 from statistics import median
 
-batches = 7
+batches = 5
 with Pipeline(model, pipedream, loss=next_byte_loss, optimizer=sgd) as pipeline:
     reports = [pipeline.step(inputs, targets) for _ in range(batches)] + [pipeline.drain()]
 whole = over(pipedream, batches)
