@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipelab.commands.answers import headline, write
-from pipelab.commands.arguments import add_link, add_outputs
+from pipelab.commands.arguments import add_link, add_outputs, require_places
 from pipelab.simulation import Costs
 from pipelab.simulation.search import search_schedule
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search, telling each better table, and show the best."""
+    require_places(options, options.csv, options.trace)
     costs = Costs(
         forward=options.forward,
         backward=options.input_gradient + options.weight_gradient,

@@ -224,3 +224,12 @@ def test_search_tells_what_it_finds_and_the_table_is_sound(capsys, tmp_path):
     assert run("check", str(path)) == 0
     assert run("search", "-p", "2", "-m", "3", "--memory-limit", "0.1") == 2
     assert "give at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "says"), [("--csv", "there is no folder"), ("--plot", "there is no folder")])
+def test_search_asks_first_where_its_results_go(option, says, capsys, tmp_path):
+    """Story: it searched, and then could not write what it had found."""
+    assert run("search", "-m", "4", "--seconds", "1", option, str(tmp_path / "nowhere" / "found.png")) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert "units" not in out + err, "nothing was searched"

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pipelab.schedules.catalogue import Recipe
@@ -25,13 +27,19 @@ def interleaved(devices: int, microbatches: int, chunks: int) -> Table:
     ScheduleInterleaved1F1B, whose word for a group is round. min(w+1, m*v)/v full shares are in flight. Where several
     groups are larger than p, up to g-p+1 messages wait on the way from device p-1 to device 0.
     """
+    return in_groups(devices, microbatches, chunks, ahead=2)
+
+
+@reserved
+def in_groups(devices: int, microbatches: int, chunks: int, ahead: int, waits: Sequence[int] | None = None) -> Table:
+    """Groups in turns, with warm-up min(ahead(p-1-r) + (v-1)g, m*v); ``waits``: see :func:`in_turns`."""
     p, v, total = devices, chunks, microbatches * chunks
     g = microbatches // groups_of(p, microbatches)
     group, within = np.divmod(np.arange(total), g * v)  # the k-th forward: group by group, chunk by chunk
     chunk, i = np.divmod(within, g)
     r = np.arange(p)[:, None]
-    warmups = [min(2 * (p - 1 - r) + (v - 1) * g, total) for r in range(p)]
-    return in_turns(warmups, group * g + i, chunk * p + r, (v - 1 - chunk) * p + r)
+    warmups = [min(ahead * (p - 1 - r) + (v - 1) * g, total) for r in range(p)]
+    return in_turns(warmups, group * g + i, chunk * p + r, (v - 1 - chunk) * p + r, waits)
 
 
 def groups_of(devices: int, microbatches: int) -> int:

@@ -202,8 +202,10 @@ def _rated(problem: Problem, name: str, rows: Rows) -> list[tuple[float, str, Ro
 def _catalogue(problem: Problem) -> Iterator[tuple[str, Schedule]]:
     """The schedules by name that can be built for this placement, and that fit."""
     p, m = problem.devices, problem.microbatches
-    for recipe in recipes().values():
-        v = problem.stages // p
+    v = problem.stages // p
+    for recipe in sorted(
+        recipes().values(), key=lambda one: one.default_chunks != v
+    ):  # of equals, those made for this v
         if recipe.updating is not None or (recipe.chunks or v) != v or recipe.check(p, m, v) is not None:
             continue
         schedule = build_schedule(recipe.name, p, m, v)

@@ -25,6 +25,7 @@ def test_with_equal_costs_and_the_memory_of_1f1b_it_reaches_what_the_papers_reac
     found = search_schedule(p, m, v, UNIT, seconds=20)
     assert found.makespan == makespan == found.bound
     assert found.proven
+    assert found.schedule.name == ("zb-h1" if v == 1 else found.schedule.name), "of equals, the one with its own name"
     assert max(found.timeline.peak_microbatches) <= p
 
 

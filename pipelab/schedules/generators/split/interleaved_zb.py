@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pipelab.schedules.catalogue import Recipe
-from pipelab.schedules.generators.interleaved import check, groups_of
+from pipelab.schedules.generators.interleaved import check, in_groups
 from pipelab.schedules.reserved import reserved
-from pipelab.schedules.table import Table, in_turns
+from pipelab.schedules.table import Table
 
 
 @reserved
@@ -17,13 +15,7 @@ def interleaved_zb(devices: int, microbatches: int, chunks: int) -> Table:
     Groups of micro-batches are those of interleaved 1F1B. Its warm-up is shallower by p-1-r, the part that hides
     messages there. With v = 1 this is ZB-H1.
     """
-    p, v, total = devices, chunks, microbatches * chunks
-    g = microbatches // groups_of(p, microbatches)
-    group, within = np.divmod(np.arange(total), g * v)
-    chunk, i = np.divmod(within, g)
-    r = np.arange(p)[:, None]
-    warmups = [min(p - 1 - r + (v - 1) * g, total) for r in range(p)]
-    return in_turns(warmups, group * g + i, chunk * p + r, (v - 1 - chunk) * p + r, waits=range(p))
+    return in_groups(devices, microbatches, chunks, ahead=1, waits=range(devices))
 
 
 def _whole(devices: int, microbatches: int, chunks: int) -> str | None:
