@@ -48,3 +48,25 @@ def test_the_check_tells_the_right_formula_from_others_in_every_case():
 
 def test_the_reference_refuses_while_a_learners_function_runs():
     assert_reserved(lambda: delayed_training(torch.nn.Linear(1, 1), [], None, None, [], None))
+
+
+def test_weights_that_are_nan_a_fixed_rate_and_a_state_outside_are_no_answers():
+    """Stories: max() skips a nan; lr was 0.1 in every case; and only one model was trained."""
+    outside = {}
+
+    def shared(model, state, *given):
+        with_an_optimizer(model, outside, *given)
+
+    def fixed(model, state, loss, microbatches, lr, momentum):
+        with_an_optimizer(model, state, loss, microbatches, 0.1, momentum)
+
+    def spoilt(model, state, *given):
+        if "clean" in state:
+            for p, clean in zip(model.parameters(), state["clean"], strict=True):
+                p.data.copy_(clean)
+        with_an_optimizer(model, state, *given)
+        state["clean"] = [p.detach().clone() for p in model.parameters()]
+        list(model.parameters())[-1].data.fill_(float("nan"))
+
+    for answer in (shared, fixed, spoilt):
+        assert open_parts("delayed_update", train_batch=answer), answer.__name__

@@ -63,3 +63,16 @@ def test_an_answer_of_another_shape_gets_a_sentence():
 
 def test_the_reference_refuses_while_a_learners_function_runs():
     assert_reserved(lambda: lives([["0F0", "0B0", "0U0"]], "pipedream"))
+
+
+def test_an_answer_that_empties_its_lists_does_not_spoil_the_next():
+    """Story: it was told that it had changed its arguments, and the cases stayed empty until the kernel ended."""
+    before = [[list(row) for row in case["_rows"]] for case in exercise("stash").visible]
+
+    def emptied(rows, rule):
+        for row in rows:
+            row.clear()
+        return [[] for _ in rows]
+
+    assert open_parts("stash", last_needs=emptied, peak=emptied)
+    assert [case["_rows"] for case in exercise("stash").visible] == before
