@@ -70,3 +70,4 @@ def test_weights_that_are_nan_a_fixed_rate_and_a_state_outside_are_no_answers():
 
     for answer in (shared, fixed, spoilt):
         assert open_parts("delayed_update", train_batch=answer), answer.__name__
+    assert not _near([1.0, float("nan")], [1.0, 2.0])
