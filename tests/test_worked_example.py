@@ -49,6 +49,19 @@ def test_predicted_and_measured_and_proven_against_the_unsplit_model(name, capsy
         assert found / peaks[0] == pytest.approx(held / sequences[0], rel=0.1)
 
 
+FILLED = ("looped-bfs", "zb-h1", "zb-h2", "interleaved-zb", "zb-v", "v-half", "v-min", "dualpipev", "chimera")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILLED)
+def test_the_bubble_filled_as_predicted_from_what_stages_cost(name, capsys):
+    assert main(["run", name, "-p", "4", "-m", "8", "--dtype", "float64", "--json", "-"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["max_gradient_error"] <= 1e-10
+    assert out["measured"]["bubble_fraction"] == pytest.approx(out["predicted"]["bubble_fraction"], abs=0.08)
+    assert out["measured"]["peak_activation_bytes"] == pytest.approx(out["predicted"]["peak_bytes"], rel=0.02)
+
+
 TEXTBOOK = {"naive": 32, "gpipe": 14, "1f1b": 14, "interleaved": 11}
 
 

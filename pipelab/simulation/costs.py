@@ -57,7 +57,10 @@ class CostsByKind(CostModel, Protocol):
 
 @runtime_checkable
 class MemoryModel(CostModel, Protocol):
-    """Costs that also know what is held."""
+    """Costs that also know what is held.
+
+    With ``waiting_for_weights(schedule, action)`` they say what is kept from I to W; without, it is all that was held.
+    """
 
     def held_bytes(self, schedule: Schedule, action: Action) -> float:
         """Activation bytes that a stage keeps of one micro-batch."""
@@ -81,8 +84,8 @@ class Costs:
     as a fraction of the sum of its parts (default 1). A message takes ``latency + bytes / bandwidth``; messages of one
     channel follow one another on it. Bytes are those of a micro-batch of weight 1. ``message_bytes`` is the size of
     a message; gradients are as large as activations. ``activation_bytes`` is what a full device share keeps until its
-    backward. ``input_bytes`` is the input that a stage keeps instead, from its forward until it recomputes. All times
-    are in ``unit``.
+    backward, and ``waiting_bytes`` what it still keeps from I to W (default: the same). ``input_bytes`` is the input
+    that a stage keeps instead, from its forward until it recomputes. All times are in ``unit``.
     """
 
     forward: PerStage = 1.0
@@ -95,13 +98,14 @@ class Costs:
     bandwidth: float = math.inf
     message_bytes: PerStage = 0.0
     activation_bytes: PerStage = 0.0
+    waiting_bytes: PerStage | None = None
     input_bytes: PerStage = 0.0
     fused: Mapping[str, float] = field(default_factory=dict)
     unit: str = "units"
 
     def __post_init__(self) -> None:
         times = ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update")
-        for name in (*times, "message_bytes", "activation_bytes", "input_bytes"):
+        for name in (*times, "message_bytes", "activation_bytes", "waiting_bytes", "input_bytes"):
             value = getattr(self, name)
             entries = value if isinstance(value, Sequence) else () if value is None else (value,)
             if any(not (entry >= 0 and math.isfinite(entry)) for entry in entries):
@@ -149,6 +153,13 @@ class Costs:
     def held_bytes(self, schedule: Schedule, action: Action) -> float:
         """Activation bytes that a stage keeps of one micro-batch."""
         whole = _per_stage(self.activation_bytes, schedule, action.stage, "activation_bytes")
+        return whole * schedule.weights[action.microbatch]
+
+    def waiting_for_weights(self, schedule: Schedule, action: Action) -> float:
+        """Bytes that it still keeps of one micro-batch from I to W."""
+        if self.waiting_bytes is None:
+            return self.held_bytes(schedule, action)
+        whole = _per_stage(self.waiting_bytes, schedule, action.stage, "waiting_bytes")
         return whole * schedule.weights[action.microbatch]
 
     def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:

@@ -86,12 +86,13 @@ class Kinds:
 
     @cached_property
     def kept(self) -> tuple[tuple[Array, Groups], ...]:
-        """(actions, kinds) of those that keep something, those that recompute, those that start from a gradient."""
+        """(actions, kinds) of those that keep something, that recompute, that start from a gradient, that leave a W."""
         op, stage = self.table.op, self.table.stage
         which = (
             (op == R) | ((op == F) & ~self.recomputed),
             op == R,
             ((op == B) | (op == I)) & (stage + 1 < self.stages),
+            op == I,
         )
         return tuple((here.nonzero()[0], self._groups(self.number[here])) for here in which)
 
@@ -141,7 +142,8 @@ class Prices:
         costs, schedule = self.costs, self.schedule
         if not _with_memory(costs) or (isinstance(costs, Costs) and costs.activation_bytes == 0):
             return None
-        held, kept_input, gradient = (
+        left = getattr(costs, "waiting_for_weights", costs.held_bytes)
+        held, kept_input, gradient, waiting = (
             self._by_action(*which, price)
             for which, price in zip(
                 self.kinds.kept,
@@ -149,12 +151,13 @@ class Prices:
                     lambda s, i: costs.held_bytes(schedule, Action(s, "F", i)),
                     lambda s, i: costs.kept_input_bytes(schedule, Action(s, "F", i)),
                     lambda s, i: costs.message_size(schedule, Action(s + 1, "B", i), "gradient"),
+                    lambda s, i: left(schedule, Action(s, "F", i)),
                 ),
                 strict=True,
             )
         )
         there = None if part_in(schedule) is None else tuple(self._carried(costs))
-        return Kept(held, kept_input, gradient, self.kinds.recomputed, there)
+        return Kept(held, kept_input, gradient, waiting, self.kinds.recomputed, there)
 
     def _carried(self, costs: MemoryModel) -> Iterator[tuple[int, int, int, float, float]]:
         """What is there when a part of an endless table begins, and what stays when it ends, to be recomputed later."""

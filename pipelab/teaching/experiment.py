@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from pipelab.simulation import Costs, simulate
 from pipelab.teaching.without_flush import plain_sgd, weight_error
 from pipelab.timeline import Comparison, Timeline, compare
 
-__all__ = ["Experiment", "Prepared", "Setting", "prepare", "run_experiment"]
+__all__ = ["Experiment", "Prepared", "Setting", "prepare", "run_experiment", "typical_costs"]
 
+_TIMES = ("forward", "backward", "input_gradient", "weight_gradient")
+BALANCED = ("naive", "gpipe", "1f1b", "interleaved", "pipedream", "vertical-sync", "2bw")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -128,7 +131,7 @@ class Experiment:
             "max_gradient_error": self.max_gradient_error,
             **self._without_flush(),
             "predicted": self.predicted.figures()
-            | {"costs": {"forward": self.costs.forward, "backward": self.costs.backward}},
+            | {"costs": {name: cost for name in _TIMES if (cost := getattr(self.costs, name)) is not None}},
             "measured": measured,
             "difference": {
                 "makespan": self.difference.makespan_ratio - 1,
@@ -166,7 +169,7 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
 def run_experiment(
     prepared: Prepared, schedule: Schedule, microbatches: int, *, told: Callable[[str], None] | None = None
 ) -> Experiment:
-    """Predict from a profile of one micro-batch, then run ``steps`` steps and measure.
+    """Run ``steps`` steps and measure; predict from what one micro-batch cost alone, in between.
 
     ``told`` is called with the name of each piece before it begins: the profile, then each step. Without it rank 0
     shows a bar.
@@ -190,14 +193,18 @@ def run_experiment(
         optimizer=plain_sgd if updates else None,
     ) as pipeline:
         told("measuring one micro-batch")
-        costs = _prediction_costs(pipeline, prepared)
-        predicted = _predicted(schedule, costs, setting)
+        batch, alone = (prepared.inputs, prepared.targets), []
         for number in _steps(setting.steps, schedule.name, told is _silent and pipeline.rank == 0):
+            if setting.clock != "unit" and number % 2 == 0:
+                # In turns with the steps: a machine is not as fast in one second as in the next.
+                alone.append(pipeline.profile(*batch, repeats=1))
             told(f"step {number + 1} of {setting.steps}")
-            report = pipeline.step(prepared.inputs, prepared.targets)
+            report = pipeline.step(*batch)
             if number == 0:  # the reference ran with the dropout of step 0
                 found = pipeline.gather(pipeline.gradients()) if setting.verify and not updates else None
                 loss = report.loss
+        costs = _prediction_costs(schedule, typical_costs(alone), setting) if alone else pipeline.unit_costs
+        predicted = _predicted(schedule, costs, setting)
         error = None
         if found is not None and prepared.reference is not None:
             error = gradient_error(found, prepared.reference.gradients)
@@ -226,19 +233,27 @@ def _drained(made: Experiment, pipeline: Pipeline, prepared: Prepared) -> Experi
     return replace(made, max_weight_error=error, peak_weight_versions=made.report.weight_versions)
 
 
-def _prediction_costs(pipeline: Pipeline, prepared: Prepared) -> Costs:
-    """Unit costs for the unit clock; else the mean F and B of a device, from a profile of one micro-batch.
+def typical_costs(profiles: Sequence[Costs]) -> Costs:
+    """Each stage's median times over some profiles, its bytes as they were last."""
+    found: dict[str, Any] = {}
+    for name in _TIMES:
+        rows = [getattr(one, name) for one in profiles]
+        if rows[0] is not None:
+            found[name] = [median(times) for times in zip(*rows, strict=True)]
+    return replace(profiles[-1], **found)
 
-    One number for all devices: the prediction is the textbook's balanced pipeline, in this machine's seconds.
+
+def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> Costs:
+    """One number for all devices where lessons work out the bubble: the balanced pipeline, in this machine's seconds.
+
+    Elsewhere each stage has its own costs. Stage 0 needs no gradient of its input, so where backwards are split all of
+    its backward is W: a prediction that did not know would be wrong about half of the bubble.
     """
-    setting, schedule = prepared.setting, pipeline.schedule
-    if setting.clock == "unit":
-        return pipeline.unit_costs
-    profile = pipeline.profile(prepared.inputs, prepared.targets)
-    devices = schedule.devices
+    if schedule.name not in BALANCED:
+        return replace(profile, latency=setting.latency, bandwidth=setting.bandwidth)
 
     def mean(values: Any) -> float:
-        return float(sum(values)) / devices
+        return float(sum(values)) / schedule.devices
 
     sizes = [size for size in profile.message_bytes if size] if isinstance(profile.message_bytes, list) else []
     return Costs(

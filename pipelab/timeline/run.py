@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelab.schedules.compiled import Compiled
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.table import Array, B, F, R, Table, U, W
+from pipelab.schedules.table import Array, B, F, I, R, Table, U, W
 from pipelab.schedules.updates import carried
 from pipelab.timeline.spans import Holding, Message, Span
 
@@ -35,7 +35,8 @@ class Kept:
     """Bytes by action, NaN for actions that have none.
 
     ``held`` from an F, or an R, until the backward is over; ``kept_input`` from an F until its R; ``gradient`` while a
-    B or an I runs that starts from it. ``recomputed``: whether there is an R of the action's stage and micro-batch.
+    B or an I runs that starts from it; ``waiting`` instead of what was held, from an I to its W. ``recomputed``:
+    whether there is an R of the action's stage and micro-batch.
     ``carried`` is for a part of an endless table: what was there when it began, or comes and keeps only its input. It
     has (device, stage, micro-batch, bytes held, bytes of its input). What is not finished stays.
     """
@@ -43,6 +44,7 @@ class Kept:
     held: Array
     kept_input: Array
     gradient: Array
+    waiting: Array
     recomputed: Array
     carried: tuple[tuple[int, int, int, float, float], ...] | None = None
 
@@ -128,8 +130,8 @@ class Run:
     def bytes_held(self) -> tuple[tuple[Array, Array], ...]:
         """(time, bytes from then on) on each device.
 
-        A micro-batch is kept from its F to the last of its B or W; one that is recomputed only as its input until its
-        R. The gradient that a backward starts from is there while it runs.
+        A micro-batch is kept from its F to the last of its B or W, from I on what W needs; one that is recomputed only
+        as its input until its R. The gradient that a backward starts from is there while it runs.
         """
         assert self.kept is not None
         table, kept, key, (forward, backward) = self.table, self.kept, self.table.keys, self.table.lives
@@ -141,10 +143,14 @@ class Run:
         whole = whole[whole >= 0]
         waiting = whole[(table.op[whole] == R) & (forward[key[whole]] >= 0)]
         uses = (~np.isnan(kept.gradient)).nonzero()[0]
-        come = np.concatenate([start[uses], start[whole], start[forward[key[waiting]]]])
-        gone = np.concatenate([end[uses], over[key[whole]], start[waiting]])
-        size = np.concatenate([kept.gradient[uses], kept.held[whole], kept.kept_input[waiting]])
-        device = table.device[np.concatenate([uses, whole, waiting])]
+        half = table.last(table.op == I)[key[whole]]
+        split, half = whole[half >= 0], half[half >= 0]
+        until = over[key[whole]]
+        until[np.isin(whole, split)] = end[half]
+        come = np.concatenate([start[uses], start[whole], start[forward[key[waiting]]], end[half]])
+        gone = np.concatenate([end[uses], until, start[waiting], over[key[split]]])
+        size = np.concatenate([kept.gradient[uses], kept.held[whole], kept.kept_input[waiting], kept.waiting[half]])
+        device = table.device[np.concatenate([uses, whole, waiting, half])]
         if kept.carried:
             more = np.array(list(self._carried(kept.carried))).T
             columns = zip((device, come, gone, size), more, strict=True)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelab.schedules import build_schedule
+from pipelab.schedules import Schedule, build_schedule
 from pipelab.schedules.updates import part, part_in, steps_in_flight
-from pipelab.simulation import Costs, simulate
+from pipelab.simulation import Costs, peak_activation_bytes, simulate
 from pipelab.timeline import Timeline
 from tests.strategies import eighths, reordered, sound_tables
 
@@ -122,3 +122,15 @@ def test_idle_time_at_the_edges_of_a_part_belongs_to_other_steps():
     assert first.sentence.endswith("the pipeline is still filling")
     drained = simulate(part(schedule, 1, drain=True), check=False).gaps(3)
     assert "device 3 has nothing to run" in drained[-1].sentence
+
+
+def test_from_i_on_only_what_w_needs_is_kept():
+    schedule = Schedule.from_csv("0F0,0F1,0I0,0I1,0W0,0W1\n", name="late w")
+    costs = Costs(activation_bytes=10.0, waiting_bytes=4.0, message_bytes=0.0)
+    (held,) = simulate(schedule, costs).holdings
+    ends = dict(held.steps)  # the last entry of each time
+    assert [ends[t] for t in sorted(ends)] == [10, 20, 14, 8, 4, 0]
+    assert simulate(schedule, costs).peak_bytes == (20.0,) == peak_activation_bytes(schedule, costs)
+    assert simulate(schedule, replace(costs, waiting_bytes=None)).peak_bytes == (20.0,)
+    late = replace(costs, waiting_bytes=13.0)  # gradients that wait can weigh more than what I let go of
+    assert simulate(schedule, late).peak_bytes == (26.0,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipelab.runtime.report import StepReport
@@ -14,49 +15,69 @@ from pipelab.simulation.costs import Costs
 __all__ = ["costs_of", "first_sequences", "one_pass"]
 
 
-def first_sequences(value: Any, count: int) -> Any:
-    """The first ``count`` sequences of inputs or targets; None where there are none."""
+def first_sequences(value: Any, count: int, times: int = 1) -> Any:
+    """The first ``count`` sequences of inputs or targets, ``times`` over; None where there are none."""
     if value is None:
         return None
-    return value[:count] if isinstance(value, Tensor) else tuple(tensor[:count] for tensor in value)
+    parts = [tensor[:count] for tensor in ((value,) if isinstance(value, Tensor) else value)]
+    if times > 1:
+        parts = [torch.cat([part] * times) for part in parts]
+    return parts[0] if isinstance(value, Tensor) else tuple(parts)
 
 
 def one_pass(schedule: Schedule) -> Schedule:
-    """One micro-batch of weight 1 through all stages and back, each stage on its first device."""
+    """A micro-batch of weight 1 through all stages and back, each stage on its first device.
+
+    Where the schedule splits backwards, the micro-batch goes back by I and W; where it splits only some, two go, one
+    by B and one by I and W, one after the other.
+    """
     homes = tuple(devices[:1] for devices in schedule.placement)
+    split = "I" in schedule.ops
+    ways = ["B"] if not split else ["IW"] if "B" not in schedule.ops else ["B", "IW"]
     programs = tuple(
-        (
-            *(Action(s, "F", 0) for s, (home,) in enumerate(homes) if home == r),
-            *(Action(s, "B", 0) for s, (home,) in reversed(list(enumerate(homes))) if home == r),
+        tuple(
+            Action(s, op, i)
+            for i, way in enumerate(ways)
+            for ops, order in (("F", 1), (way, -1))
+            for s in range(schedule.stages)[::order]
+            if homes[s] == (r,)
+            for op in ops
         )
         for r in range(schedule.devices)
     )
-    return Schedule("profile", programs, homes, (1.0,))
+    return Schedule("profile", programs, homes, (1.0,) * len(ways))
 
 
 def costs_of(report: StepReport, input_bytes: float) -> Costs:
-    """One forward, backward, message size, activation size and input size per stage; ``input_bytes`` is stage 0's."""
+    """Seconds of each op and bytes kept and sent, per stage; ``input_bytes`` is stage 0's."""
     timeline = report.timeline
-    forward, backward, kept = ([0.0] * timeline.schedule.stages for _ in range(3))
-    for span in timeline.spans:
-        assert isinstance(span.slot, Action)
-        (forward if span.slot.op == "F" else backward)[span.slot.stage] = span.duration
+    stages, ops = timeline.schedule.stages, timeline.schedule.ops
+    seconds = {op: [0.0] * stages for op in "FBIW"}
+    kept, waiting, sizes = ([0.0] * stages for _ in range(3))
     for device, log in enumerate(report.logs):
         held = 0
         for span, after in zip(timeline.on_device(device), log.after, strict=True):
             assert isinstance(span.slot, Action)
-            if span.slot.op == "F":
-                kept[span.slot.stage] = float(after - held)
+            op, s = span.slot.op, span.slot.stage
+            seconds[op][s] = span.duration
+            if op == "F":
+                kept[s] = float(after - held)
+            elif op == "I":
+                waiting[s] = kept[s] + float(after - held)
             held = after
-    sizes = [0.0] * timeline.schedule.stages
     for message in timeline.messages:
         if message.kind == "activation":
             sizes[message.producer.stage] = message.size
+    halves = [sum(pair) for pair in zip(seconds["I"], seconds["W"], strict=True)]
+    split = "I" in ops
     return Costs(
-        forward=forward,
-        backward=backward,
+        forward=seconds["F"],
+        backward=seconds["B"] if "B" in ops else halves,
+        input_gradient=seconds["I"] if split else None,
+        weight_gradient=seconds["W"] if split else None,
         message_bytes=sizes,
         activation_bytes=kept,
+        waiting_bytes=waiting if split else None,
         input_bytes=[input_bytes, *sizes[:-1]],
         unit="s",
     )

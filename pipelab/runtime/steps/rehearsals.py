@@ -50,14 +50,15 @@ class Rehearsals:
     def profile(self, inputs: Any, targets: Any, repeats: int, number: int) -> Costs:
         """What one micro-batch of weight 1 costs, stage by stage, with one device at work at a time."""
         repeats = whole_number("repeats", "", repeats)
-        with self._rehearsal(one_pass(self._settings.schedule)) as (alone, reports):
+        table = one_pass(self._settings.schedule)
+        with self._rehearsal(table) as (alone, reports):
             lengths = self._peers.agree(partial(alone.length, inputs, targets))
             length = common("the number of sequences", lengths, skip_none=True)
             size = max(1, round(length / sum(self._settings.schedule.weights)))
-            first = partial(first_sequences, count=size)
+            first = partial(first_sequences, count=size, times=table.microbatches)
             for _ in range(repeats + 1):
                 report = reports.make(alone.record(first(inputs), first(targets), training=True, number=number))
-            mine = float(make_inputs(first(inputs), [size])[0].size) if 0 in self._stages else None
+            mine = float(make_inputs(first_sequences(inputs, size), [size])[0].size) if 0 in self._stages else None
             return costs_of(report, next(x for x in self._peers.exchange(mine) if x is not None))
 
     def measure_microbatch(self, inputs: Any, targets: Any, updates: bool, number: int) -> MicrobatchCosts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 from pipelab.errors import ConfigurationError
@@ -111,6 +110,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
 
     from pipelab.models import TransformerLM, next_byte_loss, text_batch
     from pipelab.runtime import Pipeline
+    from pipelab.teaching.experiment import typical_costs
     from pipelab.teaching.without_flush import plain_sgd, weight_error
 
     model = TransformerLM(layers=LAYERS)
@@ -140,7 +140,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
             losses.append(float(report.loss or 0.0))
         pipeline.drain()
         trained = pipeline.state_dict()
-    told = replace(_typical(costs), latency=latency)
+    told = replace(typical_costs(costs), latency=latency)
     peaks = tuple(report.peak_activation_bytes)
     if flushes:
         predicted = simulate(schedule, told, batch=settings.sequences)
@@ -159,13 +159,6 @@ def _unit(settings: Settings, costs: Costs) -> float:
     """Seconds in one unit of the settings' costs, by the measured forward."""
     weight = settings.sequences / settings.microbatches / UNIT_SEQUENCES
     return sum(_each(costs.forward)) / settings.devices / (settings.forward * weight)
-
-
-def _typical(costs: Sequence[Costs]) -> Costs:
-    """Each stage's median forward and backward."""
-    forwards, backwards = ([_each(getattr(one, name)) for one in costs] for name in ("forward", "backward"))
-    columns = [[median(times) for times in zip(*rows, strict=True)] for rows in (forwards, backwards)]
-    return replace(costs[-1], forward=columns[0], backward=columns[1])
 
 
 def _each(cost: Any) -> list[float]:
