@@ -36,6 +36,7 @@ _HOMES = {
     ],
     "pipelab.timeline": ["Timeline", "compare"],
     "pipelab.simulation": ["Costs", "simulate"],
+    "pipelab.simulation.search": ["Found", "search_schedule"],
     "pipelab.teaching.board.breaker": ["break_schedule"],
     "pipelab.teaching.board.widget": ["draw_schedule", "puzzles"],
     "pipelab.teaching.explorer.widget": ["explore"],
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         why_blocked,
     )
     from pipelab.simulation import Costs, simulate
+    from pipelab.simulation.search import Found, search_schedule
     from pipelab.teaching.board.breaker import break_schedule
     from pipelab.teaching.board.widget import draw_schedule, puzzles
     from pipelab.teaching.explorer.widget import explore

@@ -1,9 +1,9 @@
-"""``pipelab demo``: the worked example under five schedules, or the whole family; then some training."""
+"""``pipelab demo``: the worked example under five schedules, or a whole family; then some training."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +15,15 @@ from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline
 from pipelab.schedules import build_schedule
 from pipelab.teaching.experiment import Setting
-from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH, family_table, measure_family
+from pipelab.teaching.family import FILLED, FLUSHING, WITHOUT_FLUSH, family_table, measure_family
 from pipelab.view import plot_schedules
 
 __all__ = ["add_arguments", "demo", "run"]
 
 BAR = "{desc}  {percentage:.0f}% |{bar:20}| {elapsed} so far, about {remaining} left"
 EXPLAINED = """
-Bubble and makespan: predicted / measured. The prediction is for a balanced pipeline, from a profile of one
-micro-batch. The measurement is by the device clock: each slot's median cost, composed as if each stage had its
+Bubble and makespan: predicted / measured. The prediction is from a profile of one micro-batch; for a
+balanced pipeline, but for schedules that fill the bubble, where each stage has its own costs. The measurement is by the device clock: each slot's median cost, composed as if each stage had its
 own device. In flight, peak and weight versions: on devices 0 to 3. + R: GPipe with recomputation, as in its paper.
 Error: max |g - g*| / max |g*| against the unsplit model, in float64. Stale: by how many updates a gradient's weights
 are at most behind.
@@ -39,25 +39,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
     parser.add_argument("--all", action="store_true", help="also the schedules without a flush: twice as long")
+    parser.add_argument("--filled", action="store_true", help="instead: the schedules that fill 1F1B's bubble, at m = 8")
     parser.add_argument("--training-steps", type=int, default=3, metavar="N", help="default 3")
 
 
 def run(options: argparse.Namespace) -> int:
     """Show all."""
-    demo(options.plot, training_steps=options.training_steps, whole=options.all)
+    cases = FLUSHING | WITHOUT_FLUSH if options.all else FILLED if options.filled else FLUSHING
+    demo(options.plot, training_steps=options.training_steps, cases=cases)
     return 0
 
 
-def demo(picture: Path, *, training_steps: int = 3, setting: Setting | None = None, whole: bool = False) -> None:
+def demo(
+    picture: Path,
+    *,
+    training_steps: int = 3,
+    setting: Setting | None = None,
+    cases: Mapping[str, tuple[str, int, bool]] = FLUSHING,
+) -> None:
     """Print a table, save a picture, train. A bar names each piece, and says how long everything will take."""
     setting = Setting(steps=STEPS) if setting is None else setting
-    cases = FLUSHING | WITHOUT_FLUSH if whole else FLUSHING
+    m = 8 if cases == FILLED else 4
     pieces = len(cases) * (setting.steps + 2) + 1 + 2 * training_steps
     print(
         f"{setting.layers} transformer layers on p = 4 devices. A batch of {setting.batch} text sequences is cut into "
-        f"m = 4 micro-batches.\n{len(cases)} runs of {setting.steps} steps in {setting.dtype}, each compared with the "
+        f"m = {m} micro-batches.\n{len(cases)} runs of {setting.steps} steps in {setting.dtype}, each compared with the "
         f"unsplit model in float64. Then {training_steps} training steps.\n"
-        f"This takes about {'two minutes' if whole else 'a minute'} on two cores.\n"
+        f"This takes about {'two minutes' if len(cases) > len(FLUSHING) else 'a minute'} on two cores.\n"
     )
     with tqdm(total=pieces, bar_format=BAR, smoothing=0, leave=False) as bar:
 
@@ -65,10 +73,10 @@ def demo(picture: Path, *, training_steps: int = 3, setting: Setting | None = No
             bar.update(1 if bar.desc else 0)  # the piece before this one is done
             bar.set_description_str(piece)
 
-        found = measure_family(setting, 4, cases, told=told)
+        found = measure_family(setting, m, cases, told=told)
         told("the picture")
         bar.write(family_table(found))
-        bar.write(EXPLAINED + (MORE if whole else ""))
+        bar.write(EXPLAINED + (MORE if cases.keys() >= WITHOUT_FLUSH.keys() else ""))
         picture.parent.mkdir(parents=True, exist_ok=True)
         plot_schedules([e.measured for e in found.values()], titles=list(found)).save(picture)
         bar.write(f"picture: {picture}\n")

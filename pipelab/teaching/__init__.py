@@ -35,6 +35,7 @@ _HOMES = {
         "plot_tuning",
         "profile_costs",
         "puzzles",
+        "search_schedule",
         "shortlist",
         "simulate",
         "try_schedule",

@@ -247,7 +247,7 @@ def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> C
     """One number for all devices where lessons work out the bubble: the balanced pipeline, in this machine's seconds.
 
     Elsewhere each stage has its own costs. Stage 0 needs no gradient of its input, so where backwards are split all of
-    its backward is W: a prediction that did not know would be wrong about half of the bubble.
+    its backward is W. A prediction that did not know would be wrong about half of the bubble.
     """
     if schedule.name not in BALANCED:
         return replace(profile, latency=setting.latency, bandwidth=setting.bandwidth)

@@ -1,4 +1,4 @@
-"""The family of schedules side by side: one script measures them for the demo, for README and for lesson 6."""
+"""The family of schedules side by side: one script measures them for the demo, for README and for lessons 6 and 7."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelab.timeline import Timeline
 from pipelab.timeline.account import long_run_bubble
 from pipelab.timeline.versions import staleness
 
-__all__ = ["FLUSHING", "WITHOUT_FLUSH", "family_table", "measure_family"]
+__all__ = ["FILLED", "FLUSHING", "WITHOUT_FLUSH", "family_table", "measure_family"]
 
 DEVICES = 4
 FLUSHING = {
@@ -25,6 +25,15 @@ FLUSHING = {
     "1f1b": ("1f1b", 1, False),
     "interleaved v=2": ("interleaved", 2, False),
 }
+FILLED = {"1f1b": ("1f1b", 1, False)} | {
+    name: (name, chunks, False)
+    for chunks, names in (
+        (1, ("chimera", "zb-h1", "zb-h2")),
+        (2, ("looped-bfs", "interleaved-zb", "zb-v", "v-half", "v-min", "dualpipev")),
+    )
+    for name in names
+}
+"""1F1B, and what fills its bubble."""
 WITHOUT_FLUSH = {name: (name, 1, False) for name in ("pipedream", "vertical-sync", "2bw")}
 
 
@@ -75,7 +84,7 @@ def _line(e: Experiment) -> dict[str, str]:
     peaks = [format_bytes(value).removesuffix(" MB") for value in e.report.peak_activation_bytes]
     error = e.max_gradient_error if e.max_weight_error is None else e.max_weight_error
     return {
-        "bubble": f"{_bubble(e, e.predicted, e.costs):.1%} / {_bubble(e, e.measured, _means(e.measured)):.1%}",
+        "bubble": f"{_bubble(e, e.predicted):.1%} / {_bubble(e, e.measured):.1%}",
         "makespan": f"{format_time(e.predicted.makespan, e.predicted.unit)} / "
         f"{format_time(e.measured.makespan, e.measured.unit)}",
         "sequences in flight": _values(e.measured.peak_sequences),
@@ -87,12 +96,13 @@ def _line(e: Experiment) -> dict[str, str]:
     }
 
 
-def _bubble(e: Experiment, timeline: Timeline, costs: Costs) -> float:
-    """The bubble fraction; of a schedule without a flush that of many steps, in which an action costs ``costs``."""
+def _bubble(e: Experiment, timeline: Timeline) -> float:
+    """The bubble fraction; of a schedule without a flush that of many steps, in which actions cost what they do here."""
     schedule = timeline.schedule
     if schedule.updating is None:
         return timeline.bubble_fraction
     step = build_schedule(schedule.name, schedule.devices, e.microbatches)
+    costs = e.costs if timeline is e.predicted else _means(timeline)
     return long_run_bubble(simulate(over(step, 4), costs))
 
 

@@ -35,7 +35,7 @@ class Kept:
     """Bytes by action, NaN for actions that have none.
 
     ``held`` from an F, or an R, until the backward is over; ``kept_input`` from an F until its R; ``gradient`` while a
-    B or an I runs that starts from it; ``waiting`` instead of what was held, from an I to its W. ``recomputed``:
+    B or an I runs that starts from it. From an I to its W it is ``waiting`` instead of what was held. ``recomputed``:
     whether there is an R of the action's stage and micro-batch.
     ``carried`` is for a part of an endless table: what was there when it began, or comes and keeps only its input. It
     has (device, stage, micro-batch, bytes held, bytes of its input). What is not finished stays.

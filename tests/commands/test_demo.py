@@ -13,7 +13,7 @@ SMALL = Setting(layers=8, width=8, heads=2, tokens=8, batch=8, dtype="float64", 
 
 def test_it_says_how_long_it_will_take_then_each_piece_and_how_much_is_left(capsys, tmp_path):
     picture = tmp_path / "out" / "demo.png"
-    demo(picture, training_steps=2, setting=SMALL, whole=True)
+    demo(picture, training_steps=2, setting=SMALL, cases=FLUSHING | WITHOUT_FLUSH)
     out, err = capsys.readouterr()
     head, rest = out.split("\n\n", 1)
     assert "8 runs of 2 steps" in head

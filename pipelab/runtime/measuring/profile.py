@@ -28,12 +28,10 @@ def first_sequences(value: Any, count: int, times: int = 1) -> Any:
 def one_pass(schedule: Schedule) -> Schedule:
     """A micro-batch of weight 1 through all stages and back, each stage on its first device.
 
-    Where the schedule splits backwards, the micro-batch goes back by I and W; where it splits only some, two go, one
-    by B and one by I and W, one after the other.
+    Where the schedule splits backwards a second one follows, which goes back by I and W.
     """
     homes = tuple(devices[:1] for devices in schedule.placement)
-    split = "I" in schedule.ops
-    ways = ["B"] if not split else ["IW"] if "B" not in schedule.ops else ["B", "IW"]
+    ways = ("B", "IW") if "I" in schedule.ops else ("B",)
     programs = tuple(
         tuple(
             Action(s, op, i)
@@ -51,7 +49,7 @@ def one_pass(schedule: Schedule) -> Schedule:
 def costs_of(report: StepReport, input_bytes: float) -> Costs:
     """Seconds of each op and bytes kept and sent, per stage; ``input_bytes`` is stage 0's."""
     timeline = report.timeline
-    stages, ops = timeline.schedule.stages, timeline.schedule.ops
+    stages, split = timeline.schedule.stages, "I" in timeline.schedule.ops
     seconds = {op: [0.0] * stages for op in "FBIW"}
     kept, waiting, sizes = ([0.0] * stages for _ in range(3))
     for device, log in enumerate(report.logs):
@@ -68,11 +66,9 @@ def costs_of(report: StepReport, input_bytes: float) -> Costs:
     for message in timeline.messages:
         if message.kind == "activation":
             sizes[message.producer.stage] = message.size
-    halves = [sum(pair) for pair in zip(seconds["I"], seconds["W"], strict=True)]
-    split = "I" in ops
     return Costs(
         forward=seconds["F"],
-        backward=seconds["B"] if "B" in ops else halves,
+        backward=seconds["B"],
         input_gradient=seconds["I"] if split else None,
         weight_gradient=seconds["W"] if split else None,
         message_bytes=sizes,

@@ -1,0 +1,328 @@
+# ---
+# jupyter:
+#   pipelab:
+#     number: 7
+#     title: "Zero bubble: a backward in two halves"
+#     minutes: 45
+#     builds_on: [3, 4]
+#     goals:
+#       - cut a backward into I and W, and say who waits for each of them
+#       - fill the bubble of 1F1B with W, slot by slot
+#       - say what ZB-H2 pays for the rest, and over which span its bubble is zero
+#       - say why a V-shaped placement needs no more memory than 1F1B
+# ---
+
+# %% [markdown]
+# ## What could a device do while it waits?
+#
+# Below is 1F1B with eight micro-batches, as in lesson 3. A forward takes 1 and a backward 2, as in most models. The
+# first device idles for 9 units, and the last one waits at the start and at the end. Interleaving (lesson 4) divided
+# this bubble by v. Its bound held "as long as a backward is one piece".
+#
+# On this page we cut the backward.
+
+# %% role="setup"
+import torch
+from pipelab.teaching import *
+
+model, (inputs, targets) = TransformerLM(layers=48), text_batch()
+
+# %%
+equal = Costs(forward=1, backward=2)  # a split backward: half for each part, so all three take 1
+plain = simulate(build_schedule("1f1b", devices=4, microbatches=8), equal)
+plot_timeline(plain, memory=False)
+
+# %% [markdown]
+# ## What is a backward made of?
+#
+# Take one linear layer, $y = x W^\top + b$. The gradient of the loss with respect to $y$ comes from above; call it $g$.
+# A backward computes two things from it:
+#
+# - the gradient of the **i**nput, $g W$. The stage before waits for it. We call this half **I**.
+# - the gradients of the **w**eights, $g^\top x$ and the sum of $g$ for the bias. Only the optimizer needs them, at the
+#   end of the step. We call this half **W**.
+#
+# Autograd can compute each half alone.
+
+# %%
+torch.manual_seed(0)
+layer = torch.nn.Linear(512, 512).double()
+x = torch.randn(64, 512, dtype=torch.float64, requires_grad=True)
+y = layer(x)
+g = torch.randn_like(y)
+(for_input,) = torch.autograd.grad(y, x, g, retain_graph=True)  # I
+for_weight, for_bias = torch.autograd.grad(y, [layer.weight, layer.bias], g)  # W, later
+for name, found, formula in [
+    ("I", for_input, g @ layer.weight),
+    ("W, weight", for_weight, g.T @ x),
+    ("W, bias", for_bias, g.sum(0)),
+]:
+    print(f"{name:<9}  largest difference from the formula: {(found - formula).abs().max().item():.0e}")
+
+# %% [markdown]
+# Both are one product of matrices of the same size, so in this layer they take equally long. W needs $x$ and $g$. So a
+# device that puts W off must keep both for so long.
+#
+# In the text form of an action, I and W stand where B stood: `1I0` is the input's half of stage 1 for micro-batch 0.
+# Zhao and others published this idea in 2023 as **zero bubble** pipelines (Qi et al., arXiv 2401.10241). They write B
+# for what we call I. So "B" in their formulas is half of the B on our other pages.
+#
+# A stage of our model has 12 layers. Each has four linear layers, and between them GELU, layer norms and attention.
+# Are the two halves still equal?
+
+# %%
+question = "A stage in the middle of the 48-layer model. How long does I take, as a percentage of W?"
+predict("07-halves", question, unit="%")
+
+# %%
+h1 = build_schedule("zb-h1", devices=4, microbatches=8)
+with Pipeline(model, h1, loss=next_byte_loss) as pipeline:
+    costs = pipeline.profile(inputs, targets)  # one micro-batch of 8 sequences alone; CPU time of the device's thread
+columns = (costs.forward, costs.backward, costs.input_gradient, costs.weight_gradient)
+print("milliseconds     F      B      I      W")
+for s, times in enumerate(zip(*columns, strict=True)):
+    print(f"stage {s}    ", *(f"{1e3 * t:6.1f}" for t in times))
+middle = 100 * sum(costs.input_gradient[1:3]) / sum(costs.weight_gradient[1:3])
+reveal("07-halves", measurement=middle)
+
+# %% [markdown]
+# They are not equal, for two reasons:
+#
+# - Attention, GELU and the other parts without large weights have only an input. Their whole backward is I. So I is
+#   longer than W on stages 1, 2 and 3.
+# - Stage 0 begins with the numbers of bytes, and these have no gradient. Nobody waits for its I, so it computes almost
+#   nothing there. Its whole backward is W. (The backward of its attention is then part of W as well, because the
+#   weights below it need that gradient.)
+#
+# And I and W together take longer than B. Lesson 7b comes back to this price, and to what it means for a schedule.
+# Papers draw their pictures with tF = tI = tW, and so does this page from here on.
+#
+# ## Put W where the bubble is
+#
+# Start small: p = 3, m = 4. The table below is 1F1B, with each backward as I and then W. Look at `try_schedule`'s
+# answer: W directly behind I already saves something. Why?
+
+# %%
+start = Schedule.from_csv("""
+0F0,0F1,0F2,0I0,0W0,0F3,0I1,0W1,0I2,0W2,0I3,0W3
+1F0,1F1,1I0,1W0,1F2,1I1,1W1,1F3,1I2,1W2,1I3,1W3
+2F0,2I0,2W0,2F1,2I1,2W1,2F2,2I2,2W2,2F3,2I3,2W3
+""")
+whole = simulate(build_schedule("1f1b", devices=3, microbatches=4), equal)
+halves = simulate(start, equal)
+print(f"1F1B with whole backwards: {whole.makespan:g} units; as I and W: {halves.makespan:g}")
+plot_schedules([whole, halves], ["1F1B", "1F1B, each backward as I and then W"])
+
+# %% [markdown]
+# The gradient now leaves a stage after I, one unit earlier than before. It passes p - 1 stages on its way to device 0,
+# so the step is p - 1 units shorter.
+#
+# Device 2 still makes the others wait. It runs `2W0`, for which nobody waits, while device 1 idles and waits for
+# `2I1`. So put W off. In the next table device 2 runs `2W0` two micro-batches later, and device 1 runs its W one
+# micro-batch later. Device 0 stays as it is. A guess first.
+
+# %%
+predict("07-fill", "How many units does the step take, with these W moved?", unit="units")
+
+# %%
+rows = [[str(action) for action in row] for row in start.programs]
+later_2 = "2F0 2I0 2F1 2I1 2F2 2I2 2W0 2F3 2I3 2W1 2W2 2W3".split()
+later_1 = "1F0 1F1 1I0 1F2 1I1 1W0 1F3 1I2 1W1 1I3 1W2 1W3".split()
+steps = {
+    "I and then W": start,
+    "W of device 2 later": Schedule.from_rows([rows[0], rows[1], later_2]),
+    "W of devices 1 and 2 later": Schedule.from_rows([rows[0], later_1, later_2]),
+}
+timelines = {name: simulate(schedule, equal) for name, schedule in steps.items()}
+for name, timeline in timelines.items():
+    held = ", ".join(f"{peak:g}" for peak in timeline.peak_microbatches)
+    print(f"{name:<27} {timeline.makespan:g} units, in flight at most: {held}")
+display(plot_schedules(list(timelines.values()), list(timelines)))
+reveal("07-fill", prediction=4 * 3 + (3 - 1), measurement=timelines["W of devices 1 and 2 later"].makespan)
+
+# %% [markdown]
+# Each device that puts W off saves one unit. The end of the step was a bubble, and now W fills it.
+#
+# It cannot get shorter with this warm-up. Device 2 has 12 units of work, and it begins when a forward has come
+# through the two stages before it.
+#
+# This is **ZB-H1**: the warm-up of 1F1B, and W of device r is r micro-batches late. In flight is a micro-batch until
+# its W is over. Under 1F1B device 2 held one micro-batch, now it holds three. But device 0 held three before. So *the
+# fullest device holds no more than under 1F1B*, and every device is as full as that one.
+#
+# Now for real: the 48-layer model on three devices, with the table that you have just seen. The unit clock gives each
+# action the cost of 1.
+
+# %%
+mine = steps["W of devices 1 and 2 later"]
+print("the catalogue's table:", mine.programs == build_schedule("zb-h1", devices=3, microbatches=4).programs)
+try_schedule(mine, costs=equal)
+
+# %% [markdown]
+# The gradients are those of the unsplit model. No part of the backward is computed twice: `I` cuts autograd's graph
+# where a weight branches off, and keeps the gradients at these places for `W`.
+#
+# **Try it:** in `later_2` move `2W0` one place further to the left, before `2I2`. And then in another run to the far
+# right, so that all four W are last.
+#
+# <details><summary>What you should see, and why</summary>
+#
+# One place to the left takes 15 units: `2I2` is one unit later, and devices 1 and 0 wait for it. All W last takes
+# 14 units as before, but device 2 then holds four micro-batches at once. So late is good, and too late costs memory.
+#
+# </details>
+#
+# ## How much bubble is left?
+#
+# Count for p devices. In 1F1B device 0 idles for (p - 1)(tF + tI + tW): for p - 1 micro-batches on their way down, and
+# for their gradients on the way up. Now the gradients come up without W, and W of these micro-batches fills idle time:
+#
+# $$\text{idle time of ZB-H1} = (p - 1)(t_F + t_I - t_W)$$
+#
+# The formula asks for tW of at most tF + tI, and for enough micro-batches. Then it holds for any m. Check it:
+
+# %%
+for p in (2, 4, 8, 16):
+    made = [simulate(build_schedule(name, p, 2 * p), equal) for name in ("1f1b", "zb-h1")]
+    idle = [timeline.bubble_fraction * timeline.makespan for timeline in made]
+    print(f"p = {p:>2}, m = {2 * p:>2}: 1F1B idles {idle[0]:g} units, ZB-H1 {idle[1]:g}; formula {(p - 1) * (1 + 1 - 1)}")
+
+# %% [markdown]
+# At equal costs a third is left. What would remove that too?
+#
+# ## ZB-H2: no bubble at all?
+#
+# Device 0 still waits for its first gradient. So give it more forwards: **ZB-H2** runs 2(p - r) - 1 forwards on device
+# r before its first I. W is then up to 2(p - 1) micro-batches late. The next cell draws ZB-H1 and ZB-H2 at p = 4.
+
+# %%
+h2 = build_schedule("zb-h2", devices=4, microbatches=8)
+display(predict("07-h2", "1F1B holds 4 micro-batches on device 0. How many does ZB-H2 hold?", unit="micro-batches"))
+pair = [simulate(h1, equal), simulate(h2, equal)]
+plot_schedules(pair, ["ZB-H1", "ZB-H2"])
+
+# %% [markdown]
+# No device of ZB-H2 waits once it has begun. But the step is not shorter. How can that be? It depends on the span in
+# which you count idle time.
+
+# %%
+v_shaped = build_schedule("zb-v", devices=4, microbatches=8)
+
+
+def own_idle(timeline, r):
+    """Idle time of device r from its own first action to its own last one."""
+    spans = timeline.on_device(r)
+    return spans[-1].end - spans[0].start - sum(span.duration for span in spans)
+
+
+def in_a_row(schedule, steps):
+    """The table of several steps without a barrier between them: each device begins the next one when it is ready."""
+    m = schedule.microbatches
+    rows = [
+        [f"{a.stage}{a.op}{a.microbatch + k * m}" for k in range(steps) for a in row] for row in schedule.programs
+    ]
+    return Schedule.from_rows(rows)
+
+
+names = {"1F1B": build_schedule("1f1b", 4, 8), "ZB-H1": h1, "ZB-H2": h2}
+print("             one step   idle, whole step   idle, own span   four steps in a row")
+for name, schedule in names.items():
+    one, four = simulate(schedule, equal), simulate(in_a_row(schedule, 4), equal)
+    own = " ".join(f"{own_idle(one, r):g}" for r in range(4))
+    print(f"{name:<8} {one.makespan:9g} {one.bubble_fraction:18.1%} {own:>16} {four.makespan:15g}")
+reveal("07-h2", prediction=2 * 4 - 1, measurement=pair[1].peak_microbatches[0])
+
+# %% [markdown]
+# Within one step both take 27 units, because device 3 cannot begin before t = 3. The rows of ZB-H2 form a
+# parallelogram. Where many steps follow each other without a barrier, the next step fits into its slope: device 0
+# goes on while device 3 is still at work. Then the 3 units are lost only once, and not once a step. Four steps take
+# 4 · 24 + 3 units.
+#
+# So "zero bubble" is true of a device's own span, and it pays off only if the optimizer needs no barrier. Usually it
+# does: to clip gradients, everyone needs the norm of *all* gradients. Lesson 7b shows a way around that.
+#
+# The price is memory: 2p - 1 micro-batches on each device, against p.
+#
+# ## A claim on trial: "zero bubble takes more memory"
+#
+# ZB-H2 seems to prove it: less bubble, more in flight. But there is another way to the same place. Interleaving gave
+# each device two chunks, dealt out round-robin. Now fold the model like a V instead: device 0 holds the first stage
+# *and the last*, device 3 the two in the middle. A micro-batch goes down one leg of the V and comes up the other.
+
+# %%
+print("stages of each device:", *(v_shaped.stages_on(r) for r in range(4)))
+display(plot_schedules([simulate(h2, equal), simulate(v_shaped, equal)], ["ZB-H2", "ZB-V"]))
+for name, schedule in {**names, "ZB-V": v_shaped}.items():
+    one, four = simulate(schedule, equal), simulate(in_a_row(schedule, 4), equal)
+    held = " ".join(f"{peak:g}" for peak in one.peak_microbatches)
+    own = " ".join(f"{own_idle(one, r):g}" for r in range(4))
+    print(f"{name:<6} step {one.makespan:g}, four steps {four.makespan:g}; own idle {own}; in flight {held}")
+
+# %% [markdown]
+# The claim is false. **ZB-V** (Qi et al. 2024, arXiv 2405.15362) has no idle time in any device's own span, and holds
+# the 4 micro-batches of 1F1B. It also starts faster. A stage is half as long, so device 3 begins after 1.5 units.
+#
+# The V is what saves the memory. A stage holds a micro-batch from its forward to its backward. For the first stage
+# that takes long, and for the last one hardly any time. In the V both live on the same device, so all devices
+# hold about the same. And the loss is computed where the model begins: the first gradient meets device 0 early.
+#
+# The same paper goes on from there. If a V is filled at a slower pace, it needs less memory: **V-Half** about half of
+# 1F1B's and **V-Min** about a third. Both hold one micro-batch or so on top, which counts where p is small.
+
+# %%
+for p, m in ((4, 8), (8, 16), (16, 64)):
+    print(f"p = {p}, m = {m}")
+    for name in ("1f1b", "zb-h1", "zb-v", "v-half", "v-min"):
+        timeline = simulate(build_schedule(name, p, m), equal)
+        print(f"   {name:<7} {timeline.bubble_fraction:6.1%} idle, {max(timeline.peak_microbatches):.1f} in flight")
+
+# %% [markdown]
+# So there is a choice now: with 1F1B's memory hardly any bubble, or with less memory a bubble like that of 1F1B.
+#
+# ## Break it: forget a W
+#
+# The checker knows what a table must have. What does it say where W comes before its I, or not at all?
+
+# %%
+early = [later_2[:1] + ["2W0"] + [a for a in later_2[1:] if a != "2W0"], [a for a in later_2 if a != "2W3"]]
+for row in early:
+    for violation in check_schedule(Schedule.from_rows([rows[0], later_1, row])):
+        print(violation)
+
+# %% [markdown]
+# A forgotten I would stop the pipeline, because somebody waits for it. A forgotten W stops nothing. What happens then?
+# Two layers and four micro-batches by hand, with one W left out in the first layer:
+
+# %%
+first, last = torch.nn.Linear(8, 8).double(), torch.nn.Linear(8, 8).double()
+batch = torch.randn(4, 16, 8, dtype=torch.float64)
+(last(first(batch)).square().mean()).backward()
+whole_gradient = first.weight.grad.clone()
+kept = []
+for x in batch:
+    out = first(x)
+    (g,) = torch.autograd.grad(last(out).square().mean() / 4, out)  # I of the last layer
+    kept.append(g.T @ x)  # W of the first layer
+for count in (4, 3):
+    error = (sum(kept[:count]) - whole_gradient).abs().max() / whole_gradient.abs().max()
+    print(f"{count} of 4 W: gradient error {error.item():.0e}")
+
+# %% [markdown]
+# No error is raised, the loss is right, and all other layers get their gradients. One layer learns from three quarters
+# of the batch. That is why pipelab refuses such a table before it runs, and compares gradients with the unsplit
+# model's.
+#
+# ## What to remember
+#
+# - A backward has two halves. The stage before waits for I, and nobody but the optimizer waits for W.
+# - ZB-H1: the warm-up of 1F1B, W late. Idle time (p - 1)(tF + tI - tW), and no device holds more than device 0 did.
+# - ZB-H2: twice the warm-up and nearly twice the memory. No idle time in a device's own span. Without a barrier between
+#   steps the rest is lost once.
+# - ZB-V: first and last stage on the same device. No idle time in the own span, with 1F1B's memory.
+#
+# **Where this leads.** All of this was at equal costs. Lesson 7b runs these schedules on the 48-layer model, whose I
+# and W you have measured. PyTorch has `ScheduleInterleavedZeroBubble`, `ScheduleZBVZeroBubble` and
+# `ScheduleDualPipeV`. `docs/pytorch.md` shows how its runtime runs our tables. Your guesses so far:
+
+# %%
+ledger()
