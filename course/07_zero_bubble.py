@@ -64,8 +64,7 @@ for name, found, formula in [
 # device that puts W off must keep both for so long.
 #
 # In the text form of an action, I and W stand where B stood: `1I0` is the input's half of stage 1 for micro-batch 0.
-# Zhao and others published this idea in 2023 as **zero bubble** pipelines (Qi et al., arXiv 2401.10241). They write B
-# for what we call I. So "B" in their formulas is half of the B on our other pages.
+# Qi and others published this idea as **zero bubble** pipelines (arXiv 2401.10241). They write B for what we call I. So "B" in their formulas is half of the B on our other pages.
 #
 # A stage of our model has 12 layers. Each has four linear layers, and between them GELU, layer norms and attention.
 # Are the two halves still equal?
@@ -259,14 +258,14 @@ for name, schedule in {**names, "ZB-V": v_shaped}.items():
     print(f"{name:<6} step {one.makespan:g}, four steps {four.makespan:g}; own idle {own}; in flight {held}")
 
 # %% [markdown]
-# The claim is false. **ZB-V** (Qi et al. 2024, arXiv 2405.15362) has no idle time in any device's own span, and holds
+# The claim is false. **ZB-V** (section 6 of the same paper) has no idle time in any device's own span, and holds
 # the 4 micro-batches of 1F1B. It also starts faster. A stage is half as long, so device 3 begins after 1.5 units.
 #
 # The V is what saves the memory. A stage holds a micro-batch from its forward to its backward. For the first stage
 # that takes long, and for the last one hardly any time. In the V both live on the same device, so all devices
 # hold about the same. And the loss is computed where the model begins: the first gradient meets device 0 early.
 #
-# The same paper goes on from there. If a V is filled at a slower pace, it needs less memory: **V-Half** about half of
+# A later paper goes on from there (Qi et al. 2024, arXiv 2405.15362). If a V is filled at a slower pace, it needs less memory: **V-Half** about half of
 # 1F1B's and **V-Min** about a third. Both hold one micro-batch or so on top, which counts where p is small.
 
 # %%

@@ -147,6 +147,20 @@ def test_dualpipev_overlaps_a_forward_of_one_chunk_with_a_backward_of_the_other(
     assert all([a.op for a in slot] == ["F", "B"] and slot[0].stage != slot[1].stage for slot in pairs)
 
 
+@pytest.mark.parametrize("p", range(2, 9))
+@pytest.mark.parametrize("given", [(1, 1, 1), (1, 1.25, 0.75)])
+def test_interleaved_zb_and_dualpipev_idle_for_what_their_tables_of_bubbles_say(p, given):
+    tF, tI, tW = given
+    run = simulate(build_schedule("interleaved-zb", p, 2 * p), costs(*given))
+    idle = [run.makespan - sum(span.duration for span in run.on_device(r)) for r in range(p)]
+    assert idle == pytest.approx([(p - 1) * (tF + tI - tW) / 2] * p)
+    chunk_f, chunk_b, chunk_w = tF / 2, (tI + tW) / 2, tW / 2
+    for m in (2 * p, 3 * p):
+        run = simulate(build_schedule("dualpipev", p, m), costs(*given))
+        fused = chunk_f + chunk_b  # nothing overlaps here
+        assert own_idle(run) == pytest.approx((p - 1) * (fused + chunk_b - 3 * chunk_w))
+
+
 # ---- what README says ------------------------------------------------------------------------------------------------
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

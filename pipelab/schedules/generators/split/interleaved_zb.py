@@ -13,7 +13,7 @@ def interleaved_zb(devices: int, microbatches: int, chunks: int) -> Table:
     """ZB-H1 with v chunks, dealt out round-robin: warm-up min((v-1)g + p-1-r, m*v), and W r backwards late.
 
     Groups of micro-batches are those of interleaved 1F1B. Its warm-up is shallower by p-1-r, the part that hides
-    messages there. With v = 1 this is ZB-H1.
+    messages there. Each device idles for (p-1)(tF+tI-tW)/v of the makespan. With v = 1 this is ZB-H1.
     """
     return in_groups(devices, microbatches, chunks, ahead=1, waits=range(devices))
 
