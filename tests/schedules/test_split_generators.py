@@ -148,7 +148,7 @@ def test_dualpipev_overlaps_a_forward_of_one_chunk_with_a_backward_of_the_other(
 
 
 @pytest.mark.parametrize("p", range(2, 9))
-@pytest.mark.parametrize("given", [(1, 1, 1), (1, 1.25, 0.75)])
+@pytest.mark.parametrize("given", [(1, 1, 1), (1, 1, 0.75)])
 def test_interleaved_zb_and_dualpipev_idle_for_what_their_tables_of_bubbles_say(p, given):
     tF, tI, tW = given
     run = simulate(build_schedule("interleaved-zb", p, 2 * p), costs(*given))

@@ -17,7 +17,7 @@ def dualpipev(devices: int, microbatches: int, chunks: int) -> list[Program]:
 
     A fused slot runs the forward of one micro-batch beside the backward of another: one computes while messages of
     the other are on their way. B in DeepSeek's table of bubbles is the full backward, I and W together. Device 0 idles, from its first action to
-    its last, for (p-1)(FB + B - 3W) where each is a chunk's and FB a fused slot.
+    its last, for (p-1)(FB + B - 3W) where each is a chunk's and FB a fused slot: so at tF = tI.
     """
     return [_Row(devices, r).written(microbatches) for r in range(devices)]
 
