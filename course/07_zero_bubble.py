@@ -98,16 +98,16 @@ reveal("07-halves", measurement=middle)
 #
 # ## Put W where the bubble is
 #
-# Start small: p = 3, m = 4. The table below is 1F1B, with each backward as I and then W. Look at `try_schedule`'s
-# answer: W directly behind I already saves something. Why?
+# Start small: p = m = 3. The table below is 1F1B, with each backward as I and then W. That alone already saves
+# something. Why?
 
 # %%
 start = Schedule.from_csv("""
-0F0,0F1,0F2,0I0,0W0,0F3,0I1,0W1,0I2,0W2,0I3,0W3
-1F0,1F1,1I0,1W0,1F2,1I1,1W1,1F3,1I2,1W2,1I3,1W3
-2F0,2I0,2W0,2F1,2I1,2W1,2F2,2I2,2W2,2F3,2I3,2W3
+0F0,0F1,0F2,0I0,0W0,0I1,0W1,0I2,0W2
+1F0,1F1,1I0,1W0,1F2,1I1,1W1,1I2,1W2
+2F0,2I0,2W0,2F1,2I1,2W1,2F2,2I2,2W2
 """)
-whole = simulate(build_schedule("1f1b", devices=3, microbatches=4), equal)
+whole = simulate(build_schedule("1f1b", devices=3, microbatches=3), equal)
 halves = simulate(start, equal)
 print(f"1F1B with whole backwards: {whole.makespan:g} units; as I and W: {halves.makespan:g}")
 plot_schedules([whole, halves], ["1F1B", "1F1B, each backward as I and then W"])
@@ -117,16 +117,16 @@ plot_schedules([whole, halves], ["1F1B", "1F1B, each backward as I and then W"])
 # so the step is p - 1 units shorter.
 #
 # Device 2 still makes the others wait. It runs `2W0`, for which nobody waits, while device 1 idles and waits for
-# `2I1`. So put W off. In the next table device 2 runs `2W0` two micro-batches later, and device 1 runs its W one
-# micro-batch later. Device 0 stays as it is. A guess first.
+# `2I1`. So put W off. In the next table device 2 runs each W two micro-batches later, and device 1 one micro-batch
+# later. Device 0 stays as it is. A guess first.
 
 # %%
 predict("07-fill", "How many units does the step take, with these W moved?", unit="units")
 
 # %%
 rows = [[str(action) for action in row] for row in start.programs]
-later_2 = "2F0 2I0 2F1 2I1 2F2 2I2 2W0 2F3 2I3 2W1 2W2 2W3".split()
-later_1 = "1F0 1F1 1I0 1F2 1I1 1W0 1F3 1I2 1W1 1I3 1W2 1W3".split()
+later_2 = "2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2".split()
+later_1 = "1F0 1F1 1I0 1F2 1I1 1W0 1I2 1W1 1W2".split()
 steps = {
     "I and then W": start,
     "W of device 2 later": Schedule.from_rows([rows[0], rows[1], later_2]),
@@ -137,13 +137,13 @@ for name, timeline in timelines.items():
     held = ", ".join(f"{peak:g}" for peak in timeline.peak_microbatches)
     print(f"{name:<27} {timeline.makespan:g} units, in flight at most: {held}")
 display(plot_schedules(list(timelines.values()), list(timelines)))
-reveal("07-fill", prediction=4 * 3 + (3 - 1), measurement=timelines["W of devices 1 and 2 later"].makespan)
+reveal("07-fill", prediction=3 * 3 + (3 - 1), measurement=timelines["W of devices 1 and 2 later"].makespan)
 
 # %% [markdown]
 # Each device that puts W off saves one unit. The end of the step was a bubble, and now W fills it.
 #
-# It cannot get shorter with this warm-up. Device 2 has 12 units of work, and it begins when a forward has come
-# through the two stages before it.
+# It cannot get shorter. Device 2 has 9 units of work, and it begins when a forward has come through the two stages
+# before it.
 #
 # This is **ZB-H1**: the warm-up of 1F1B, and W of device r is r micro-batches late. In flight is a micro-batch until
 # its W is over. Under 1F1B device 2 held one micro-batch, now it holds three. But device 0 held three before. So *the
@@ -154,20 +154,21 @@ reveal("07-fill", prediction=4 * 3 + (3 - 1), measurement=timelines["W of device
 
 # %%
 mine = steps["W of devices 1 and 2 later"]
-print("the catalogue's table:", mine.programs == build_schedule("zb-h1", devices=3, microbatches=4).programs)
+print("the catalogue's table:", mine.programs == build_schedule("zb-h1", devices=3, microbatches=3).programs)
 try_schedule(mine, costs=equal)
 
 # %% [markdown]
 # The gradients are those of the unsplit model. No part of the backward is computed twice: `I` cuts autograd's graph
 # where a weight branches off, and keeps the gradients at these places for `W`.
 #
-# **Try it:** in `later_2` move `2W0` one place further to the left, before `2I2`. And then in another run to the far
-# right, so that all four W are last.
+# **Try it:** in `later_2` move `2W0` one place to the left, before `2I2`. Put it back, and in `later_1` put all three W
+# last. How long does the step take?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# One place to the left takes 15 units: `2I2` is one unit later, and devices 1 and 0 wait for it. All W last takes
-# 14 units as before, but device 2 then holds four micro-batches at once. So late is good, and too late costs memory.
+# Both take 12 units. In the first table `2I2` is one unit later, and devices 1 and 0 wait for it. In the second one
+# device 1 waits for `2I2` and does nothing meanwhile. A W that it could have run then is still to come at
+# the end. So W fills a bubble only if it is kept for the right moment.
 #
 # </details>
 #
