@@ -158,8 +158,8 @@ print("the catalogue's table:", mine.programs == build_schedule("zb-h1", devices
 try_schedule(mine, costs=equal, batch=63)
 
 # %% [markdown]
-# The gradients are those of the unsplit model. No part of the backward is computed twice: `I` cuts autograd's graph
-# where a weight branches off, and keeps the gradients at these places for `W`.
+# The gradients are those of the unsplit model. `I` cuts autograd's graph where a weight branches off, and keeps the
+# gradients at these places for `W`.
 #
 # **Try it:** in `later_2` move `2W0` one place to the left, before `2I2`. Put it back, and in `later_1` put all three W
 # last. How long does the step take?
@@ -167,8 +167,8 @@ try_schedule(mine, costs=equal, batch=63)
 # <details><summary>What you should see, and why</summary>
 #
 # Both take 12 units. In the first table `2I2` is one unit later, and devices 1 and 0 wait for it. In the second one
-# device 1 waits for `2I2` and does nothing meanwhile. A W that it could have run then is still to come at
-# the end. So W fills a bubble only if it is kept for the right moment.
+# device 1 waits for `2I2` and does nothing meanwhile. A W that it could have run then is still to come at the end. So
+# W fills a bubble only if it is kept for the right moment.
 #
 # </details>
 #
