@@ -44,6 +44,11 @@ class Pipeline:
     optimizer; both act once a step, at the flush. ``clip_norm`` limits the gradient's norm over all stages.
     ``grad_scaler`` scales the loss, for fp16: a gradient that is not finite, on any stage, skips the update of all
     (``report.skipped``).
+    ``post_validation``: no device waits for the others' gradients. When its own part is over it makes its update, as if
+    nothing were clipped or skipped. At the flush that is validated, and where it was wrong undone and made anew
+    (``report.rolled_back``): the result is the same bit for bit. Until then each device keeps a copy of the weights,
+    gradients and optimizer state that it steps. A stage whose gradient comes from several devices (it has two homes, or
+    the home of a tied parameter) is stepped at the flush.
     ``launch``: ``"threads"``, one thread per device inside this process (under the device clock, and where slots are
     tiny, devices on CPU cores take turns in one); or ``"processes"``, one process per device,
     started here, or by torchrun: then each of them makes the Pipeline (``group``: whose ranks are its devices; default:
@@ -101,6 +106,7 @@ class Pipeline:
         time_limit: float | None = None,
         check_finite: bool = False,
         stash: bool = True,
+        post_validation: bool = False,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -125,6 +131,7 @@ class Pipeline:
             time_limit=time_limit,
             check_finite=check_finite,
             stash=stash,
+            post_validation=post_validation,
         )
         self.settings, self.launch = settings, launch
         if launch == "threads":

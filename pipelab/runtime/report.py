@@ -64,6 +64,10 @@ class StepReport:
     gradient_norm: float | None = None
     skipped: bool = False
     """Whether the update was left out, because a gradient was not finite (see ``grad_scaler``)."""
+    stepped_early: tuple[int, ...] = ()
+    """The stages that were stepped before the norm over all was known (see ``post_validation``)."""
+    rolled_back: bool = False
+    """Whether those steps were undone at the flush, and made anew with the right factor or left out."""
     outputs: Any = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -96,7 +100,7 @@ class StepReport:
     @property
     def update_seconds(self) -> tuple[float, ...]:
         """What the optimizers cost, one entry a device."""
-        return tuple(log.update_cost for log in self.logs)
+        return tuple(log.early_cost + log.update_cost for log in self.logs)
 
     @property
     def covered(self) -> float:
@@ -145,7 +149,7 @@ class StepReport:
         timeline = replace(timeline, holdings=_holdings(timeline, self.logs), stash=self.stash)
         if timeline.unit != "s" or "U" in self.schedule.ops:
             return timeline
-        return replace(timeline, updates=_updates(self.schedule, timeline, self.update_seconds))
+        return replace(timeline, updates=_updates(self, timeline))
 
 
 @dataclass
@@ -153,8 +157,9 @@ class StepRecord:
     """What a report is made of, once somebody asks for one.
 
     ``logs`` are what each device noted down on its own clock, or rows of their numbers; ``offsets`` are added to its
-    times. ``updates`` has a row a device: bytes of weights, gradients and optimizer state after the update, its cost,
-    CPU time. ``slack`` (seconds) is how far off the clock may be where logs come from several hosts.
+    times. ``updates`` has a row a device: bytes of weights, gradients and optimizer state after the update, what it
+    cost early and at the flush, CPU time. ``slack`` (seconds) is how far off the clock may be where logs come from
+    several hosts.
     """
 
     training: bool
@@ -169,6 +174,8 @@ class StepRecord:
     slack: float = 0.0
     norm: float | None = None
     skipped: bool = False
+    stepped_early: tuple[int, ...] = ()
+    rolled_back: bool = False
     outputs: Any = None
     part: tuple[int, bool, tuple[int, ...]] | None = None
     """Of a schedule without a flush: steps since it was empty, whether it was drained, all micro-batches' sizes."""
@@ -352,17 +359,24 @@ def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, .
     return tuple(result)
 
 
-def _updates(schedule: Schedule, timeline: Timeline, seconds: Sequence[float]) -> tuple[Span, ...]:
-    """The optimizer's spans: at the flush, after the last backward of all devices."""
-    last = schedule.microbatches - 1
-    return tuple(
-        Span(
-            device,
-            len(schedule.programs[device]),
-            tuple(Action(stage, "U", last) for stage in schedule.stages_on(device)),
-            timeline.end,
-            timeline.end + cost,
-        )
-        for device, cost in enumerate(seconds)
-        if cost > 0
+def _updates(report: StepReport, timeline: Timeline) -> tuple[Span, ...]:
+    """The optimizer's spans: at the flush, behind all devices; an early one at the end of its own device's part."""
+    schedule, early = report.schedule, set(report.stepped_early)
+
+    def span(device: int, stages: Sequence[int], start: float, cost: float, number: int = 0) -> Span:
+        slot = tuple(Action(stage, "U", schedule.microbatches - 1) for stage in stages)
+        return Span(device, len(schedule.programs[device]) + number, slot, start, start + cost)
+
+    homes = [schedule.stages_on(device) for device in range(schedule.devices)]
+    first = {
+        device: span(device, stages, timeline.on_device(device)[-1].end, report.logs[device].early_cost)
+        for device, home in enumerate(homes)
+        if (stages := [s for s in home if s in early])
+    }
+    flush = max([timeline.end, *(one.end for one in first.values())])
+    then = tuple(
+        span(device, stages, flush, log.update_cost, number=device in first)
+        for device, (home, log) in enumerate(zip(homes, report.logs, strict=True))
+        if log.update_cost > 0 and (stages := [s for s in home if report.rolled_back or s not in early])
     )
+    return (*first.values(), *then)

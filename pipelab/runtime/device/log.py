@@ -34,6 +34,7 @@ class DeviceLog:
     sizes: list[int] = field(default_factory=list)
     """Their bytes."""
     update_cost: float = 0.0
+    """Seconds of the update at the flush."""
     versions: int = 1
     """The most versions of a stage's weights."""
     peak: int = 0
@@ -42,6 +43,8 @@ class DeviceLog:
     """What the device holds besides, after the step."""
     allocated: int | None = None
     """What the CUDA allocator's own peak adds to what it held before; None on a CPU, or a GPU shared in one process."""
+    early_cost: float = 0.0
+    """Seconds of the update before the flush."""
 
     def to_numbers(self) -> list[float]:
         """All of it in one row, for other processes."""

@@ -14,7 +14,7 @@ import torch
 
 from pipelab.runtime.device.channels import Aborted
 
-__all__ = ["Outcome", "Overdue", "run_threads", "take_turns"]
+__all__ = ["Outcome", "Overdue", "one_intra_op_thread", "run_threads", "take_turns"]
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ _intra_op = _IntraOp()
 
 
 @contextmanager
-def _one_intra_op_thread(limit: bool) -> Iterator[None]:
+def one_intra_op_thread(limit: bool) -> Iterator[None]:
     """Each device is one core: p workers with a pool each would fight over the machine.
 
     The setting is the process's: of several pipelines that run at once the first saves it and the last restores it.
@@ -139,7 +139,7 @@ def run_threads(
         outcome.cpu = time.thread_time() - begun
         ended[number].set()
 
-    with _one_intra_op_thread(one_core_each):
+    with one_intra_op_thread(one_core_each):
         threads = [
             threading.Thread(target=body, args=(number,), name=f"pipelab device {number}", daemon=True)
             for number in range(len(work))

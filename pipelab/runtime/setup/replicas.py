@@ -2,8 +2,7 @@
 
 In a two-way pipeline a stage has two homes: both start from the same weights, get the sum of both gradients, and are
 stepped alike. A tied parameter (see ``ties``) is stepped at its home; who borrows it gets its value before a step, and
-sends its gradient there after it. The gradient's norm goes over all stages, wherever they are, and counts each
-parameter once.
+sends its gradient there after it.
 """
 
 from __future__ import annotations
@@ -119,18 +118,9 @@ class Replicas:
             self._reduce_twins()
         self._collect()
 
-    def clip(self, limit: float | None) -> float | None:
-        """Clip by the norm over all stages, as clip_grad_norm_ does for the unsplit model; returns the norm."""
-        if limit is None:
-            return None
-        norms = dict(sorted((s, norm) for part in self.peers.agree(self._norms) for s, norm in part.items()))
-        if not norms:
-            return 0.0
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        for (r, s), module in self.modules.items():
-            own = [parameter for _, parameter in self.owned(s, module)]
-            torch.nn.utils.clip_grads_with_norm_(own, limit, total.to(self.places[r]))
-        return float(total)
+    def needs_others(self, s: int) -> bool:
+        """Whether gradients from other devices are added to those of stage s, in :meth:`reduce`."""
+        return s in self._twice or any(tie.home[0] == s for tie in self.ties)
 
     def _reduce_twins(self) -> None:
         mine = {k: [p.grad for p in module.parameters()] for k, module in self.modules.items() if k[1] in self._twice}
@@ -193,16 +183,6 @@ class Replicas:
     def _at(self, r: int, s: int, name: str) -> nn.Parameter | None:
         """What stage s holds under ``name`` on device r; None where that is in another process."""
         return self._named[r, s][name] if (r, s) in self._named else None
-
-    # ---- norms ---------------------------------------------------------------------------------------------------
-
-    def _norms(self) -> dict[int, Tensor]:
-        norms = {}
-        for s, stage in self.stages.items():
-            grads = [p.grad for _, p in self.owned(s, stage) if p.grad is not None]
-            if grads and self._leads(s):
-                norms[s] = torch.nn.utils.get_total_norm(grads).cpu()
-        return norms
 
     def _leads(self, s: int) -> bool:
         """Whether the first home of stage s is here: it speaks for the stage."""

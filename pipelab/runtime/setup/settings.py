@@ -55,6 +55,7 @@ class Settings:
     time_limit: float | None = None
     check_finite: bool = False
     stash: bool = True
+    post_validation: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -96,6 +97,8 @@ class Settings:
         require_scaler(self.grad_scaler, optimizer=self.optimizer is not None)
         if self.lr_scheduler is not None and self.optimizer is None:
             raise ConfigurationError("lr_scheduler needs an optimizer")
+        if self.post_validation:
+            self._check_post_validation()
         Costs(latency=self.latency, bandwidth=self.bandwidth)  # checks both
 
     def _check_schedule(self) -> None:
@@ -106,6 +109,15 @@ class Settings:
         require_sound(schedule, outstanding=self.outstanding)
         if "U" in schedule.ops:
             self._check_updates()
+
+    def _check_post_validation(self) -> None:
+        if self.optimizer is None:
+            raise ConfigurationError("post_validation needs an optimizer: it says when that steps")
+        if self.clip_norm is None and self.grad_scaler is None:
+            raise ConfigurationError(
+                "post_validation has nothing to validate: no update has to wait for other stages' gradients without "
+                "clip_norm=... or grad_scaler=...; give one of them, or leave post_validation out"
+            )
 
     def _check_updates(self) -> None:
         """What cannot be done where weights change while micro-batches are on their way."""
@@ -119,6 +131,11 @@ class Settings:
         name = f"schedule '{self.schedule.name}' updates weights while micro-batches are on their way"
         if self.optimizer is None:
             raise ConfigurationError(f"{name}: give optimizer=..., or take '1f1b', which updates nothing by itself")
+        if self.post_validation:
+            raise ConfigurationError(
+                f"{name}, and post_validation is about an update of all stages at a flush; leave it out, or take "
+                "'1f1b', which flushes"
+            )
         if self.clip_norm is not None:
             raise ConfigurationError(
                 f"{name}, so no moment has the gradients of all stages and clip_norm has nothing to take the norm of; "

@@ -102,7 +102,7 @@ class Rehearsals:
     @contextmanager
     def _rehearsal(self, schedule: Schedule) -> Iterator[tuple[Stepper, Reports]]:
         changed = {"clip_norm": None, "clock": "device", "measure_costs": True, "grad_scaler": None}
-        settings = replace(self._settings, schedule=schedule, **changed)  # type: ignore[arg-type]
+        settings = replace(self._settings, schedule=schedule, post_validation=False, **changed)  # type: ignore[arg-type]
         replicas = self._replicas
         meter = partial(device_meter, settings=settings, replicas=replicas)
         nothing = Updates(replicas, meter, {}, {}, idle=True)

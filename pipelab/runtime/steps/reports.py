@@ -64,6 +64,8 @@ class Reports:
             peak_allocated_bytes=tuple(log.allocated for log in logs),
             gradient_norm=record.norm,
             skipped=record.skipped,
+            stepped_early=record.stepped_early,
+            rolled_back=record.rolled_back,
             weight_versions=() if record.part is None else tuple(log.versions for log in logs),
             outputs=record.outputs,
             stash=settings.stash,
@@ -95,7 +97,8 @@ def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
     if isinstance(logs, np.ndarray):
         programs = compile_table(schedule).programs
         logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
-    for log, (weights, gradients, optimizer, cost, _, versions) in zip(logs, record.updates, strict=False):
-        log.update_cost, log.model_states = cost, ModelStates(int(weights), int(gradients), int(optimizer))
+    for log, (weights, gradients, optimizer, early, cost, _, versions) in zip(logs, record.updates, strict=False):
+        log.early_cost, log.update_cost = early, cost
+        log.model_states = ModelStates(int(weights), int(gradients), int(optimizer))
         log.versions = int(versions)
     return logs

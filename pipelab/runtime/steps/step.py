@@ -28,12 +28,12 @@ from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.peers import note
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.fit import FitCheck
-from pipelab.runtime.setup.loss_scale import advance, scale_of, unscale
 from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.steps.flight import Flight, part_of
 from pipelab.runtime.steps.update import Updates
+from pipelab.runtime.steps.validation import Validation
 from pipelab.runtime.steps.walk import Walk, Walked
 from pipelab.schedules.updates import groups
 
@@ -97,6 +97,7 @@ class Stepper:
         self.apart = False
         self.flight = Flight(self.schedule, self._versions_of) if "U" in self.schedule.ops else None
         self.updates.flight = self.flight
+        self.validation = Validation(settings, replicas, updates)
 
     def record(self, inputs: Any, targets: Any, *, training: bool, number: int) -> StepRecord:
         """One step, or (without ``training``) an evaluation. Its ``number`` keys the dropout."""
@@ -126,6 +127,7 @@ class Stepper:
                 self._update(record)
             self._set_clocks(record)
         except BaseException:
+            self.validation.undo()
             if self.flight is not None and cut.training:
                 self.flight.crash()
             raise
@@ -210,6 +212,14 @@ class Stepper:
                     f"{format_bytes(model_states.total)} before the first activation ({model_states}); allow more, or "
                     "use more devices"
                 )
+            copied = 2 * model_states.gradients + model_states.optimizer  # trained weights are as many as gradients
+            if training and self.validation.early and model_states.total + copied > allowed:
+                raise ConfigurationError(
+                    f"memory_limit allows {format_bytes(allowed)} on device {r}, which holds "
+                    f"{format_bytes(model_states.total)} ({model_states}), and post_validation keeps a copy of "
+                    f"{format_bytes(copied)} of it until the update is validated; allow more, or leave "
+                    "post_validation out"
+                )
 
     # ---- walk ----------------------------------------------------------------------------------------------------
 
@@ -261,7 +271,8 @@ class Stepper:
         key = (training, id(schedule), drain) if flight is not None else training
         if key not in self._walks:
             made = (schedule, self.settings, self._replicas, self.updates, self.memory)
-            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain)
+            early = self.validation.step if training and self.validation.early else None
+            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early)
         return self._walks[key]
 
     def _versions_of(self, r: int, s: int, behind: int) -> Versions:
@@ -299,16 +310,12 @@ class Stepper:
             record.updates = told.reshape(self.schedule.devices, -1).tolist()
             return
         self._replicas.reduce()
-        scaler = self.settings.grad_scaler
-        if scaler is not None and scaler.is_enabled():
-            owned = [p for (_, s), module in self._replicas.modules.items() for _, p in self._replicas.owned(s, module)]
-            finite = self.peers.agree_numbers(lambda: [unscale(owned, scale_of(scaler))])
-            record.skipped = not finite.all()
-            advance(scaler, finite=not record.skipped)
-        record.norm = self._replicas.clip(self.settings.clip_norm)
-        if record.skipped or self.updates.idle:
+        found = self.validation.verdict()
+        record.norm, record.skipped = found.norm, found.skipped
+        record.stepped_early, record.rolled_back = found.early, found.rolled_back
+        if self.updates.idle:
             return
-        told = self.peers.agree_numbers(lambda: self.updates.step(record.loss))
+        told = self.peers.agree_numbers(lambda: self.updates.step(record.loss, found, self.validation.seconds))
         record.updates = told.reshape(self.schedule.devices, -1).tolist()
         record.cpu += sum(cpu for *_, cpu, _ in record.updates)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,24 @@ from pipelab.runtime.setup.optimizers import Optimizers, Schedulers, step_schedu
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.steps.flight import Flight
 
-__all__ = ["Updates"]
+__all__ = ["Updates", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done: nothing (``skipped``), or to step the stages but those that were, ``early``, and may stay so.
+
+    ``norm`` is the gradient's over all stages. ``rolled_back``: early steps were undone.
+    """
+
+    norm: float | None = None
+    skipped: bool = False
+    early: tuple[int, ...] = ()
+    rolled_back: bool = False
+
+    def steps(self, s: int) -> bool:
+        """Whether stage s is to be stepped now."""
+        return not self.skipped and (self.rolled_back or s not in self.early)
 
 
 class Updates:
@@ -40,7 +59,7 @@ class Updates:
         idle: bool = False,
     ) -> None:
         self.idle = idle
-        self._replicas, self._meter = replicas, meter
+        self._replicas, self.meter = replicas, meter
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
         self._planner = Planner()
@@ -52,28 +71,39 @@ class Updates:
         """Whether all devices of this process are CPU cores."""
         return all(self._places[r].type == "cpu" for r in self._own)
 
-    def step(self, loss: float | None) -> list[float]:
-        """Returns, device by device: bytes of weights, gradients and optimizer state, its cost, CPU time, versions."""
+    @contextmanager
+    def at_work(self, key: tuple[int, int], meter: SlotMeter) -> Iterator[None]:
+        """Time the update of one stage on its device; an error in it says where it was."""
+        meter.begin()
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            raise stage_error(error, *key) from error
+        finally:
+            meter.end()
+
+    def step(self, loss: float | None, verdict: Verdict, early: Mapping[int, float]) -> list[float]:
+        """Step what ``verdict`` says, and then the schedulers. ``early[r]``: seconds of early updates on device r.
+
+        Returns, device by device: bytes of weights, gradients and optimizer state, seconds of early updates and of
+        those now, CPU time, versions.
+        """
 
         def work(r: int) -> float:
-            meter = self._meter(r)
+            meter = self.meter(r)
             for (device, s), made in self.optimizers.items():
-                if device == r:
-                    meter.begin()
-                    try:
+                if device == r and verdict.steps(s):
+                    with self.at_work((r, s), meter):
                         made.step()
-                    except (Exception, SystemExit) as error:
-                        raise stage_error(error, r, s) from error
-                    finally:
-                        meter.end()
             return float(sum(meter.readings().cost))
 
         outcomes = self._on_devices(work)
-        step_schedulers(self.schedulers.values(), loss)
+        if not verdict.skipped:
+            step_schedulers(self.schedulers.values(), loss)
         numbers: list[float] = []
         for r, outcome in zip(self._own, outcomes, strict=True):
             held = self.model_states(r)
-            numbers += [held.weights, held.gradients, held.optimizer, outcome.result, outcome.cpu, 1]
+            numbers += [held.weights, held.gradients, held.optimizer, early[r], outcome.result, outcome.cpu, 1]
         return numbers
 
     def held(self) -> list[float]:
@@ -83,7 +113,7 @@ class Updates:
         numbers: list[float] = []
         for r in self._own:
             held, peaks = self.model_states(r) + flight.beside(r), flight.peaks(r)
-            numbers += [held.weights, held.gradients, held.optimizer, 0.0, 0.0, max(peaks.values(), default=1)]
+            numbers += [held.weights, held.gradients, held.optimizer, 0.0, 0.0, 0.0, max(peaks.values(), default=1)]
         return numbers
 
     def model_states(self, r: int, *, planned: bool = False) -> ModelStates:
@@ -103,7 +133,7 @@ class Updates:
 
         def work(r: int) -> dict[int, float]:
             made = {s: optimizer for (device, s), optimizer in self.optimizers.items() if device == r}
-            return {s: rehearse_update(optimizer, self._meter(r)) for s, optimizer in made.items()}
+            return {s: rehearse_update(optimizer, self.meter(r)) for s, optimizer in made.items()}
 
         costs = {s: cost for outcome in self._on_devices(work) for s, cost in outcome.result.items()}
         found = {}

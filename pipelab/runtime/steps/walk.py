@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -28,7 +28,7 @@ from pipelab.runtime.device.threads import GRACE, LOOKS_EVERY, Overdue, run_thre
 from pipelab.runtime.device.worker import Worker
 from pipelab.runtime.faults.deadlock import deadlock, in_action, is_stuck
 from pipelab.runtime.faults.finite import watch
-from pipelab.runtime.faults.where import LOOKING, OPENING, OUTSIDE, described
+from pipelab.runtime.faults.where import LOOKING, OPENING, OUTSIDE, UPDATING, described
 from pipelab.runtime.setup.assembly import StageWithLoss
 from pipelab.runtime.setup.loss_scale import scale_of
 from pipelab.runtime.setup.replicas import Replicas
@@ -54,7 +54,10 @@ class Walked:
 
 
 class Walk:
-    """Runs the devices of this process through ``schedule``; ``memory`` are their meters."""
+    """Runs the devices of this process through ``schedule``; ``memory`` are their meters.
+
+    ``early(r)`` is what device r does when its own part is over, while others go on.
+    """
 
     def __init__(
         self,
@@ -67,10 +70,11 @@ class Walk:
         training: bool,
         flight: Flight | None = None,
         drain: bool = False,
+        early: Callable[[int], None] | None = None,
     ) -> None:
         if flight is None:
             require_sound(schedule, outstanding=settings.outstanding)
-        self._flight, self._drains = flight, drain or schedule.updating is None
+        self._flight, self._drains, self._early = flight, drain or schedule.updating is None, early
         self.settings, self.training, self.memory = settings, training, memory
         self._replicas, self._updates = replicas, updates
         self._own, self._places, self._last = replicas.peers.own, replicas.places, schedule.stages - 1
@@ -153,7 +157,7 @@ class Walk:
             held = {device for device in held if in_action(now[device])}
         for device, place in enumerate(now):
             here = device in self._own
-            late = place in (OPENING, LOOKING, OUTSIDE)  # it has not begun
+            late = place in (OPENING, LOOKING, OUTSIDE, UPDATING)  # it has not begun
             if (device in held if here else late or is_stuck(self.table, device, reached)) and place == before[device]:
                 named.append(device)
                 how = ", and a thread cannot be ended from outside" if here else ", in another process"
@@ -271,7 +275,8 @@ class Walk:
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)
-        return worker.walk(wire, meter, held, allowed)
+        walk = worker.walk(wire, meter, held, allowed)
+        return walk if self._early is None else _and_then(walk, wire, partial(self._early, r))
 
     def _has_own_allocator(self, r: int) -> bool:
         here = [self._places[other] for other in self._own]
@@ -291,6 +296,13 @@ class Walk:
             return None
         losses = torch.stack([loss.reshape(()).to(torch.float64) for loss, _ in found]).cpu()
         return float(losses @ torch.tensor([weight for _, weight in found], dtype=torch.float64, device="cpu"))
+
+
+def _and_then(walk: Iterator[None], wire: StepWire, more: Callable[[], None]) -> Iterator[None]:
+    """A device's walk, and ``more`` unless another has failed."""
+    yield from walk
+    wire.check()
+    more()
 
 
 def _reached(now: Sequence[int], earlier: Sequence[int]) -> list[int]:

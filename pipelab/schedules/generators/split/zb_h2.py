@@ -15,7 +15,7 @@ def zb_h2(devices: int, microbatches: int, chunks: int) -> Table:
 
     From its own first action to its own last, a device idles for (p-1)(tF+tI-2tW): not at all at equal costs. Device
     r begins r forwards later than device 0, and ends that much later: its optimizer step has to be let go by itself,
-    without a barrier. Up to 2p-1 micro-batches are in flight on device 0.
+    without a barrier (``Pipeline(post_validation=True)``). Up to 2p-1 micro-batches are in flight on device 0.
     """
     p = devices
     warmups = [2 * (p - 1 - r) for r in range(p)]
