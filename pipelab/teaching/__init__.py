@@ -47,6 +47,7 @@ _HOMES = {
     "pipelab.schedules.updates": ["ages", "over", "versions"],
     "pipelab.schedules.warmups": ["with_warmups"],
     "pipelab.simulation": ["SlotCosts"],
+    "pipelab.simulation.search": ["search_schedule"],
     "pipelab.teaching.exercises.lesson_04.depths": ["with_depths"],
     "pipelab.teaching.exercises.lesson_05.forecasts": ["forecasts"],
     "pipelab.teaching.experiment": ["Setting"],
