@@ -35,7 +35,7 @@ def _drawn(random: Random) -> list[Case]:
     while len(cases) < 8:
         p = random.randint(2, 5)
         m = random.randint(1, p) if len(cases) % 2 else random.randint(p + 1, 3 * p)
-        given = (p, m, *(random.randint(1, 12) for _ in range(3)))
+        given = (p, m, random.randint(1, 12), random.randint(1, 12), random.randint(1, 12))
         if close(simulate(quickest(given), of_halves(*given[2:])).makespan, least(given)):
             cases.append(_case(*given))
     return cases
@@ -84,28 +84,33 @@ def _judge(case: Case, data: Any) -> Finding | None:
             return None
         picture = partial(view.plot_schedules, [run], [f"Takes {run.makespan:g}"])
         return Finding(
-            f"{start}That is no bound: there is a table that takes {run.makespan:g}. {_high(given, value)}", picture
+            f"{start}That is no bound: there is a table that takes {run.makespan:g}. {_counted(given, value)}", picture
         )
-    return Finding(f"{start}That is true, but no order takes less than {bound:g} either. {_low(given, value)}")
+    return Finding(
+        f"{start}That is true, but no order takes less than {bound:g} either. {_counted(given, value) or _low(given)}"
+    )
 
 
-def _high(given: Given, value: float) -> str:
+def _counted(given: Given, value: float) -> str:
+    """The usual formulas that are no bound, or a low one."""
     p, m, forward, gradient, weight = given
     whole = forward + gradient + weight
     for other, why in [
         ((m + p - 1) * whole, "You counted 1F1B, whose devices wait for whole backwards."),
         (m * whole + (p - 1) * (forward + gradient - weight), "You counted ZB-H1. A bound holds for all orders."),
+        (m * whole, "You counted the work of one device. Only device 0 can begin at once."),
         (
             m * whole + (p - 1) * (forward + gradient),
-            "You added the way there and the way back to the work. On the way back the last device runs its W's.",
+            "You added the way there and the way back to the work. On the way back the last device may run its W's.",
         ),
+        (p * (forward + gradient) + weight, "You counted the way of one micro-batch. Each device runs all of them."),
     ]:
         if close(value, other):
             return why
-    return "Each time that you add must pass in any order, and none may be counted twice."
+    return ""
 
 
-def _low(given: Given, value: float) -> str:
+def _low(given: Given) -> str:
     """The device that makes the bound, and why."""
     p, m, forward, gradient, weight = given
 
@@ -117,7 +122,7 @@ def _low(given: Given, value: float) -> str:
         busy, arrives, own, back = ends(r)
         return max(busy, arrives) + m * gradient + max(own, back)
 
-    r = max(range(p), key=total)
+    r = max(reversed(range(p)), key=total)
     busy, arrives, own, back = ends(r)
     before = (
         f"its first F comes at {r * forward:g}, and {m} F and {m} I take {m * (forward + gradient):g}"
@@ -169,9 +174,9 @@ EXERCISE = Exercise(
     parts={"bound": 2, "found": 2},
     visible=[
         _case(1, 2, 1, 1, 1),
-        _case(2, 1, 1, 1, 1),
+        _case(2, 1, 2, 3, 1),
         _case(2, 4, 1, 1, 1),
-        _case(3, 2, 2, 3, 1),
+        _case(3, 2, 2, 3, 4),
         _case(3, 3, 1, 1, 1),
         _case(4, 8, 2, 3, 1),
         _case(4, 8, 3, 2, 4),

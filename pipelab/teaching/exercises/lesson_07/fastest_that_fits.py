@@ -133,10 +133,6 @@ def _mistakes(case: Case) -> list[tuple[str, str]]:
     fits = [name for name, ran in runs.items() if max(ran.peaks) <= limit + 1e-9]
     return [
         (_fastest(runs, share), "The limit is a share of what 1F1B's device 0 holds, not a number of micro-batches."),
-        (
-            _fastest(doubled, limit),
-            "A micro-batch on one of two chunks is half a share. peak_microbatches counts it so.",
-        ),
         (_fastest(first, limit), "Device 0 is not always the fullest: look at all devices."),
         (_fastest(runs, 1e9), "It is the fastest of all, but the limit on memory counts first."),
         (
@@ -150,6 +146,14 @@ def _mistakes(case: Case) -> list[tuple[str, str]]:
         (
             _fastest(_ran(case, replace(of_halves(), latency=case["_t_message"])), limit),
             "It would be the fastest at tF = tI = tW = 1. Give simulate the times of this case.",
+        ),
+        (
+            _fastest(doubled, limit),
+            "A micro-batch on one of two chunks is half a share. peak_microbatches counts it so.",
+        ),
+        (
+            _fastest(_ran(case, replace(_costs(case), backward=1)), limit),
+            "It would be the fastest if whole backwards took 1. 1F1B has whole ones: they take tI + tW.",
         ),
         (
             min(fits, key=lambda name: max(runs[name].peaks), default="none"),
@@ -169,7 +173,7 @@ EXERCISE = Exercise(
         _case(3, 3, (10, 10, 10), 2, 0.85),
         _case(4, 3, (10, 14, 6), 5, 0.85),
         _case(4, 8, (10, 6, 14), 2, 0.65),
-        _case(2, 3, (10, 14, 6), 0, 1),
+        _case(3, 4, (10, 6, 14), 0, 1),
         _case(4, 6, (10, 14, 6), 2, 1.5),
         _case(3, 3, (10, 14, 6), 0, 2),
         _case(3, 4, (10, 14, 6), 10, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from pipelab import view
@@ -30,6 +31,10 @@ def read_csv(data: Any, what: str, devices: int) -> Schedule:
 
 def misshapen(table: Schedule, case: Case, p: int, m: int) -> Finding | None:
     """Why a table is none of p stages and m micro-batches that can run."""
+    beyond = next(((d, a) for d, _, a in table.actions() if a.microbatch >= m), None)
+    if beyond is not None:
+        device, action = beyond
+        return Finding(f"{case.words}: device {device} runs {action}, but the micro-batches are 0..{m - 1}.")
     found = unsound(table, case)
     if found is None and table.placement != tuple((r,) for r in range(p)):
         return Finding(f"{case.words}: stage r belongs on device r, and there are {p} stages.")
@@ -73,7 +78,7 @@ def _why_fuller(table: Schedule, most: int) -> str:
 
 
 def _why_slower(run: Timeline) -> str:
-    """The first W that delays an I; else what else makes a table slow."""
+    """Which order is not that of 1F1B, or which W stands on the longest path."""
     table, p = run.schedule, run.schedule.devices
     rows = [_ops(table, r) for r in range(p)]
     warm = [len(row) - len(row.lstrip("F")) for row in rows]
@@ -89,24 +94,13 @@ def _why_slower(run: Timeline) -> str:
             "Each W follows its I at once, as in 1F1B. But the device before waits for the result of an I, and nobody "
             "waits for that of a W."
         )
-    ends = {action: span.end for span in run.spans for action in actions_of(span.slot)}
-    for span in sorted(run.spans, key=lambda span: span.start):
-        if not isinstance(span.slot, Action) or span.slot.op != "W":
-            continue
-        r = span.device
-        later = (a for slot in table.programs[r][span.position :] for a in actions_of(slot) if a.op == "I")
-        delayed = next(later, None)
-        if delayed is not None and r and _ready(delayed, ends, p) < span.end - 1e-9:
+    for before, span in pairwise(run.critical_path()):
+        here = isinstance(before.slot, Action) and before.slot.op == "W" and before.device == span.device
+        arrived = max((arrived for arrived, _ in run.inputs(span)), default=0.0)
+        if here and arrived < before.end - 1e-9 and "W" not in str(span.slot):
             return (
-                f"Device {r} runs {span.slot} from t = {span.start:g} on, although the input of {delayed} "
-                f"{'is there' if _ready(delayed, ends, p) <= span.start else 'comes meanwhile'}. Device {r - 1} waits "
-                "for that I, and nobody waits for the W."
+                f"On the longest path device {span.device} runs {before.slot} until t = {before.end:g}, and then "
+                f"{span.slot}, whose input was there at t = {arrived:g}. Others wait for {span.slot}, and nobody waits "
+                "for a W."
             )
-    return "Some device idles while it has a W to run, or an I waits for a forward that could come later."
-
-
-def _ready(action: Action, ends: dict[Action, float], p: int) -> float:
-    """When an I has what it needs."""
-    s, i = action.stage, action.microbatch
-    behind = (ends.get(Action(s + 1, op, i), 0.0) for op in "IB") if s + 1 < p else ()
-    return max(ends[Action(s, "F", i)], *behind, 0.0)
+    return "Some device idles while a W could run, or has too many W's left at the end."
