@@ -86,8 +86,8 @@ def backward_weight(kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch
 
 # %% [markdown] role="solution" exercise="split_linear"
 # I needs neither x nor the bias, and W needs neither the weight nor the bias. Each half is one matrix product of the
-# same size, and so is the forward. In such a layer tF, tI and tW are nearly equal. What W waits with is x, which was
-# kept since the forward, and `grad_output`, which comes on top.
+# same size, and so is the forward. In such a layer tF, tI and tW are nearly equal. Two tensors wait for W: x, which the
+# layer had kept since its forward, and `grad_output`, which comes on top.
 
 # %% [markdown] role="lead" exercise="fill_the_bubble" difficulty="easy" minutes=15
 # Here is 1F1B for p = 3 and m = 4, and for p = 4 and m = 5. Each B has been written as I and W, one right after the

@@ -52,6 +52,7 @@ def least(given: Given) -> float:
     return lower_bound(_problem(given))
 
 
+@reserved
 @cache
 def quickest(given: Given) -> Schedule:
     """The quickest table that a greedy rule makes, whatever it holds."""

@@ -35,6 +35,8 @@ def misshapen(table: Schedule, case: Case, p: int, m: int) -> Finding | None:
     if beyond is not None:
         device, action = beyond
         return Finding(f"{case.words}: device {device} runs {action}, but the micro-batches are 0..{m - 1}.")
+    if table.forward_only:
+        return Finding(f"{case.words}: your table has no backwards. Each F needs an I and a W of its micro-batch.")
     found = unsound(table, case)
     if found is None and table.placement != tuple((r,) for r in range(p)):
         return Finding(f"{case.words}: stage r belongs on device r, and there are {p} stages.")
