@@ -326,3 +326,192 @@ for count in (4, 3):
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices, and m the number of micro-batches in a batch. A backward comes in two halves. I computes
+# the gradient of the stage's input, which the device before waits for. W computes the gradients of the weights.
+# `2F1`, `2I1` and `2W1` are the forward, I and W of micro-batch 1 on stage 2. They take tF, tI and tW. Messages take
+# no time where none is mentioned. A device holds a micro-batch from the start of its F to the end of its W.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check
+
+# %% [markdown] role="lead" exercise="split_linear" difficulty="easy" minutes=12
+# A linear layer computes `y = x @ weight.T + bias`. `weight` has the shape [out, in], and `bias` has [out]. The last
+# dimension of `x` is in. All dimensions before it count rows: sequences, or the tokens of sequences. `grad_output` is
+# the gradient of the loss with respect to y. Write the two halves of this layer's backward by hand, without autograd:
+#
+# - `backward_input` is I. Return two things: the gradient of x, and a tuple of the tensors that W will need. The
+#   device before is waiting, so compute nothing else.
+# - `backward_weight` is W. It gets that tuple, and nothing else. Return the gradients of the weight and of the bias,
+#   for this micro-batch alone.
+#
+# The tuple takes memory until W runs, so hand on only what W needs. The check compares with autograd in float64, and
+# counts matrix products. In the last part it runs the I of several micro-batches first. Then it fills weight and bias
+# with nan, and runs all W.
+
+
+# %% role="answer" exercise="split_linear"
+import torch
+
+
+def backward_input(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, grad_output: torch.Tensor
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """I: the gradient of x, and what W needs.
+
+    >>> x, weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.zeros(1)
+    >>> backward_input(x, weight, bias, torch.tensor([[10.0]]))[0]
+    tensor([[30., 40.]])
+    """
+    ### BEGIN SOLUTION
+    return grad_output @ weight, (x, grad_output)
+    ### END SOLUTION
+
+
+# %% role="answer" exercise="split_linear"
+def backward_weight(kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """W: the gradients of the weight and of the bias, from what I kept.
+
+    >>> x, weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.zeros(1)
+    >>> gradient, kept = backward_input(x, weight, bias, torch.tensor([[10.0]]))
+    >>> backward_weight(kept)
+    (tensor([[10., 20.]]), tensor([10.]))
+    """
+    ### BEGIN SOLUTION
+    x, grad_output = kept
+    rows, gradients = x.flatten(0, -2), grad_output.flatten(0, -2)
+    return gradients.T @ rows, gradients.sum(0)
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="split_linear"
+# Write down the shapes. Which product of two of the four tensors has the shape of x? Which one has the shape of the
+# weight?
+
+# %% [markdown] role="hint" exercise="split_linear"
+# One row of y is a product of the weight with one row of x. So each row of `grad_output` gives a gradient of its own
+# for the weight and for the bias. The loss depends on all rows: what do you do with their gradients? Is there a
+# product of matrices that does the same for all rows at once?
+
+# %% [markdown] role="hint" exercise="split_linear"
+# With x of shape [b, t, in], make it [b t, in] first, for example with `flatten`. Do the same with `grad_output`. Now
+# everything has two dimensions. Which of the two do you have to transpose, so that the product has the shape [out,
+# in]? The bias gets a sum over which dimension?
+
+# %% [markdown] role="solution" exercise="split_linear"
+# I needs neither x nor the bias, and W needs neither the weight nor the bias. Each half is one matrix product of the
+# same size, and so is the forward. In such a layer tF, tI and tW are nearly equal. Two tensors wait for W: x, which the
+# layer had kept since its forward, and `grad_output`, which comes on top.
+
+# %% [markdown] role="lead" exercise="fill_the_bubble" difficulty="easy" minutes=15
+# Here is 1F1B for p = 3 and m = 4, and for p = 4 and m = 5. Each B has been written as I and W, one right after the
+# other. F, I and W take one unit each.
+#
+# ```
+# time     |   0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15
+# device 0 | 0F0 0F1 0F2   .   . 0I0 0W0 0F3 0I1 0W1   . 0I2 0W2   . 0I3 0W3
+# device 1 |   . 1F0 1F1   . 1I0 1W0 1F2 1I1 1W1 1F3 1I2 1W2   . 1I3 1W3   .
+# device 2 |   .   . 2F0 2I0 2W0 2F1 2I1 2W1 2F2 2I2 2W2 2F3 2I3 2W3   .   .
+#
+# time     |   0   1   2   3   4   5   6   7   8   9  10  11  12  13  14  15  16  17  18  19  20
+# device 0 | 0F0 0F1 0F2 0F3   .   .   . 0I0 0W0 0F4 0I1 0W1   . 0I2 0W2   . 0I3 0W3   . 0I4 0W4
+# device 1 |   . 1F0 1F1 1F2   .   . 1I0 1W0 1F3 1I1 1W1 1F4 1I2 1W2   . 1I3 1W3   . 1I4 1W4   .
+# device 2 |   .   . 2F0 2F1   . 2I0 2W0 2F2 2I1 2W1 2F3 2I2 2W2 2F4 2I3 2W3   . 2I4 2W4   .   .
+# device 3 |   .   .   . 3F0 3I0 3W0 3F1 3I1 3W1 3F2 3I2 3W2 3F3 3I3 3W3 3F4 3I4 3W4   .   .   .
+# ```
+#
+# Move W's to later slots, and nothing else: on each device the order of F and I stays. The first table must take 14
+# units instead of 16, and the second 18 instead of 21. No device may hold more than p micro-batches. Return both
+# tables as text: a line for each device, with its actions in order, separated by commas. Leave idle cells out, or
+# write a dot. With `from pipelab import Schedule` in a new cell, `print(Schedule.from_csv(filled(3)).to_grid())`
+# draws your table on the unit clock.
+
+
+# %% role="answer" exercise="fill_the_bubble"
+def filled(devices: int) -> str:
+    """The table for 3 devices and 4 micro-batches, or for 4 devices and 5 micro-batches.
+
+    >>> filled(3).count("W"), filled(4).count("W")
+    (12, 20)
+    """
+    ### BEGIN SOLUTION
+    three = """
+        0F0,0F1,0F2,0I0,0W0,0F3,0I1,0W1,0I2,0W2,0I3,0W3
+        1F0,1F1,1I0,1F2,1I1,1W0,1F3,1I2,1W1,1I3,1W2,1W3
+        2F0,2I0,2F1,2I1,2F2,2I2,2W0,2F3,2I3,2W1,2W2,2W3
+    """
+    four = """
+        0F0,0F1,0F2,0F3,0I0,0W0,0F4,0I1,0W1,0I2,0W2,0I3,0W3,0I4,0W4
+        1F0,1F1,1F2,1I0,1F3,1I1,1W0,1F4,1I2,1W1,1I3,1W2,1I4,1W3,1W4
+        2F0,2F1,2I0,2F2,2I1,2F3,2I2,2W0,2F4,2I3,2W1,2I4,2W2,2W3,2W4
+        3F0,3I0,3F1,3I1,3F2,3I2,3F3,3I3,3W0,3F4,3I4,3W1,3W2,3W3,3W4
+    """
+    return "\n".join(line.strip() for line in (three if devices == 3 else four).strip().splitlines())
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="fill_the_bubble"
+# Which I comes latest, compared with the time at which its gradient could have been there? Which W's stand in its
+# way, on the devices behind?
+
+# %% [markdown] role="hint" exercise="fill_the_bubble"
+# Begin with the last device. If it runs its first I's without their W's, all devices before it get their gradients
+# earlier. How many W's may wait there, if it may hold p micro-batches? Then go to the device before.
+
+# %% [markdown] role="hint" exercise="fill_the_bubble"
+# On the last device of p = 3, leave out all W's, and count what is held from left to right. Before which F must the
+# first W run, so that no more than 3 are held? Put one W there, and one behind each later I. What is left over comes
+# at the end. On device 1 fewer W's have to wait. How many on device 0?
+
+# %% [markdown] role="solution" exercise="fill_the_bubble"
+# Device 0 changes nothing: nobody waits for its I's. Device r lets W come r backwards late. It is done with its I's
+# as soon as the last gradient can be there, and fills the idle time at its end with W's. In 1F1B the last device held
+# one micro-batch, and here it holds p. This is where the memory goes that buys the shorter step.
+
+# %% [markdown] role="lead" exercise="write_zb_h1" difficulty="medium" minutes=15
+# Write ZB-H1 for any p and m. Return one row of actions per device, in the order in which the device runs them. At tF
+# = tI = tW = 1 your table must be as short as ZB-H1. That is 3m + p - 1 units if m is at least p, and 2m + 2p - 1
+# units if m is smaller. No device may hold more than min(p, m) micro-batches, which is what device 0 of 1F1B holds.
+# Each table that keeps to both is right. In the last part the check trains a narrow 48-layer model with your rows. It
+# compares the gradients with those of the unsplit model.
+
+
+# %% role="answer" exercise="write_zb_h1"
+def zb_h1(devices: int, microbatches: int) -> list[list[str]]:
+    """ZB-H1's order: one row of actions per device.
+
+    >>> zb_h1(1, 2)
+    [['0F0', '0I0', '0W0', '0F1', '0I1', '0W1']]
+    """
+    ### BEGIN SOLUTION
+    rows = []
+    for r in range(devices):
+        ahead = min(devices - 1 - r, microbatches)
+        row = [f"{r}F{i}" for i in range(ahead)]
+        for i in range(microbatches):
+            row += [f"{r}F{ahead + i}"] if ahead + i < microbatches else []
+            row.append(f"{r}I{i}")
+            row += [f"{r}W{i - r}"] if i >= r else []
+        row += [f"{r}W{i}" for i in range(max(microbatches - r, 0), microbatches)]
+        rows.append(row)
+    return rows
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="write_zb_h1"
+# The order of F and I is that of 1F1B. So there is only one question: after which I does each W come?
+
+# %% [markdown] role="hint" exercise="write_zb_h1"
+# 1F1B holds p - r micro-batches on device r. How many more may this device hold, if the limit is p on all devices? As
+# many I's may run before the first W. With m below p, no count may go below 0 or beyond m.
+
+# %% [markdown] role="hint" exercise="write_zb_h1"
+# Go through all I's of a device in order. Before each of them stands a forward, unless there are none left. After I
+# number i comes the W of an earlier micro-batch, if there is one. Which number does it have on device r? After the
+# loop some W's are left. Which ones, and what if r is larger than m?
+
+# %% [markdown] role="solution" exercise="write_zb_h1"
+# W comes r backwards late on device r. That is one number per device, for any p and m. What waits for W fills the
+# difference between the p - r micro-batches of 1F1B and the limit of p. So all devices hold equally many. Where tI is
+# longer than tW, each device still idles for (p - 1)(tF + tI - tW).

@@ -135,14 +135,36 @@ print(f"measured here, p = 4, m = 8: ZB-H1 {took['1F1B'] / took['ZB-H1'] - 1:+.0
 # barrier for? Two things need all gradients before anyone may update: clipping by the *global* norm, and the check for
 # gradients that are not finite. Without either, each device may update as soon as its own last W is over.
 #
-# With them the paper proposes **post-validation**: update early, on the assumption that all is well. The norm comes
-# round afterwards. In the rare case that the assumption was wrong, undo the update and do it right.
+# With them the paper proposes **post-validation**: update early, as if nothing had to be clipped. The norm of all
+# gradients comes afterwards. In the rare case that something must be clipped, undo the update and make it anew. The
+# next cell trains a small model twice under ZB-H2, with and without.
 
 # %%
-POST
+import torch
+
+
+def adam(named):
+    return torch.optim.AdamW([parameter for _, parameter in named], lr=0.01)
+
+
+h2, limit, trained = build_schedule("zb-h2", devices=4, microbatches=8), 1.2, []
+for early in (False, True):
+    small = TransformerLM(layers=8, width=32, heads=2)
+    options = {"optimizer": adam, "clip_norm": limit, "post_validation": early}
+    with Pipeline(small, h2, loss=next_byte_loss, **options) as pipeline:
+        reports = [pipeline.step(*text_batch(k, batch=32)) for k in range(6)]
+    trained.append([parameter.detach().clone() for parameter in small.parameters()])
+for k, report in enumerate(reports):
+    print(f"step {k}: gradient norm {report.gradient_norm:.2f}, undone and made anew: {report.rolled_back}")
+timeline = reports[-1].timeline
+for r, update in enumerate(sorted(timeline.updates, key=lambda span: span.device)):
+    print(f"device {r}: updates {1e3 * (timeline.end - update.start):.1f} ms before the end of the last backward of all")
+print("weights are the same, bit for bit:", all(map(torch.equal, *trained)))
 
 # %% [markdown]
-# POSTTEXT
+# The early steps have large gradients. There the assumption is wrong, and the updates are made twice. Later it holds,
+# and no device waits. The weights are the same in both runs. The price is a copy of the weights and the optimizer's
+# state until the norm is known. (`docs/your-model.md` says more.)
 #
 # ## Slots with two actions
 #
@@ -248,3 +270,138 @@ print(f"the same table with measured costs: {true.makespan:.3f} s, the table fou
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices, and m the number of micro-batches in a batch. A backward comes in two halves. I computes
+# the gradient of the stage's input, which the device before waits for. W computes the gradients of the weights.
+# `2F1`, `2I1` and `2W1` are the forward, I and W of micro-batch 1 on stage 2. They take tF, tI and tW. Messages take
+# no time where none is mentioned. A device holds a micro-batch from the start of its F to the end of its W.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check
+
+# %% [markdown] role="lead" exercise="fastest_that_fits" difficulty="medium" minutes=18
+# You get tables for one p and m, by their names: `"1f1b"`, `"zb-h1"`, `"zb-h2"`, `"zb-v"`, `"v-half"` and `"v-min"`.
+# (ZB-H2 is missing where m is too small for it.) A forward, an I and a W of one device's whole share of the model
+# take `t_forward`, `t_input` and `t_weight`. A message takes `t_message`. The memory is given as a share of what
+# device 0 holds under 1F1B: with 0.5, no device may hold more than half of that. Return the name of the table with
+# the shortest makespan among those that fit, or `"none"`. What is within 5 % of the best counts as best.
+#
+# `simulate(table, costs)` returns a timeline with `makespan` and `peak_microbatches`, as in the lessons. It counts a
+# micro-batch on one of two chunks as a half. `Costs` takes whole backwards as `backward`, their halves as
+# `input_gradient` and `weight_gradient`, and the time of a message as `latency`.
+
+
+# %% role="answer" exercise="fastest_that_fits"
+from pipelab import Costs, Schedule, simulate
+
+
+def choose(
+    tables: dict[str, Schedule], t_forward: float, t_input: float, t_weight: float, t_message: float, share: float
+) -> str:
+    """The name of the fastest table that fits.
+
+    >>> from pipelab import build_schedule
+    >>> tables = {name: build_schedule(name, devices=2, microbatches=2) for name in ("1f1b", "zb-h1")}
+    >>> choose(tables, 10, 10, 10, 0, share=1), choose(tables, 10, 10, 10, 0, share=0.5)
+    ('zb-h1', 'none')
+    """
+    ### BEGIN SOLUTION
+    costs = Costs(t_forward, t_input + t_weight, input_gradient=t_input, weight_gradient=t_weight, latency=t_message)
+    runs = {name: simulate(table, costs) for name, table in tables.items()}
+    limit = share * runs["1f1b"].peak_microbatches[0]
+    fits = [name for name, run in runs.items() if max(run.peak_microbatches) <= limit]
+    return min(fits, key=lambda name: runs[name].makespan, default="none")
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="fastest_that_fits"
+# Which comes first, the limit or the time? What does a table have to show on each device before its makespan matters?
+
+# %% [markdown] role="hint" exercise="fastest_that_fits"
+# Simulate each table once with the costs of the case. The run of 1F1B says what device 0 holds there. Leave out each
+# table that holds more than the share on any device. Of the others, compare the makespans.
+
+# %% [markdown] role="hint" exercise="fastest_that_fits"
+# The order in a device's row decides what it holds, whatever the costs. So the run that gives the makespan gives the
+# peaks too. Which device of a V is the fullest, if m is below p? `min` takes a `key`, and a `default` for an empty
+# list.
+
+# %% [markdown] role="solution" exercise="fastest_that_fits"
+# ZB-V is the fastest in many cases, but it sends twice as many messages as the schedules with one chunk. With slow
+# messages ZB-H1 wins at the same memory, and ZB-H2 where there is more. Below 1F1B's memory only V-Half and V-Min are
+# left. 1F1B is never ahead of ZB-H1, which holds the same on device 0.
+
+# %% [markdown] role="lead" exercise="bound_and_found" difficulty="hard" minutes=25
+# How short can a step be at best, whatever the order, and whatever the devices hold? Stage s is on device s. Each
+# backward is cut into I and W. Messages take no time. Write two functions:
+#
+# - `least_makespan` returns a **lower bound** of the makespan: no order can take less. Find it from single devices. A
+#   device has its own work to do. It cannot begin at time 0, and it cannot end the step as it likes. The check knows
+#   tables for its cases. Your bound must never be above what a table takes, and as high as pipelab's own bound.
+# - `found` returns a table as text, with a line for each device, as `Schedule.to_csv` writes it. It is for p = 4, m =
+#   8, tF = 10, tI = 14 and tW = 6. No device may hold more than 6 micro-batches. The makespan may be at most 1.05
+#   times the bound.
+#
+# No table of the catalogue keeps to both limits of `found`. So search for one. In a new cell, `from pipelab.teaching
+# import Costs, search_schedule` gives you the search, and `search_schedule(4, 8)` is its shortest call. It also takes
+# `costs`, `memory_limit` (in micro-batches) and `seconds`. Its result has a `schedule`, a `makespan`, and the `bound`
+# that it knows. Paste the text of the table into your function. During a check the search does not answer.
+
+
+# %% role="answer" exercise="bound_and_found"
+def least_makespan(devices: int, microbatches: int, t_forward: float, t_input: float, t_weight: float) -> float:
+    """No order of F, I and W takes less.
+
+    >>> least_makespan(2, 1, t_forward=1, t_input=2, t_weight=1)    # F, F, I, I, W: one after the other
+    7
+    """
+    ### BEGIN SOLUTION
+    bounds = []
+    for r in range(devices):
+        all_forwards = (r + microbatches) * t_forward
+        first_gradient = devices * t_forward + (devices - 1 - r) * t_input
+        last_input = max(all_forwards, first_gradient) + microbatches * t_input
+        bounds.append(last_input + max(microbatches * t_weight, r * t_input + t_weight))
+    return max(bounds)
+    ### END SOLUTION
+
+
+# %% role="answer" exercise="bound_and_found"
+def found() -> str:
+    """The table, a line for each device.
+
+    >>> len(found().splitlines())
+    4
+    """
+    ### BEGIN SOLUTION
+    rows = """
+        0F0,0F1,0F2,0F3,0F4,0F5,0I0,0W0,0F6,0I1,0W1,0F7,0I2,0I3,0W2,0I4,0W3,0W4,0I5,0W5,0I6,0W6,0I7,0W7
+        1F0,1F1,1F2,1F3,1F4,1F5,1I0,1W0,1I1,1W1,1F6,1I2,1I3,1F7,1I4,1W2,1W3,1W4,1I5,1W5,1I6,1W6,1I7,1W7
+        2F0,2F1,2F2,2F3,2I0,2F4,2I1,2F5,2I2,2W0,2I3,2F6,2I4,2W1,2F7,2I5,2W2,2W3,2I6,2W4,2W5,2I7,2W6,2W7
+        3F0,3I0,3F1,3I1,3F2,3I2,3F3,3I3,3F4,3I4,3F5,3I5,3W0,3F6,3I6,3W1,3F7,3I7,3W2,3W3,3W4,3W5,3W6,3W7
+    """
+    return "\n".join(line.strip() for line in rows.strip().splitlines())
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="bound_and_found"
+# Take device r alone. When can its first F begin at the earliest? When can its first I begin? What still has to run
+# on other devices after its last I? For `found`, which argument of the search does the limit of 6 belong to?
+
+# %% [markdown] role="hint" exercise="bound_and_found"
+# The last I of device r ends after two different times. All its F's and I's have run by then, one after the other,
+# beginning with its first F. And all its I's have run, beginning with the first gradient that can arrive. The later
+# of the two counts. After that, two things run at the same time: W's of this device, and the way of the gradient to
+# device 0.
+
+# %% [markdown] role="hint" exercise="bound_and_found"
+# Draw the case p = 2, m = 1: a staircase down and up, with a W at the end. At what time does I begin on device 0? Now
+# write it for any p and r, in terms of tF and tI. How many I's come after that of device r, before the W on device 0?
+# At most how many W's of device r itself may still be left? Take the largest result of all devices.
+
+# %% [markdown] role="solution" exercise="bound_and_found"
+# The table was found by `search_schedule(4, 8, costs=costs, memory_limit=6, seconds=5)`, where `costs` has the times
+# of this exercise. With the usual limit of 4 the search finds nothing better than ZB-H1, and with 7 it finds ZB-H2.
+# What is in between has no name. A bound says when to stop: where a table takes just as long, no search can find a
+# better one.

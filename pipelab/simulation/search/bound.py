@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 
+from pipelab.schedules.reserved import reserved
 from pipelab.simulation.search.problem import Problem
 
 __all__ = ["lower_bound"]
 
 
+@reserved
 def lower_bound(problem: Problem) -> float:
     """No order takes less: the largest bound of a single device.
 
