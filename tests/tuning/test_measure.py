@@ -59,7 +59,6 @@ def test_bytes_are_predicted_for_backwards_cut_in_two(made, name):
 def test_the_first_stage_has_no_I_to_speak_of(made):
     """Nobody asks for the gradient of tokens."""
     for s, stage in enumerate(made.stages[4]):
-        assert 0.3 * stage.kept(4) < stage.waiting(4) < 1.1 * stage.kept(4)
         assert (stage.input_gradient(4) < 0.3 * stage.weight_gradient(4)) == (s == 0)
 
 

@@ -38,7 +38,8 @@ def build(problem: Problem, rule: Rule) -> Rows | None:
     takes, needs, homes, more = problem.takes, problem.needs, problem.homes, problem.more
     rows: Rows = [[] for _ in range(p)]
     mine = [[s for s in range(stages) if homes[s] == r] for r in range(p)]
-    gradient = [max((more[3 * block + s * m + i] for s in row for i in range(m)), default=0.0) for row in mine]
+    back = [max((more[block + s * m + i] for s in row for i in range(m)), default=0.0) for row in mine]
+    grows = [max(problem.change[k + block], 0.0) for k in range(block)]  # from F on there is room for it
     end = [-1.0] * (3 * block)
     free, held, begun = [0.0] * p, [0.0] * p, [False] * p
     next_of = [0] * (3 * stages)  # by op and stage: its next micro-batch
@@ -56,8 +57,8 @@ def build(problem: Problem, rule: Rule) -> Rows | None:
     def room(r: int, s: int, i: int) -> bool:
         """Whether F may come in: what is already here needs room for later stages of this device, and for gradients."""
         limit = problem.limits[r] * (1.0 if begun[r] else rule.ahead)
-        comes, spare = more[s * m + i], max((more[x * m + i] for x in mine[r] if x > s), default=0.0)
-        spare = max(spare, gradient[r])
+        comes, spare = more[s * m + i] + grows[s * m + i], max((more[x * m + i] for x in mine[r] if x > s), default=0.0)
+        spare = max(spare, back[r])
         after, slack = held[r] + comes, 1 + 1e-9
         return after + spare <= problem.limits[r] * slack and after <= max(limit, comes + spare) * slack
 
@@ -95,7 +96,7 @@ def build(problem: Problem, rule: Rule) -> Rows | None:
         rows[r].append(action)
         end[action] = free[r] = time + takes[action]
         next_of[op * stages + s] += 1
-        held[r] += problem.change[action]
+        held[r] += problem.change[action] + (grows[action % block] * (1, -1, 0)[op])
         begun[r] = begun[r] or op == 1
         left -= 1
     return rows

@@ -11,6 +11,7 @@ from pipelab.simulation.search.problem import Problem, Rows, Timed
 __all__ = ["improve"]
 
 _MEMORY = 60  # how many steps back a table may be as long as: late acceptance (Burke and Bykov, EJOR 258, 2017)
+_PATIENCE, _SLACK = 500, 1.05
 
 _FAR = (0.03, 0.1, 0.3)  # how far, as a part of the makespan
 _ALIKE: tuple[Callable[[tuple[int, int, int], tuple[int, int, int]], bool] | None, ...] = (
@@ -33,9 +34,9 @@ def improve(
     """
     now = problem.timed(rows)
     assert now is not None
-    best, least, tries, since = rows, now.makespan, 0, 0
+    best, record, tries, since = rows, now, 0, 0
     past = [_worth(problem, now)] * _MEMORY
-    while go_on(tries) and least > bound * (1 + 1e-9):
+    while go_on(tries) and record.makespan > bound * (1 + 1e-9):
         tries += 1
         found = _in_turn(problem, _moved(problem, rows, now, random))
         if found is not None:
@@ -43,11 +44,13 @@ def improve(
             assert then is not None
             if _worth(problem, then) <= max(past[tries % _MEMORY], _worth(problem, now)):
                 rows, now = found, then
-                if then.makespan < least - 1e-12:
-                    best, least, since = rows, then.makespan, 0
-        worth = _worth(problem, now)
-        past[tries % _MEMORY] = min(past[tries % _MEMORY], worth) if since < 400 else worth
+                if then.makespan < record.makespan - 1e-12:
+                    best, record, since = rows, then, 0
+        past[tries % _MEMORY] = min(past[tries % _MEMORY], _worth(problem, now))
         since += 1
+        if since == _PATIENCE:  # again from the best, over tables that take longer
+            rows, now, since = best, record, 0
+            past = [_worth(problem, now) * _SLACK] * _MEMORY
     return best, tries
 
 

@@ -115,12 +115,12 @@ class Problem:
 
     @cached_property
     def one_microbatch(self) -> list[float]:
-        """By device, what its largest micro-batch takes in all of its stages, with a backward's gradient."""
+        """By device, what its largest micro-batch takes in all of its stages, with what an I adds."""
         m, found = range(self.microbatches), []
         for r in range(self.devices):
             mine = [s * self.microbatches for s in range(self.stages) if self.homes[s] == r]
-            gradient = max(self.more[3 * self.block + k + i] for k in mine for i in m)
-            found.append(max(sum(self.more[k + i] for k in mine) for i in m) + gradient)
+            back = max(self.more[self.block + k + i] for k in mine for i in m)
+            found.append(max(sum(self.more[k + i] for k in mine) for i in m) + back)
         return found
 
     def number(self, op: int, stage: int, microbatch: int) -> int:

@@ -66,5 +66,5 @@ def test_with_memory_for_k_microbatches_the_bound_is_the_optimum():
 @pytest.mark.parametrize(("p", "m"), list(product((2, 3), (2, 3, 4))))
 @pytest.mark.parametrize(("v", "vee", "more"), [(1, False, {"uneven": 1}), (2, False, {}), (2, True, {"latency": 1})])
 def test_the_grid(p, m, v, times, limit, vee, more):
-    """In five seconds."""
-    holds(*compare(p, m, v, times, limit, vee, seconds=5, **more))
+    """In ten seconds."""
+    holds(*compare(p, m, v, times, limit, vee, seconds=10, **more))
