@@ -21,6 +21,7 @@ from pipelab.runtime.setup.assembly import make_stages
 from pipelab.runtime.setup.devices import DeviceChoice
 from pipelab.runtime.setup.microbatches import LossTerms, batch_size
 from pipelab.runtime.setup.settings import OptimizerFactory
+from pipelab.schedules.action import Action
 from pipelab.schedules.catalogue import round_robin
 from pipelab.schedules.schedule import Schedule
 from pipelab.tuning.candidates import Candidate
@@ -53,6 +54,7 @@ def profile_costs(
     device: DeviceChoice = None,
     loss_terms: LossTerms | None = None,
     recompute: bool = True,
+    split: bool = True,
     repeats: int = 5,
     seed: int = 0,
     progress: bool = True,
@@ -61,10 +63,11 @@ def profile_costs(
 
     For each of ``sizes`` a micro-batch goes through all stages and back, ``repeats`` times after a warm-up. Sizes are
     numbers of sequences from the front of ``inputs`` and ``targets`` (default: powers of two up to half of them). They
-    take turns, so that a slow minute affects all of them. Activations are kept; with ``recompute``, a second pass
-    recomputes them. Sizes that do not run here (too little memory, too few sequences for batch statistics) are left
-    out, if at least two remain. Lines are fitted to the medians. No weight changes. The state and time of
-    ``optimizer`` are measured on a copy. The other arguments are those of ``Pipeline``.
+    take turns, so that a slow minute affects all of them. Activations are kept; with ``recompute``, another pass
+    recomputes them, and with ``split`` one cuts each backward in two, I and W. Sizes that do not run here (too little
+    memory, too few sequences for batch statistics) are left out, if at least two remain. Lines are fitted to the
+    medians. No weight changes. The state and time of ``optimizer`` are measured on a copy. The other arguments are
+    those of ``Pipeline``.
 
     Raises ConfigurationError if the model cannot run on this device.
     """
@@ -85,20 +88,22 @@ def profile_costs(
     chunks = sorted({whole_number("chunks", "v", v) for v in chunks})
     stages: dict[int, tuple[StageProfile, ...]] = {}
     messages: list[tuple[float, float]] = []
-    total = len(chunks) * (1 + recompute) * (repeats + 1) * len(sizes)
+    total = len(chunks) * (1 + recompute + split) * (repeats + 1) * len(sizes)
     bar = tqdm(total=total, desc="profile", unit="pass", disable=not progress, leave=False)
     places: set[str] = set()
     with bar:
         for v in chunks:
             plain = one_pass(_empty(devices, v))
-            found: list[list[MicrobatchCosts]] = []
-            tables = [(plain, optimizer), (plain.with_recompute(), None)]
-            for table, factory in tables[: 1 + recompute]:
-                with work.pipeline(table, optimizer=factory) as pipeline:
+            found: dict[str, list[MicrobatchCosts]] = {}
+            tables = {"kept": plain}
+            tables |= {"recomputed": plain.with_recompute()} if recompute else {}
+            tables |= {"halved": one_pass(_empty(devices, v, "IW"))} if split else {}
+            for name, table in tables.items():
+                with work.pipeline(table, optimizer=optimizer if table is plain else None) as pipeline:
                     places |= set(map(str, pipeline.torch_devices))
-                    found.append(_passes(pipeline, work, sizes, repeats, bar))
-            stages[devices * v] = tuple(_stage(s, *found) for s in range(devices * v))
-            messages += [message for costs in found[0] for message in costs.messages]
+                    found[name] = _passes(pipeline, work, sizes, repeats, bar)
+            stages[devices * v] = tuple(_stage(s, **found) for s in range(devices * v))
+            messages += [message for costs in found["kept"] for message in costs.messages]
     tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
     whole_numbers = not (tensors.is_floating_point() or tensors.is_complex())
     tokens = int(tensors.shape[1]) if whole_numbers and tensors.dim() == 2 else None
@@ -112,8 +117,10 @@ def profile_costs(
     return CostProfile(devices, stages, _link(messages), tokens, about)
 
 
-def _empty(devices: int, chunks: int) -> Schedule:
-    return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
+def _empty(devices: int, chunks: int, ops: str = "") -> Schedule:
+    """Of the model cut into p * v stages, with nothing but ``ops`` of each."""
+    stages = [[Action(s, op, 0) for s in range(r, devices * chunks, devices) for op in ops] for r in range(devices)]
+    return Schedule("profile", tuple(map(tuple, stages)), round_robin(devices, chunks), (1.0,))
 
 
 def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: int, bar: Any) -> list[MicrobatchCosts]:
@@ -140,7 +147,12 @@ def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: i
     return [*passes[:-1], once(passes[-1].sequences, updates=True)]
 
 
-def _stage(s: int, kept: Sequence[MicrobatchCosts], recomputed: Sequence[MicrobatchCosts] = ()) -> StageProfile:
+def _stage(
+    s: int,
+    kept: Sequence[MicrobatchCosts],
+    recomputed: Sequence[MicrobatchCosts] = (),
+    halved: Sequence[MicrobatchCosts] = (),
+) -> StageProfile:
     def line(measured: Sequence[MicrobatchCosts], read: Callable[[Any], float]) -> Line:
         by_size: dict[int, list[float]] = {}
         for costs in measured:
@@ -157,6 +169,9 @@ def _stage(s: int, kept: Sequence[MicrobatchCosts], recomputed: Sequence[Microba
         sent=line(kept, lambda stage: stage.sent),
         model_states=kept[-1].model_states[s],
         update=kept[-1].updates[s],
+        input_gradient=line(halved, lambda stage: stage.seconds["I"]) if halved else None,
+        weight_gradient=line(halved, lambda stage: stage.seconds["W"]) if halved else None,
+        waiting=line(halved, lambda stage: stage.waiting) if halved else None,
     )
 
 

@@ -26,6 +26,9 @@ from pipelab.tuning.lines import Line, fit_line
 __all__ = ["CostProfile", "ProfileCosts", "StageProfile"]
 
 FORMAT = "pipelab cost profile 1"
+_LINES = {"F": "forward", "B": "backward", "I": "input_gradient", "W": "weight_gradient", "R": "recompute"}
+_TIMES = (*_LINES.values(), "bare_forward")
+_HALVES = ("input_gradient", "weight_gradient", "waiting")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class StageProfile:
     model_states: ModelStates
     update: float
     """Seconds of the optimizer's update."""
+    input_gradient: Line | None = None
+    """I, where a backward is cut in two; None, as the other two, if that was not profiled."""
+    weight_gradient: Line | None = None
+    """W."""
+    waiting: Line | None = None
+    """Bytes kept from I to W."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,6 +121,11 @@ class CostProfile:
     def recomputes(self) -> bool:
         """Whether recomputation was profiled."""
         return all(stage.recompute is not None for cut in self.stages.values() for stage in cut)
+
+    @property
+    def splits(self) -> bool:
+        """Whether the halves of a backward, I and W, were profiled."""
+        return all(stage.input_gradient is not None for cut in self.stages.values() for stage in cut)
 
     # ---- the line of the textbook --------------------------------------------------------------------------------
 
@@ -199,14 +213,12 @@ class CostProfile:
     def scaled(self, *, alpha: float = 1.0, beta: float = 1.0) -> CostProfile:
         """The same model on another device: what is paid per action, and per sequence, multiplied."""
 
-        def times(line: Line) -> Line:
-            return Line(line.alpha * alpha, line.beta * beta)
-
         def one(stage: StageProfile) -> StageProfile:
-            made = replace(stage, forward=times(stage.forward), backward=times(stage.backward))
-            if stage.bare_forward is None or stage.recompute is None:
-                return made
-            return replace(made, bare_forward=times(stage.bare_forward), recompute=times(stage.recompute))
+            lines = {name: getattr(stage, name) for name in _TIMES}
+            made: dict[str, Any] = {
+                name: Line(line.alpha * alpha, line.beta * beta) for name, line in lines.items() if line is not None
+            }
+            return replace(stage, **made)
 
         stages = {n: tuple(map(one, cut)) for n, cut in self.stages.items()}
         return replace(self, stages=stages, about={**self.about, "scaled": {"alpha": alpha, "beta": beta}})
@@ -239,17 +251,12 @@ class ProfileCosts:
         return sum(self.action_cost(schedule, action) for action in actions)
 
     def action_cost(self, schedule: Schedule, action: Action) -> float:
-        """alpha + beta * b of one action; half a backward for each of I and W."""
+        """alpha + beta * b of one action."""
         stage = self.profile.cut(schedule.stages)[action.stage]
         if action.op == "U":
             return stage.update
-        bare = (action.stage, action.microbatch) in schedule.recomputed
-        b = self.sequences(schedule, action.microbatch)
-        if action.op == "F":
-            return (_known(stage.bare_forward) if bare else stage.forward)(b)
-        if action.op == "R":
-            return _known(stage.recompute)(b)
-        return stage.backward(b) if action.op == "B" else stage.backward(b) / 2
+        bare = action.op == "F" and (action.stage, action.microbatch) in schedule.recomputed
+        return _known(stage, "bare_forward" if bare else _LINES[action.op])(self.sequences(schedule, action.microbatch))
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         """Bytes: of the activations that a stage hands on, or of their gradients."""
@@ -261,16 +268,26 @@ class ProfileCosts:
         stage = self.profile.cut(schedule.stages)[action.stage]
         return stage.kept(self.sequences(schedule, action.microbatch))
 
+    def waiting_for_weights(self, schedule: Schedule, action: Action) -> float:
+        """Bytes that it still keeps of one micro-batch from I to W."""
+        stage = self.profile.cut(schedule.stages)[action.stage]
+        return _known(stage, "waiting")(self.sequences(schedule, action.microbatch))
+
     def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
         """Bytes of its input, which it keeps instead where it recomputes."""
         stage = self.profile.cut(schedule.stages)[action.stage]
-        return _known(stage.kept_input)(self.sequences(schedule, action.microbatch))
+        return _known(stage, "kept_input")(self.sequences(schedule, action.microbatch))
 
 
-def _known(line: Line | None) -> Line:
-    if line is None:
-        raise ConfigurationError("this profile was taken without recomputation (R); take a profile with recompute=True")
-    return line
+def _known(stage: StageProfile, name: str) -> Line:
+    line: Line | None = getattr(stage, name)
+    if line is not None:
+        return line
+    if name in _HALVES:
+        raise ConfigurationError(
+            "this profile was taken without the halves of a backward (I and W); take a profile with split=True"
+        )
+    raise ConfigurationError("this profile was taken without recomputation (R); take a profile with recompute=True")
 
 
 def _line(told: Mapping[str, Any]) -> Line:
@@ -289,6 +306,8 @@ def _stage(told: Mapping[str, Any]) -> StageProfile:
     found: dict[str, Any] = {name: _line(told[name]) for name in lines}
     for name in ("bare_forward", "recompute", "kept_input"):
         found[name] = None if told[name] is None else _line(told[name])
+    if any(told.get(name) is not None for name in _HALVES):  # files from before I and W were measured have none
+        found |= {name: _line(told[name]) for name in _HALVES}
     states = told["model_states"] if "model_states" in told else told["resident"]  # as it was called in older files
     sizes = {name: int(size) for name, size in states.items()}
     update = float(told["update"])

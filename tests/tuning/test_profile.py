@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,33 @@ def test_scaled_is_the_same_model_on_another_device():
     )
 
 
+def test_a_backward_cut_in_two_costs_and_holds_what_its_halves_do():
+    """On one device: F, I and W of 1, 1.2 and 0.9 forwards. What waits for W is less than what waited for I."""
+    schedule = build_schedule("zb-h1", 4, 8)
+    found = profile().predict(schedule, 64)
+    spans = [(s.slot.op, s.duration) for s in found.on_device(0)]
+    assert sum(t for op, t in spans if op in "IW") == pytest.approx(8 * 2.1 * (0.002 + 8 * 0.0005))
+    plain = {n: tuple(replace(s, waiting=s.kept) for s in cut) for n, cut in profile().stages.items()}
+    assert sum(found.peak_bytes) < sum(replace(profile(), stages=plain).predict(schedule, 64).peak_bytes)
+    assert profile().scaled(alpha=2, beta=2).predict(schedule, 64).makespan == pytest.approx(2 * found.makespan)
+
+
+def test_a_profile_without_halves_says_so_and_is_still_read(tmp_path):
+    """As all were that were taken before."""
+    path = tmp_path / "older.json"
+    profile().save(path)
+    told = json.loads(path.read_text())
+    for cut in told["stages"].values():
+        for stage in cut:
+            del stage["input_gradient"], stage["weight_gradient"], stage["waiting"]
+    path.write_text(json.dumps(told))
+    older = CostProfile.load(path)
+    assert not older.splits and profile().splits
+    assert older.predict(build_schedule("1f1b", 4, 8), 64) == profile().predict(build_schedule("1f1b", 4, 8), 64)
+    with pytest.raises(ConfigurationError, match=r"without the halves of a backward .*take a profile with split=True"):
+        older.predict(build_schedule("zb-h1", 4, 8), 64)
+
+
 def test_a_cut_that_was_not_profiled_is_refused_with_what_there_is():
     with pytest.raises(ConfigurationError, match=r"cut into 4, 8 stages .* not into 12"):
         profile().predict(build_schedule("interleaved", 4, 4, 3), 64)
@@ -122,6 +150,8 @@ def test_a_file_that_calls_model_states_resident_is_read(tmp_path):
         lambda told: told["stages"]["4"][0].pop("backward"),
         lambda told: told["stages"]["4"][0]["forward"].update(alpha=-1),
         lambda told: told["stages"]["4"][0]["forward"].update(alpha="x"),
+        lambda told: told["stages"]["4"][0]["weight_gradient"].update(alpha=-1),
+        lambda told: told["stages"]["4"][0].pop("waiting"),
         lambda told: told.update(stages=[]),
         lambda told: told.update(format="something else"),
         lambda told: told.update(devices=0),

@@ -22,6 +22,8 @@ class StageCosts:
     """Bytes that it keeps after its forward: activations, or only its input where it recomputes."""
     sent: float
     """Bytes of the message to the next stage; 0 from the last."""
+    waiting: float
+    """Bytes that it keeps from I to W; 0 where its backward is whole."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     """Read them off a step of one micro-batch."""
     schedule = report.schedule
     seconds: list[dict[str, float]] = [{} for _ in range(schedule.stages)]
-    kept, sent = ([0.0] * schedule.stages for _ in range(2))
+    kept, sent, waiting = ([0.0] * schedule.stages for _ in range(3))
     for device, log in enumerate(report.logs):
         held = 0
         for slot, cost, after in zip(schedule.programs[device], log.readings.cost, log.after, strict=True):
@@ -50,12 +52,14 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
             seconds[slot.stage][slot.op] = cost
             if slot.op == "F":
                 kept[slot.stage] = float(after - held)
+            elif slot.op == "I":
+                waiting[slot.stage] = kept[slot.stage] + float(after - held)
             held = after
     messages = []
     for d in report.deliveries:
         messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
         if d.channel.kind == "activation":
             sent[d.route.producer.stage] = float(d.size)
-    stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, strict=True))
+    stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, waiting, strict=True))
     model_states, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
     return MicrobatchCosts(report.batch, stages, tuple(messages), model_states, times)

@@ -34,14 +34,16 @@ def rules() -> Iterator[Rule]:
 
 def build(problem: Problem, rule: Rule) -> Rows | None:
     """The rows that the rule gives; None where it comes to a stop, because memory is full of what cannot go on."""
-    p, m, stages, block = problem.devices, problem.microbatches, problem.stages, problem.stages * problem.microbatches
-    takes, needs, homes = problem.takes, problem.needs, problem.homes
+    p, m, stages, block = problem.devices, problem.microbatches, problem.stages, problem.block
+    takes, needs, homes, more = problem.takes, problem.needs, problem.homes, problem.more
     rows: Rows = [[] for _ in range(p)]
     mine = [[s for s in range(stages) if homes[s] == r] for r in range(p)]
-    end = [-1.0] * problem.size
+    back = [max((more[block + s * m + i] for s in row for i in range(m)), default=0.0) for row in mine]
+    grows = [max(problem.change[k + block], 0.0) for k in range(block)]  # from F on there is room for it
+    end = [-1.0] * (3 * block)
     free, held, begun = [0.0] * p, [0.0] * p, [False] * p
     next_of = [0] * (3 * stages)  # by op and stage: its next micro-batch
-    left = problem.size
+    left = 3 * block
 
     def ready(action: int) -> float | None:
         """When all that it needs is there; None while that is not known."""
@@ -52,21 +54,20 @@ def build(problem: Problem, rule: Rule) -> Rows | None:
             time = max(time, end[needed] + way)
         return time
 
-    def room(r: int, s: int) -> bool:
-        """Whether F of stage s may come in: later stages of the same device need room for what is already here."""
+    def room(r: int, s: int, i: int) -> bool:
+        """Whether F may come in: what is already here needs room for later stages of this device, and for gradients."""
         limit = problem.limits[r] * (1.0 if begun[r] else rule.ahead)
-        after = held[r] + problem.holds[s]
-        spare = max((problem.holds[x] for x in mine[r] if x > s), default=0.0)
-        return after + spare <= problem.limits[r] * (1 + 1e-9) and after <= max(limit, problem.holds[s] + spare) * (
-            1 + 1e-9
-        )
+        comes, spare = more[s * m + i] + grows[s * m + i], max((more[x * m + i] for x in mine[r] if x > s), default=0.0)
+        spare = max(spare, back[r])
+        after, slack = held[r] + comes, 1 + 1e-9
+        return after + spare <= problem.limits[r] * slack and after <= max(limit, comes + spare) * slack
 
     def choices(r: int) -> Iterator[tuple[float, tuple[float, ...], int]]:
         """(when it could start, preference, action): one for each op and stage."""
         for s in mine[r]:
             for op in range(3):
                 i = next_of[op * stages + s]
-                if i == m or (op == 0 and not room(r, s)):
+                if i == m or (op == 0 and not room(r, s, i)):
                     continue
                 action = op * block + s * m + i
                 time = ready(action)
@@ -95,7 +96,7 @@ def build(problem: Problem, rule: Rule) -> Rows | None:
         rows[r].append(action)
         end[action] = free[r] = time + takes[action]
         next_of[op * stages + s] += 1
-        held[r] += problem.holds[s] * (1, 0, -1)[op]
+        held[r] += problem.change[action] + (grows[action % block] * (1, -1, 0)[op])
         begun[r] = begun[r] or op == 1
         left -= 1
     return rows

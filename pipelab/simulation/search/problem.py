@@ -3,66 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
-from pipelab.simulation.costs import Costs
+from pipelab.schedules.table import Array, B, F, I, Table, W
+from pipelab.simulation.costs import CostModel
+from pipelab.simulation.prices import Prices
 
 __all__ = ["OPS", "Problem", "Rows", "Timed"]
 
-OPS = "FIW"
+OPS = "FIWB"
 Rows = list[list[int]]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """When actions run, by number; ``tight[a]`` is what the start of a waited for, -1 for nothing."""
+    """When actions run, by number; ``tight[a]`` is what the start of a waited for, -1 for nothing.
+
+    Where a backward is whole, its I and W end with it.
+    """
 
     makespan: float
-    start: list[float]
     end: list[float]
     tight: list[int]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """m micro-batches through stages that live on ``homes``; each backward in two.
+    """m micro-batches through stages that live on ``homes``; each backward in one, or in two.
 
-    Action (op, stage s, micro-batch i) is number (op * stages + s) * m + i, with F, I and W as 0, 1 and 2.
-    ``limits``: what each device may hold, in the unit of ``holds``: what a stage keeps of a micro-batch, from F to W.
+    Action (op, stage s, micro-batch i) is number (op * stages + s) * m + i, with F, I, W and B as 0, 1, 2 and 3.
+    By number, ``takes`` is how long an action runs, ``more`` what its device needs while it runs above what is there
+    before, and ``change`` how much more is there afterwards. ``ways`` is by number how long the message takes that an F
+    or an I sends. ``limits`` is what each device may hold, in bytes where the costs know them, else in full shares.
     """
 
     devices: int
     microbatches: int
     homes: tuple[int, ...]
-    times: tuple[tuple[float, ...], ...]
-    holds: tuple[float, ...]
-    limits: tuple[float, ...]
-    latency: float = 0.0
-    costs: Costs = field(default_factory=Costs)
+    costs: CostModel
+    batch: int | None
+    in_bytes: bool
+    takes: list[float]
+    ways: list[float]
+    more: list[float]
+    change: list[float]
+    limits: tuple[float, ...] = ()
 
     @classmethod
     def of(
-        cls,
-        homes: Sequence[int],
-        devices: int,
-        microbatches: int,
-        costs: Costs,
-        limits: Sequence[float],
-        *,
-        in_bytes: bool,
+        cls, homes: Sequence[int], devices: int, microbatches: int, costs: CostModel, batch: int | None = None
     ) -> Problem:
-        """The problem that ``costs`` set, for stage s on ``homes[s]``."""
-        placement = tuple((r,) for r in homes)
-        blank = Schedule("blank", ((),) * devices, placement, (1.0,) * microbatches)
-        stages = range(len(homes))
-        times = tuple(tuple(costs.action_cost(blank, Action(s, op, 0)) for s in stages) for op in OPS)
-        holds = tuple(costs.held_bytes(blank, Action(s, "F", 0)) if in_bytes else blank.share for s in stages)
-        size = max((costs.message_size(blank, Action(s, "F", 0), "activation") for s in stages), default=0.0)
-        latency = costs.latency + size / costs.bandwidth
-        return cls(devices, microbatches, tuple(homes), times, holds, tuple(limits), latency, costs)
+        """The problem that ``costs`` set, for stage s on ``homes[s]``, without limits."""
+        stages, m = range(len(homes)), range(microbatches)
+        programs = [
+            [Action(s, op, i) for s in stages if homes[s] == r for op in OPS for i in m] for r in range(devices)
+        ]
+        blank = Schedule.from_rows(programs, name="blank", placement=[(r,) for r in homes])
+        blank = blank if batch is None else blank.for_batch(batch)
+        table, prices = blank.table, Prices(blank, costs)
+        number = _numbers(table, len(homes), microbatches)
+
+        def by_number(found: Array) -> Array:
+            sorted_: Array = np.zeros(len(table))
+            sorted_[number] = np.nan_to_num(found)
+            return sorted_.reshape(len(OPS), -1)
+
+        kept = prices.bytes_kept()
+        if kept is None:
+            held = waiting = np.full(len(homes) * microbatches, blank.share)
+            gradient = np.zeros(len(held))
+        else:
+            held, gradient, waiting = (
+                by_number(found)[op] for op, found in ((0, kept.held), (1, kept.gradient), (1, kept.waiting))
+            )
+        ways = [
+            0.0
+            if not 0 <= s + step < len(homes) or homes[s] == homes[s + step]
+            else costs.latency + costs.message_size(blank, Action(s, op, i), kind) / costs.bandwidth
+            for op, kind, step in (("F", "activation", 1), ("B", "gradient", -1))
+            for s in stages
+            for i in m
+        ]
+        return cls(
+            devices,
+            microbatches,
+            tuple(homes),
+            costs,
+            batch,
+            kept is not None,
+            by_number(prices.slot_costs()).ravel().tolist(),
+            ways,
+            np.concatenate([held, np.maximum(gradient, waiting - held), 0 * held, gradient]).tolist(),
+            np.concatenate([held, waiting - held, -waiting, -held]).tolist(),
+            (np.inf,) * devices,
+        )
 
     @property
     def stages(self) -> int:
@@ -70,15 +109,19 @@ class Problem:
         return len(self.homes)
 
     @property
-    def size(self) -> int:
-        """How many actions."""
-        return 3 * self.stages * self.microbatches
+    def block(self) -> int:
+        """How many actions of one op."""
+        return self.stages * self.microbatches
 
-    @property
+    @cached_property
     def one_microbatch(self) -> list[float]:
-        """By device, what one micro-batch takes in all of its stages."""
-        pairs = list(zip(self.homes, self.holds, strict=True))
-        return [sum(held for home, held in pairs if home == r) for r in range(self.devices)]
+        """By device, what its largest micro-batch takes in all of its stages, with what an I adds."""
+        m, found = range(self.microbatches), []
+        for r in range(self.devices):
+            mine = [s * self.microbatches for s in range(self.stages) if self.homes[s] == r]
+            back = max(self.more[self.block + k + i] for k in mine for i in m)
+            found.append(max(sum(self.more[k + i] for k in mine) for i in m) + back)
+        return found
 
     def number(self, op: int, stage: int, microbatch: int) -> int:
         """Of an action."""
@@ -91,50 +134,29 @@ class Problem:
         return op, s, i
 
     @cached_property
-    def takes(self) -> list[float]:
-        """By number, how long an action takes."""
-        return [self.times[op][s] for op in range(3) for s in range(self.stages) for _ in range(self.microbatches)]
-
-    @cached_property
-    def device(self) -> list[int]:
-        """By number, where it runs."""
-        return [self.homes[s] for _ in range(3) for s in range(self.stages) for _ in range(self.microbatches)]
-
-    @cached_property
     def needs(self) -> list[tuple[tuple[int, float], ...]]:
         """By number, (action that it waits for, how long the message takes)."""
         found: list[tuple[tuple[int, float], ...]] = []
-        last = self.stages - 1
-        for op in range(3):
-            for s in range(self.stages):
-                for i in range(self.microbatches):
-                    if op == 0:
-                        need = [(self.number(0, s - 1, i), self._way(s - 1, s))] if s else []
-                    elif op == 1:
-                        need = [(self.number(0, s, i), 0.0)]
-                        need += [(self.number(1, s + 1, i), self._way(s + 1, s))] if s < last else []
-                    else:
-                        need = [(self.number(1, s, i), 0.0)]
-                    found.append(tuple(need))
-        return found
-
-    def _way(self, source: int, destination: int) -> float:
-        return 0.0 if self.homes[source] == self.homes[destination] else self.latency
-
-    @cached_property
-    def followers(self) -> list[list[int]]:
-        """By number, the actions that wait for it."""
-        found: list[list[int]] = [[] for _ in range(self.size)]
-        for action, needs in enumerate(self.needs):
-            for needed, _ in needs:
-                found[needed].append(action)
+        m, block = self.microbatches, self.block
+        for a in range(len(OPS) * block):
+            op, s, _ = self.parts(a)
+            if op == 0:
+                found.append(((a - m, self.ways[a - m]),) if s else ())
+            elif op == 2:
+                found.append(((a - block, 0.0),))
+            else:
+                forward = a % block
+                after = block + forward + m
+                more = ((after, self.ways[after]),) if s + 1 < self.stages else ()
+                found.append(((forward, 0.0), *more))
         return found
 
     def timed(self, rows: Rows) -> Timed | None:
         """When everything runs in this order; None where it waits forever."""
-        takes, needs = self.takes, self.needs
-        start, end = [0.0] * self.size, [-1.0] * self.size
-        tight, at, free, before = [-1] * self.size, [0] * self.devices, [0.0] * self.devices, [-1] * self.devices
+        takes, needs, block = self.takes, self.needs, self.block
+        size = len(takes)
+        end, tight, whole = [-1.0] * size, [-1] * size, {}
+        at, free, before = [0] * self.devices, [0.0] * self.devices, [-1] * self.devices
         moved, left = True, sum(map(len, rows))
         while moved and left:
             moved = False
@@ -149,44 +171,66 @@ class Problem:
                         if there + way > begin:
                             begin, why = there + way, needed
                     else:
-                        start[action], tight[action] = begin, why
+                        tight[action] = why
                         end[action] = time = begin + takes[action]
+                        if action >= 3 * block:
+                            end[action - 2 * block] = end[action - block] = time
+                            whole[action - 2 * block] = action
                         previous, k = action, k + 1
                         continue
                     break
                 if k > at[r]:
                     moved, left = True, left - (k - at[r])
                     at[r], free[r], before[r] = k, time, previous
-        return None if left else Timed(max(free), start, end, tight)
+        return None if left else Timed(max(free), end, [whole.get(a, a) for a in tight])
 
     def fits(self, row: Sequence[int], r: int) -> bool:
         """Whether device r never holds more than it may."""
-        held, limit, block = 0.0, self.limits[r] * (1 + 1e-9), self.stages * self.microbatches
+        held, limit, more, change = 0.0, self.limits[r] * (1 + 1e-9), self.more, self.change
         for action in row:
-            if action < block:
-                held += self.holds[action // self.microbatches]
-                if held > limit:
-                    return False
-            elif action >= 2 * block:
-                held -= self.holds[(action - 2 * block) // self.microbatches]
+            if held + more[action] > limit:
+                return False
+            held += change[action]
         return True
 
+    @cached_property
+    def pays(self) -> list[bool]:
+        """By stage and micro-batch: whether a whole backward takes less than its two halves."""
+        parts = (self.takes[op * self.block : (op + 1) * self.block] for op in (1, 2, 3))
+        return [both < (half + rest) * (1 - 1e-9) for half, rest, both in zip(*parts, strict=True)]
+
+    def merged(self, rows: Rows) -> Rows:
+        """With a whole B wherever W follows its I directly and B takes less than the two."""
+        found: Rows = []
+        for row in rows:
+            found.append([])
+            for action in row:
+                half = action - self.block
+                if found[-1][-1:] == [half] and half >= self.block and self.pays[half - self.block]:
+                    found[-1][-1] = action + self.block
+                else:
+                    found[-1].append(action)
+        return found
+
     def rows_of(self, schedule: Schedule) -> Rows | None:
-        """A table of F, I, W and whole B as rows; None for one that has anything else, or other homes."""
+        """A table of F, I, W and B as rows; None for one that has anything else, or other homes."""
         if schedule.placement != tuple((r,) for r in self.homes) or schedule.table.fused:
             return None
-        if not schedule.ops <= set("FBIW") or schedule.microbatches != self.microbatches:
+        if not schedule.ops <= set(OPS) or schedule.microbatches != self.microbatches:
             return None
-        rows: Rows = []
-        for program in schedule.programs:
-            rows.append([])
-            for action in program:
-                assert isinstance(action, Action)
-                for op in "IW" if action.op == "B" else action.op:
-                    rows[-1].append(self.number(OPS.index(op), action.stage, action.microbatch))
-        return rows if sum(map(len, rows)) == self.size else None
+        bounds = schedule.table.bounds
+        numbers = _numbers(schedule.table, self.stages, self.microbatches).tolist()
+        return [numbers[bounds[r] : bounds[r + 1]] for r in range(self.devices)]
 
     def schedule(self, rows: Rows, name: str) -> Schedule:
         """Rows as a table."""
         named = [[Action(s, OPS[op], i) for op, s, i in map(self.parts, row)] for row in rows]
         return Schedule.from_rows(named, name=name, placement=[(r,) for r in self.homes])
+
+
+def _numbers(table: Table, stages: int, microbatches: int) -> Array:
+    """Of each action of a table."""
+    op = np.zeros(max(F, B, I, W) + 1, np.int64)
+    op[[F, I, W, B]] = range(len(OPS))
+    found: Array = (op[table.op] * stages + table.stage) * microbatches + table.microbatch
+    return found

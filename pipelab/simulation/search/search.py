@@ -11,7 +11,7 @@ from random import Random
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.catalogue import build_schedule, recipes, round_robin
 from pipelab.schedules.schedule import Schedule
-from pipelab.simulation.costs import Costs
+from pipelab.simulation.costs import CostModel, Costs
 from pipelab.simulation.search.bound import lower_bound
 from pipelab.simulation.search.greedy import build, rules
 from pipelab.simulation.search.improve import improve
@@ -26,7 +26,7 @@ __all__ = ["Found", "search_schedule"]
 class Found:
     """The best table. ``known``: those of the catalogue that fit, by name, with their makespans, the best first.
 
-    No order whose backwards are all cut in two takes less than ``bound``, on the placements that were searched.
+    No order of F, B, I and W takes less than ``bound``, on the placements that were searched.
     ``source`` says which table the best one came from, and ``tries`` how many were looked at.
     """
 
@@ -61,21 +61,24 @@ def search_schedule(
     devices: int,
     microbatches: int,
     chunks: int = 1,
-    costs: Costs | None = None,
+    costs: CostModel | None = None,
     memory_limit: float | Sequence[float] | None = None,
     placement: Sequence[int] | None = None,
     *,
+    batch: int | None = None,
     seconds: float = 10.0,
     seed: int = 0,
     progress: Callable[[str, float, float], None] | None = None,
 ) -> Found:
-    """Search the order of F, I and W that takes least time, for what each action costs.
+    """Search the order of F, B, I and W that takes least time, for what each action costs.
 
-    ``costs``: default tF = tI = tW. ``memory_limit``: what a device may hold, for all or one for each. It is in bytes
-    where ``costs`` know activation bytes, else in full device shares of one micro-batch. Default: what 1F1B holds on
-    device 0. ``placement[s]`` is the device of stage s. Default: round-robin, and for v = 2 also a V. At most about
-    ``seconds`` are spent. ``progress(source, makespan, bound)`` is called for each better table. The result is never
-    worse than the best of the catalogue that fits. Raises ConfigurationError if nothing fits.
+    ``costs``: default tF = tI = tW. Measured ones are ``pipeline.profile(...)``, or ``profile.costs(batch)`` of a saved
+    profile; ``batch`` as for ``simulate``. ``memory_limit``: what a device may hold, for all or one for each. It is in
+    bytes where ``costs`` know activation bytes, else in full device shares of one micro-batch. Default: min(p, m)
+    micro-batches, which 1F1B holds on device 0. ``placement[s]`` is the device of stage s. Default: round-robin, and
+    for v = 2 also a V. At most about ``seconds`` are spent. ``progress(source, makespan, bound)`` is called for each
+    better table. The result is never worse than the best of the catalogue that fits. Raises ConfigurationError if
+    nothing fits.
 
     >>> found = search_schedule(devices=4, microbatches=8, costs=Costs(forward=1, backward=2), seconds=2)
     >>> found.makespan, found.proven    # 1F1B takes 33
@@ -86,9 +89,11 @@ def search_schedule(
     given = Costs(forward=1.0, backward=2.0) if costs is None else costs
     if not seconds > 0:
         raise ConfigurationError(f"seconds must be positive, got {seconds!r}; try 10")
-    limits = _limits(memory_limit, p, m, given)
+    if not hasattr(given, "slot_cost"):
+        hint = "pass profile.costs(batch)" if hasattr(given, "costs") else "try Costs(forward=1, backward=2)"
+        raise ConfigurationError(f"costs must be Costs, got {type(given).__name__}; {hint}")
     begin, ways = time.monotonic(), _placements(placement, p, v)
-    problems = [Problem.of(homes, p, m, given, limits, in_bytes=given.activation_bytes != 0) for homes in ways]
+    problems = [_limited(Problem.of(homes, p, m, given, batch), memory_limit) for homes in ways]
     least = math.inf
 
     def tell(source: str, makespan: float, bound: float) -> None:
@@ -102,8 +107,8 @@ def search_schedule(
     if not found:
         needed = min(max(problem.one_microbatch) for problem in problems)
         raise ConfigurationError(
-            f"nothing fits: one micro-batch takes {needed:g} on the fullest device, and {min(limits):g} are allowed; "
-            f"give at least {needed:g}"
+            f"nothing fits: one micro-batch takes {needed:g} on the fullest device, and {min(problems[0].limits):g} "
+            f"are allowed; give at least {needed:g}"
         )
     best = min(found, key=lambda one: one.makespan)
     known: dict[str, float] = {}
@@ -118,15 +123,14 @@ def search_schedule(
     )
 
 
-def _limits(given: float | Sequence[float] | None, p: int, m: int, costs: Costs) -> list[float]:
+def _limited(problem: Problem, given: float | Sequence[float] | None) -> Problem:
+    p = problem.devices
     if given is None:
-        share = costs.activation_bytes
-        whole = sum(share) / p if isinstance(share, Sequence) else share or 1.0
-        given = min(p, m) * whole
-    found = [float(one) for one in given] if isinstance(given, Sequence) else [float(given)] * p
-    if len(found) != p or not all(one > 0 for one in found):
+        given = min(p, problem.microbatches) * max(problem.one_microbatch)
+    limits = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),) * p
+    if len(limits) != p or not all(one > 0 for one in limits):
         raise ConfigurationError(f"memory_limit is one positive number, or one for each of {p} devices; got {given!r}")
-    return found
+    return replace(problem, limits=limits)
 
 
 def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, ...]]:
@@ -142,12 +146,14 @@ def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, 
 def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, float, float], None]) -> Found | None:
     """The best for one placement; None where nothing fits."""
     until, bound = time.monotonic() + seconds, lower_bound(problem)
-    known = dict(_catalogue(problem))
-    makespans = {name: simulate(table, problem.costs, check=False).makespan for name, table in known.items()}
+    best = _Best(problem, tell, bound)
+    known: dict[str, float] = {}
     pool: list[tuple[float, str, Rows]] = []
-    for name, table in known.items():
+    for name, table in _catalogue(problem):
+        known[name] = best.offer(name, table)
         rows = problem.rows_of(table)
         pool += [] if rows is None else _rated(problem, name, rows)
+    pool.sort(key=lambda one: one[0])
     tries = len(known)
     for rule in rules():
         if pool and (time.monotonic() > until or pool[0][0] <= bound * (1 + 1e-9)):
@@ -156,11 +162,8 @@ def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, fl
         rows = build(problem, rule)
         pool += [] if rows is None else _rated(problem, "a greedy rule", rows)
         pool.sort(key=lambda one: one[0])
-    best = _Best(tell, bound)
-    for name, makespan in makespans.items():
-        best.offer(name, makespan, known[name])
-    for makespan, name, rows in pool[:1]:
-        best.offer(name, makespan, problem.schedule(rows, "searched"))
+    for _, name, rows in pool[:1]:
+        best.offer(name, problem.schedule(rows, "searched"))
     random, starts = Random(seed), pool[:4]
     for k, (_, name, rows) in enumerate(starts):
         if best.makespan <= bound * (1 + 1e-9):
@@ -170,33 +173,38 @@ def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, fl
         def go_on(tried: int, end: float = end) -> bool:
             return tried % 16 > 0 or time.monotonic() < end
 
-        better, timed, tried = improve(problem, rows, random, go_on, bound)
+        better, tried = improve(problem, rows, random, go_on, bound)
         tries += tried
-        best.offer(f"{name}, improved", timed.makespan, problem.schedule(better, "searched"))
-    if best.schedule is None:
+        for _, _, found in _rated(problem, name, better):
+            best.offer(f"{name}, improved", problem.schedule(found, "searched"))
+    if best.timeline is None:
         return None
-    timeline = simulate(best.schedule, problem.costs)
-    return Found(best.schedule, timeline, bound, tuple(makespans.items()), best.source, tries, seconds)
+    return Found(best.timeline.schedule, best.timeline, bound, tuple(known.items()), best.source, tries, seconds)
 
 
 class _Best:
     """The best table so far, told to whoever listens."""
 
-    def __init__(self, tell: Callable[[str, float, float], None], bound: float) -> None:
+    def __init__(self, problem: Problem, tell: Callable[[str, float, float], None], bound: float) -> None:
         self.makespan, self.source = math.inf, ""
-        self.schedule: Schedule | None = None
-        self._tell, self._bound = tell, bound
+        self.timeline: Timeline | None = None
+        self._problem, self._tell, self._bound = problem, tell, bound
 
-    def offer(self, source: str, makespan: float, schedule: Schedule) -> None:
-        if makespan < self.makespan - 1e-12:
-            self.makespan, self.source, self.schedule = makespan, source, schedule
-            self._tell(source, makespan, self._bound)
+    def offer(self, source: str, schedule: Schedule) -> float:
+        """By the simulator, which also knows messages that wait for others."""
+        timeline = simulate(schedule, self._problem.costs, batch=self._problem.batch, check=False)
+        if timeline.makespan < self.makespan - 1e-12:
+            self.makespan, self.source, self.timeline = timeline.makespan, source, timeline
+            self._tell(source, timeline.makespan, self._bound)
+        return timeline.makespan
 
 
 def _rated(problem: Problem, name: str, rows: Rows) -> list[tuple[float, str, Rows]]:
-    """With the makespan; nothing for rows that wait forever or do not fit."""
-    timed = problem.timed(rows) if all(problem.fits(row, r) for r, row in enumerate(rows)) else None
-    return [] if timed is None else [(timed.makespan, name, rows)]
+    """With the makespan, and so with whole backwards; nothing for rows that wait forever or do not fit."""
+    ways = [rows, problem.merged(rows)] if any(problem.pays) else [rows]
+    fitting = [way for way in ways if all(problem.fits(row, r) for r, row in enumerate(way))]
+    timed = [(problem.timed(way), way) for way in fitting]
+    return [(found.makespan, name, way) for found, way in timed if found is not None]
 
 
 def _catalogue(problem: Problem) -> Iterator[tuple[str, Schedule]]:
@@ -211,7 +219,7 @@ def _catalogue(problem: Problem) -> Iterator[tuple[str, Schedule]]:
         schedule = build_schedule(recipe.name, p, m, v)
         if schedule.placement != tuple((r,) for r in problem.homes) or schedule.microbatches != m:
             continue
-        timeline = simulate(schedule, problem.costs, check=False)
-        peaks = timeline.peak_bytes if problem.costs.activation_bytes else timeline.peak_microbatches
+        timeline = simulate(schedule, problem.costs, batch=problem.batch, check=False)
+        peaks = timeline.peak_bytes if problem.in_bytes else timeline.peak_microbatches
         if all(peak <= limit * (1 + 1e-9) for peak, limit in zip(peaks, problem.limits, strict=True)):
             yield recipe.name, schedule
