@@ -15,7 +15,7 @@ from pipelab.schedules.checker import Violation, require_sound
 from pipelab.schedules.schedule import Schedule
 from pipelab.teaching.board import reasons
 from pipelab.teaching.board.grid import Grid
-from pipelab.teaching.board.rules import Rules
+from pipelab.teaching.board.rules import LAYOUTS, Rules
 from pipelab.teaching.board.text import read_board
 from pipelab.teaching.board.words import counted, held, listed
 
@@ -196,7 +196,7 @@ class Board(Grid):
             return None
         if not self._supplied(action):
             return None
-        device = self.rules.home(action.stage)
+        device = self.rules.home(action)
         there = max(map(self.end, self.rules.inputs(action)), default=0)
         # A cell becomes free, and memory too, only where an action of this device ends.
         for time in (there, *(end for _, end, _ in self.rows[device] if end > there)):
@@ -222,7 +222,7 @@ class Board(Grid):
         if self.complete or self.ready_anywhere():
             return None
         there = [action for action in self.missing if self._supplied(action)]
-        full = [device for device in sorted({self.rules.home(action.stage) for action in there}) if self._full(device)]
+        full = [device for device in sorted({self.rules.home(action) for action in there}) if self._full(device)]
         if full:
             limits = listed(f"device {device} holds {held(self.peaks[device])}" for device in full)
             return f"{limits}, which is the limit, and no backward can run: take some forwards away"
@@ -233,19 +233,19 @@ class Board(Grid):
         return bool(steps) and steps[-1][1] + 1 > self.rules.capacities[device]
 
     @cached_property
-    def _unplaced(self) -> dict[tuple[int, str], list[int]]:
-        """(stage, op) -> its micro-batches that are not placed yet."""
-        found: dict[tuple[int, str], list[int]] = {(s, op): [] for s in range(self.rules.stages) for op in "FB"}
+    def _unplaced(self) -> dict[tuple[int, int, str], list[Action]]:
+        """(device, stage, op) -> what is not placed yet."""
+        found: dict[tuple[int, int, str], list[Action]] = {}
         for action in self.missing:
-            found[action.stage, action.op].append(action.microbatch)
+            found.setdefault((self.rules.home(action), action.stage, action.op), []).append(action)
         return found
 
     def _waiting_on(self, device: int) -> Iterator[tuple[Action, ...]]:
         """Per stage and op of ``device`` what is not placed yet, the lowest micro-batch first; at least one each."""
         for stage in self.rules.stages_on(device):
-            for op in "FB":
-                if self._unplaced[stage, op]:
-                    yield tuple(Action(stage, op, i) for i in self._unplaced[stage, op])
+            for op in self.rules.ops:
+                if (device, stage, op) in self._unplaced:
+                    yield tuple(self._unplaced[device, stage, op])
 
     def _supplied(self, action: Action) -> bool:
         return all(source in self.starts for source in self.rules.inputs(action))
@@ -269,7 +269,7 @@ class Board(Grid):
         ConfigurationError if it does not fit the rules' sizes, IllegalMove if it breaks their memory cap.
         """
         if rules is None:
-            rules = Rules(schedule.devices, max(schedule.microbatches, 1), max(schedule.chunks, 1))
+            rules = _rules_of(schedule)
         _require_fit(schedule, rules)
         require_sound(schedule)
         starts: dict[Action, int] = {}
@@ -286,6 +286,14 @@ class Board(Grid):
         return board
 
 
+def _rules_of(schedule: Schedule) -> Rules:
+    p, m, v = schedule.devices, max(schedule.microbatches, 1), max(schedule.stages // schedule.devices, 1)
+    backward = (1, 1) if "I" in schedule.ops else 1
+    fitting = {"v": v == 2, "two-way": v == 1 and p % 2 == 0}
+    layouts = (Rules(p, m, v, 1, backward, layout=name) for name, fits in fitting.items() if fits)
+    return next((one for one in layouts if one.placement == schedule.placement), Rules(p, m, v, 1, backward))
+
+
 def _require_fit(schedule: Schedule, rules: Rules) -> None:
     given = (schedule.devices, schedule.stages, schedule.microbatches)
     wanted = (rules.devices, rules.stages, rules.microbatches)
@@ -295,9 +303,10 @@ def _require_fit(schedule: Schedule, rules: Rules) -> None:
             f"board {wanted[0]}, {wanted[1]} and {wanted[2]}; build one with devices={rules.devices}, "
             f"microbatches={rules.microbatches}, chunks={rules.chunks}"
         )
-    if schedule.placement != rules.placement:
+    homes = {(device, rules.home(action)) for device, _, action in schedule.actions()}
+    if schedule.placement != rules.placement or any(device != home for device, home in homes):
         raise ConfigurationError(
-            f"schedule '{schedule.name}' places its stages differently: on a board stage s is on device s mod p"
+            f"schedule '{schedule.name}' places its stages differently: on this board {LAYOUTS[rules.layout]}"
         )
     if set(schedule.weights) != {1.0}:
         raise ConfigurationError(
@@ -305,8 +314,8 @@ def _require_fit(schedule: Schedule, rules: Rules) -> None:
         )
     for device, program in enumerate(schedule.programs):
         for slot in program:
-            if not isinstance(slot, Action) or slot.op not in "FB":
+            if not isinstance(slot, Action) or slot.op not in rules.ops:
                 raise ConfigurationError(
-                    f"schedule '{schedule.name}' runs {format_slot(slot)} on device {device}; a board has only F and "
-                    "B, one at a time"
+                    f"schedule '{schedule.name}' runs {format_slot(slot)} on device {device}; this board has only "
+                    f"{listed(rules.ops)}, one at a time"
                 )

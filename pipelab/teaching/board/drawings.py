@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from pipelab.errors import PipelabError
+from pipelab.schedules.action import Action
 from pipelab.teaching.board.board import Board
 from pipelab.teaching.board.rules import Rules
 from pipelab.view.widgets.saving import unused
@@ -45,7 +46,9 @@ def drawing_name(rules: Rules) -> str:
     """The name of a drawing's file: boards with other rules do not share one."""
     parts = ["drawing", f"p{rules.devices}", f"m{rules.microbatches}"]
     parts += [f"v{rules.chunks}"] if rules.chunks > 1 else []
-    parts += [f"f{rules.forward}", f"b{rules.backward}"] if (rules.forward, rules.backward) != (1, 1) else []
+    parts += [rules.layout] if rules.layout != "loop" else []
+    takes = [f"{op.lower()}{rules.duration(Action(0, op, 0))}" for op in rules.ops]
+    parts += takes if takes != ["f1", "b1"] else []
     limits = ["any" if limit == math.inf else f"{limit:g}" for limit in rules.limits]
     limits = limits[:1] if len(set(limits)) == 1 else limits
     return "-".join(parts + (["limit", *limits] if limits != ["any"] else []))

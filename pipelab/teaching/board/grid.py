@@ -59,7 +59,7 @@ class Grid:
         """(start, end, action) of each device, in order."""
         rows: list[list[tuple[int, int, Action]]] = [[] for _ in range(self.rules.devices)]
         for action, start in self.starts.items():
-            rows[self.rules.home(action.stage)].append((start, start + self.rules.duration(action), action))
+            rows[self.rules.home(action)].append((start, start + self.rules.duration(action), action))
         return tuple(tuple(sorted(row)) for row in rows)
 
     def end(self, action: Action) -> int:
@@ -106,9 +106,9 @@ class Grid:
                 if action.op != "F":
                     continue
                 changes[start] = changes.get(start, 0) + 1
-                backward = Action(action.stage, "B", action.microbatch)
-                if backward in self.starts and self.end(backward) > start:
-                    changes[self.end(backward)] = changes.get(self.end(backward), 0) - 1
+                over = self.rules.over(action)
+                if over in self.starts and self.end(over) > start:
+                    changes[self.end(over)] = changes.get(self.end(over), 0) - 1
             count, steps = 0, []
             for t in sorted(changes):
                 count += changes[t]
@@ -119,7 +119,7 @@ class Grid:
     def holding(self, device: int) -> tuple[tuple[int, int], ...]:
         """What ``device`` has in flight: steps (time, pairs of stage and micro-batch held from then on).
 
-        A micro-batch is in flight on a stage from the start of its F to the end of its B; without a B, forever.
+        A micro-batch is in flight on a stage from the start of its F to the end of its B or W; without these, forever.
         """
         return self._holdings[device]
 
@@ -186,9 +186,9 @@ class Grid:
     def _messages(self) -> list[Message]:
         found = []
         for action in self.starts:
-            device = self.rules.home(action.stage)
+            device = self.rules.home(action)
             for source in self.rules.inputs(action):
-                home = self.rules.home(source.stage)
+                home = self.rules.home(source)
                 if source in self.starts and home != device:
                     kind, sent = ACTIVATION if source.op == "F" else GRADIENT, float(self.end(source))
                     found.append(Message(kind, source, action, home, device, sent, sent))

@@ -1,13 +1,15 @@
-"""A ladder of small puzzles: from the first forward to interleaving, each a board with a goal.
+"""A ladder of small puzzles: from the first forward to a V without a bubble, each a board with a goal.
 
 A goal is data: all actions placed, within so many columns, under the rules' memory cap, which the board itself keeps.
-One puzzle also asks for all forwards before all backwards. A solution that differs from the hints counts too.
+One puzzle also asks for all forwards before all backwards, two for devices that never idle on the way. A solution that
+differs from the hints counts too.
 """
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipelab.errors import ConfigurationError
 from pipelab.teaching.board.board import Board
@@ -31,8 +33,9 @@ class Puzzle:
     """A board with a goal.
 
     ``text`` says what is asked, ``goal`` the goal in one sentence. ``target`` is the most columns that a solution may
-    take; with ``forwards_first`` each device also runs all its forwards before its first backward. ``hints`` are a
-    nudge, an approach and nearly the answer. ``learnt`` says what a solution shows.
+    take. With ``forwards_first`` each device also runs all its forwards before its first backward; with ``gapless`` it
+    never idles between its first action and its last. ``hints`` are a nudge, an approach and nearly the answer.
+    ``learnt`` says what a solution shows.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Puzzle:
     hints: tuple[str, str, str]
     learnt: str
     forwards_first: bool = False
+    gapless: bool = False
 
     def empty(self) -> Board:
         """The board to begin with."""
@@ -62,7 +66,7 @@ class Puzzle:
         broken = board.violations()
         if broken:
             return Verdict(False, f"This board breaks the rules: {broken[0].message}.")
-        problem = self._out_of_order(board) or self._unfinished(board) or self._too_long(board)
+        problem = self._out_of_order(board) or self._unfinished(board) or self._too_long(board) or self._gap(board)
         if problem is not None:
             return Verdict(False, problem)
         return Verdict(True, f"Solved, in {columns(board.makespan)}{_name(board)}. {self.learnt}{_further(board)}")
@@ -80,7 +84,7 @@ class Puzzle:
             late = waiting or (last[1] if last is not None and last > first else None)
             if late is not None:
                 return (
-                    f"Here all forwards come first, but on device {self.rules.home(stage)} {first[1]} comes before "
+                    f"Here all forwards come first, but on device {self.rules.home(first[1])} {first[1]} comes before "
                     f"{late}."
                 )
         return None
@@ -110,6 +114,21 @@ class Puzzle:
         if tightest < board.makespan:
             return f"{said} This order needs only {tightest}. For fewer columns the order has to change."
         return f"{said} In this order nothing can start earlier, so the order has to change."
+
+    def _gap(self, board: Board) -> str | None:
+        if not self.gapless:
+            return None
+        gaps = (
+            (end, r) for r, row in enumerate(board.rows) for (_, end, _), (start, _, _) in pairwise(row) if start > end
+        )
+        first = min(gaps, default=None)
+        if first is None:
+            return None
+        time, device = first
+        return (
+            f"All actions are placed, in {columns(board.makespan)}. But device {device} idles at t = {time}, and here "
+            "no device may idle between its first action and its last."
+        )
 
 
 def _name(board: Board) -> str:
@@ -279,6 +298,86 @@ PUZZLES: tuple[Puzzle, ...] = (
             "With v stages on a device the pipeline fills in steps of 1/v. The bubble is 1/5 here. It would be 1/3 if "
             "each device held one stage of twice the length. The price is more messages, and more in flight on the "
             "last device."
+        ),
+    ),
+    Puzzle(
+        name="fill-the-bubble",
+        title="Fill the bubble",
+        text=(
+            "A backward has two halves. I is the gradient of the input, and the device before waits for it. W is the "
+            "gradient of the weights, and nobody waits for it. There are three devices, each with room for three of "
+            "the four micro-batches. A micro-batch takes up room until its W ends. With whole backwards of two columns "
+            "1F1B takes 18 columns."
+        ),
+        rules=Rules(devices=3, microbatches=4, backward=(1, 1), limit=3),
+        goal="Place all 36 actions within 14 columns, with at most 3 micro-batches in flight on each device.",
+        target=14,
+        hints=(
+            "Nobody waits for a W. So when is a device free to run one?",
+            "Run F and I in 1F1B's order, and put off W. Each device keeps some of them for the end, when it would "
+            "have to wait for gradients.",
+            "Device r puts off W by r backwards. Device 0 runs 0W0 right behind 0I0, device 1 runs 1W0 behind 1I1, "
+            "and device 2 runs 2W0 behind 2I2.",
+        ),
+        learnt=(
+            "Each W waits until its device has nothing more urgent. The bubble falls from (p - 1)(tF + tI + tW) = 6 "
+            "columns to (p - 1)(tF + tI - tW) = 2. The price: what waits for its W takes up room, so that every device "
+            "holds as much as 1F1B's first one."
+        ),
+    ),
+    Puzzle(
+        name="no-bubble",
+        title="No bubble at all",
+        text=(
+            "Even with W in the bubble, device 0 waits for its first gradient. Here no device may idle on the way. In "
+            "return each of the two devices has room for three of the four micro-batches: 1F1B needs two."
+        ),
+        rules=Rules(devices=2, microbatches=4, backward=(1, 1), limit=3),
+        goal=(
+            "Place all 24 actions within 13 columns, with at most 3 micro-batches in flight on each device, and no "
+            "idle column between a device's first action and its last."
+        ),
+        target=13,
+        gapless=True,
+        hints=(
+            "Device 0 has 0I0 only at t = 3. What can it run until then?",
+            "Begin with 2(p - r) - 1 forwards on device r: three on device 0, one on device 1. Device 0 is then full, "
+            "so that it has to run a W before its next forward.",
+            "Device 1 runs F and I in turn until three micro-batches wait there for their W. It runs 1W0 then, and its "
+            "other W at the end.",
+        ),
+        learnt=(
+            "With 2p - 1 micro-batches in flight in place of p, no device waits on the way. The table is not shorter: "
+            "device 1 still begins one column later, and so ends one column later. Over many steps that costs nothing, "
+            "if each device goes on to its next step by itself."
+        ),
+    ),
+    Puzzle(
+        name="v-shape",
+        title="Down and back up",
+        text=(
+            "No bubble and 1F1B's memory, both at once. There are four stages on two devices, in a V: device 0 holds "
+            "stages 0 and 3, device 1 holds stages 1 and 2. So the loss is on device 0. A stage is half of a device's "
+            "share, and counts half in memory."
+        ),
+        rules=Rules(devices=2, microbatches=3, chunks=2, backward=(1, 1), limit=2, layout="v"),
+        goal=(
+            "Place all 36 actions within 19 columns, with at most 2 micro-batches in flight on each device, and no "
+            "idle column between a device's first action and its last."
+        ),
+        target=19,
+        gapless=True,
+        hints=(
+            "Where the V turns, nothing has to be sent. Which action can follow 3F0 at once?",
+            "Device 0 runs three forwards of stage 0 until micro-batch 0 is back. Then it runs F, I and W of stage 3 "
+            "in a row, which frees room.",
+            "Device 0 begins with 0F0, 0F1, 0F2, 3F0, 3I0, 3W0, then 3F1, 3I1, 3W1. Device 1 begins with 1F0, 2F0, "
+            "1F1, 2F1, 2I0, 2W0. From then on run what has its input, and keep W of device 1 for the end.",
+        ),
+        learnt=(
+            "The first and the last stage share a device, so the first gradient is back there at once. All devices "
+            "hold the same, p micro-batches, and none idles on the way. The price is messages: each micro-batch passes "
+            "every device twice."
         ),
     ),
 )

@@ -54,12 +54,13 @@ def _unknown(move: _Move) -> Violation | None:
 
 
 def _misplaced(move: _Move) -> Violation | None:
-    home = move.grid.rules.home(move.action.stage)
+    home = move.grid.rules.home(move.action)
     if move.device == home:
         return None
-    sentence = (
-        f"{move.action} runs on device {home}, not on device {move.device}, because stage {move.action.stage} is there"
-    )
+    what = f"stage {move.action.stage}"
+    if move.grid.rules.layout == "two-way":
+        what += f" of micro-batch {move.action.microbatch}"
+    sentence = f"{move.action} runs on device {home}, not on device {move.device}, because {what} is there"
     return move.refuse("misplaced", None, sentence)
 
 
@@ -103,13 +104,13 @@ def _inputs(move: _Move) -> Violation | None:
     needed = grid.rules.inputs(action)
     for source in needed:
         if source not in grid.starts:
-            home = grid.rules.home(source.stage)
+            home = grid.rules.home(source)
             owner = "this device" if home == move.device else f"device {home}"
             return move.refuse("no-input", source, f"{action} needs {source}, which is not placed yet ({owner})")
     late = max(needed, key=grid.end, default=None)
     if late is None or grid.end(late) <= move.time:
         return None
-    home = grid.rules.home(late.stage)
+    home = grid.rules.home(late)
     who, code = ("this device", "order") if home == move.device else (f"device {home}", "too-early")
     return move.refuse(code, late, f"{action} needs {late}, which {who} finishes only at t = {grid.end(late)}")
 
@@ -131,21 +132,21 @@ def _memory(move: _Move) -> Violation | None:
     capacity = rules.capacities[move.device]
     if move.action.op != "F" or rules.microbatches * rules.chunks <= capacity:
         return None
-    backward = Action(move.action.stage, "B", move.action.microbatch)
-    until = grid.end(backward) if backward in grid.starts else rules.columns  # no backward: held forever
+    over = rules.over(move.action)
+    until = grid.end(over) if over in grid.starts else rules.columns  # no backward: held forever
     steps = grid.holding(move.device)
     now = next((count for t, count in reversed(steps) if t <= move.time), 0)
     later = ((t, count) for t, count in steps if move.time < t < until)
-    over = next(((t, count) for t, count in ((move.time, now), *later) if count + 1 > capacity), None)
-    if over is None:
+    crowded = next(((t, count) for t, count in ((move.time, now), *later) if count + 1 > capacity), None)
+    if crowded is None:
         return None
-    t, count = over
-    limit = rules.limits[move.device]
+    t, count = crowded
+    limit, what = rules.limits[move.device], "W" if "W" in rules.ops else "backward"
     so_many = held((count + 1) / rules.chunks)
     when, first = f"at t = {t}", "first"
     if t > move.time:  # what stands there already was placed before this one
         when, first = f"at t = {t}, when {grid.at(move.device, t)} begins", "before that"
-    sentence = f"device {move.device} would hold {so_many} {when}, but its limit is {limit:g}: run a backward {first}"
+    sentence = f"device {move.device} would hold {so_many} {when}, but its limit is {limit:g}: run a {what} {first}"
     return move.refuse("memory", None, sentence)
 
 
@@ -167,10 +168,10 @@ _REASONS: tuple[Callable[[_Move], Violation | None], ...] = (
 def violations(grid: Grid) -> Iterator[Violation]:
     """Everything that is wrong with what stands on ``grid``."""
     for action, start in grid.starts.items():
-        device = grid.rules.home(action.stage)
+        device = grid.rules.home(action)
         for source in grid.rules.inputs(action):
             begins = f"device {device} starts {action} at t = {start}, but"
-            home = grid.rules.home(source.stage)
+            home = grid.rules.home(source)
             if source not in grid.starts:
                 sentence = f"{begins} {source}, which it needs, is not placed"
                 yield Violation("no-input", device, start, action, source, sentence)

@@ -1,4 +1,4 @@
-"""The rules of a board: how large it is, how long actions take, how much a device may hold."""
+"""The rules of a board: how large it is, where stages live, how long actions take, how much a device may hold."""
 
 from __future__ import annotations
 
@@ -9,36 +9,48 @@ from functools import cached_property
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.action import Action
-from pipelab.schedules.catalogue import round_robin
+from pipelab.schedules.catalogue import recipes, round_robin
 from pipelab.schedules.dependencies import needs
-from pipelab.teaching.board.words import columns
+from pipelab.simulation.costs import Costs
+from pipelab.teaching.board.words import columns, listed
 
-__all__ = ["Limit", "Rules"]
+__all__ = ["LAYOUTS", "Limit", "Rules"]
 
 Limit = float | Sequence[float | None] | None
+
+LAYOUTS = {"loop": "stage s is on device s mod p", "v": "stages go down and come back up", "two-way": "two directions"}
+"""Where stages live: dealt out in turn; in a V, stages r and 2p-1-r on device r; or stages r and p-1-r on device r."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """What holds on a board: sizes, durations and the memory cap.
 
-    ``devices`` is p, ``microbatches`` m, ``chunks`` v: stage s of the p * v stages lives on device s mod p.
-    ``forward`` and ``backward`` are the columns that one F and one B of a stage (a chunk, where v > 1) take.
+    ``devices`` is p, ``microbatches`` m, ``chunks`` v: there are p * v stages, and ``layout`` says where they live
+    (``LAYOUTS``). Two-way, the first half of every p micro-batches goes from device 0 to device p-1, the other half the
+    other way. ``forward`` and ``backward`` are the columns that one F and one B of a stage (a chunk, where v > 1) take.
+    A pair ``backward=(1, 1)`` splits each backward: I and W stand on the board in its place, and take so many.
     ``limit`` is the most micro-batches that a device may have in flight, in full shares (chunks / v): one number for
-    all devices, or one a device; None is no limit. Raises ConfigurationError for what no table could keep.
+    all devices, or one a device; None is no limit. A micro-batch is in flight until its B ends,
+    or its W. Raises ConfigurationError for what no table could keep.
     """
 
     devices: int
     microbatches: int
     chunks: int = 1
     forward: int = 1
-    backward: int = 1
+    backward: int | tuple[int, int] = 1
     limit: Limit = None
+    layout: str = "loop"
 
     def __post_init__(self) -> None:
-        symbols = {"devices": "p", "microbatches": "m", "chunks": "v", "forward": "", "backward": ""}
+        symbols = {"devices": "p", "microbatches": "m", "chunks": "v", "forward": ""}
         for name, symbol in symbols.items():
             object.__setattr__(self, name, whole_number(name, symbol, getattr(self, name)))
+        object.__setattr__(self, "backward", _durations(self.backward))
+        problem = self._impossible_layout()
+        if problem:
+            raise ConfigurationError(problem)
         if isinstance(self.limit, Sequence) and not isinstance(self.limit, str | bytes):
             object.__setattr__(self, "limit", tuple(self.limit))
             if len(tuple(self.limit)) != self.devices:
@@ -53,15 +65,38 @@ class Rules:
                     "and its backwards a device holds one whole micro-batch; try 1"
                 )
 
+    def _impossible_layout(self) -> str:
+        if self.layout not in LAYOUTS:
+            return f"layout is one of {', '.join(LAYOUTS)}, not {self.layout!r}"
+        if self.layout == "v" and self.chunks != 2:
+            return f"in a V each device has 2 chunks, got chunks={self.chunks}; try chunks=2"
+        if self.layout == "two-way" and (self.chunks > 1 or self.devices % 2):
+            near = max(self.devices - self.devices % 2, 2)
+            given = f"devices={self.devices} and chunks={self.chunks}"
+            return f"two ways need an even number of devices and 1 chunk, got {given}; try devices={near}, chunks=1"
+        return ""
+
     @property
     def stages(self) -> int:
         """p * v."""
         return self.devices * self.chunks
 
+    @property
+    def ops(self) -> str:
+        """What stands on the board of a stage and a micro-batch, in the order in which it runs."""
+        return "".join(self._columns)
+
+    @cached_property
+    def _columns(self) -> Mapping[str, int]:
+        halves = self.backward if isinstance(self.backward, tuple) else (self.backward,)
+        return {"F": self.forward, **dict(zip("IW" if len(halves) > 1 else "B", halves, strict=True))}
+
     @cached_property
     def placement(self) -> tuple[tuple[int, ...], ...]:
         """Stage -> devices, as a Schedule has it."""
-        return round_robin(self.devices, self.chunks)
+        known = {"v": "zb-v", "two-way": "chimera"}.get(self.layout)
+        placement = (recipes()[known].placement if known else None) or round_robin
+        return placement(self.devices, self.chunks)
 
     @cached_property
     def limits(self) -> tuple[float, ...]:
@@ -77,18 +112,21 @@ class Rules:
     @property
     def columns(self) -> int:
         """Where the board ends: twice what one action at a time takes, so more than any table needs."""
-        return 2 * self.microbatches * self.stages * (self.forward + self.backward)
+        return 2 * self.microbatches * self.stages * sum(self._columns.values())
 
-    def home(self, stage: int) -> int:
-        """The device of ``stage``."""
-        return self.placement[stage][0]
+    def home(self, action: Action) -> int:
+        """The device of ``action``."""
+        if self.layout != "two-way":
+            return self.placement[action.stage][0]
+        up = action.microbatch % self.devices >= self.devices // 2
+        return self.devices - 1 - action.stage if up else action.stage
 
     def stages_on(self, device: int) -> tuple[int, ...]:
         """The stages of ``device``, in ascending order."""
-        return tuple(range(device, self.stages, self.devices))
+        return tuple(stage for stage, homes in enumerate(self.placement) if device in homes)
 
     def actions(self) -> tuple[Action, ...]:
-        """Every F and B of a complete board, micro-batch by micro-batch in the order of its way."""
+        """Every action of a complete board, micro-batch by micro-batch in the order of its way."""
         return self._actions
 
     @cached_property
@@ -97,17 +135,29 @@ class Rules:
         return tuple(
             action
             for i in range(self.microbatches)
-            for action in (*(Action(s, "F", i) for s in up), *(Action(s, "B", i) for s in reversed(up)))
+            for action in (
+                *(Action(s, "F", i) for s in up),
+                *(Action(s, op, i) for s in reversed(up) for op in self.ops[1:]),
+            )
         )
 
     def duration(self, action: Action) -> int:
         """The columns that ``action`` takes."""
-        return self.forward if action.op == "F" else self.backward
+        return self._columns[action.op]
+
+    def over(self, action: Action) -> Action:
+        """What ends the time in flight of the stage and micro-batch of ``action``: its B, or its W."""
+        return Action(action.stage, self.ops[-1], action.microbatch)
+
+    def costs(self) -> Costs:
+        """The same for a simulation."""
+        each = {op: (float(self._columns.get(op, 0)),) * self.stages for op in "FBIW"}
+        return Costs(forward=each["F"], backward=each["B"], input_gradient=each["I"], weight_gradient=each["W"])
 
     def unknown(self, action: Action) -> str | None:
         """Why there is no such action on this board, in a sentence, or None if there is."""
-        if action.op not in ("F", "B"):
-            return f"{action}: a board has only F and B"
+        if action.op not in self._columns:
+            return f"{action}: this board has only {listed(self.ops)}"
         if not 0 <= action.stage < self.stages:
             return f"{action}: there is no stage {action.stage}; stages are 0..{self.stages - 1}"
         if not 0 <= action.microbatch < self.microbatches:
@@ -125,8 +175,11 @@ class Rules:
 
     @cached_property
     def _inputs(self) -> Mapping[Action, tuple[Action, ...]]:
-        # Of those who could supply it, the whole backward comes first, and a board has no halves.
-        return {a: tuple(need.suppliers[0] for need in needs(a, self.stages, {})) for a in self._actions}
+        there = dict.fromkeys(self._actions)
+        return {
+            a: tuple(next(s for s in need.suppliers if s in there) for need in needs(a, self.stages, there))
+            for a in self._actions
+        }
 
     @cached_property
     def _users(self) -> Mapping[Action, tuple[Action, ...]]:
@@ -139,13 +192,24 @@ class Rules:
     def __str__(self) -> str:
         parts = [f"{self.devices} devices" if self.devices > 1 else "1 device"]
         if self.chunks > 1:
-            parts.append(f"{self.chunks} stages on each")
+            parts.append(f"{self.chunks} stages on each" + (" in a V" if self.layout == "v" else ""))
+        if self.layout == "two-way":
+            parts.append("two directions")
         parts.append(f"{self.microbatches} micro-batches" if self.microbatches > 1 else "1 micro-batch")
-        sentence = f"{', '.join(parts)}; F takes {columns(self.forward)}, B {columns(self.backward)}"
+        takes = ", ".join(f"{op} {columns(number)}" for op, number in self._columns.items())
+        sentence = f"{', '.join(parts)}; {takes.replace(' ', ' takes ', 1)}"
         if len(set(self.limits)) == 1:
             return sentence if self.limits[0] == math.inf else f"{sentence}; at most {self.limits[0]:g} in flight"
         shown = ", ".join("any number" if limit == math.inf else f"{limit:g}" for limit in self.limits)
         return f"{sentence}; at most {shown} in flight"
+
+
+def _durations(backward: int | tuple[int, int]) -> int | tuple[int, int]:
+    if not isinstance(backward, Sequence) or isinstance(backward, str | bytes):
+        return whole_number("backward", "", backward)
+    if len(backward) != 2:
+        raise ConfigurationError(f"backward is one number, or a pair for I and W, got {backward!r}; try (1, 1)")
+    return whole_number("backward", "I", backward[0]), whole_number("backward", "W", backward[1])
 
 
 def _possible(limit: object) -> bool:

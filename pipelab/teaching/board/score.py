@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from pipelab.errors import ScheduleError
+from pipelab.schedules.action import Action
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.board.board import Board
 from pipelab.teaching.board.known import known_schedules, titles_of
 from pipelab.teaching.board.rules import Rules
-from pipelab.teaching.board.words import columns, listed
+from pipelab.teaching.board.words import columns, listed, shares
 
 __all__ = ["Known", "Score", "bound", "recognise", "score"]
 
@@ -50,30 +51,35 @@ class Score:
 
 
 def bound(rules: Rules) -> int:
-    """Columns that every complete table of F and B needs.
+    """Columns that every complete table under these rules needs.
 
-    A backward counts as one block here; a table that splits it into I and W may be shorter (arXiv 2401.10241). The
-    bound is the largest of three, each of which holds for every sound table:
+    A backward that is not split is I here, and W takes nothing. The bound is the largest of three, each of which holds
+    for every sound table:
 
-    - **One micro-batch** goes up through all stages and down again, one after the other: S (tF + tB), S = p v.
-    - **One device** has m v forwards and m v backwards to run, one at a time. Before its first it waits: of its stages
-      the lowest is s = r, and no forward reaches it before s tF have passed. Its last is a backward of stage s or a
-      higher one, because each forward is followed by its backward. After it, at least s backwards of that micro-batch
-      have still to run below. Together: s tF + m v (tF + tB) + s tB; for the last device (p - 1 + m v) (tF + tB).
-    - **One device's memory.** A micro-batch is held from the start of its F on stage s to the end of its B. In between
-      it goes up to stage S - 1 and comes back, so that takes at least (S - s)(tF + tB). All that holding has to fit
-      into the columns between the wait before and the wait after, at most c at a time. c is the device's cap in chunks.
+    - **One micro-batch** goes up through all stages and down again, one after the other, and ends with a W:
+      S (tF + tI) + tW, S = p v.
+    - **One device** runs its n actions of each kind one at a time. Before its first it waits: of its stages the lowest
+      is s, and no forward reaches it before s tF have passed. Its last F or I is an I of stage s or a higher one,
+      because each forward is followed by its backward. After it, at least s I of that micro-batch have still to run
+      below, and a W. Together: s tF + n (tF + tI) + s tI + tW. And where W fills the end, s tF + n (tF + tI + tW).
+    - **One device's memory.** A micro-batch is held from the start of its F on stage s to the end of its W. In between
+      it goes up to stage S - 1 and comes back, so that takes at least (S - s)(tF + tI) + tW. All that holding has to
+      fit into the columns after the wait, at most c at a time. c is the device's cap in chunks. Without W, nothing of
+      the device fills the wait after its last backward either.
 
     The cap's part is a bound, not always the optimum: the best table within a cap may be longer.
     """
-    pair = rules.forward + rules.backward
-    found = rules.stages * pair
+    forward, down, *rest = (rules.duration(Action(0, op, 0)) for op in rules.ops)
+    pair, weights = forward + down, sum(rest)
+    found = rules.stages * pair + weights
     for device, capacity in enumerate(rules.capacities):
-        stages = rules.stages_on(device)
-        work = rules.microbatches * rules.chunks * pair
-        holding = rules.microbatches * sum(rules.stages - stage for stage in stages) * pair
+        own = [action.stage for action in rules.actions() if action.op == "F" and rules.home(action) == device]
+        lowest, work = min(own, default=0), len(own) * pair
+        holding = sum((rules.stages - stage) * pair + weights for stage in own)
         squeezed = 0 if capacity == math.inf else math.ceil(holding / capacity)
-        found = max(found, stages[0] * pair + max(work, squeezed))
+        last = 0 if weights else lowest * down
+        busy = max(work + lowest * down + weights if own else 0, work + len(own) * weights, squeezed + last)
+        found = max(found, lowest * forward + busy)
     return found
 
 
@@ -110,7 +116,7 @@ def _known(rules: Rules) -> tuple[Known, ...]:
 
 @cache
 def _measured_once(rules: Rules) -> tuple[Known, ...]:
-    costs = Costs(forward=(rules.forward,) * rules.stages, backward=(rules.backward,) * rules.stages)
+    costs = rules.costs()
     found = (_measured(title, schedule, rules, costs) for title, schedule in known_schedules(rules))
     return tuple(sorted(found, key=lambda known: known.makespan))
 
@@ -125,13 +131,14 @@ def _measured(title: str, schedule: Schedule, rules: Rules, costs: Costs) -> Kno
 def _sentence(board: Board, known: tuple[Known, ...], titles: tuple[str, ...], least: int) -> str:
     over = board.makespan - least
     length = f"{columns(board.makespan)}, " + (
-        "and no complete table of F and B can be shorter" if over == 0 else f"{over} more than the bound of {least}"
+        f"and no complete table of {listed(board.rules.ops)} can be shorter"
+        if over == 0
+        else f"{over} more than the bound of {least}"
     )
-    peaks = ", ".join(f"{peak:.3g}" for peak in board.peaks)
     said = [
         f"{length}.",
         f"{board.bubble_fraction:.0%} of the cells are idle.",
-        f"Most micro-batches in flight on each device: {peaks}.",
+        f"Most micro-batches in flight on each device: {shares(board.peaks)}.",
         _compared(board, known, titles),
     ]
     return " ".join(filter(None, said))

@@ -51,9 +51,9 @@ def _readable(slot: Slot, device: int, time: int, rules: Rules, starts: dict[Act
     if not isinstance(slot, Action):
         _refuse(f"{format_slot(slot)} is fused; on a board each action has cells of its own", device, time, slot)
     problem = rules.unknown(slot)
-    home = None if problem is not None else rules.home(slot.stage)
+    home = None if problem is not None else rules.home(slot)
     if problem is None and home != device:
-        problem = f"{slot} is on device {device}, but stage {slot.stage} is on device {home}"
+        problem = f"{slot} is on device {device}, but its place is on device {home}"
     if problem is None and slot in starts:
         problem = f"{slot} is here a second time; it is already on device {device} at t = {starts[slot]}"
     if problem is None and time + rules.duration(slot) > rules.columns:

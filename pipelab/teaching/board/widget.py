@@ -13,13 +13,13 @@ from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.schedules.action import Action
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule, TimeTable
-from pipelab.simulation.costs import Costs
 from pipelab.teaching.board.board import Board, IllegalMove
 from pipelab.teaching.board.drawings import FOLDER, drawing_name, keep_drawing, kept_drawing
 from pipelab.teaching.board.history import History
 from pipelab.teaching.board.puzzles import PUZZLES, Puzzle, puzzle
 from pipelab.teaching.board.rules import Limit, Rules
 from pipelab.teaching.board.score import score
+from pipelab.teaching.board.words import listed, sentence, shares
 from pipelab.teaching.running_widget import RunningWidget
 from pipelab.view import palette
 from pipelab.view.picture import Picture
@@ -123,9 +123,7 @@ class DrawingBoard(RunningWidget):
         if self.board.starts:
             return plot_timeline(self.board.timeline(), title=f"{title}: {self.board}", phases=False)
         empty = TimeTable(((None,) * self._view()["columns"],) * self.board.rules.devices)
-        asked = (
-            f"{self.puzzle.text} {self.puzzle.goal}" if self.puzzle is not None else _sentence(str(self.board.rules))
-        )
+        asked = f"{self.puzzle.text} {self.puzzle.goal}" if self.puzzle is not None else sentence(str(self.board.rules))
         return plot_table(empty, title=title, note=asked, cells=True)
 
     def animation(self) -> Animation:
@@ -169,7 +167,7 @@ class DrawingBoard(RunningWidget):
         try:
             self.place(int(message["device"]), int(message["time"]), str(message["action"]))
         except IllegalMove as refused:
-            raise ConfigurationError(_sentence(str(refused))) from None
+            raise ConfigurationError(sentence(str(refused))) from None
         self._keep()
 
     def _ask_take(self, message: dict[str, Any]) -> None:
@@ -184,7 +182,7 @@ class DrawingBoard(RunningWidget):
         try:
             self.load(str(message.get("text", "")))
         except PipelabError as error:
-            name, why = message.get("name", "that file"), _sentence(str(error))
+            name, why = message.get("name", "that file"), sentence(str(error))
             return f"{name} was not loaded, and the board has not changed. {why}"
         self._keep()
         return None
@@ -258,10 +256,11 @@ class DrawingBoard(RunningWidget):
             "goal": "" if now is None else now.goal,
             "hints": [] if now is None else list(now.hints),
             "ladder": [[one.name, one.title, one.name in self._solved] for one in PUZZLES] if now else [],
-            "rules": _sentence(
+            "rules": sentence(
                 str(rules if now is None else replace(rules, limit=None))
             ),  # a puzzle's goal names the cap
             "devices": rules.devices,
+            "ops": rules.ops,
             "stages": [list(rules.stages_on(r)) for r in range(rules.devices)],
             "columns": columns,
             "target": None if now is None else now.target,
@@ -298,39 +297,29 @@ class DrawingBoard(RunningWidget):
         if board.missing or board.violations():
             return None
         found = score(board)
-        rows = [["yours", found.makespan, _peaks(found.peaks), "yes"]]
+        rows = [["yours", found.makespan, shares(found.peaks), "yes"]]
         taught = {recipe.title for recipe in recipes().values()} if self.puzzle else set()
         rows += [
-            [known.title, known.makespan, _peaks(known.peaks), "yes" if known.fits else "no"]
+            [known.title, known.makespan, shares(known.peaks), "yes" if known.fits else "no"]
             for known in found.known
             if not taught or known.title in taught or known.title in (found.recognised or "")
         ]
-        rows.append(["no table of F and B is shorter than", found.bound, "", ""])
+        rows.append([f"no table of {listed(board.rules.ops)} is shorter than", found.bound, "", ""])
         return {"rows": rows, "sentence": found.sentence}
 
 
 def _train(schedule: Schedule, rules: Rules, progress: Callable[[str], None]) -> Trial:
     from pipelab.teaching.trial import try_schedule  # torch is loaded in the run's own thread
 
-    costs = Costs(forward=(float(rules.forward),) * rules.stages, backward=(float(rules.backward),) * rules.stages)
-    return try_schedule(schedule, steps=_STEPS, costs=costs, progress=progress)
+    return try_schedule(schedule, steps=_STEPS, costs=rules.costs(), progress=progress)
 
 
 def _kept(one: Puzzle) -> tuple[Board, str]:
     return kept_drawing(f"puzzle-{one.name}", one.rules)
 
 
-def _sentence(text: str) -> str:
-    text = text[0].upper() + text[1:]
-    return text if text.endswith(".") else f"{text}."
-
-
 def _short(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def _peaks(peaks: tuple[float, ...]) -> str:
-    return ", ".join(f"{peak:.3g}" for peak in peaks)
 
 
 def _action(action: Action | str) -> Action:
@@ -344,7 +333,7 @@ def _action(action: Action | str) -> Action:
 
 def _drawn(board: Board, action: Action, start: int, wrong: Mapping[Action | None, str]) -> list[Any]:
     """[text, device, column, columns, colour, ink, what is wrong with it]."""
-    device = board.rules.home(action.stage)
+    device = board.rules.home(action)
     colour = palette.shade(action.op, action.stage // board.rules.devices, board.rules.chunks)
     why = wrong.get(action, "")
     duration = board.rules.duration(action)
@@ -357,21 +346,24 @@ def draw_schedule(
     *,
     chunks: int = 1,
     forward: int = 1,
-    backward: int = 1,
+    backward: int | tuple[int, int] = 1,
     limit: Limit = None,
+    layout: str = "loop",
     csv: str | None = None,
     name: str = "",
 ) -> DrawingBoard:
     """An empty board of p devices and m micro-batches: draw a schedule of your own, then run it.
 
     ``chunks`` is v, the stages on each device. ``forward`` and ``backward`` are the columns of time that an F and a B
-    of a stage take. ``limit`` is the most micro-batches in flight on a device. ``csv`` is a grid to begin with, as text
+    of a stage take; a pair such as (1, 1) puts I and W in place of B. ``layout`` says where stages live: "loop" (stage
+    s on device s mod p), "v" (down and back up, with ``chunks=2``) or "two-way" (two directions). ``limit`` is the most
+    micro-batches in flight on a device. ``csv`` is a grid to begin with, as text
     that the board saved. Without ``csv`` the board shows what was last drawn here under this ``name`` (by default a
     name made from the rules). Raises ConfigurationError or ScheduleParseError for what is not possible.
 
     >>> draw_schedule(devices=2, microbatches=3)
     """
-    rules = Rules(devices, microbatches, chunks, forward, backward, limit)
+    rules = Rules(devices, microbatches, chunks, forward, backward, limit, layout)
     if rules.devices > 16 or rules.microbatches > 64 or len(rules.actions()) > 1024:
         raise ConfigurationError(
             f"a board of {len(rules.actions())} actions is too large to draw by hand; try p of at most 8 and m of at "
@@ -387,9 +379,10 @@ def draw_schedule(
 
 
 def puzzles(start: str = "first-steps") -> DrawingBoard:
-    """A ladder of small puzzles, from the first forward to interleaving. It opens at ``start``; a menu has the others.
+    """Small puzzles, from the first forward to a V without a bubble. It opens at ``start``; a menu has the others.
 
-    Names: first-steps, gpipe, memory-wall, 1f1b, tight-memory, b-is-2f, interleaved. Your drawings are kept beside the
+    Names: first-steps, gpipe, memory-wall, 1f1b, tight-memory, b-is-2f, interleaved, fill-the-bubble, no-bubble,
+    v-shape. Your drawings are kept beside the
     notebook, in ``drawings/``, and are there again next time. Raises ConfigurationError for an unknown name.
 
     >>> puzzles("1f1b")

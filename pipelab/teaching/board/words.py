@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["columns", "counted", "held", "listed", "microbatches"]
+__all__ = ["columns", "counted", "held", "listed", "microbatches", "sentence", "shares"]
 
 
 def listed(items: Iterable[object]) -> str:
@@ -31,3 +31,14 @@ def microbatches(number: int) -> str:
 def held(shares: float) -> str:
     """ "1 micro-batch", "2.5 micro-batches": what a device holds, in full shares."""
     return "1 micro-batch" if shares == 1 else f"{shares:.3g} micro-batches"
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital and a full stop."""
+    text = text[0].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
+
+
+def shares(peaks: Iterable[float]) -> str:
+    """ "2, 1.5": what each device holds, in full shares."""
+    return ", ".join(f"{peak:.3g}" for peak in peaks)

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pipelab.teaching.explorer.figures import Figure, shown
-from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, Settings
+from pipelab.teaching.explorer.settings import UNIT_SEQUENCES, WAITING, Settings
 from pipelab.view.widgets.mathml import mathml
 
-__all__ = ["notes", "static"]
+__all__ = ["notes", "preset", "static"]
 
 _T = f"T = (tF + tB) b / {UNIT_SEQUENCES} + 2 α"
+_SPLIT = f"T = (tF + tI + tW) b / {UNIT_SEQUENCES} + 3 α"
 _AGAIN = f"tR = tF b / {UNIT_SEQUENCES} + α"
+_FORMULAS = ("makespan", "bubble", "held", "messages")  # that the plain schedules have
+
+
+def preset(settings: Settings, free: Collection[str]) -> str:
+    """In words, what a preset does not let turn, where it matters."""
+    s = settings
+    told = {
+        "devices": f"p = {s.devices}",
+        "microbatches": f"m = {s.microbatches}",
+        "chunks": f"v = {s.v}" if s.v > 1 else "",
+        "warmup": f"warm-up {s.warmup:+d}" if s.warmup else "",
+        "forward": f"tF = {s.forward:.3g}",
+        "backward": f"tB = {s.backward:.3g}",
+        "input_gradient": f"tI = {s.halves[0]:.3g}" if s.splits else "",
+        "weight_gradient": f"tW = {s.halves[1]:.3g}" if s.splits else "",
+        "overhead": f"α = {s.overhead:.3g}" if s.overhead else "",
+        "latency": f"latency {s.latency:.3g}" if s.latency else "",
+        "limit": f"limit of {s.limit:g} MB on activations alone" if s.limit is not None else "",
+        "recompute": "with recomputation" if s.recompute else "",
+    }
+    parts = [said for name, said in told.items() if said and name not in free]
+    return f"Preset: {', '.join(parts)}." if parts else ""
 
 
 def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measured: str = "") -> str:
@@ -22,10 +45,20 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
     was run.
     """
     first = settings[0]
+    terms = " or, with the backward in two, ".join(
+        mathml(text) for text in dict.fromkeys(_SPLIT if one.splits else _T for one in settings)
+    )
     said = [
-        f"T is the time of one micro-batch on one device, forward and backward: {mathml(_T)}.",
+        f"T is the time of one micro-batch on one device, forward and backward: {terms}.",
         "b is the number of sequences in a micro-batch.",
     ]
+    if any(one.splits for one in settings):
+        said.append(
+            f"I is the gradient of the input and takes {mathml('tI')}, W that of the weights and takes "
+            f"{mathml('tW')}. In a formula these two and {mathml('tF')} are times of one micro-batch, "
+            f"{mathml(f't b / {UNIT_SEQUENCES} + α')}. From I to W a stage keeps {WAITING:g} times what it kept "
+            "before: W needs gradients too."
+        )
     several = [one for one in settings if one.steps > 1]
     if several:
         said.append(
@@ -34,6 +67,11 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
         )
     if first.recompute:
         said.append(f"Recomputing a micro-batch takes {mathml(_AGAIN)}.")
+    for one, figures in zip(settings, found, strict=True):
+        unknown = [figure.label.lower() for figure in figures if figure.name in _FORMULAS and not figure.formula]
+        if unknown:
+            title = html.escape(one.recipe.title)
+            said.append(f"No formula of {title} is known for: {', '.join(unknown)}. The simulation alone gives these.")
     apart = dict.fromkeys(figure.note for one in found for figure in one if figure.note)
     if apart:
         said.append(html.escape(f"Where formula and simulation differ, {'; '.join(apart)}."))

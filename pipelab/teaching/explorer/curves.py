@@ -92,7 +92,7 @@ def _places(settings: Settings, against: str) -> tuple[float, ...]:
         return tuple(round(most * k / 16, 4) for k in range(17))
     if against == "warmup":
         return tuple(range(-max(settings.devices - 1, 1), 4))
-    if against == "microbatches" and settings.schedule == "interleaved":
+    if against == "microbatches" and settings.schedule in ("interleaved", "interleaved-zb", "chimera"):
         p = settings.devices  # its multiples make groups of p, for which the formulas are
         every = max(1, -(-_MOST_M // (p * _MOST)))
         return tuple(range(p, max(_MOST_M, 2 * p) + 1, p * every))

@@ -107,7 +107,7 @@ def _around(name: str, value: int, most: int = 130) -> Iterator[int]:
 
 
 def _neighbours(settings: Settings) -> Iterator[Mapping[str, Any]]:
-    """For an impossible table: m nearest below and above, then 1F1B."""
+    """For an impossible table: m nearest below and above, else another batch or other devices; then 1F1B."""
     m, tried = settings.microbatches, []
     for near in _around("microbatches", m):
         if _builds(replace(settings, microbatches=near)):
@@ -116,7 +116,7 @@ def _neighbours(settings: Settings) -> Iterator[Mapping[str, Any]]:
             if len(tried) == 2:
                 break
     if not tried:
-        yield from _larger(settings)
+        yield from list(_larger(settings)) or _other_devices(settings)
     yield {"schedule": "1f1b"}
 
 
@@ -127,6 +127,16 @@ def _larger(settings: Settings) -> Iterator[Mapping[str, Any]]:
         if _builds(replace(settings, microbatches=near, batch=near)):
             yield {"batch": near} if near == m else {"microbatches": near, "batch": near}
             return
+
+
+def _other_devices(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """The nearest p with which it can be built, each with the nearest m."""
+    m = settings.microbatches
+    for p in islice(_around("devices", settings.devices), 2):
+        for near in (m, *_around("microbatches", m)):
+            if _builds(replace(settings, devices=p, microbatches=near)):
+                yield {"devices": p} if near == m else {"devices": p, "microbatches": near}
+                break
 
 
 def _builds(settings: Settings) -> bool:

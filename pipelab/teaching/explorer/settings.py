@@ -25,6 +25,7 @@ __all__ = ["CONTROLS", "LAYERS", "UNIT_SEQUENCES", "Control", "Settings", "Setti
 
 UNIT_SEQUENCES = 16  # tF and tB are the times of a micro-batch of so many sequences, that of the worked example
 LAYERS = 48
+WAITING = 1.244  # of the activation bytes of a layer of the 48-layer model: what is kept from I to W, as measured once
 MOST_SLOTS = 16 * 2 * 128  # forwards, and as many backwards: what still draws in a second
 BATCH, MICROBATCH = "batch", "microbatch"
 
@@ -44,8 +45,8 @@ class Control:
     high: float = 0.0
     step: float = 1.0
     unit: str = ""
-    optional: bool = False
-    """May be left empty."""
+    optional: str = ""
+    """May be left empty, and then means this."""
 
 
 CONTROLS = {
@@ -59,11 +60,13 @@ CONTROLS = {
         Control("warmup", "Warm-up: p - 1 - r plus", "whole", "w", -8, 8),
         Control("forward", "Forward tF", "number", "tF", 0.1, 10, 0.1, "units"),
         Control("backward", "Backward tB", "number", "tB", 0.1, 10, 0.1, "units"),
+        Control("input_gradient", "Input's gradient tI", "number", "tI", 0.1, 10, 0.1, "units", optional="tB / 2"),
+        Control("weight_gradient", "Weights' gradient tW", "number", "tW", 0.1, 10, 0.1, "units", optional="tB / 2"),
         Control("overhead", "Fixed cost of an action α", "number", "alpha", 0, 5, 0.05, "units"),
         Control("latency", "Latency of a message", "number", "L", 0, 5, 0.1, "units"),
         Control("fixed", "What is fixed", "either"),
         Control("batch", "Batch (sequences)", "whole", "B", 1, 512, 1),
-        Control("limit", "Limit on activations alone", "number", "limit", 0, 100_000, 1, "MB", optional=True),
+        Control("limit", "Limit on activations alone", "number", "limit", 0, 100_000, 1, "MB", optional="none"),
         Control("recompute", "Recompute forwards (R)", "switch"),
     )
 }
@@ -87,7 +90,8 @@ class Settings:
     """One state of the explorer.
 
     ``forward`` and ``backward``: tF and tB, the time of a micro-batch of 16 sequences on one device's layers, in units.
-    ``overhead`` (alpha): a fixed time that every forward and every backward on a full device share adds, at any size.
+    ``input_gradient`` and ``weight_gradient``: tI and tW, of I and W where a backward is split (None: half of tB).
+    ``overhead`` (alpha): a fixed time that every action on a full device share adds, at any size.
     ``fixed``: what stays the same when m changes. With "batch", ``batch`` sequences are cut into m, so that more
     micro-batches are smaller. With "microbatch", each micro-batch has 16 sequences, so that the batch grows with m.
     ``warmup``: forwards that each device of 1F1B runs first, beyond its p - 1 - r. ``limit``: MB of activations on a
@@ -101,6 +105,8 @@ class Settings:
     chunks: int = 2
     forward: float = 1.0
     backward: float = 1.0
+    input_gradient: float | None = None
+    weight_gradient: float | None = None
     overhead: float = 0.0
     latency: float = 0.0
     fixed: str = MICROBATCH
@@ -112,8 +118,19 @@ class Settings:
 
     @property
     def has_steady_phase(self) -> bool:
-        """Whether forwards and backwards take turns. GPipe and naive only fill and drain."""
-        return self.schedule not in ("naive", "gpipe")
+        """Whether forwards and backwards take turns. The others only fill and drain."""
+        return self.schedule not in ("naive", "gpipe", "looped-bfs")
+
+    @property
+    def splits(self) -> bool:
+        """Whether backwards run in two halves, I and W."""
+        return _splits(self.schedule)
+
+    @property
+    def halves(self) -> tuple[float, float]:
+        """tI and tW."""
+        half = self.backward / 2
+        return self.input_gradient or half, self.weight_gradient or half
 
     @property
     def recipe(self) -> Recipe:
@@ -196,6 +213,11 @@ class Settings:
         return max(peaks) <= self.limit * 1e6
 
 
+@cache
+def _splits(name: str) -> bool:
+    return "I" in build_schedule(name, 2, 4).ops  # a shape that every schedule has
+
+
 @reserved
 def _built(name: str, p: int, m: int, v: int, deeper: int, recompute: bool) -> Schedule:
     return _kept(name, p, m, v, deeper, recompute)
@@ -235,7 +257,7 @@ class SettingsCosts:
     def cost_of(self, schedule: Schedule, actions: tuple[Action, ...]) -> float:
         """How long a slot of these actions runs."""
         s = self.settings
-        times = {"F": s.forward, "R": s.forward, "B": s.backward, "I": s.backward / 2, "W": s.backward / 2, "U": 0.0}
+        times = {"F": s.forward, "R": s.forward, "B": s.backward, "U": 0.0, **dict(zip("IW", s.halves, strict=True))}
         total = 0.0
         for action in actions:
             work = times[action.op] * self.sequences(schedule, action) / UNIT_SEQUENCES
@@ -249,6 +271,10 @@ class SettingsCosts:
     def held_bytes(self, schedule: Schedule, action: Action) -> float:
         """Activation bytes that a stage of the 48-layer model keeps of one micro-batch."""
         return _bytes()[0] * LAYERS / schedule.stages * self.sequences(schedule, action)
+
+    def waiting_for_weights(self, schedule: Schedule, action: Action) -> float:
+        """Bytes that it keeps from I to W: what the products of W need, gradients too."""
+        return WAITING * self.held_bytes(schedule, action)
 
     def kept_input_bytes(self, schedule: Schedule, action: Action) -> float:
         """Bytes of its input, which it keeps instead where it recomputes."""
@@ -264,15 +290,22 @@ def _bytes() -> tuple[float, float]:
     return stage.kept(1.0) * 4 / LAYERS, stage.sent(1.0)
 
 
-EXPLORED = ("naive", "gpipe", "1f1b", "interleaved", "2bw", "pipedream", "vertical-sync")
-"""The schedules whose figures have formulas here."""
+@cache
+def explored() -> tuple[str, ...]:
+    """The catalogue: the plain schedules first, then those that split a backward, then those without a flush."""
+    first = ("naive", "gpipe", "1f1b", "interleaved")
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        return recipes()[name].updating is not None, _splits(name), (*first, name).index(name), name
+
+    return tuple(sorted(recipes(), key=place))
 
 
 def choices(name: str) -> list[tuple[str, str]]:
     """(value, words) of a control with choices."""
     if name == "fixed":
         return [(BATCH, "the batch, cut into m"), (MICROBATCH, f"the micro-batch, {UNIT_SEQUENCES} sequences")]
-    known = [(name, recipes()[name].title) for name in EXPLORED]
+    known = [(name, recipes()[name].title) for name in explored()]
     return [("", "nothing"), *known] if name == "compare" else known
 
 
@@ -303,7 +336,7 @@ def _fitted(one: Control, value: Any, before: Any) -> tuple[Any, str]:
         value = parse_bytes(value, one.label) / 1e6  # "60MB", as elsewhere
     number = _number(value)
     if isinstance(value, bool) or not math.isfinite(number):
-        shown = "nothing" if before is None else f"{before:g}"
+        shown = one.optional if before is None else f"{before:g}"
         return (
             before,
             f"{one.label} needs a number from {one.low:g} to {one.high:g}, not {str(value)[:20]!r}; it stays {shown}.",

@@ -240,11 +240,12 @@ class Explorer(RunningWidget):
         }
 
     def _names(self) -> list[str]:
-        """The controls that are shown now: chunks and warm-up belong to one schedule each."""
-        used = {self.settings.schedule, self.settings.compare}
+        """The controls that are shown now: chunks, warm-up and halves of a backward belong to some schedules each."""
+        used = [one for one in (self.settings, self.settings.other()) if one is not None]
         hidden = set()
         if self._full:
-            hidden |= {"chunks"} if "interleaved" not in used else set()
+            hidden |= {"chunks"} if all(one.recipe.chunks for one in used) else set()
+            hidden |= {"input_gradient", "weight_gradient"} if not any(one.splits for one in used) else set()
             hidden |= {"warmup"} if self.settings.schedule != "1f1b" else set()
             hidden |= {"batch"} if self.settings.fixed != BATCH else set()
         return [name for name in CONTROLS if name in self._free and name not in hidden]
@@ -256,29 +257,13 @@ class Explorer(RunningWidget):
         return told
 
     def _preset(self) -> str:
-        """In words, what a preset does not let turn, where it matters."""
-        if self._full:
-            return ""
-        s = self.settings
-        told = {
-            "devices": f"p = {s.devices}",
-            "microbatches": f"m = {s.microbatches}",
-            "chunks": f"v = {s.v}" if s.v > 1 else "",
-            "warmup": f"warm-up {s.warmup:+d}" if s.warmup else "",
-            "forward": f"tF = {s.forward:.3g}",
-            "backward": f"tB = {s.backward:.3g}",
-            "overhead": f"α = {s.overhead:.3g}" if s.overhead else "",
-            "latency": f"latency {s.latency:.3g}" if s.latency else "",
-            "limit": f"limit of {s.limit:g} MB on activations alone" if s.limit is not None else "",
-            "recompute": "with recomputation" if s.recompute else "",
-        }
-        parts = [said for name, said in told.items() if said and name not in self._free]
-        return f"Preset: {', '.join(parts)}." if parts else ""
+        return "" if self._full else beside.preset(self.settings, self._free)
 
     def _found(self) -> list[tuple[Figure, ...]]:
         both = self._both()
-        endless = any(one.steps > 1 for one in both)
-        return [figures(one, t, endless=endless) for one, t in zip(both, self.timelines, strict=True)]
+        return [
+            figures(one, t, beside=other) for one, t, other in zip(both, self.timelines, reversed(both), strict=True)
+        ]
 
     def _notes(self) -> str:
         """Below the figures, as HTML."""
@@ -356,15 +341,15 @@ def explore(
     """Change a schedule's numbers in a notebook, and see the effect.
 
     ``explore()`` is the full explorer. ``explore("1f1b", free=["m"])`` is a preset: the reader can change only the
-    settings in ``free``, by name or symbol (m, p, v, w, tF, tB, alpha, L, B, limit, schedule, fixed, recompute,
-    compare). One or two are usual. If m is free, so is ``fixed``.
+    settings in ``free``, by name or symbol. Symbols: m, p, v, w, tF, tB, tI, tW, alpha, L, B. One or two settings are
+    usual. If m is free, so is ``fixed``.
 
     The keywords set the rest, by name or symbol: ``devices``, ``microbatches``, ``chunks``, ``forward``, ``backward``,
-    ``overhead``, ``latency``, ``fixed``, ``batch``, ``limit``, ``warmup``, ``recompute``, ``compare``. With
-    ``fixed="microbatch"`` each micro-batch has 16 sequences; with ``fixed="batch"`` a batch of ``batch`` sequences is
-    cut into m. ``limit`` is MB of activations alone (``Pipeline``'s memory_limit also counts weights, gradients and
-    optimizer state). ``curve`` is the figure to draw ("makespan", "bubble", "rate", "held", "memory", "messages",
-    "long run", "versions").
+    ``input_gradient``, ``weight_gradient``, ``overhead``, ``latency``, ``fixed``, ``batch``, ``limit``, ``warmup``,
+    ``recompute``, ``compare``. With ``fixed="microbatch"`` each micro-batch has 16 sequences; with ``fixed="batch"`` a
+    batch of ``batch`` sequences is cut into m. ``limit`` is MB of activations alone (``Pipeline``'s memory_limit also
+    counts weights, gradients and optimizer state). ``curve`` is the figure to draw ("makespan", "bubble", "idle",
+    "rate", "held", "memory", "messages", "long run", "versions").
     ``against`` is the setting to draw it against (default: the first free one).
 
     *Run it* runs the shown schedule on the 48-layer model and draws the measurement below the prediction. Without a

@@ -15,7 +15,7 @@ def place_all(rules, *moves):
     board = Board.empty(rules)
     for move in moves:
         token, time = move.split("@")
-        board = board.place(rules.home(act(token).stage), int(time), act(token))
+        board = board.place(rules.home(act(token)), int(time), act(token))
     return board
 
 
@@ -39,7 +39,10 @@ def some_rules(draw, max_p=4, max_m=4, max_v=3):
     v = draw(st.integers(1, max_v))
     cap = st.one_of(st.none(), st.integers(1, m), st.integers(v, m * v).map(lambda chunks: chunks / v))
     limit = draw(st.one_of(cap, st.lists(cap, min_size=p, max_size=p).map(tuple)))
-    return Rules(p, m, v, draw(st.integers(1, 3)), draw(st.integers(1, 3)), limit)
+    layouts = ["loop", *(["v"] if v == 2 else []), *(["two-way"] if v == 1 and p % 2 == 0 else [])]
+    columns = st.integers(1, 3)
+    backward = draw(columns | st.tuples(columns, columns))
+    return Rules(p, m, v, draw(columns), backward, limit, draw(st.sampled_from(layouts)))
 
 
 @st.composite
@@ -81,7 +84,7 @@ def scattered(draw):
     starts, busy = {}, set()
     for action in draw(st.lists(st.sampled_from(rules.actions()), unique=True, max_size=10)):
         start = draw(st.integers(0, min(14, rules.columns - rules.duration(action))))
-        cells = {(rules.home(action.stage), t) for t in range(start, start + rules.duration(action))}
+        cells = {(rules.home(action), t) for t in range(start, start + rules.duration(action))}
         if not cells & busy:
             busy |= cells
             starts[action] = start
@@ -91,37 +94,57 @@ def scattered(draw):
 # ---- what is legal, said once more and otherwise: cell by cell, from the words of the rules -----------------------
 
 
+def columns_of(rules):
+    """op -> the columns that it takes, the op that lets a micro-batch go last."""
+    if isinstance(rules.backward, tuple):
+        return {"F": rules.forward, "I": rules.backward[0], "W": rules.backward[1]}
+    return {"F": rules.forward, "B": rules.backward}
+
+
+def device_of(rules, action):
+    p, s = rules.devices, action.stage
+    if rules.layout == "v":
+        return s if s < p else 2 * p - 1 - s
+    if rules.layout == "two-way" and action.microbatch % p >= p / 2:
+        return p - 1 - s
+    return s % p
+
+
 def cells(rules, starts):
     """(device, column) -> actions that stand there."""
     found = {}
     for action, start in starts.items():
-        for t in range(start, start + (rules.forward if action.op == "F" else rules.backward)):
-            found.setdefault((action.stage % rules.devices, t), []).append(action)
+        for t in range(start, start + columns_of(rules)[action.op]):
+            found.setdefault((device_of(rules, action), t), []).append(action)
     return found
 
 
 def in_flight(rules, starts, device, t):
     """Full shares that ``device`` holds in column ``t``."""
     count = 0
+    *_, (last, takes) = columns_of(rules).items()
     for action, start in starts.items():
-        if action.op == "F" and action.stage % rules.devices == device and start <= t:
-            back = starts.get(Action(action.stage, "B", action.microbatch))
-            if back is None or back + rules.backward <= start or t < back + rules.backward:
+        if action.op == "F" and device_of(rules, action) == device and start <= t:
+            back = starts.get(Action(action.stage, last, action.microbatch))
+            if back is None or back + takes <= start or t < back + takes:
                 count += 1
     return count / rules.chunks
 
 
 def waits(rules, starts):
     """Pairs (action, what it needs) of placed actions where what is needed is missing or ends too late."""
-    last = rules.devices * rules.chunks - 1
+    last, takes = rules.devices * rules.chunks - 1, columns_of(rules)
+    down = "I" if "I" in takes else "B"
     for action, start in starts.items():
         s, i = action.stage, action.microbatch
         if action.op == "F":
             needed = [Action(s - 1, "F", i)] if s > 0 else []
+        elif action.op == "W":
+            needed = [Action(s, "I", i)]
         else:
-            needed = [Action(s, "F", i)] + ([Action(s + 1, "B", i)] if s < last else [])
+            needed = [Action(s, "F", i)] + ([Action(s + 1, down, i)] if s < last else [])
         for source in needed:
-            end = starts.get(source, 10**9) + (rules.forward if source.op == "F" else rules.backward)
+            end = starts.get(source, 10**9) + takes[source.op]
             if end > start:
                 yield action, source
 
@@ -141,11 +164,12 @@ def may_stand(board, device, time, action):
     """The oracle of ``why_not``: whether the board with this action is no worse than it was without."""
     rules, starts = board.rules, dict(board.starts)
     known = 0 <= action.stage < rules.devices * rules.chunks and 0 <= action.microbatch < rules.microbatches
-    if not known or action.op not in "FB" or device != action.stage % rules.devices or action in starts or time < 0:
+    takes = columns_of(rules)
+    if not known or action.op not in takes or device != device_of(rules, action) or action in starts or time < 0:
         return False
     after = {**starts, action: time}
     horizon = rules.columns
-    if time + (rules.forward if action.op == "F" else rules.backward) > horizon:
+    if time + takes[action.op] > horizon:
         return False
     if any(len(there) > 1 for there in cells(rules, after).values()):
         return False

@@ -3,6 +3,7 @@
 from itertools import product
 
 from pipelab.schedules import Action
+from tests.teaching.board.boards import columns_of, device_of
 
 
 def optimum(rules):
@@ -28,25 +29,33 @@ def _options(rules, numbers, done, running, device):
     left, _ = running[device]
     if left:
         return [running[device]]
+    takes = columns_of(rules)
+    own = [action for action in numbers if device_of(rules, action) == device]
     held = 0
-    for stage in rules.stages_on(device):
-        for i in range(rules.microbatches):
-            held += done >> numbers[Action(stage, "F", i)] & 1
-            held -= done >> numbers[Action(stage, "B", i)] & 1
+    for action in own:
+        held += (done >> numbers[action] & 1) * {"F": 1, [*takes][-1]: -1}.get(action.op, 0)
     found = [(0, -1)]
-    for action, k in numbers.items():
-        s, i = action.stage, action.microbatch
-        if s % rules.devices != device or done >> k & 1:
+    for action in own:
+        s, i, k = action.stage, action.microbatch, numbers[action]
+        if done >> k & 1:
             continue
         if action.op == "F" and (held + 1) / rules.chunks > rules.limits[device] + 1e-6:
             continue
-        if s == 0 and action.op == "F" and i and not done >> numbers[Action(0, "F", i - 1)] & 1:
+        if (
+            s == 0
+            and rules.layout != "two-way"
+            and action.op == "F"
+            and i
+            and not done >> numbers[Action(0, "F", i - 1)] & 1
+        ):
             continue  # micro-batches are alike: stage 0 takes them in order
         needed = [Action(s - 1, "F", i)] if action.op == "F" and s else []
-        if action.op == "B":
-            needed = [Action(s, "F", i)] + ([Action(s + 1, "B", i)] if s + 1 < rules.stages else [])
+        if action.op in "BI":
+            needed = [Action(s, "F", i)] + ([Action(s + 1, action.op, i)] if s + 1 < rules.stages else [])
+        if action.op == "W":
+            needed = [Action(s, "I", i)]
         if all(done >> numbers[source] & 1 for source in needed):
-            found.append((rules.forward if action.op == "F" else rules.backward, k))
+            found.append((takes[action.op], k))
     return found
 
 

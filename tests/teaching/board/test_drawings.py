@@ -34,7 +34,15 @@ def test_boards_with_other_rules_do_not_share_a_drawing(here):
     """A board whose backwards take two columns put the drawing of the other one aside, as unreadable."""
     board = draw_schedule(2, 2)
     place(board, "0F0@0", "0F1@1")
-    for rules in ({"forward": 2}, {"backward": 2}, {"limit": 1}, {"limit": (2, None)}, {"chunks": 2}):
+    for rules in (
+        {"forward": 2},
+        {"backward": 2},
+        {"limit": 1},
+        {"limit": (2, None)},
+        {"chunks": 2},
+        {"backward": (1, 1)},
+        {"layout": "two-way"},
+    ):
         assert draw_schedule(2, 2, **rules).board.starts == {}
     assert draw_schedule(2, 2).board == board.board
     place(draw_schedule(2, 2, limit=(2, 1.5)), "0F0@0")

@@ -20,7 +20,7 @@ def reason(board, device, time, token):
 @pytest.mark.parametrize(
     ("placed", "move", "code", "words"),
     [
-        ([], (0, 0, "0W0"), "unknown", "0W0: a board has only F and B"),
+        ([], (0, 0, "0W0"), "unknown", "0W0: this board has only F and B"),
         ([], (0, 0, "3F0"), "unknown", "3F0: there is no stage 3; stages are 0..2"),
         ([], (0, 0, "0F4"), "unknown", "0F4: there is no micro-batch 4; micro-batches are 0..3"),
         ([], (3, 0, "0F0"), "unknown", "there is no device 3; devices are 0..2"),
@@ -123,6 +123,19 @@ def test_a_forward_whose_backward_stands_already_is_held_only_until_then():
     assert reason(loaded(Rules(1, 2, limit=1), "0B0@3", "0F1@2"), 0, 1, "0F0")[0] == "memory"
 
 
+def test_a_device_is_full_until_a_w_ends():
+    """I frees nothing: what W needs is still there."""
+    board = place_all(Rules(1, 2, backward=(1, 1), limit=1), "0F0@0", "0I0@1")
+    said = "device 0 would hold 2 micro-batches at t = 2, but its limit is 1: run a W first"
+    assert reason(board, 0, 2, "0F1") == ("memory", said)
+    assert reason(board.place(0, 2, act("0W0")), 0, 3, "0F1") is None
+
+
+def test_two_ways_a_micro_batch_has_its_own_device():
+    said = "1F1 runs on device 0, not on device 1, because stage 1 of micro-batch 1 is there"
+    assert reason(Board.empty(Rules(2, 2, layout="two-way")), 1, 0, "1F1") == ("misplaced", said)
+
+
 def test_chunks_count_by_their_share():
     board = place_all(Rules(2, 2, 2, limit=(2, 1.5)), "0F0@0", "0F1@1", "1F0@1", "1F1@2", "2F0@2", "2F1@3", "3F0@3")
     sentence = "device 1 would hold 2 micro-batches at t = 4, but its limit is 1.5: run a backward first"
@@ -139,7 +152,7 @@ def test_no_limit_is_no_reason():
 
 def some_move(board):
     actions = st.builds(
-        Action, st.integers(0, board.rules.stages), st.sampled_from("FBFBW"), st.integers(0, board.rules.microbatches)
+        Action, st.integers(0, board.rules.stages), st.sampled_from("FBFBIW"), st.integers(0, board.rules.microbatches)
     )
     horizon = st.integers(-1, board.makespan + 3) | st.integers(0, board.rules.columns + 1)
     return st.tuples(st.integers(0, board.rules.devices), horizon, actions | st.sampled_from(board.rules.actions()))
@@ -175,7 +188,7 @@ def test_violations_are_all_that_is_wrong_and_nothing_else(board):
     inputs = {(v.action, v.blocker) for v in found if v.code != "memory"}
     assert inputs == set(waits(rules, starts))
     over = crowded(rules, starts, rules.columns)
-    begins = {(rules.home(action.stage), start) for action, start in starts.items() if action.op == "F"}
+    begins = {(rules.home(action), start) for action, start in starts.items() if action.op == "F"}
     assert {(v.device, v.position) for v in found if v.code == "memory"} == over & begins
     assert bool(over) == any(v.code == "memory" for v in found)
     assert all(v.code in {**CODES, **BOARD_CODES} for v in found)

@@ -12,8 +12,26 @@ from tests.teaching.board.boards import act, some_rules
 def test_stages_live_where_the_catalogue_puts_them():
     rules = Rules(2, 4, 2)
     assert rules.placement == build_schedule("interleaved", 2, 4, 2).placement
-    assert [rules.home(stage) for stage in range(rules.stages)] == [0, 1, 0, 1]
+    assert [rules.home(Action(stage, "F", 0)) for stage in range(rules.stages)] == [0, 1, 0, 1]
     assert rules.stages_on(1) == (1, 3)
+
+
+def test_stages_go_down_and_back_up_or_both_ways():
+    vee, both = Rules(3, 3, 2, layout="v"), Rules(2, 4, layout="two-way")
+    assert vee.placement == build_schedule("zb-v", 3, 3).placement
+    assert [vee.stages_on(r) for r in range(3)] == [(0, 5), (1, 4), (2, 3)]
+    assert both.placement == build_schedule("chimera", 2, 4).placement
+    assert [both.home(Action(0, "F", i)) for i in range(4)] == [0, 1, 0, 1]
+    assert both.stages_on(0) == both.stages_on(1) == (0, 1)
+
+
+def test_a_backward_in_two_takes_columns_of_its_own():
+    rules = Rules(2, 1, forward=2, backward=[3, 1])
+    assert list(map(str, rules.actions())) == ["0F0", "1F0", "1I0", "1W0", "0I0", "0W0"]
+    assert [rules.duration(act(token)) for token in ("0F0", "0I0", "0W0")] == [2, 3, 1]
+    assert list(map(str, rules.inputs(act("0I0")))) == ["0F0", "1I0"]
+    assert list(map(str, rules.inputs(act("0W0")))) == ["0I0"]
+    assert hash(rules) == hash(Rules(2, 1, forward=2, backward=(3, 1)))
 
 
 def test_the_actions_are_the_forwards_and_backwards_on_their_way():
@@ -22,7 +40,7 @@ def test_the_actions_are_the_forwards_and_backwards_on_their_way():
 
 @given(some_rules())
 def test_there_is_a_forward_and_a_backward_of_each_stage_and_micro_batch(rules):
-    wanted = {Action(s, op, i) for s in range(rules.stages) for op in "FB" for i in range(rules.microbatches)}
+    wanted = {Action(s, op, i) for s in range(rules.stages) for op in rules.ops for i in range(rules.microbatches)}
     assert set(rules.actions()) == wanted
     assert len(rules.actions()) == len(wanted)
 
@@ -61,6 +79,11 @@ def test_a_limit_in_shares_is_counted_in_chunks():
         ({"chunks": True}, r"chunks \(v\)"),
         ({"forward": 0}, "forward must be a whole number of at least 1, got 0; try 1"),
         ({"backward": "2"}, "backward must be a whole number of at least 1, got '2'; try 2"),
+        ({"backward": (1,)}, r"backward is one number, or a pair for I and W, got \(1,\); try \(1, 1\)"),
+        ({"backward": (1, 0)}, r"backward \(W\) must be a whole number of at least 1, got 0"),
+        ({"layout": "vee"}, "layout is one of loop, v, two-way, not 'vee'"),
+        ({"layout": "v"}, "in a V each device has 2 chunks, got chunks=1; try chunks=2"),
+        ({"layout": "two-way", "devices": 3}, "got devices=3 and chunks=1; try devices=2, chunks=1"),
         ({"limit": 0}, "limit must be at least 1 micro-batch, or None for no limit, got 0"),
         ({"limit": 0.5}, "try 1"),
         ({"limit": math.nan}, "got nan"),
@@ -78,7 +101,7 @@ def test_what_no_table_could_keep_is_refused(given_, words):
 @pytest.mark.parametrize(
     ("token", "words"),
     [
-        ("0W0", "a board has only F and B"),
+        ("0W0", "this board has only F and B"),
         ("2F0", "there is no stage 2; stages are 0..1"),
         ("0F3", "there is no micro-batch 3; micro-batches are 0..2"),
     ],
@@ -100,4 +123,7 @@ def test_rules_are_read_aloud():
     )
     assert str(Rules(1, 1, 2, limit=2)) == (
         "1 device, 2 stages on each, 1 micro-batch; F takes 1 column, B 1 column; at most 2 in flight"
+    )
+    assert str(Rules(2, 3, 2, backward=(2, 1), layout="v")) == (
+        "2 devices, 2 stages on each in a V, 3 micro-batches; F takes 1 column, I 2 columns, W 1 column"
     )

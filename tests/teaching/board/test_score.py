@@ -28,6 +28,10 @@ def laid_out(name, rules):
         (Rules(4, 1, 3), 24),  # the way of one micro-batch
         (Rules(3, 4, limit=1), 24),  # memory: one at a time
         (Rules(3, 4, limit=(3, 2, 1)), 12),
+        (Rules(3, 4, backward=(1, 1)), 14),  # (p - 1) tF + m (tF + tI + tW), as ZB-H1 takes
+        (Rules(3, 4, backward=(3, 1)), 25),  # 2 tF + 4 (tF + tI) + 2 tI + tW
+        (Rules(2, 3, 2, backward=(1, 1), layout="v"), 19),
+        (Rules(4, 4, layout="two-way"), 10),  # as Chimera takes
         (Rules(4, 8, limit=2), 32),  # memory: 8 micro-batches, 8 columns each on device 0, 2 at a time
     ],
 )
@@ -47,6 +51,11 @@ def test_the_bound_by_hand(rules, columns):
         (Rules(2, 2, 2, limit=1.5), 12),
         (Rules(2, 1, 2), 8),
         (Rules(3, 3, limit=2), 12),
+        (Rules(2, 2, backward=(1, 1)), 7),
+        (Rules(2, 2, backward=(2, 1)), 10),
+        (Rules(2, 2, backward=(1, 1), limit=1), 10),
+        (Rules(2, 1, 2, backward=(1, 1), layout="v"), 9),
+        (Rules(2, 2, layout="two-way"), 4),
     ],
 )
 def test_no_table_at_all_is_shorter_than_the_bound(rules, best):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipelab import ConfigurationError, draw_schedule, puzzles
+from pipelab import ConfigurationError, build_schedule, draw_schedule, puzzles
 from pipelab.teaching.board import PUZZLES, Board, IllegalMove, puzzle
 from pipelab.teaching.runs import Run
 from tests.teaching.board.boards import act
@@ -43,7 +43,7 @@ def place(board, *moves):
     """Moves such as "0F0@0", one message each."""
     for move in moves:
         action, time = move.split("@")
-        device = board.board.rules.home(act(action).stage)
+        device = board.board.rules.home(act(action))
         assert said(board, "place", device=device, time=int(time), action=action) is None
 
 
@@ -224,7 +224,7 @@ def test_a_puzzle_played_in_the_browser_to_its_solution_is_solved(name):
 def test_what_was_solved_stays_solved_in_a_new_widget():
     solve(puzzles(), "first-steps")
     again = puzzles("gpipe")
-    assert [entry[2] for entry in told(again)["ladder"]] == [True] + [False] * 6
+    assert [entry[2] for entry in told(again)["ladder"]] == [True] + [False] * 9
     assert not told(again)["status"]["done"]
 
 
@@ -252,6 +252,23 @@ def test_where_one_draws_freely_there_are_no_puzzles():
 
 
 # ---- Run it ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "m", "rules"),
+    [("zb-v", 4, {"backward": (1, 1), "chunks": 2, "layout": "v"}), ("chimera", 2, {"layout": "two-way"})],
+)
+def test_halves_a_v_and_two_directions_train_the_model_too(name, m, rules):
+    board = draw_schedule(2, m, csv=Board.from_schedule(build_schedule(name, 2, m)).to_csv(), **rules)
+    assert board.run().right
+    assert board.trial.timeline.makespan == board.board.makespan
+
+
+def test_the_page_knows_which_letters_are_actions():
+    assert (told(draw_schedule(2, 2))["ops"], told(puzzles("no-bubble"))["ops"]) == ("FB", "FIW")
+    rows = told(draw_schedule(2, 4, backward=(1, 1), csv=Board.from_schedule(SOLUTIONS["no-bubble"]).to_csv()))["score"]
+    assert [row[0] for row in rows["rows"]][-1] == "no table of F, I and W is shorter than"
 
 
 @pytest.mark.slow

@@ -68,9 +68,10 @@ def test_what_needs_more_memory_than_there_is_is_known_whatever_figure_is_drawn(
     assert whole(replace(gpipe, limit=None), figure).over == set()
 
 
-def test_interleaved_goes_in_steps_of_p_so_that_no_point_is_missing():
-    curve = whole(Settings(schedule="interleaved", devices=3))
-    assert all(place % 3 == 0 for place in curve.places)
+@pytest.mark.parametrize("schedule", ["interleaved", "interleaved-zb", "chimera"])
+def test_what_goes_in_groups_of_p_goes_in_steps_of_p_so_that_no_point_is_missing(schedule):
+    curve = whole(Settings(schedule=schedule, devices=6, microbatches=6))
+    assert all(place % 6 == 0 for place in curve.places)
     assert None not in curve.values.values()
 
 

@@ -29,6 +29,17 @@ def test_the_48_layer_model_trains_and_is_laid_over_its_prediction():
     assert " → ".join(f"{loss:.3f}" for loss in found.losses) in found.sentence
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chimera", "zb-v", "dualpipev"])
+def test_what_fills_idle_time_runs_as_predicted(name):
+    settings = Settings(name, devices=2, microbatches=4, fixed="batch", batch=16)
+    found, _ = measured(settings)
+    assert compare(found.predicted, found.measured).same_order
+    assert found.gradient_error < 1e-3
+    assert found.peak_activation_bytes == pytest.approx(found.predicted.peak_bytes, rel=0.05)
+    assert max(settings.timeline().peak_bytes) == pytest.approx(max(found.peak_activation_bytes), rel=0.1)
+
+
 @pytest.mark.parametrize("forward, says", [(1.1, ""), (1.4, "are 40% apart"), (0.6, "are 40% apart")])
 def test_it_is_remarked_where_prediction_and_measurement_are_far_apart(forward, says):
     schedule = build_schedule("gpipe", 4, 4)

@@ -54,6 +54,21 @@ def test_a_batch_too_small_for_any_m_is_offered_larger(monkeypatch):
     assert labels(problem) == ["m = 4, B = 4"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "offers"),
+    [
+        (Settings("zb-h2"), ["m = 7", "m = 8", "1F1B"]),
+        (Settings("dualpipev", compare="zb-h2"), ["m = 8", "m = 9"]),
+        (Settings("chimera", microbatches=6), ["m = 4", "m = 8", "1F1B"]),
+        (Settings("chimera", devices=3), ["p = 2", "p = 4", "1F1B"]),
+        (Settings("chimera", devices=5, microbatches=5), ["p = 4, m = 4", "p = 6, m = 6", "1F1B"]),
+    ],
+    ids=["many in flight", "two of them", "multiples of p", "even p", "even p and its multiple"],
+)
+def test_each_schedule_is_offered_the_shapes_that_it_has(settings, offers):
+    assert labels(problem_of(settings)) == offers
+
+
 # ---- what does not fit -----------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelab import ConfigurationError, PipelabError, ScheduleError, check_schedule
-from pipelab.schedules import recipes
+from pipelab.schedules import actions_of, recipes
 from pipelab.teaching.explorer import Settings
-from pipelab.teaching.explorer.settings import CONTROLS, EXPLORED, choices, control, normalised, require_names
+from pipelab.teaching.explorer.settings import CONTROLS, choices, control, explored, normalised, require_names
 
 from .states import anything, even
 
@@ -32,8 +32,8 @@ junk = st.one_of(
 @pytest.mark.parametrize(
     ("given", "name"),
     [("m", "microbatches"), ("p", "devices"), ("v", "chunks"), ("w", "warmup"), ("tF", "forward"), ("tB", "backward"),
-     ("alpha", "overhead"), ("L", "latency"), ("B", "batch"), ("limit", "limit"), ("hold", "fixed"),
-     ("recompute", "recompute")],
+     ("tI", "input_gradient"), ("alpha", "overhead"), ("L", "latency"), ("B", "batch"), ("limit", "limit"),
+     ("hold", "fixed"), ("recompute", "recompute")],
 )  # fmt: skip
 def test_a_control_goes_by_its_name_or_its_symbol(given, name):
     assert control(given) is control(name) is CONTROLS[name]
@@ -54,7 +54,7 @@ def test_symbols_are_spelled_out():
 
 
 def test_every_schedule_of_the_catalogue_can_be_chosen_and_compared_with():
-    assert {name for name, _ in choices("schedule")} == set(EXPLORED) <= set(recipes())
+    assert {name for name, _ in choices("schedule")} == set(recipes())
     assert choices("compare") == [("", "nothing"), *choices("schedule")]
 
 
@@ -156,10 +156,10 @@ def test_the_sizes_are_said_in_words(settings, says):
     assert settings.sizes.endswith(says)
 
 
-@pytest.mark.parametrize("name", EXPLORED)
+@pytest.mark.parametrize("name", explored())
 def test_chunks_count_only_for_schedules_that_have_them(name):
-    settings = Settings(schedule=name, chunks=3)
-    assert settings.v == settings.build().chunks == (3 if name == "interleaved" else 1)
+    settings = Settings(schedule=name, microbatches=8, chunks=3)
+    assert settings.v == settings.build().stages / 4 == (recipes()[name].chunks or 3)
 
 
 def test_the_other_schedule_has_the_same_numbers_and_its_own_warm_up():
@@ -201,10 +201,18 @@ def test_an_action_takes_alpha_and_its_share_of_the_work(settings):
     """alpha + t b / 16 on a full share, 1/v of it for a chunk; a recomputation costs a forward."""
     timeline = settings.timeline()
     b = settings.sequences * settings.steps / timeline.schedule.microbatches
-    work = {"F": settings.forward, "R": settings.forward, "B": settings.backward}
+    tI, tW = settings.halves
+    work = {"F": settings.forward, "R": settings.forward, "B": settings.backward, "I": tI, "W": tW}
     for span in timeline.spans:
-        expected = (settings.overhead + work[span.slot.op] * b / 16) / settings.v
+        expected = sum((settings.overhead + work[a.op] * b / 16) / settings.v for a in actions_of(span.slot))
         assert span.duration == pytest.approx(expected)
+
+
+def test_i_and_w_take_half_of_a_backward_each_unless_they_are_told():
+    assert Settings(backward=3).halves == (1.5, 1.5)
+    assert Settings(backward=3, input_gradient=1).halves == (1, 1.5)
+    assert normalised(Settings(input_gradient=1), {"tI": ""})[0].halves == (0.5, 0.5)
+    assert normalised(Settings(), {"tW": "x"})[1].endswith("it stays tB / 2.")
 
 
 def test_a_warm_up_is_added_to_1f1bs_own():

@@ -83,6 +83,26 @@ def test_the_full_explorer_lets_everything_be_turned():
     assert ("chunks" in names, "warmup" in names) == (True, False)
 
 
+def test_i_and_w_are_turned_where_a_backward_is_split():
+    halves = {"input_gradient", "weight_gradient"}
+
+    def shown(explorer):
+        return halves & {one["name"] for one in told(explorer)["controls"]}
+
+    explorer = explore()
+    assert shown(explorer) == set()
+    assert shown(explorer.set(compare="zb-h1")) == shown(explorer.set(schedule="zb-v", compare="")) == halves
+    assert "chunks" not in [one["name"] for one in told(explorer)["controls"]]  # it knows one number of them
+    assert shown(explore("1f1b", free=["tI"])) == {"input_gradient"}
+    assert told(explore("zb-h1", free=["m"], tW=2))["preset"] == "Preset: p = 4, tF = 1, tB = 1, tI = 0.5, tW = 2."
+
+
+def test_what_no_formula_is_known_for_is_named():
+    said = "No formula of V-Half is known for: makespan, bubble fraction, in flight on the fullest device."
+    assert said in told(explore("1f1b", compare="v-half"))["notes"]
+    assert "No formula" not in told(explore("zb-h1"))["notes"]
+
+
 def test_a_preset_shows_its_few_controls_and_says_what_is_fixed():
     explorer = explore("gpipe", free=["m"], p=3, compare="1f1b", curve="held", overhead=0.5)
     view = told(explorer)
@@ -336,7 +356,9 @@ def test_formulas_are_set_as_formulas():
     assert figures["memory"]["math"] == ""
 
 
-@pytest.mark.parametrize("name, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("interleaved", True)])
+@pytest.mark.parametrize(
+    "name, strips", [("naive", False), ("gpipe", False), ("1f1b", True), ("looped-bfs", False), ("zb-v", True)]
+)
 def test_phases_are_shown_where_there_is_a_steady_one(name, strips):
     """GPipe only fills and drains: a strip that says warm-up is of another schedule's words."""
     explorer = explore(name, p=2, m=4)

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipelab import ConfigurationError
-from pipelab.teaching.explorer.figures import FORMULAS
+from pipelab.teaching.explorer.formulas import FORMULAS
 from pipelab.view.widgets.mathml import mathml
 
 

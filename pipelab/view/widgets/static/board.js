@@ -9,7 +9,7 @@ class BoardPane {
     this.choices = [];
     this.head = h("div");
     this.waiting = h("div", { class: "pl-note", role: "status" });
-    this.grid = h("div", { class: "pl-grid-area", role: "grid", "aria-label": "Board: a row for each device, a column for each slot of time. Arrow keys move; F and B place the next forward or backward; Delete removes an action." });
+    this.grid = h("div", { class: "pl-grid-area", role: "grid", "aria-label": "Board: a row for each device, a column for each slot of time. Arrow keys move; an action's letter, such as F, places the next one; Delete removes an action." });
     this.palette = h("div", { class: "pl-palette", role: "group", "aria-label": "What could stand in this cell" });
     this.said = h("div", { class: "pl-say", role: "status", "aria-live": "polite" });
     this.status = h("div", { class: "pl-note", role: "status" });
@@ -17,7 +17,7 @@ class BoardPane {
     this.trial = h("div");
     this.makeTools();
     const runs = h("div");
-    const help = h("p", { class: "pl-small" }, "Click a dashed action to place it; click any other cell for what may stand there. Keys: arrows, F and B for the next forward and backward, Enter, Delete, Ctrl+Z.");
+    const help = h("p", { class: "pl-small" }, "Click a dashed action to place it; click any other cell for what may stand there. Keys: arrows, the letter of an action for the next one, Enter, Delete, Ctrl+Z.");
     root.append(this.head, this.waiting, this.tools, help, h("div", { class: "pl-grid-scroll" }, this.grid), this.palette, this.said, this.status, this.score, runs, this.trial);
     this.runs = new RunRow(runs, { model, link }, "trains the 48-layer model by this table and compares gradients", [["csv", "grid (CSV)"], ["picture", "picture (PNG)"], ["svg", "picture (SVG)"], ["gif", "animation (GIF)"]]);
     link.waits.add((words) => (this.waiting.textContent = words));
@@ -111,12 +111,12 @@ class BoardPane {
     if (this.here) this.ask({ do: "take", action: this.here });
   }
 
-  /** The next forward or backward of this device, legal ones first. */
+  /** The next action of this device with the letter `op`, legal ones first. */
   placeNext(op) {
     this.lookAndThen((device, time, { here, choices }) => {
       const found = choices.find(([action]) => action.replace(/\d/g, "") === op);
       if (found) this.place(found[0], [device, time]);
-      else this.tell(here ? `${here} stands here already.` : `There is no ${op === "F" ? "forward" : "backward"} left to place on device ${device}.`, true);
+      else this.tell(here ? `${here} stands here already.` : `There is no ${op} left to place on device ${device}.`, true);
     });
   }
 
@@ -154,8 +154,7 @@ class BoardPane {
     else if (command && event.key === "z" && !event.shiftKey) this.ask({ do: "undo" });
     else if (command && (event.key === "y" || (event.key.toLowerCase() === "z" && event.shiftKey))) this.ask({ do: "redo" });
     else if (command || event.altKey) return;
-    else if (event.key === "f" || event.key === "F") this.placeNext("F");
-    else if (event.key === "b" || event.key === "B") this.placeNext("B");
+    else if (event.key.length === 1 && this.view.ops.includes(event.key.toUpperCase())) this.placeNext(event.key.toUpperCase());
     else if (event.key === "u") this.ask({ do: "undo" });
     else if (event.key === "Enter" || event.key === " ") this.placeFirst();
     else if (event.key === "Delete" || event.key === "Backspace") {

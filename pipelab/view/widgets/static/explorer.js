@@ -44,7 +44,7 @@ class Controls {
       put = (value) => (box.checked = value);
       root = h("div", { class: "pl-control pl-switch" }, h("label", { for: id }, box, words));
     } else {
-      const field = h("input", { type: "number", id, step: one.step, "data-control": one.name, placeholder: one.optional ? "none" : "" });
+      const field = h("input", { type: "number", id, step: one.step, "data-control": one.name, placeholder: one.optional });
       const range = { min: one.low, max: one.high, step: one.step };
       const slider = one.optional ? null : h("input", { type: "range", ...range, "aria-label": `${words}, slider`, "data-control": `${one.name}-slider` });
       const read = (text) => (text === "" ? (one.optional ? null : "") : Number(text));
