@@ -343,10 +343,11 @@ def choose(
 #   8, tF = 10, tI = 14 and tW = 6. No device may hold more than 6 micro-batches. The makespan may be at most 1.05
 #   times the bound.
 #
-# No table of the catalogue keeps to both limits of `found`. So search for one. In a new cell, `from pipelab.teaching
-# import Costs, search_schedule` gives you the search, and `search_schedule(4, 8)` is its shortest call. It also takes
-# `costs`, `memory_limit` (in micro-batches) and `seconds`. Its result has a `schedule`, a `makespan`, and the `bound`
-# that it knows. Paste the text of the table into your function. During a check the search does not answer.
+# No table of the catalogue with one stage on each device keeps to both limits of `found`. So search for one. In a new
+# cell, `from pipelab.teaching import Costs, search_schedule` gives you the search, and `search_schedule(4, 8)` is its
+# shortest call. It also takes `costs`, `memory_limit` (in micro-batches) and `seconds`. Its result has a `schedule`, a
+# `makespan`, and the `bound` that it knows. Paste the text of the table into your function. During a check the search
+# does not answer.
 
 
 # %% role="answer" exercise="bound_and_found"
@@ -401,7 +402,7 @@ def found() -> str:
 # At most how many W's of device r itself may still be left? Take the largest result of all devices.
 
 # %% [markdown] role="solution" exercise="bound_and_found"
-# The table was found by `search_schedule(4, 8, costs=costs, memory_limit=6, seconds=5)`, where `costs` has the times
-# of this exercise. With the usual limit of 4 the search finds nothing better than ZB-H1, and with 7 it finds ZB-H2.
-# What is in between has no name. A bound says when to stop: where a table takes just as long, no search can find a
-# better one.
+# The table was found by `search_schedule(4, 8, costs=costs, memory_limit=6, seconds=5)`, where `costs` has the times of
+# this exercise. With the usual limit of 4 the search finds nothing better than ZB-H1, and with 7 it finds ZB-H2. What
+# is in between has no name. A bound says when to stop: where a table takes just as long, no search can find a better
+# one. But it only holds for what it was derived from. With two chunks on each device, ZB-V takes less than this bound.

@@ -87,18 +87,19 @@ def _judge(case: Case, data: Any) -> Finding | None:
         return Finding(
             f"{start}That is no bound: there is a table that takes {run.makespan:g}. {_counted(given, value)}", picture
         )
-    return Finding(
-        f"{start}That is true, but no order takes less than {bound:g} either. {_counted(given, value) or _low(given)}"
-    )
+    return Finding(f"{start}That is true, but no order takes less than {bound:g} either. {_counted(given, value)}")
 
 
 def _counted(given: Given, value: float) -> str:
-    """The usual formulas that are no bound, or a low one."""
+    """Which of the usual formulas it is; else what is missing, or that something is too much."""
     p, m, forward, gradient, weight = given
     whole = forward + gradient + weight
     for other, why in [
         ((m + p - 1) * whole, "You counted 1F1B, whose devices wait for whole backwards."),
-        (m * whole + (p - 1) * (forward + gradient - weight), "You counted ZB-H1. A bound holds for all orders."),
+        (
+            m * whole + (p - 1) * (forward + gradient - weight),
+            "You counted ZB-H1 with m >= p. A bound holds for all orders.",
+        ),
         (m * whole, "You counted the work of one device. Only device 0 can begin at once."),
         (
             m * whole + (p - 1) * (forward + gradient),
@@ -108,7 +109,9 @@ def _counted(given: Given, value: float) -> str:
     ]:
         if close(value, other):
             return why
-    return ""
+    if value > least(given):
+        return "Add only times that must pass one after the other, in any order."
+    return _low(given)
 
 
 def _low(given: Given) -> str:

@@ -62,35 +62,38 @@ def beyond_zb_h1(table: Schedule, case: Case, p: int, m: int) -> Finding | None:
     return None
 
 
-def _ops(table: Schedule, r: int) -> str:
-    return "".join(action.op for slot in table.programs[r] for action in actions_of(slot))
+def _ops(table: Schedule) -> list[str]:
+    """The ops of each device, in order: ``"FFIFIWW"``."""
+    return ["".join(action.op for slot in row for action in actions_of(slot)) for row in table.programs]
+
+
+def _other_warmup(table: Schedule) -> str:
+    """Where a device runs other forwards than in 1F1B before its first backward; "" if none does."""
+    for r, row in enumerate(_ops(table)):
+        mine, wanted = len(row) - len(row.lstrip("F")), min(table.devices - r, table.microbatches)
+        if mine != wanted:
+            return f"Device {r} runs {mine} F before its first backward, and in 1F1B it runs {wanted} there."
+    return ""
 
 
 def _why_fuller(table: Schedule, most: int) -> str:
-    rows = [_ops(table, r) for r in range(table.devices)]
-    first = max(len(row) - len(row.lstrip("F")) for row in rows)
+    rows = [row.replace("F", "") for row in _ops(table)]
+    first = max(len(row) - len(row.lstrip("F")) for row in _ops(table))
     if first > most:
         return (
-            f"A device runs {first} forwards before its first backward. That is more than 1F1B, as in ZB-H2, which "
-            "pays for a smaller bubble with memory."
+            f"A device runs {first} F before its first backward. That is more than in 1F1B. ZB-H2 does that, and pays "
+            "for a smaller bubble with memory."
         )
-    if all("I" not in row.lstrip("FI").partition("W")[2] for row in (row.replace("F", "") for row in rows)):
+    if all("I" not in row.lstrip("I") for row in rows):
         return "All W's come at the end. A micro-batch is held until its W has run, so no memory is freed before that."
-    return "A micro-batch is held from its F to its W. Before a further F, run a W that waits."
+    return _other_warmup(table) or "A micro-batch is held from its F to its W. Before a further F, run a W that waits."
 
 
 def _why_slower(run: Timeline) -> str:
     """Which order is not that of 1F1B, or which W stands on the longest path."""
-    table, p = run.schedule, run.schedule.devices
-    rows = [_ops(table, r) for r in range(p)]
-    warm = [len(row) - len(row.lstrip("F")) for row in rows]
-    wanted = [min(p - r, table.microbatches) for r in range(p)]
-    wrong = next((r for r in range(p) if warm[r] != wanted[r]), None)
-    if wrong is not None:
-        return (
-            f"Device {wrong} runs {warm[wrong]} forwards before its first backward. In 1F1B they are {wanted[wrong]} "
-            "there, with the forward of the first pair."
-        )
+    other, rows = _other_warmup(run.schedule), _ops(run.schedule)
+    if other:
+        return other
     if all(re.fullmatch(r"(F|IW|B)*", row) for row in rows):
         return (
             "Each W follows its I at once, as in 1F1B. But the device before waits for the result of an I, and nobody "

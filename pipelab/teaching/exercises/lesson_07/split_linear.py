@@ -114,7 +114,7 @@ def _told(value: Any, what: str, case: Case) -> dict[str, Any]:
     import torch
 
     if not isinstance(value, torch.Tensor):
-        raise Refused(f"{case.words}: {what} should be a tensor, it is {type(value).__name__}")
+        raise Refused(f"{case.words}: {what} should be a tensor, not of type {type(value).__name__}")
     return {"shape": list(value.shape), "values": value.detach().double().flatten().tolist()}
 
 
@@ -123,7 +123,7 @@ def _named(kept: Any, given: Mapping[str, Tensor], case: Case) -> list[str]:
     import torch
 
     if not isinstance(kept, torch.Tensor | tuple | list | dict):
-        raise Refused(f"{case.words}: what W needs should be tensors in a tuple, it is {type(kept).__name__}")
+        raise Refused(f"{case.words}: what W needs should be tensors in a tuple, not of type {type(kept).__name__}")
     found = []
     for tensor in tensors_in({0: kept}):
         same = (name for name, one in given.items() if _same(tensor, one))

@@ -85,3 +85,10 @@ def test_the_references_refuse_while_a_learners_function_runs():
     problem = _problem(SEARCHED)
     assert_reserved(lambda: least(SEARCHED), lambda: quickest(SEARCHED), lambda: lower_bound(problem))
     assert_reserved(lambda: search_schedule(2, 2, seconds=0.1))
+
+
+def test_with_two_chunks_on_a_device_the_bound_is_another():
+    """As the answer says: it was derived for one stage on each device."""
+    run = simulate(build_schedule("zb-v", 4, 8), COSTS)
+    assert max(run.peak_microbatches) <= HELD
+    assert run.makespan < least(SEARCHED)

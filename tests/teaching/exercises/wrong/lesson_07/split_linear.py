@@ -121,6 +121,6 @@ def backward_input(x, weight, bias, grad_output):
 def backward_weight(kept):
     return kept()
 """,
-        says="should be tensors in a tuple, it is function",
+        says="not of type function",
     ),
 ]

@@ -23,10 +23,16 @@ def _table(says, ahead="min(devices - 1 - r, microbatches)", late="r", rest="max
 WRONG = [
     _table("Each W follows its I at once", late="0", open=("m >= p", "gradients")),
     _table("All W's come at the end", late="microbatches", open=("m >= p", "gradients")),
-    _table("as in ZB-H2", ahead="min(2 * (devices - 1 - r), microbatches)", late="2 * r", open=("m >= p", "gradients")),
-    _table("forwards before its first backward", ahead="min(devices - 1, microbatches)", open=("m >= p", "gradients")),
-    _table("forwards before its first backward", ahead="min(devices - r, microbatches)", open=("m >= p", "gradients")),
-    _table("forwards before its first backward", ahead="0"),
+    _table(
+        "ZB-H2 does that", ahead="min(2 * (devices - 1 - r), microbatches)", late="2 * r", open=("m >= p", "gradients")
+    ),
+    _table(
+        "Device 1 runs 4 F before its first backward",
+        ahead="min(devices - 1, microbatches)",
+        open=("m >= p", "gradients"),
+    ),
+    _table("ZB-H2 does that", ahead="min(devices - r, microbatches)", open=("m >= p", "gradients")),
+    _table("Device 0 runs 1 F before its first backward", ahead="0"),
     _table("but the micro-batches are 0..0", ahead="devices - 1 - r", open=("m < p",)),
     _table("is not an action", rest="microbatches - late", open=("m < p",)),
     _table("is missing", rest="microbatches"),
