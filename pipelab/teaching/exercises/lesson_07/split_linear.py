@@ -150,7 +150,9 @@ def _truth(case: Case) -> list[dict[str, Tensor]]:
 
 
 def _judge(case: Case, data: Any) -> Finding | None:
-    if not isinstance(data, list) or len(data) != case["_count"]:
+    needed = {"input", "products"} if case.part == "I" else {*_LAYER, "kept"}
+    whole = isinstance(data, list) and all(isinstance(record, dict) and needed <= record.keys() for record in data)
+    if not whole or len(data) != case["_count"]:
         raise Refused(f"{case.words}: not all micro-batches came back")
     truth = _truth(case)
     for k, (record, right) in enumerate(zip(data, truth, strict=True)):

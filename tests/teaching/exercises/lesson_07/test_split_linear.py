@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipelab.teaching.exercises.lesson_07.split_linear import EXERCISE
 from tests.teaching.exercises.trying import messages, open_parts
 
 
@@ -69,3 +70,9 @@ def test_what_belongs_to_the_caller_stays_as_it_is():
     said = messages("split_linear", backward_input=changing, backward_weight=row_by_row)
     assert all("changed its arguments" in one for one in said)
     assert len(said) == 4
+
+
+@pytest.mark.parametrize("data", [None, "x", [], [[]], [{}], [{"input": 1}]])
+def test_what_is_no_record_of_the_asker_gets_a_sentence(data):
+    for case in EXERCISE.visible:
+        assert "not all micro-batches came back" in EXERCISE.verdict(case, {"data": data}).message
