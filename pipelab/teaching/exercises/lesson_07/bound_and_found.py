@@ -172,7 +172,7 @@ def _judge_found(case: Case, data: Any) -> Finding | None:
 
 EXERCISE = Exercise(
     name="bound_and_found",
-    lesson="07_zero_bubble",
+    lesson="07b_does_it_pay",
     title="Bound and found",
     answers=("least_makespan", "found"),
     parts={"bound": 2, "found": 2},

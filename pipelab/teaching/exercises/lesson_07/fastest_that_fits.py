@@ -164,7 +164,7 @@ def _mistakes(case: Case) -> list[tuple[str, str]]:
 
 EXERCISE = Exercise(
     name="fastest_that_fits",
-    lesson="07_zero_bubble",
+    lesson="07b_does_it_pay",
     title="The fastest that fits",
     answers=("choose",),
     parts={"less memory": 1, "1F1B's memory or more": 2},
