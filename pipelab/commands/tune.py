@@ -24,7 +24,7 @@ how it works:
                action, and the bytes kept
   2. predict   every candidate, schedule x m x v x recomputation, is simulated from the profile. Candidates that need
                more than --memory-limit on some device are left out. Here m is the number of micro-batches, and v the
-               stages per device ("virtual stages"; interleaved only). The mark + R means that the backward
+               stages per device ("virtual stages"). The mark + R means that the backward
                recomputes activations (activation checkpointing) instead of keeping them
   3. measure   the best few run in turns. The fastest is the sweet spot. If the measurement cannot rank some of them,
                the report says so, and the one that needs least memory is chosen
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the optimizer whose state and update count (default adamw; in Python any)",
     )
     what = parser.add_argument_group("candidates")
-    what.add_argument("--schedules", nargs="+", metavar="NAME", help="default: naive gpipe 1f1b interleaved")
+    what.add_argument("--schedules", nargs="+", metavar="NAME", help="default: all that flush")
     what.add_argument(
         "-m",
         "--microbatches",
@@ -78,7 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="micro-batches in a batch (default: multiples of p, powers of 2, near m*)",
     )
     what.add_argument(
-        "-v", "--chunks", type=int, nargs="+", metavar="V", help="chunks per device, interleaved (default 2)"
+        "-v",
+        "--chunks",
+        type=int,
+        nargs="+",
+        metavar="V",
+        help="chunks per device, where a schedule takes any (default 2)",
+    )
+    what.add_argument(
+        "--search", type=float, metavar="SECONDS", help="also search tables of your own, so long (default: do not)"
     )
     what.add_argument(
         "--recompute",
@@ -153,6 +161,7 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
     kinds: dict[str, Any] = {
         "microbatches": options.microbatches,
         "recompute": {"both": (False, True), "yes": (True,), "no": (False,)}[options.recompute],
+        "search": options.search,
         "memory_limit": options.memory_limit,
         "latency": options.latency,
         "bandwidth": options.bandwidth,
@@ -164,8 +173,6 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
             raise ConfigurationError(f"the profile is for p = {profile.devices} devices; leave -p out")
         cuts = [n // profile.devices for n in sorted(profile.stages) if n > profile.devices]
         chunks = options.chunks or cuts
-        if not chunks and not options.schedules:
-            kinds["schedules"] = ["naive", "gpipe", "1f1b"]
         batch = 64 if options.batch is None else options.batch
         return shortlist(profile, batch, chunks=chunks or (2,), progress=True, **kinds)
     from pipelab.tuning import tune

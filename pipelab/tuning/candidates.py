@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,27 +15,41 @@ from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes
 from pipelab.schedules.catalogue import build_schedule, recipes
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.table import B, F
+from pipelab.schedules.table import B, F, I, W
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 from pipelab.tuning.profile import CostProfile, ProfileCosts
 
-__all__ = ["Candidate", "Discarded", "Forecast", "Parts", "forecast", "grid", "list_candidates", "listed"]
+__all__ = [
+    "Candidate",
+    "Discarded",
+    "Forecast",
+    "Parts",
+    "chunks_of",
+    "forecast",
+    "grid",
+    "list_candidates",
+    "listed",
+    "synchronous",
+]
 
 NAIVE = "naive"
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """One way to run a step."""
+    """One way to run a step. ``table`` is what a search found; any other schedule is built by its name."""
 
     schedule: str
     microbatches: int
     chunks: int = 1
     recompute: bool = False
+    table: Schedule | None = field(default=None, compare=False, repr=False)
 
     def build(self, devices: int) -> Schedule:
         """Its table for ``devices``. Raises ConfigurationError if there is none."""
+        if self.table is not None:
+            return self.table
         return build_schedule(self.schedule, devices, self.microbatches, self.chunks, recompute=self.recompute)
 
     @property
@@ -129,6 +143,18 @@ def listed(name: str, given: Any) -> tuple[Any, ...]:
     return found
 
 
+def synchronous() -> tuple[str, ...]:
+    """The schedules by name that flush: those of the course first, then the others."""
+    names = [name for name, recipe in recipes().items() if recipe.updating is None]
+    return tuple(dict.fromkeys([NAIVE, "gpipe", "1f1b", "interleaved", *sorted(names)]))
+
+
+def chunks_of(name: str, chunks: Sequence[int]) -> tuple[int, ...]:
+    """The v with which a schedule is tried: its own, or ``chunks`` where it takes any."""
+    recipe = recipes().get(name)
+    return (1,) if recipe is None else tuple(chunks) if recipe.chunks is None else (recipe.chunks,)
+
+
 def grid(batch: int, devices: int, around: float = math.inf) -> tuple[int, ...]:
     """Numbers of micro-batches worth a look: multiples of p and powers of two up to the batch, and those near m*."""
     found = {2**k for k in range(batch.bit_length())} | {devices * k for k in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)}
@@ -141,7 +167,7 @@ def list_candidates(
     batch: int,
     devices: int,
     *,
-    schedules: Sequence[str] = (NAIVE, "gpipe", "1f1b", "interleaved"),
+    schedules: Sequence[str] | None = None,
     microbatches: Sequence[int] | None = None,
     chunks: Sequence[int] = (2,),
     recompute: Sequence[bool] = (False, True),
@@ -149,13 +175,13 @@ def list_candidates(
 ) -> tuple[list[Candidate], list[Discarded]]:
     """(those that can be built, those that cannot and why).
 
-    ``chunks`` are for interleaved; naive has one candidate, whatever m. Raises ConfigurationError for empty lists,
-    unknown schedules, a batch smaller than p.
+    ``schedules``: default all that flush. ``chunks`` are for those that take any v; naive has one candidate, whatever
+    m. Raises ConfigurationError for empty lists, unknown schedules, a batch smaller than p.
     """
     tables, bad = candidate_tables(
         batch,
         devices,
-        schedules=schedules,
+        schedules=synchronous() if schedules is None else schedules,
         microbatches=microbatches,
         chunks=chunks,
         recompute=recompute,
@@ -190,23 +216,22 @@ def candidate_tables(
         )
     asked = grid(batch, devices, around) if microbatches is None else listed("microbatches", microbatches)
     sizes = sorted({whole_number("microbatches", "m", m) for m in asked})
-    if "interleaved" in schedules:
+    if any(chunks_of(name, ()) == () for name in schedules):
         chunks = sorted({whole_number("chunks", "v", v) for v in listed("chunks", chunks)})
     known: dict[Any, Candidate] = {}
     good: dict[Candidate, Schedule] = {}
     bad: list[Discarded] = []
     for name in dict.fromkeys(schedules):
-        for v in chunks if name == "interleaved" else [1]:
+        for v in chunks_of(name, chunks):
             for again in sorted(set(recompute)):
                 if name == NAIVE and again and False in recompute:
                     continue  # it would hold as much
-                for m in [1] if name == NAIVE else sizes:
-                    candidate = Candidate(name, m, v, again)
-                    table = _table(candidate, devices, batch, known)
-                    if isinstance(table, Schedule):
-                        good[candidate] = table
-                    elif microbatches is not None:  # it was asked for
-                        bad.append(Discarded(candidate, table))
+                kind = [Candidate(name, m, v, again) for m in ([1] if name == NAIVE else sizes)]
+                tables = {candidate: _table(candidate, devices, batch, known) for candidate in kind}
+                good |= {candidate: table for candidate, table in tables.items() if isinstance(table, Schedule)}
+                lost = [Discarded(candidate, table) for candidate, table in tables.items() if isinstance(table, str)]
+                # Each m that was asked for has its reason; of the others one is enough, where there is none left.
+                bad += lost if microbatches is not None else lost[-1:] if len(lost) == len(kind) else []
     if not good:
         reasons = "; ".join(f"{entry.candidate}: {entry.reason}" for entry in bad[:3])
         raise ConfigurationError(f"there is no candidate left. {reasons}")
@@ -260,8 +285,9 @@ def _parts(timeline: Timeline, costs: ProfileCosts) -> Parts:
     stages, p = costs.profile.cut(schedule.stages), schedule.devices
     b = np.array([costs.sequences(schedule, i) for i in range(schedule.microbatches)])[table.microbatch]
     work = overhead = 0.0
-    for op, lines in ((F, [stage.forward for stage in stages]), (B, [stage.backward for stage in stages])):
-        here = table.op == op
+    names = {F: "forward", B: "backward", I: "input_gradient", W: "weight_gradient"}
+    for op in set(table.op.tolist()) & set(names):
+        here, lines = table.op == op, [getattr(stage, names[op]) for stage in stages]
         alpha, beta = np.array([(line.alpha, line.beta) for line in lines])[table.stage[here]].T
         work, overhead = work + float(beta @ b[here]), overhead + float(alpha.sum())
     busy = sum(timeline.busy)

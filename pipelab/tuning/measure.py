@@ -21,7 +21,7 @@ from pipelab.runtime.setup.assembly import make_stages
 from pipelab.runtime.setup.devices import DeviceChoice
 from pipelab.runtime.setup.microbatches import LossTerms, batch_size
 from pipelab.runtime.setup.settings import OptimizerFactory
-from pipelab.schedules.action import Action
+from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.catalogue import round_robin
 from pipelab.schedules.schedule import Schedule
 from pipelab.tuning.candidates import Candidate
@@ -97,7 +97,7 @@ def profile_costs(
             found: dict[str, list[MicrobatchCosts]] = {}
             tables = {"kept": plain}
             tables |= {"recomputed": plain.with_recompute()} if recompute else {}
-            tables |= {"halved": one_pass(_empty(devices, v, "IW"))} if split else {}
+            tables |= {"halved": _halved(plain)} if split else {}
             for name, table in tables.items():
                 with work.pipeline(table, optimizer=optimizer if table is plain else None) as pipeline:
                     places |= set(map(str, pipeline.torch_devices))
@@ -117,10 +117,18 @@ def profile_costs(
     return CostProfile(devices, stages, _link(messages), tokens, about)
 
 
-def _empty(devices: int, chunks: int, ops: str = "") -> Schedule:
-    """Of the model cut into p * v stages, with nothing but ``ops`` of each."""
-    stages = [[Action(s, op, 0) for s in range(r, devices * chunks, devices) for op in ops] for r in range(devices)]
-    return Schedule("profile", tuple(map(tuple, stages)), round_robin(devices, chunks), (1.0,))
+def _empty(devices: int, chunks: int) -> Schedule:
+    return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
+
+
+def _halved(plain: Schedule) -> Schedule:
+    """The same pass, back by I and W."""
+    actions = [[action for slot in program for action in actions_of(slot)] for program in plain.programs]
+    programs = (
+        tuple(Action(a.stage, op, a.microbatch) for a in row for op in ("IW" if a.op == "B" else a.op))
+        for row in actions
+    )
+    return Schedule(plain.name, tuple(programs), plain.placement, plain.weights)
 
 
 def _passes(pipeline: Pipeline, work: Workload, sizes: Sequence[int], repeats: int, bar: Any) -> list[MicrobatchCosts]:

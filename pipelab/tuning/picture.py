@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes
-from pipelab.tuning.candidates import Candidate, Forecast
+from pipelab.tuning.candidates import Candidate, Forecast, synchronous
 from pipelab.tuning.result import Tuning
 from pipelab.view import words
 from pipelab.view.letters import FONT, wrap
@@ -24,7 +24,8 @@ __all__ = ["plot_tuning"]
 
 # A schedule has a colour and a marker, recomputation dashes and hollow markers: either tells lines apart.
 _LOOKS = {"naive": (CAPTION, "D"), "gpipe": (OPS["R"], "s"), "1f1b": (OPS["B"], "o"), "interleaved": (OPS["I"], "^")}
-_OTHERS = ((OPS["W"], "v"), (INK, "P"))
+_OTHERS = "vPX*<>phd8"
+_MOST = 6  # schedules in one picture
 _WIDTH, _HEIGHT = 9.0, 7.0  # inches
 _SMALL: dict[str, Any] = {"fontsize": 8.5, "fontfamily": FONT, "color": CAPTION}
 
@@ -33,9 +34,11 @@ _SMALL: dict[str, Any] = {"fontsize": 8.5, "fontfamily": FONT, "color": CAPTION}
 def plot_tuning(tuning: Tuning) -> Picture:
     """Draw predicted throughput and peak memory over m, one line a family, and what was measured.
 
-    Candidates beyond a memory limit are crossed out; m* and 4p, and the choice, are marked. Everything is at the fixed
-    batch of ``tuning``.
+    Of many schedules those that were measured are drawn, and the fastest, six in all. Candidates beyond a memory limit
+    are crossed out; m* and 4p, and the choice, are marked. Everything is at the fixed batch of ``tuning``.
     """
+    every = len({f.candidate.schedule for f in tuning.forecasts})
+    tuning = _few(tuning)
     families: dict[str, list[Forecast]] = {}
     for found in sorted(tuning.forecasts, key=lambda f: f.candidate.microbatches):
         families.setdefault(found.candidate.family, []).append(found)
@@ -47,6 +50,7 @@ def plot_tuning(tuning: Tuning) -> Picture:
         f"Clock: {tuning.clock}{'; a step with its update' if updates else ''}. "
         "Crossed out: over the limit, or failed when run.",
         "4p is a common start; m* = √((p − 1)βB/α) is the best m of GPipe and 1F1B by the fitted line.",
+        f"Drawn: the {_MOST} fastest of {every} schedules." if every > _MOST else "",
         "Naive is drawn at m = 1, because its one micro-batch is the whole batch." if "naive" in families else "",
     ]
     note = words.sentences(*notes)
@@ -131,10 +135,19 @@ def _part(held: Sequence[DeviceMemory], limits: Sequence[float]) -> float:
     return max(d.total / limit for d, limit in zip(held, limits, strict=True))
 
 
+def _few(tuning: Tuning) -> Tuning:
+    """With what is drawn alone."""
+    order = [*tuning.measured, *(f.candidate for f in (*tuning.fitting, *tuning.forecasts))]
+    drawn = list(dict.fromkeys(c.schedule for c in order))[:_MOST]
+    return replace(tuning, forecasts=tuple(f for f in tuning.forecasts if f.candidate.schedule in drawn))
+
+
 def _look(candidate: Candidate) -> tuple[str, str]:
     """Colour and marker of a schedule."""
-    others = sum(map(ord, candidate.schedule)) % len(_OTHERS)
-    return _LOOKS.get(candidate.schedule, _OTHERS[others])
+    name = candidate.schedule
+    others = [*(known for known in synchronous() if known not in _LOOKS), name]
+    k = others.index(name) % len(_OTHERS)
+    return _LOOKS.get(name, ((OPS["W"], INK, OPS["F"])[k % 3], _OTHERS[k]))
 
 
 def _family(top: Axes, low: Axes, name: str, found: list[Forecast], memory: _Memory, tuning: Tuning) -> Line2D:

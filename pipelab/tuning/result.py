@@ -360,7 +360,8 @@ def _m(found: Forecast) -> int:
 
 
 def _named(candidate: Candidate) -> dict[str, Any]:
-    return {
+    found = {} if candidate.table is None else {"table": candidate.table.to_csv()}
+    return found | {
         "schedule": candidate.schedule,
         "microbatches": candidate.microbatches,
         "chunks": candidate.chunks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from pipelab.errors import ConfigurationError, StageError, whole_number
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import Limits, format_bytes, parse_limits
+from pipelab.simulation.search import search_schedule
 from pipelab.tuning.candidates import (
     NAIVE,
     Candidate,
@@ -19,9 +20,10 @@ from pipelab.tuning.candidates import (
     Forecast,
     best_first,
     candidate_tables,
+    chunks_of,
     forecast,
-    list_candidates,
     listed,
+    synchronous,
 )
 from pipelab.tuning.profile import CostProfile
 from pipelab.tuning.result import Measurement, Tuning
@@ -38,16 +40,18 @@ __all__ = ["shortlist", "tune"]
 
 TRIES = 3
 """How often the next few are tried if none of the previous few ran to the end."""
+_NO_HALVES = "the profile was taken without the halves of a backward (I and W); take one with split=True"
 
 
 def shortlist(
     profile: CostProfile,
     batch: int,
     *,
-    schedules: Sequence[str] = (NAIVE, "gpipe", "1f1b", "interleaved"),
+    schedules: Sequence[str] | None = None,
     microbatches: Sequence[int] | None = None,
     chunks: Sequence[int] = (2,),
     recompute: Sequence[bool] = (False, True),
+    search: float | None = None,
     memory_limit: Limits = None,
     latency: float = 0.0,
     bandwidth: float = math.inf,
@@ -61,43 +65,100 @@ def shortlist(
     Arguments as for ``tune``; ``link`` counts messages as the profile has measured them. Raises ConfigurationError if
     there is no candidate, or none fits: then it says what the least would be.
     """
-    limits = parse_limits(memory_limit, profile.devices)
-    schedules, recompute, lost = listed("schedules", schedules), listed("recompute", recompute), list(discarded)
-    if "interleaved" in schedules:
-        chunks = listed("chunks", chunks)
-        known = [v for v in chunks if profile.devices * whole_number("chunks", "v", v) in profile.stages]
-        lost += [_no_cut(v, profile.devices, "the profile has no such cut") for v in chunks if v not in known]
-        chunks = known
+    limits, lost = parse_limits(memory_limit, profile.devices), list(discarded)
+    names, recompute = _asked(schedules, search), listed("recompute", recompute)
+    uncut = {
+        v: "the profile has no such cut" for v in _wanted(names, chunks) if profile.devices * v not in profile.stages
+    }
+    names, chunks = _cut(names, chunks, uncut, profile.devices, lost)
     if True in recompute and not profile.recomputes:
         lost.append(
             Discarded(Candidate("gpipe", profile.devices, 1, True), "the profile was taken without recomputation")
         )
         recompute = tuple(again for again in recompute if not again)
-    schedules, recompute = _left(schedules, chunks, recompute, lost)
+    _some(names and recompute, lost)
     around = profile.best_microbatches(batch) if profile.line().error < 0.5 else math.inf
-    kinds: dict[str, Any] = {"schedules": schedules, "microbatches": microbatches, "recompute": recompute}
+    kinds: dict[str, Any] = {"schedules": names, "microbatches": microbatches, "recompute": recompute}
     tables, bad = candidate_tables(batch, profile.devices, chunks=chunks, around=around, **kinds)
+    lost += bad
+    halved = {} if profile.splits else {c: table for c, table in tables.items() if "I" in table.ops}
+    if halved:
+        families = ", ".join(dict.fromkeys(c.schedule for c in halved))
+        lost.append(Discarded(next(iter(halved)), f"{families}: {_NO_HALVES}"))
+        tables = {c: table for c, table in tables.items() if c not in halved}
+        _some(tables, lost)
     wire = {"latency": latency, "bandwidth": bandwidth, "link": link}
     bar = tqdm(tables.items(), desc="predict", unit="candidate", disable=not progress, leave=False)
     forecasts = best_first(forecast(candidate, profile, batch, limits, wire, table) for candidate, table in bar)
     if all(f.excess is not None for f in forecasts):
         raise ConfigurationError(_least(forecasts, limits))
-    made = Tuning(profile, batch, limits, clock, tuple(forecasts), (*lost, *bad))
+    if search is not None:
+        forecasts = best_first([*forecasts, *_searched(forecasts, profile, limits, wire, search, lost)])
+    made = Tuning(profile, batch, limits, clock, tuple(forecasts), tuple(lost))
     return replace(made, latency=latency, bandwidth=bandwidth)
 
 
-def _no_cut(v: int, devices: int, reason: str) -> Discarded:
-    return Discarded(Candidate("interleaved", devices, v), f"interleaved with v = {v}: {reason}")
+def _asked(schedules: Sequence[str] | None, search: float | None) -> tuple[str, ...]:
+    if search is not None and not search > 0:
+        raise ConfigurationError(f"search is how many seconds to search, got {search!r}; try 10")
+    return synchronous() if schedules is None else listed("schedules", schedules)
 
 
-def _left(
-    schedules: Sequence[str], chunks: Sequence[int], recompute: Sequence[bool], lost: Sequence[Discarded]
-) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-    """What is left of schedules and recomputation. Raises ConfigurationError if that is nothing, with the reasons."""
-    names = tuple(name for name in schedules if name != "interleaved" or chunks)
-    if not names or not recompute:
+def _wanted(names: Sequence[str], chunks: Sequence[int]) -> list[int]:
+    """Every v that is tried."""
+    given = listed("chunks", chunks) if any(chunks_of(name, ()) == () for name in names) else ()
+    return sorted({whole_number("chunks", "v", v) for name in names for v in chunks_of(name, given)})
+
+
+def _cut(
+    names: Sequence[str], chunks: Sequence[int], uncut: Mapping[int, str], devices: int, lost: list[Discarded]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The schedules and the v that are left; ``lost`` gets the others, with their reasons."""
+    for v, reason in uncut.items():
+        known = [name for name in names if v in chunks_of(name, chunks)]
+        lost.append(Discarded(Candidate(known[0], devices, v), f"{', '.join(known)} with v = {v}: {reason}"))
+    chunks = tuple(v for v in chunks if v not in uncut)
+    return tuple(name for name in names if set(chunks_of(name, chunks)) - set(uncut)), chunks
+
+
+def _some(left: object, lost: Sequence[Discarded]) -> None:
+    """Raises ConfigurationError if nothing is left, with the reasons."""
+    if not left:
         raise ConfigurationError(f"there is no candidate left. {'; '.join(entry.reason for entry in lost)}")
-    return names, tuple(recompute)
+
+
+def _searched(
+    forecasts: Sequence[Forecast],
+    profile: CostProfile,
+    limits: Sequence[float],
+    wire: dict[str, Any],
+    seconds: float,
+    lost: list[Discarded],
+) -> Iterator[Forecast]:
+    """What is found for m, v and placement of the three best without recomputation that fit."""
+    best: dict[tuple[int, int], Forecast] = {}
+    for f in forecasts:
+        alone = all(len(homes) == 1 for homes in f.timeline.schedule.placement)
+        if f.excess is None and alone and not f.candidate.recompute and f.candidate.schedule != NAIVE:
+            best.setdefault((f.candidate.microbatches, f.candidate.chunks), f)
+    few = list(best.items())[:3]
+    if not few or not profile.splits:
+        reason = "nothing fits that does not recompute, and the search knows no R" if profile.splits else _NO_HALVES
+        lost.append(Discarded(Candidate("searched", profile.devices), f"search: {reason}"))
+        few = []
+    for (m, v), f in few:
+        found = search_schedule(
+            profile.devices,
+            m,
+            v,
+            profile.costs(f.batch, **wire),
+            [limit - held.model_states.total for limit, held in zip(limits, f.memory, strict=True)],
+            [home for (home,) in f.timeline.schedule.placement],
+            batch=f.batch,
+            seconds=seconds / len(few),
+        )
+        if found.makespan < f.makespan * (1 - 1e-9):
+            yield forecast(Candidate("searched", m, v, table=found.schedule), profile, f.batch, limits, wire)
 
 
 def _least(forecasts: Sequence[Forecast], limits: Sequence[float]) -> str:
@@ -122,10 +183,11 @@ def tune(
     *,
     loss: Callable[[Any, Any], Tensor],
     devices: int = 4,
-    schedules: Sequence[str] = (NAIVE, "gpipe", "1f1b", "interleaved"),
+    schedules: Sequence[str] | None = None,
     microbatches: Sequence[int] | None = None,
     chunks: Sequence[int] = (2,),
     recompute: Sequence[bool] = (False, True),
+    search: float | None = None,
     memory_limit: Limits = None,
     optimizer: OptimizerFactory | None = None,
     launch: str = "threads",
@@ -151,10 +213,12 @@ def tune(
     3. Measure the ``measure`` fastest, and the fastest schedule at m = 4p, in ``rounds`` of ``steps`` steps that take
        turns. Choose.
 
-    ``microbatches``: by default multiples of p, powers of two, and neighbours of m*. ``chunks`` are for interleaved.
-    Without ``optimizer`` no optimizer state is counted. ``clock``: by default "wall" if each device has a GPU, else
-    "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are the profiled sizes; ``on_profile`` gets the
-    profile as soon as it exists. The other arguments are those of ``Pipeline``. The model's weights do not change.
+    ``schedules``: by default all that flush. ``microbatches``: by default multiples of p, powers of two, and neighbours
+    of m*. ``chunks`` are for schedules that take any v. ``search``: for so many seconds, tables for these very costs
+    are searched too, at m and v of the best three. Without ``optimizer`` no optimizer state is counted. ``clock``: by
+    default "wall" if each device has a GPU, else "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are
+    the profiled sizes; ``on_profile`` gets the profile as soon as it exists. The other arguments are those of
+    ``Pipeline``. The model's weights do not change.
 
     Raises ConfigurationError if there is no candidate, if none fits or runs, or if the model cannot be profiled here.
     """
@@ -170,11 +234,12 @@ def tune(
     if clock not in (None, "device", "wall"):
         raise ConfigurationError(f"clock must be 'device' or 'wall', got {clock!r}; leave it out to have it chosen")
     batch, limits = batch_size(inputs, targets), parse_limits(memory_limit, devices)
-    schedules, recompute, lost = listed("schedules", schedules), listed("recompute", recompute), list[Discarded]()
-    chunks = listed("chunks", chunks) if "interleaved" in schedules else ()
+    names, recompute, lost = _asked(schedules, search), listed("recompute", recompute), list[Discarded]()
+    wanted = _wanted(names, chunks)
     microbatches = None if microbatches is None else listed("microbatches", microbatches)
     # What cannot work is said before anything is measured.
-    list_candidates(batch, devices, schedules=schedules, microbatches=microbatches, chunks=chunks, recompute=recompute)
+    kinds: dict[str, Any] = {"microbatches": microbatches, "recompute": recompute, "around": math.inf}
+    tables, _ = candidate_tables(batch, devices, schedules=names, chunks=chunks, **kinds)
     if profile is not None and profile.devices != devices:
         raise ConfigurationError(
             f"the profile is for p = {profile.devices} devices, not for {devices}; take a profile for {devices}"
@@ -184,26 +249,27 @@ def tune(
         clock = "wall" if len(set(places)) == devices and places[0].type == "cuda" else "device"
     work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
     runner = Runner(work, devices, clock, latency, bandwidth)
-    cut, uncut = runner.cuts([1, *chunks])
-    lost += [_no_cut(v, devices, reason) for v, reason in uncut.items()]
-    chunks = tuple(v for v in chunks if v in cut)
+    cut, uncut = runner.cuts([1, *wanted])
+    names, chunks = _cut(names, chunks, uncut, devices, lost)
     reason = runner.recomputes() if True in recompute else None
     if reason is not None:
         lost.append(Discarded(Candidate("gpipe", devices, 1, True), reason))
         recompute = tuple(again for again in recompute if not again)
-    schedules, recompute = _left(schedules, chunks, recompute, lost)
+    _some(names and recompute, lost)
     if profile is None:
         passes: dict[str, Any] = {"sizes": sizes, "recompute": True in recompute, "repeats": 3, "progress": progress}
+        passes["split"] = search is not None or any("I" in table.ops for table in tables.values())
         profile = profile_costs(**vars(work), devices=devices, chunks=cut, optimizer=optimizer, **passes)
     if on_profile is not None:
         on_profile(profile)
     found = shortlist(
         profile,
         batch,
-        schedules=schedules,
+        schedules=names,
         microbatches=microbatches,
         chunks=chunks,
         recompute=recompute,
+        search=search,
         memory_limit=memory_limit,
         latency=latency,
         bandwidth=bandwidth,

@@ -11,6 +11,7 @@ import pytest
 
 from pipelab import Schedule, build_schedule
 from pipelab.__main__ import main
+from tests.tuning.profiles import profile
 
 
 def run(*args: str) -> int:
@@ -224,6 +225,25 @@ def test_search_tells_what_it_finds_and_the_table_is_sound(capsys, tmp_path):
     assert run("check", str(path)) == 0
     assert run("search", "-p", "2", "-m", "3", "--memory-limit", "0.1") == 2
     assert "give at least 1" in capsys.readouterr().err
+
+
+def test_search_takes_the_costs_of_a_saved_profile(capsys, tmp_path):
+    path, table = tmp_path / "here.json", tmp_path / "found.csv"
+    profile().save(path)
+    given = ["search", "--profile", str(path), "--batch", "60", "-m", "6", "--seconds", "1"]
+    assert run(*given, "--memory-limit", "45MB", "--csv", str(table), "--json", "-") == 0
+    told = json.loads(capsys.readouterr().out)
+    made = profile().predict(Schedule.from_csv(table.read_text()), 60)
+    assert told["makespan"] == made.makespan <= min(told["known"].values()) and max(made.peak_bytes) <= 45e6
+    for wrong, says in (
+        (["--forward", "1"], "--profile has the costs; leave --forward out"),
+        (["-p", "3"], "the profile is for p = 4 devices; leave -p out"),
+        (["--memory-limit", "1kB"], "nothing fits"),
+    ):
+        assert run(*given, *wrong) == 2
+        assert says in capsys.readouterr().err
+    assert run("search", "--memory-limit", "60MB") == 2
+    assert "a number of micro-batches without --profile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "says"), [("--csv", "there is no folder"), ("--plot", "there is no folder")])

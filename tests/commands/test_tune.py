@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipelab import Schedule, check_schedule
 from pipelab.__main__ import main
 from pipelab.tuning import CostProfile
 from tests.tuning.profiles import profile
@@ -61,8 +62,19 @@ def test_a_saved_profile_needs_no_model(saved, capsys):
     assert run("--profile", saved, "--measure", "0", "--batch", "256", "--memory-limit", "40MB", "--json", "-") == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
-    assert told["batch"] == 256 and told["best"]["schedule"] in ("1f1b", "interleaved")
+    assert told["batch"] == 256 and told["best"]["schedule"] in ("interleaved-zb", "zb-v")
     assert all("measured" not in candidate for candidate in told["candidates"])
+
+
+def test_what_was_searched_is_told_with_its_table(saved, capsys):
+    """1F1B and ZB-H1 leave room for a better order; the JSON has it, and its CSV runs."""
+    given = ["--profile", saved, "--batch", "12", "-m", "4", "-v", "1", "--recompute", "no", "--memory-limit", "17MB"]
+    assert run(*given, "--schedules", "1f1b", "zb-h1", "--search", "2", "--json", "-") == 0
+    best = json.loads(capsys.readouterr().out)["best"]
+    assert best["schedule"] == "searched"
+    schedule = Schedule.from_csv(best["table"])
+    assert check_schedule(schedule) == [] and schedule.microbatches == 4
+    assert profile().predict(schedule, 12).makespan == best["predicted"]["makespan"]
 
 
 def test_the_profile_is_saved_even_if_nothing_fits(tmp_path, capsys):
@@ -102,6 +114,7 @@ def test_a_model_of_ones_own(tmp_path, capsys):
         (["--plot", "out.gif"], "pictures are saved as"),
         (["--json", "no/such/folder/x.json"], "there is no folder"),
         (["--rounds", "0", "--batch", "16"], "rounds must be"),
+        (["--search", "-1", "--batch", "16"], "search is how many seconds to search, got -1"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(args, says, saved, capsys):

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from pipelab import ConfigurationError
+from pipelab import ConfigurationError, build_schedule
+from pipelab.schedules import recipes
 from pipelab.tuning import Candidate
 from pipelab.tuning.candidates import best_first, forecast, grid, list_candidates
 from tests.tuning.profiles import MB, profile
@@ -61,6 +62,25 @@ def test_lists_that_leave_nothing_are_refused(settings, says):
         list_candidates(**({"batch": 64, "devices": 4} | settings))
 
 
+def test_the_whole_catalogue_that_flushes_is_tried_each_with_its_own_v():
+    good, bad = list_candidates(64, 4, chunks=[3])
+    assert {c.schedule for c in good} == {name for name, recipe in recipes().items() if recipe.updating is None}
+    tried = {(c.schedule, c.chunks) for c in good}
+    assert {("zb-v", 2), ("interleaved-zb", 3), ("looped-bfs", 3), ("chimera", 1), ("zb-h1", 1)} <= tried and not bad
+
+
+def test_what_no_m_can_have_is_left_out_with_its_reason():
+    """Chimera halves the pipeline."""
+    good, bad = list_candidates(12, 3, recompute=[False])
+    assert "chimera" not in {c.schedule for c in good}
+    assert [entry.candidate.schedule for entry in bad] == ["chimera"] and "even" in bad[0].reason
+
+
+def test_what_was_found_is_its_own_table():
+    table = build_schedule("zb-h1", 4, 8)
+    assert Candidate("searched", 8, table=table).build(4) is table
+
+
 def test_names_say_what_differs():
     names = [Candidate("naive", 1), Candidate("1f1b", 8), Candidate("interleaved", 8, 2, True)]
     assert [str(c) for c in names] == ["naive", "1f1b, m = 8", "interleaved v = 2 + R, m = 8"]
@@ -82,6 +102,15 @@ def test_the_parts_of_a_step_add_up_and_mean_what_they_say(candidate):
     assert found.tokens_per_second == pytest.approx(32 * 64 / found.step)
 
 
+@pytest.mark.parametrize("name", ["zb-h1", "zb-v", "dualpipev"])
+def test_the_parts_count_halves_too(name):
+    """F, I and W are 1 + 1.2 + 0.9 forwards, F and B 3; dualpipev has both."""
+    found = forecast(Candidate(name, 8, recipes()[name].chunks), profile(), 64, FREE, {})
+    parts = found.parts
+    assert parts.work + parts.overhead + parts.idle == pytest.approx(found.makespan) and parts.recompute == 0
+    assert 3 * 0.0005 * 64 < parts.work <= 3.1 * 0.0005 * 64 * (1 + 1e-9)
+
+
 def test_what_does_not_fit_says_where():
     found = forecast(Candidate("gpipe", 8), profile(), 64, (100 * MB, 100 * MB, 60 * MB, 100 * MB), {})
     assert found.excess == "needs 68.1 MB on device 2, and 60.0 MB are allowed"
@@ -100,7 +129,7 @@ def test_the_fastest_comes_first_and_of_equals_the_one_that_needs_less():
 
 def test_one_table_is_one_candidate():
     """gpipe and 1f1b at m = 1 are naive's table: measured twice, they took the places of two others."""
-    good, bad = list_candidates(64, 4)
+    good, bad = list_candidates(16, 4)
     tables = [(c.build(4).programs, c.build(4).placement) for c in good]
     assert len(set(tables)) == len(tables) and not bad
     asked, bad = list_candidates(64, 4, schedules=["1f1b", "gpipe"], microbatches=[1, 4], recompute=[False])

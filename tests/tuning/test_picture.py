@@ -15,7 +15,7 @@ from tests.view.scenes import axes_of, render
 
 @pytest.fixture(scope="module")
 def tuning():
-    found = shortlist(profile(), 64, memory_limit="45MB")
+    found = shortlist(profile(), 64, memory_limit="45MB", schedules=["naive", "gpipe", "1f1b", "interleaved"])
     few = {
         f.candidate: Measurement((f.makespan, 1.1 * f.makespan, 0.9 * f.makespan), f.memory) for f in found.fitting[:3]
     }
@@ -42,6 +42,19 @@ def test_each_family_is_a_line_in_both_panels_and_an_entry_of_the_legend(picture
         if line.get_label() in families
     }
     assert len({look[1:] for look in looks}) == len(families), "markers alone tell them apart"
+
+
+def test_of_the_whole_catalogue_the_six_fastest_are_drawn():
+    found = shortlist(profile(), 64, microbatches=[4, 8], memory_limit="60MB")
+    picture = plot_tuning(found)
+    shown = [line for line in picture.legends[0].get_lines() if str(line.get_marker()) not in ("None", "")]
+    looks = {(line.get_marker(), line.get_markerfacecolor()) for line in shown}
+    fastest = list(dict.fromkeys(f.candidate.schedule for f in found.fitting))[:6]
+    drawn = {f.candidate.family for f in found.forecasts if f.candidate.schedule in fastest}
+    assert {line.get_label() for line in shown} - {"sweet spot"} == drawn
+    assert len(looks) == len(drawn) + 1
+    assert "Drawn: the 6 fastest of 13 schedules" in " ".join(t.get_text() for t in picture.texts)
+    test_everything_stays_on_the_page(picture)
 
 
 def test_what_crosses_the_wall_is_crossed_out(picture, tuning):
@@ -71,7 +84,7 @@ def test_what_was_measured_far_above_the_prediction_stays_in_the_picture(tuning)
 
 
 def test_limits_that_differ_are_drawn_as_parts():
-    found = shortlist(profile(), 64, memory_limit=["100MB"] * 3 + ["25MB"])
+    found = shortlist(profile(), 64, memory_limit=["100MB"] * 3 + ["25MB"], schedules=["gpipe", "1f1b"])
     low = axes_of(plot_tuning(found), "memory")
     wall = next(line for line in low.lines if line.get_gid() == "wall")
     assert set(wall.get_ydata()) == {1.0} and "% of its limit" in low.get_ylabel()

@@ -11,6 +11,8 @@ from pipelab import ConfigurationError, shortlist
 from pipelab.tuning import Candidate, Line, Measurement
 from tests.tuning.profiles import MB, profile
 
+FOUR = ["naive", "gpipe", "1f1b", "interleaved"]
+
 
 def measured(tuning, rows):
     """With these makespans, relative to the prediction, in each round."""
@@ -29,9 +31,9 @@ def tuning():
 
 
 def test_without_a_measurement_the_fastest_forecast_that_fits_is_chosen():
-    free = shortlist(profile(), 64)
+    free = shortlist(profile(), 64, schedules=FOUR)
     assert free.best == min(free.forecasts, key=lambda f: (f.step, f.peak_bytes)).candidate
-    tight = shortlist(profile(), 64, memory_limit="40MB")
+    tight = shortlist(profile(), 64, schedules=FOUR, memory_limit="40MB")
     assert all(f.peak_bytes <= 40 * MB for f in tight.fitting)
     assert tight.best == tight.fitting[0].candidate != free.best
 
@@ -85,7 +87,7 @@ def test_a_line_that_does_not_fit_is_said_to_be_one(tuning):
     made = profile()
     bent = Line(0.002, 0.0005, 0.4, ((1.0, 0.008), (8.0, 0.002), (16.0, 0.02)))
     stages = {n: tuple(replace(s, forward=bent, backward=bent) for s in cut) for n, cut in made.stages.items()}
-    found = shortlist(replace(made, stages=stages), 64)
+    found = shortlist(replace(made, stages=stages), 64, schedules=FOUR)
     assert any("the line is off by up to" in sentence for sentence in found.advice())
 
 
@@ -103,7 +105,7 @@ def test_what_failed_when_it_was_run_is_not_chosen(tuning):
 
 def test_neighbours_lose_for_a_reason_with_a_number():
     """A profile in which m* is 8: less is bubble, more is fixed cost."""
-    made = shortlist(profile(alpha=0.002, beta=0.0007), 64, memory_limit="40MB")
+    made = shortlist(profile(alpha=0.002, beta=0.0007), 64, schedules=FOUR, memory_limit="40MB")
     reasons = {str(c): why for c, why in made.neighbours()}
     lost = " ".join(reasons.values())
     assert "does not fit: needs" in lost
@@ -144,7 +146,7 @@ def test_json_has_everything_and_nothing_but_json(tuning):
 
 def test_when_nothing_fits_the_least_is_said():
     with pytest.raises(ConfigurationError, match=r"no candidate fits in 3\.0 MB per device: .* needs least, "):
-        shortlist(profile(), 64, memory_limit="3MB")
+        shortlist(profile(), 64, schedules=FOUR, memory_limit="3MB")
 
 
 def test_without_overhead_more_micro_batches_are_always_better():
@@ -153,7 +155,7 @@ def test_without_overhead_more_micro_batches_are_always_better():
 
 
 def test_chunks_that_the_profile_does_not_know_are_left_out():
-    found = shortlist(profile(), 64, chunks=[2, 4])
+    found = shortlist(profile(), 64, schedules=FOUR, chunks=[2, 4])
     assert {f.candidate.chunks for f in found.forecasts} == {1, 2}
     assert any("v = 4: the profile has no such cut" in entry.reason for entry in found.discarded)
     with pytest.raises(ConfigurationError, match=r"no candidate left. interleaved with v = 4"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.quantities import format_time
 from pipelab.schedules.catalogue import build_schedule, recipes, round_robin
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs
@@ -50,11 +51,11 @@ class Found:
 
     def __str__(self) -> str:
         unit = self.timeline.unit
-        best = f"; the best of the catalogue, {self.known[0][0]}, takes {self.known[0][1]:g}" if self.known else ""
-        proof = "and no order takes less" if self.proven else f"no order takes less than {self.bound:g}"
-        return (
-            f"{self.makespan:g} {unit} ({proof}{best}); from {self.source}, {self.tries} tables in {self.seconds:.1f} s"
-        )
+        bound = format_time(self.bound, unit)
+        said = ["and no order takes less" if self.proven else f"no order takes less than {bound}"]
+        said += [f"the best of the catalogue, {name}, takes {format_time(t, unit)}" for name, t in self.known[:1]]
+        found = f"{format_time(self.makespan, unit)} ({'; '.join(said)})"
+        return f"{found}; from {self.source}, {self.tries} tables in {self.seconds:.1f} s"
 
 
 def search_schedule(

@@ -43,7 +43,7 @@ def _drawn(random: Random) -> list[Case]:
 
 def _problem(given: Given) -> Problem:
     p, m, *times = given
-    return Problem.of(range(p), p, m, of_halves(*times), [m] * p, in_bytes=False)
+    return Problem.of(range(p), p, m, of_halves(*times))
 
 
 @reserved
