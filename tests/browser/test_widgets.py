@@ -139,6 +139,21 @@ def test_a_preset_is_turned_by_field_slider_and_mouse(notebook_with):
 
 
 @pytest.mark.slow
+def test_i_and_w_are_turned_where_a_backward_is_split(notebook_with):
+    page = opened(notebook_with, "explore(m=8, tB=2)")
+    found = widget(page, "explorer")
+    half = found.get_by_role("spinbutton", name="Weights' gradient tW (units)", exact=True)
+    expect(half).to_have_count(0)
+    found.get_by_label("Schedule", exact=True).select_option("zb-v")
+    expect(half).to_have_attribute("placeholder", "tB / 2")
+    expect(figure(found, "idle")).to_have_text("0")
+    turn(found, "Weights' gradient tW (units)", 0.5)
+    expect(found).to_contain_text("Where formula and simulation differ, the formula assumes tF = tI = tW.")
+    turn(found, "Weights' gradient tW (units)", "")
+    expect(figure(found, "makespan")).to_have_text("25.5")
+
+
+@pytest.mark.slow
 def test_values_out_of_range_and_impossible_settings_explain_themselves(notebook_with):
     page = opened(notebook_with, "explore()")
     found = widget(page, "explorer")
@@ -253,30 +268,42 @@ def solution(name, schedule, chunks=None):
     board = Board.from_schedule(build_schedule(schedule, rules.devices, rules.microbatches, chunks), rules)
     assert now.verdict(board).done
     moves = sorted((time, action) for action, time in board.starts.items())
-    return [(rules.home(action.stage), time, action) for time, action in moves]
+    return [(rules.home(action), time, action) for time, action in moves]
 
 
 def cell_at(found, device, time):
     return found.get_by_role("gridcell", name=re.compile(rf"^device {device}, t = {time}:"))
 
 
-def test_a_puzzle_is_played_to_its_end_by_keyboard_and_its_table_trains_the_model(notebook_with, work):
-    page = opened(notebook_with, "puzzles()")
+@pytest.mark.parametrize(
+    ("name", "schedule", "words"),
+    [
+        ("first-steps", "1f1b", "Solved, in 6 columns: this is 1F1B."),
+        pytest.param("no-bubble", "zb-h2", "Solved, in 13 columns: this is ZB-H2.", marks=pytest.mark.slow),
+    ],
+)
+def test_a_puzzle_is_played_to_its_end_by_keyboard_and_its_table_trains_the_model(
+    notebook_with, work, name, schedule, words
+):
+    page = opened(notebook_with, f"puzzles('{name}')")
     found = widget(page, "board")
+    moves = solution(name, schedule)
     at = [0, 0]
     cell_at(found, 0, 0).focus()
-    for placed, (device, time, action) in enumerate(solution("first-steps", "1f1b")):
+    for placed, (device, time, action) in enumerate(moves):
         for axis, (back, forth) in enumerate((("ArrowUp", "ArrowDown"), ("ArrowLeft", "ArrowRight"))):
             wanted = (device, time)[axis]
             while at[axis] != wanted:
                 page.keyboard.press(forth if at[axis] < wanted else back)
                 at[axis] += 1 if at[axis] < wanted else -1
         page.keyboard.press(action.op.lower())
-        expect(found).to_have_attribute("data-placed", f"{placed + 1}/8")
+        expect(found).to_have_attribute("data-placed", f"{placed + 1}/{len(moves)}")
     expect(found).to_have_attribute("data-done", "true")
-    expect(found).to_contain_text("Solved, in 6 columns: this is 1F1B.")
-    expect(found.get_by_label("Puzzle").locator("option").first).to_have_text("1. First steps (solved)")
-    assert (work / "trials" / "drawings" / "puzzle-first-steps.csv").exists()
+    expect(found).to_contain_text(words)
+    at = [one.name for one in PUZZLES].index(name)
+    title = f"{at + 1}. {puzzle(name).title} (solved)"
+    expect(found.get_by_label("Puzzle").locator("option").nth(at)).to_have_text(title)
+    assert (work / "trials" / "drawings" / f"puzzle-{name}.csv").exists()
     found.get_by_role("button", name="Run it").click()
     expect(found).to_have_attribute("data-run", "done", timeout=60_000)
     expect(found).to_contain_text(

@@ -334,7 +334,8 @@ def _action(action: Action | str) -> Action:
 def _drawn(board: Board, action: Action, start: int, wrong: Mapping[Action | None, str]) -> list[Any]:
     """[text, device, column, columns, colour, ink, what is wrong with it]."""
     device = board.rules.home(action)
-    colour = palette.shade(action.op, action.stage // board.rules.devices, board.rules.chunks)
+    stages = board.rules.stages_on(device)
+    colour = palette.shade(action.op, stages.index(action.stage), len(stages))
     why = wrong.get(action, "")
     duration = board.rules.duration(action)
     return [str(action), device, start, duration, colour, palette.text_colour(colour), why]

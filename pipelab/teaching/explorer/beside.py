@@ -45,9 +45,8 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
     was run.
     """
     first = settings[0]
-    terms = " or, with the backward in two, ".join(
-        mathml(text) for text in dict.fromkeys(_SPLIT if one.splits else _T for one in settings)
-    )
+    kinds = sorted({one.splits for one in settings})
+    terms = " or, with the backward in two, ".join(mathml(_SPLIT if splits else _T) for splits in kinds)
     said = [
         f"T is the time of one micro-batch on one device, forward and backward: {terms}.",
         "b is the number of sequences in a micro-batch.",
@@ -57,7 +56,7 @@ def notes(settings: Sequence[Settings], found: Sequence[Sequence[Figure]], measu
             f"I is the gradient of the input and takes {mathml('tI')}, W that of the weights and takes "
             f"{mathml('tW')}. In a formula these two and {mathml('tF')} are times of one micro-batch, "
             f"{mathml(f't b / {UNIT_SEQUENCES} + α')}. From I to W a stage keeps {WAITING:g} times what it kept "
-            "before: W needs gradients too."
+            "before: W needs gradients too. Own idle is between a device's first action and its last."
         )
     several = [one for one in settings if one.steps > 1]
     if several:

@@ -21,7 +21,7 @@ __all__ = ["FIGURES", "Figure", "figures", "over_limit", "shown", "value_of"]
 FIGURES: Mapping[str, tuple[str, str, Callable[[Settings, Timeline], float]]] = {
     "makespan": ("Makespan", "units", lambda s, t: t.makespan),
     "bubble": ("Bubble fraction", "%", lambda s, t: 100 * t.bubble_fraction),
-    "idle": ("Most idle on a device, from its first action to its last", "units", lambda s, t: _own_idle(t)),
+    "idle": ("Own idle on the idlest device", "units", lambda s, t: _own_idle(t)),
     "long run": ("Bubble fraction over many steps", "%", lambda s, t: 100 * long_run_bubble(t)),
     "rate": ("Throughput without the update", "sequences per unit", lambda s, t: s.steps * s.sequences / t.makespan),
     "held": ("In flight on the fullest device", "sequences", lambda s, t: max(t.peak_sequences)),
