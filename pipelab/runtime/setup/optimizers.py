@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -55,10 +56,15 @@ def _watches_loss(scheduler: Any) -> bool:
 
 
 def _require_optimizer(made: Any, named: Sequence[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    if isinstance(made, torch.optim.LBFGS):
-        raise ConfigurationError("LBFGS runs the model several times in one step; use an optimizer that does not")
     if not isinstance(made, torch.optim.Optimizer):
         raise ConfigurationError(f"optimizer must return a torch optimizer, got {type(made).__name__}")
+    try:
+        inspect.signature(made.step).bind()
+    except TypeError:
+        raise ConfigurationError(
+            f"the step of {type(made).__name__} needs a closure that runs the model, several times in one step; use an "
+            "optimizer that does not"
+        ) from None
     own = {id(parameter) for _, parameter in named}
     strange = sum(id(p) not in own for group in made.param_groups for p in group["params"])
     if strange:

@@ -153,8 +153,8 @@ class Walk:
         """Says what the devices are doing that neither wait nor end; of this process's own, those that are ``held``."""
         now, lines, named = self._told_to_stop(before), [], []
         reached = _reached(now, before)
-        if any(in_action(now[device]) for device in held):  # where devices take turns, others wait for the thread
-            held = {device for device in held if in_action(now[device])}
+        at_work = {device for device in held if in_action(now[device]) or now[device] == UPDATING}
+        held = at_work or held  # where devices take turns, others wait for the thread
         for device, place in enumerate(now):
             here = device in self._own
             late = place in (OPENING, LOOKING, OUTSIDE, UPDATING)  # it has not begun

@@ -24,3 +24,15 @@ def test_parameter_groups_and_a_part_of_the_parameters_are_fine():
     Pipeline(model, SCHEDULE, loss=mse, optimizer=optimizer).step(*data(8))
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if name.endswith("bias")}
+
+
+def test_a_step_that_needs_a_closure_is_refused_before_anything_runs():
+    """Story: only LBFGS was known by name, and any other failed in its first update, with a TypeError of Python's."""
+
+    class Sharp(torch.optim.SGD):
+        def step(self, closure):
+            closure()
+
+    for kind in (Sharp, torch.optim.LBFGS):
+        with pytest.raises(ConfigurationError, match=rf"the step of {kind.__name__} needs a closure.*use an optimizer"):
+            Pipeline(mlp(), SCHEDULE, loss=mse, optimizer=lambda named, kind=kind: kind([p for _, p in named], lr=0.1))
