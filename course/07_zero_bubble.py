@@ -64,7 +64,8 @@ for name, found, formula in [
 # device that puts W off must keep both for so long.
 #
 # In the text form of an action, I and W stand where B stood: `1I0` is the input's half of stage 1 for micro-batch 0.
-# Qi and others published this idea as **zero bubble** pipelines (arXiv 2401.10241). They write B for what we call I. So "B" in their formulas is half of the B on our other pages.
+# Qi and others published this idea as **zero bubble** pipelines (arXiv 2401.10241). They write B for what we call I.
+# So "B" in their formulas is half of the B on our other pages.
 #
 # A stage of our model has 12 layers. Each has four linear layers, and between them GELU, layer norms and attention.
 # Are the two halves still equal?
@@ -125,8 +126,8 @@ predict("07-fill", "How many units does the step take, with these W moved?", uni
 
 # %%
 rows = [[str(action) for action in row] for row in start.programs]
-later_2 = "2F0 2I0 2F1 2I1 2F2 2I2 2W0 2W1 2W2".split()
-later_1 = "1F0 1F1 1I0 1F2 1I1 1W0 1I2 1W1 1W2".split()
+later_2 = ["2F0", "2I0", "2F1", "2I1", "2F2", "2I2", "2W0", "2W1", "2W2"]
+later_1 = ["1F0", "1F1", "1I0", "1F2", "1I1", "1W0", "1I2", "1W1", "1W2"]
 steps = {
     "I and then W": start,
     "W of device 2 later": Schedule.from_rows([rows[0], rows[1], later_2]),
@@ -185,7 +186,7 @@ try_schedule(mine, costs=equal, batch=63)
 for p in (2, 4, 8, 16):
     made = [simulate(build_schedule(name, p, 2 * p), equal) for name in ("1f1b", "zb-h1")]
     idle = [timeline.bubble_fraction * timeline.makespan for timeline in made]
-    print(f"p = {p:>2}, m = {2 * p:>2}: 1F1B idles {idle[0]:g} units, ZB-H1 {idle[1]:g}; formula {(p - 1) * (1 + 1 - 1)}")
+    print(f"p = {p:>2}, m = {2 * p:>2}: 1F1B idles {idle[0]:g} units, ZB-H1 {idle[1]:g}; formula {p - 1}")
 
 # %% [markdown]
 # At equal costs a third is left. What would remove that too?
@@ -218,9 +219,7 @@ def own_idle(timeline, r):
 def in_a_row(schedule, steps):
     """The table of several steps without a barrier between them: each device begins the next one when it is ready."""
     m = schedule.microbatches
-    rows = [
-        [f"{a.stage}{a.op}{a.microbatch + k * m}" for k in range(steps) for a in row] for row in schedule.programs
-    ]
+    rows = [[f"{a.stage}{a.op}{a.microbatch + k * m}" for k in range(steps) for a in row] for row in schedule.programs]
     return Schedule.from_rows(rows)
 
 
@@ -266,8 +265,9 @@ for name, schedule in {**names, "ZB-V": v_shaped}.items():
 # that takes long, and for the last one hardly any time. In the V both live on the same device, so all devices
 # hold about the same. And the loss is computed where the model begins: the first gradient meets device 0 early.
 #
-# A later paper goes on from there (Qi et al. 2024, arXiv 2405.15362). If a V is filled at a slower pace, it needs less memory: **V-Half** about half of
-# 1F1B's and **V-Min** about a third. Both hold one micro-batch or so on top, which counts where p is small.
+# A later paper goes on from there (Qi et al. 2024, arXiv 2405.15362). If a V is filled at a slower pace, it needs
+# less memory: **V-Half** about half of 1F1B's and **V-Min** about a third. Both hold one micro-batch or so on top,
+# which counts where p is small.
 
 # %%
 for p, m in ((4, 8), (8, 16), (16, 64)):

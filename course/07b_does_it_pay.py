@@ -120,7 +120,8 @@ for p in (4, 8):
     for shown, values in gains.items():
         each = ", ".join(f"m = {m}: {value - 1:.0%}" for m, value in zip(counts, values, strict=True))
         print(f"p = {p}, {shown:<6} {each}")
-print(f"measured here, p = 4, m = 8: ZB-H1 {took['1F1B'] / took['ZB-H1'] - 1:+.0%}, ZB-V {took['1F1B'] / took['ZB-V'] - 1:+.0%}")
+for shown in ("ZB-H1", "ZB-V"):
+    print(f"measured here, p = 4, m = 8, {shown}: {took['1F1B'] / took[shown] - 1:+.0%}")
 
 # %% [markdown]
 # The claim can hold: at p = 8 and small m, 23 % is within reach. But it is a statement about p, m and the price of the
@@ -157,8 +158,9 @@ for early in (False, True):
 for k, report in enumerate(reports):
     print(f"step {k}: gradient norm {report.gradient_norm:.2f}, undone and made anew: {report.rolled_back}")
 timeline = reports[-1].timeline
-for r, update in enumerate(sorted(timeline.updates, key=lambda span: span.device)):
-    print(f"device {r}: updates {1e3 * (timeline.end - update.start):.1f} ms before the end of the last backward of all")
+for update in timeline.updates:
+    earlier = 1e3 * (timeline.end - update.start)
+    print(f"device {update.device} updates {earlier:.1f} ms before the last backward of all devices is over")
 print("weights are the same, bit for bit:", all(map(torch.equal, *trained)))
 
 # %% [markdown]
@@ -188,7 +190,8 @@ for row, slots in zip(report.schedule.programs, report.slot_costs.slots, strict=
 mean = {key: sum(found) / len(found) for key, found in alone.items()}
 pairs = [(cost, [mean.get((a.stage, a.op)) for a in slot]) for slot, cost in fused]
 known = [(cost, sum(parts)) for cost, parts in pairs if None not in parts]
-print(f"{len(fused)} of {sum(map(len, report.schedule.programs))} slots are fused: {fused[0][0][0]} with {fused[0][0][1]}")
+slots = sum(map(len, report.schedule.programs))
+print(f"{len(fused)} of {slots} slots are fused, such as", *fused[0][0])
 reveal("07b-fused", prediction=100, measurement=100 * sum(c for c, _ in known) / sum(parts for _, parts in known))
 
 # %% [markdown]
@@ -211,9 +214,9 @@ for part in (1.0, 0.8, 0.6):
 # ## Search your own
 #
 # All these tables were made for equal costs. Yours are not equal. What is the best order for what *your* stages cost?
-# `search_schedule` builds tables by simple rules, for example "run W only if nothing else can run". It then improves the
-# best one: it moves single actions, and keeps what gets better. Each try is a simulation. Meanwhile a **lower bound**
-# says how far it can get: each device has its work, and cannot begin before a first forward comes through.
+# `search_schedule` builds tables by simple rules, for example "run W only if nothing else can run". It then improves
+# the best one: it moves single actions, and keeps what gets better. Each try is a simulation. Meanwhile a **lower
+# bound** says how far it can get: each device has its work, and cannot begin before a first forward comes through.
 
 # %%
 costs = family["ZB-H1"].costs  # measured: F, B, I and W of each stage, and bytes

@@ -22,11 +22,11 @@ __all__ = ["add_arguments", "demo", "run"]
 
 BAR = "{desc}  {percentage:.0f}% |{bar:20}| {elapsed} so far, about {remaining} left"
 EXPLAINED = """
-Bubble and makespan: predicted / measured. The prediction is from a profile of one micro-batch; for a
-balanced pipeline, but for schedules that fill the bubble, where each stage has its own costs. The measurement is by the device clock: each slot's median cost, composed as if each stage had its
-own device. In flight, peak and weight versions: on devices 0 to 3. + R: GPipe with recomputation, as in its paper.
-Error: max |g - g*| / max |g*| against the unsplit model, in float64. Stale: by how many updates a gradient's weights
-are at most behind.
+Bubble and makespan: predicted / measured. The prediction is from a profile of one micro-batch: for a balanced
+pipeline, or stage by stage for schedules that fill the bubble. The measurement is by the device clock: each slot's
+median cost, composed as if each stage had its own device. In flight, peak and weight versions: on devices 0 to 3.
++ R: GPipe with recomputation, as in its paper. Error: max |g - g*| / max |g*| against the unsplit model, in float64.
+Stale: by how many updates a gradient's weights are at most behind.
 """
 MORE = """The last three schedules do not flush. Their bubble is the one of many steps in a row, their makespan that of
 one step in between. Their error is that of the weights after all steps, against the formula of the schedule, computed
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
     parser.add_argument("--all", action="store_true", help="also the schedules without a flush: twice as long")
-    parser.add_argument("--filled", action="store_true", help="instead: the schedules that fill 1F1B's bubble, at m = 8")
+    parser.add_argument("--filled", action="store_true", help="instead: schedules that fill 1F1B's bubble, at m = 8")
     parser.add_argument("--training-steps", type=int, default=3, metavar="N", help="default 3")
 
 
@@ -63,8 +63,8 @@ def demo(
     pieces = len(cases) * (setting.steps + 2) + 1 + 2 * training_steps
     print(
         f"{setting.layers} transformer layers on p = 4 devices. A batch of {setting.batch} text sequences is cut into "
-        f"m = {m} micro-batches.\n{len(cases)} runs of {setting.steps} steps in {setting.dtype}, each compared with the "
-        f"unsplit model in float64. Then {training_steps} training steps.\n"
+        f"m = {m} micro-batches.\n{len(cases)} runs of {setting.steps} steps in {setting.dtype}, each compared with "
+        f"the unsplit model in float64. Then {training_steps} training steps.\n"
         f"This takes about {'two minutes' if len(cases) > len(FLUSHING) else 'a minute'} on two cores.\n"
     )
     with tqdm(total=pieces, bar_format=BAR, smoothing=0, leave=False) as bar:

@@ -97,7 +97,7 @@ def _line(e: Experiment) -> dict[str, str]:
 
 
 def _bubble(e: Experiment, timeline: Timeline) -> float:
-    """The bubble fraction; of a schedule without a flush that of many steps, in which actions cost what they do here."""
+    """The bubble fraction; of a schedule without a flush that of many steps with the same costs."""
     schedule = timeline.schedule
     if schedule.updating is None:
         return timeline.bubble_fraction

@@ -23,8 +23,8 @@ def chimera(devices: int, microbatches: int, chunks: int) -> list[Program]:
 
     Of every p micro-batches half go down from device 0 and half up from device p-1, one every two slots. At tF = tB
     each direction runs in the slots that the other leaves free, and so does the next p. So each device idles for p-2
-    slots of the makespan in place of 1F1B's 2(p-1), for every m, B whole (arXiv 2107.06925, 3). The price is a second copy of the weights, and
-    gradients that the two homes of a stage add up.
+    slots of the makespan in place of 1F1B's 2(p-1), for every m, B whole (arXiv 2107.06925, 3). The price is a second
+    copy of the weights, and gradients that the two homes of a stage add up.
     """
     p, half = devices, devices // 2
     rows: list[list[tuple[int, Action]]] = [[] for _ in range(p)]

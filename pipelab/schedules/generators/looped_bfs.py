@@ -20,9 +20,9 @@ from pipelab.schedules.table import Table, in_turns
 def looped_bfs(devices: int, microbatches: int, chunks: int) -> Table:
     """All forwards, chunk by chunk, then all backwards in the reverse order (arXiv 2211.05953).
 
-    The bubble is that of interleaved 1F1B, (p-1)(tF+tB)/v of the makespan for m >= p, B whole. But all m micro-batches are in flight, as under
-    GPipe. In return each chunk is used once forward and once backward: where weights are sharded over data-parallel
-    replicas, they are fetched twice a step, whatever m.
+    The bubble is that of interleaved 1F1B, (p-1)(tF+tB)/v of the makespan for m >= p, B whole. But all m micro-batches
+    are in flight, as under GPipe. In return each chunk is used once forward and once backward: where weights are
+    sharded over data-parallel replicas, they are fetched twice a step, whatever m.
     """
     p, v, m = devices, chunks, microbatches
     r, chunk, i = np.arange(p)[:, None], np.repeat(np.arange(v), m), np.tile(np.arange(m), v)

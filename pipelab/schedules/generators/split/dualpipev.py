@@ -15,9 +15,10 @@ from pipelab.schedules.schedule import Program
 def dualpipev(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """The order of PyTorch's ScheduleDualPipeV, after DeepSeek's code (DualPipe: arXiv 2412.19437).
 
-    A fused slot runs the forward of one micro-batch beside the backward of another: one computes while messages of
-    the other are on their way. B in DeepSeek's table of bubbles is the full backward, I and W together. Device 0 idles, from its first action to
-    its last, for (p-1)(FB + B - 3W) where each is a chunk's and FB a fused slot: so at tF = tI.
+    A fused slot runs the forward of one micro-batch beside the backward of another: one computes while messages of the
+    other are on their way. B in DeepSeek's table of bubbles is the full backward, I and W together. Device 0 idles,
+    from its first action to its last, for (p-1)(FB + B - 3W) where each is a chunk's and FB a fused slot: so at tF =
+    tI.
     """
     return [_Row(devices, r).written(microbatches) for r in range(devices)]
 

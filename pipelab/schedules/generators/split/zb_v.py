@@ -13,8 +13,8 @@ from pipelab.schedules.schedule import Program
 def zb_v(devices: int, microbatches: int, chunks: int) -> list[Program]:
     """The order of PyTorch's ScheduleZBVZeroBubble (arXiv 2401.10241, 6).
 
-    B in the paper is the I of this table. From m = 2p on no device idles between its first and its last action, at tF = tI = tW. Each holds at most p full
-    shares, as device 0 of 1F1B does.
+    B in the paper is the I of this table. From m = 2p on no device idles between its first and its last action, at tF =
+    tI = tW. Each holds at most p full shares, as device 0 of 1F1B does.
     """
     p = devices
     return [_row(p, max(microbatches, 2 * p - 1), r, microbatches) for r in range(p)]
