@@ -17,7 +17,7 @@
 #
 # Below is 1F1B with eight micro-batches, as in lesson 3. A forward takes 1 and a backward 2, as in most models. The
 # first device idles for 9 units, and the last one waits at the start and at the end. Interleaving (lesson 4) divided
-# this bubble by v. Its bound held "as long as a backward is one piece".
+# this bubble by v. Its lower bound held "as long as a backward is one piece".
 #
 # On this page we cut the backward.
 
@@ -28,17 +28,17 @@ from pipelab.teaching import *
 model, (inputs, targets) = TransformerLM(layers=48), text_batch()
 
 # %%
-equal = Costs(forward=1, backward=2)  # a split backward: half for each part, so all three take 1
+equal = Costs(forward=1, backward=2)  # where a backward is cut, each half takes 1
 plain = simulate(build_schedule("1f1b", devices=4, microbatches=8), equal)
 plot_timeline(plain, memory=False)
 
 # %% [markdown]
 # ## What is a backward made of?
 #
-# Take one linear layer, $y = x W^\top + b$. The gradient of the loss with respect to $y$ comes from above; call it $g$.
-# A backward computes two things from it:
+# Take one linear layer, $y = x A^\top + b$, with the weight $A$. The gradient of the loss with respect to $y$ comes
+# from above; call it $g$. A backward computes two things from it:
 #
-# - the gradient of the **i**nput, $g W$. The stage before waits for it. We call this half **I**.
+# - the gradient of the **i**nput, $g A$. The stage before waits for it. We call this half **I**.
 # - the gradients of the **w**eights, $g^\top x$ and the sum of $g$ for the bias. Only the optimizer needs them, at the
 #   end of the step. We call this half **W**.
 #
@@ -61,11 +61,12 @@ for name, found, formula in [
 
 # %% [markdown]
 # Both are one product of matrices of the same size, so in this layer they take equally long. W needs $x$ and $g$. So a
-# device that puts W off must keep both for so long.
+# device that puts W off must keep both until then.
 #
-# In the text form of an action, I and W stand where B stood: `1I0` is the input's half of stage 1 for micro-batch 0.
-# Qi and others published this idea as **zero bubble** pipelines (arXiv 2401.10241). They write B for what we call I.
-# So "B" in their formulas is half of the B on our other pages.
+# In the text form of an action, I and W stand where B stood: `1I0` is the I half of stage 1's backward for
+# micro-batch 0. A forward takes tF, and the two halves take tI and tW. Qi and others published this idea as **zero
+# bubble** pipelines (arXiv 2401.10241). They write B for what we call I. So "B" in their formulas is half of the B on
+# our other pages.
 #
 # A stage of our model has 12 layers. Each has four linear layers, and between them GELU, layer norms and attention.
 # Are the two halves still equal?
@@ -77,7 +78,7 @@ predict("07-halves", question, unit="%")
 # %%
 h1 = build_schedule("zb-h1", devices=4, microbatches=8)
 with Pipeline(model, h1, loss=next_byte_loss) as pipeline:
-    costs = pipeline.profile(inputs, targets)  # one micro-batch of 8 sequences alone; CPU time of the device's thread
+    costs = pipeline.profile(inputs, targets)  # 8 sequences alone, back by B, then once more and back by I and W
 columns = (costs.forward, costs.backward, costs.input_gradient, costs.weight_gradient)
 print("milliseconds     F      B      I      W")
 for s, times in enumerate(zip(*columns, strict=True)):
@@ -86,16 +87,17 @@ middle = 100 * sum(costs.input_gradient[1:3]) / sum(costs.weight_gradient[1:3])
 reveal("07-halves", measurement=middle)
 
 # %% [markdown]
-# They are not equal, for two reasons:
+# They are not equal, for three reasons:
 #
-# - Attention, GELU and the other parts without large weights have only an input. Their whole backward is I. So I is
-#   longer than W on stages 1, 2 and 3.
-# - Stage 0 begins with the numbers of bytes, and these have no gradient. Nobody waits for its I, so it computes almost
+# - Attention, GELU and the other parts without large weights have only an input. Their whole backward is I.
+# - Cutting has a price: the graph is walked twice, and I does most of the extra work. So I and W together take longer
+#   than B.
+# - Stage 0 begins with byte values, and these have no gradient. Nobody waits for its I, so it computes almost
 #   nothing there. Its whole backward is W. (The backward of its attention is then part of W as well, because the
-#   weights below it need that gradient.)
+#   weights of earlier layers need that gradient.)
 #
-# And I and W together take longer than B. Lesson 7b comes back to this price, and to what it means for a schedule.
-# Papers draw their pictures with tF = tI = tW, and so does this page from here on.
+# Lesson 7b comes back to this price, and to what it means for a schedule. Papers draw their pictures with tF = tI =
+# tW, and so does this page from here on.
 #
 # ## Put W where the bubble is
 #
@@ -117,9 +119,9 @@ plot_schedules([whole, halves], ["1F1B", "1F1B, each backward as I and then W"])
 # The gradient now leaves a stage after I, one unit earlier than before. It passes p - 1 stages on its way to device 0,
 # so the step is p - 1 units shorter.
 #
-# Device 2 still makes the others wait. It runs `2W0`, for which nobody waits, while device 1 idles and waits for
-# `2I1`. So put W off. In the next table device 2 runs each W two micro-batches later, and device 1 one micro-batch
-# later. Device 0 stays as it is. A guess first.
+# Device 2 still makes the others wait. It runs `2W0` and `2W1`, for which nobody waits. So `2I2` comes late, and
+# device 1 idles at t = 9. Put W off: in the next table device 2 runs W0 after I2, and device 1 runs W0 after I1.
+# Device 0 stays as it is. A guess first.
 
 # %%
 predict("07-fill", "How many units does the step take, with these W moved?", unit="units")
@@ -146,12 +148,12 @@ reveal("07-fill", prediction=3 * 3 + (3 - 1), measurement=timelines["W of device
 # It cannot get shorter. Device 2 has 9 units of work, and it begins when a forward has come through the two stages
 # before it.
 #
-# This is **ZB-H1**: the warm-up of 1F1B, and W of device r is r micro-batches late. In flight is a micro-batch until
-# its W is over. Under 1F1B device 2 held one micro-batch, now it holds three. But device 0 held three before. So *the
-# fullest device holds no more than under 1F1B*, and every device is as full as that one.
+# This is **ZB-H1**: the warm-up of 1F1B, and W of device r is r micro-batches late. A micro-batch is in flight until
+# its W is over. Under 1F1B device 2 held one micro-batch, now it holds three. But device 0 already held three under
+# 1F1B. So *the fullest device holds no more than under 1F1B*, and every device is as full as that one.
 #
-# Now for real: the 48-layer model on three devices, 63 sequences, with the table above. The unit clock gives each
-# action the cost of 1.
+# Now for real: the 48-layer model on three devices, 63 sequences, with the table above. Under the unit clock F, I and
+# W take 1 each.
 
 # %%
 mine = steps["W of devices 1 and 2 later"]
@@ -159,8 +161,8 @@ print("the catalogue's table:", mine.programs == build_schedule("zb-h1", devices
 try_schedule(mine, costs=equal, batch=63)
 
 # %% [markdown]
-# The gradients are those of the unsplit model. `I` cuts autograd's graph where a weight branches off, and keeps the
-# gradients at these places for `W`.
+# The gradients are those of the unsplit model. `I` stops wherever a weight comes into autograd's graph, and keeps the
+# gradient there for `W`.
 #
 # **Try it:** in `later_2` move `2W0` one place to the left, before `2I2`. Put it back, and in `later_1` put all three W
 # last. How long does the step take?
@@ -175,41 +177,48 @@ try_schedule(mine, costs=equal, batch=63)
 #
 # ## How much bubble is left?
 #
-# Count for p devices. In 1F1B device 0 idles for (p - 1)(tF + tI + tW): for p - 1 micro-batches on their way down, and
-# for their gradients on the way up. Now the gradients come up without W, and W of these micro-batches fills idle time:
+# Count for p devices. In 1F1B device 0 idles for (p - 1)(tF + tI + tW): while a micro-batch passes the p - 1 other
+# stages on its way down, and its gradient on the way up. Now the gradient comes up without W, and W fills idle time,
+# so tW counts twice:
 #
 # $$\text{idle time of ZB-H1} = (p - 1)(t_F + t_I - t_W)$$
 #
-# The formula asks for tW of at most tF + tI, and for enough micro-batches. Then it holds for any m. Check it:
+# The formula needs tW of at most tF + tI, and m of at least p. Check it for several costs:
 
 # %%
-for p in (2, 4, 8, 16):
-    made = [simulate(build_schedule(name, p, 2 * p), equal) for name in ("1f1b", "zb-h1")]
+for p, m, (tF, tI, tW) in [(4, 8, (1, 1, 1)), (16, 32, (1, 1, 1)), (4, 4, (2, 3, 1)), (8, 20, (1, 1.5, 0.5))]:
+    costs_here = Costs(forward=tF, backward=tI + tW, input_gradient=tI, weight_gradient=tW)
+    made = [simulate(build_schedule(name, p, m), costs_here) for name in ("1f1b", "zb-h1")]
     idle = [timeline.bubble_fraction * timeline.makespan for timeline in made]
-    print(f"p = {p:>2}, m = {2 * p:>2}: 1F1B idles {idle[0]:g} units, ZB-H1 {idle[1]:g}; formula {p - 1}")
+    print(f"p = {p}, m = {m}, tF = {tF}, tI = {tI}, tW = {tW}: 1F1B idles {idle[0]:g}, ", end="")
+    print(f"ZB-H1 {idle[1]:g}; formula {(p - 1) * (tF + tI - tW):g}")
 
 # %% [markdown]
 # At equal costs a third is left. What would remove that too?
 #
 # ## ZB-H2: no bubble at all?
 #
-# Device 0 still waits for its first gradient. So give it more forwards: **ZB-H2** runs 2(p - r) - 1 forwards on device
-# r before its first I. W is then up to 2(p - 1) micro-batches late. The next cell draws ZB-H1 and ZB-H2 at p = 4.
+# Device 0 still waits for its first gradient. So give it more forwards, as many as it takes to never wait. This is
+# **ZB-H2**.
+
+# %%
+question = "p = 4, 1F1B holds 4 micro-batches on device 0. How many must it hold to never wait?"
+predict("07-h2", question, unit="micro-batches")
+
+# %% [markdown]
+# ZB-H2 runs 2(p - r) - 1 forwards on device r before its first I. W is then up to 2(p - 1) micro-batches late.
 
 # %%
 h2 = build_schedule("zb-h2", devices=4, microbatches=8)
-display(predict("07-h2", "1F1B holds 4 micro-batches on device 0. How many does ZB-H2 hold?", unit="micro-batches"))
 pair = [simulate(h1, equal), simulate(h2, equal)]
 plot_schedules(pair, ["ZB-H1", "ZB-H2"])
 
 # %% [markdown]
-# No device of ZB-H2 waits once it has begun. But the step is not shorter. How can that be? It depends on the span in
-# which you count idle time.
+# No device of ZB-H2 waits once it has begun. But the step is not shorter. Look at the span in which you count idle
+# time.
+
 
 # %%
-v_shaped = build_schedule("zb-v", devices=4, microbatches=8)
-
-
 def own_idle(timeline, r):
     """Idle time of device r from its own first action to its own last one."""
     spans = timeline.on_device(r)
@@ -217,7 +226,7 @@ def own_idle(timeline, r):
 
 
 def in_a_row(schedule, steps):
-    """The table of several steps without a barrier between them: each device begins the next one when it is ready."""
+    """The table of several steps without a barrier (nobody waits for all): step k has micro-batches k · m and up."""
     m = schedule.microbatches
     rows = [[f"{a.stage}{a.op}{a.microbatch + k * m}" for k in range(steps) for a in row] for row in schedule.programs]
     return Schedule.from_rows(rows)
@@ -237,8 +246,9 @@ reveal("07-h2", prediction=2 * 4 - 1, measurement=pair[1].peak_microbatches[0])
 # goes on while device 3 is still at work. Then the 3 units are lost only once, and not once a step. Four steps take
 # 4 · 24 + 3 units.
 #
-# So "zero bubble" is true of a device's own span, and it pays off only if the optimizer needs no barrier. Usually it
-# does: to clip gradients, everyone needs the norm of *all* gradients. Lesson 7b shows a way around that.
+# So "zero bubble" is true of a device's own span, and it pays off only if the optimizer needs no barrier. Usually the
+# optimizer does need one: to clip gradients, everyone needs the norm of *all* gradients. Lesson 7b shows a way around
+# that.
 #
 # The price is memory: 2p - 1 micro-batches on each device, against p.
 #
@@ -249,6 +259,7 @@ reveal("07-h2", prediction=2 * 4 - 1, measurement=pair[1].peak_microbatches[0])
 # *and the last*, device 3 the two in the middle. A micro-batch goes down one leg of the V and comes up the other.
 
 # %%
+v_shaped = build_schedule("zb-v", devices=4, microbatches=8)
 print("stages of each device:", *(v_shaped.stages_on(r) for r in range(4)))
 display(plot_schedules([simulate(h2, equal), simulate(v_shaped, equal)], ["ZB-H2", "ZB-V"]))
 for name, schedule in {**names, "ZB-V": v_shaped}.items():
@@ -258,16 +269,17 @@ for name, schedule in {**names, "ZB-V": v_shaped}.items():
     print(f"{name:<6} step {one.makespan:g}, four steps {four.makespan:g}; own idle {own}; in flight {held}")
 
 # %% [markdown]
-# The claim is false. **ZB-V** (section 6 of the same paper) has no idle time in any device's own span, and holds
-# the 4 micro-batches of 1F1B. It also starts faster. A stage is half as long, so device 3 begins after 1.5 units.
+# The claim is false. **ZB-V** (section 6 of the same paper) has no idle time in any device's own span, and holds 4
+# micro-batches on each device, as many as the fullest device of 1F1B. (A micro-batch on one of a device's two chunks
+# counts as half.) It also starts faster. A stage is half as long, so device 3 begins after 1.5 units.
 #
 # The V is what saves the memory. A stage holds a micro-batch from its forward to its backward. For the first stage
 # that takes long, and for the last one hardly any time. In the V both live on the same device, so all devices
-# hold about the same. And the loss is computed where the model begins: the first gradient meets device 0 early.
+# hold about the same. And the loss is computed where the model begins, so the first gradient is on device 0 early.
 #
-# A later paper goes on from there (Qi et al. 2024, arXiv 2405.15362). If a V is filled at a slower pace, it needs
-# less memory: **V-Half** about half of 1F1B's and **V-Min** about a third. Both hold one micro-batch or so on top,
-# which counts where p is small.
+# A later paper goes on from there (Qi et al. 2024, arXiv 2405.15362). If device 0 starts its micro-batches at a
+# slower pace, fewer of them are in flight at a time: **V-Half** about half of 1F1B's and **V-Min** about a third.
+# Both hold one micro-batch or so on top, which matters where p is small.
 
 # %%
 for p, m in ((4, 8), (8, 16), (16, 64)):
@@ -277,15 +289,17 @@ for p, m in ((4, 8), (8, 16), (16, 64)):
         print(f"   {name:<7} {timeline.bubble_fraction:6.1%} idle, {max(timeline.peak_microbatches):.1f} in flight")
 
 # %% [markdown]
-# So there is a choice now: with 1F1B's memory hardly any bubble, or with less memory a bubble like that of 1F1B.
+# So there is a choice now: with 1F1B's memory hardly any bubble, or with about half the memory still a smaller bubble
+# than 1F1B, at equal costs.
 #
 # ## Break it: forget a W
 #
 # The checker knows what a table must have. What does it say where W comes before its I, or not at all?
 
 # %%
-early = [later_2[:1] + ["2W0"] + [a for a in later_2[1:] if a != "2W0"], [a for a in later_2 if a != "2W2"]]
-for row in early:
+too_early = ["2F0", "2W0", "2I0", "2F1", "2I1", "2F2", "2I2", "2W1", "2W2"]
+forgotten = ["2F0", "2I0", "2F1", "2I1", "2F2", "2I2", "2W0", "2W1"]
+for row in (too_early, forgotten):
     for violation in check_schedule(Schedule.from_rows([rows[0], later_1, row])):
         print(violation)
 
@@ -301,23 +315,24 @@ whole_gradient = first.weight.grad.clone()
 kept = []
 for x in batch:
     out = first(x)
-    (g,) = torch.autograd.grad(last(out).square().mean() / 4, out)  # I of the last layer
+    (g,) = torch.autograd.grad(last(out).square().mean() / 4, out)  # I of the last layer; 4 micro-batches
     kept.append(g.T @ x)  # W of the first layer
 for count in (4, 3):
     error = (sum(kept[:count]) - whole_gradient).abs().max() / whole_gradient.abs().max()
     print(f"{count} of 4 W: gradient error {error.item():.0e}")
 
 # %% [markdown]
-# No error is raised, the loss is right, and all other layers get their gradients. One layer learns from three quarters
-# of the batch. That is why pipelab refuses such a table before it runs, and compares gradients with the unsplit
-# model's.
+# One layer learns from three quarters of the batch. In a pipeline no error would be raised, the loss would be right,
+# and all other layers would get their gradients. That is why pipelab refuses such a table before it runs, and
+# compares gradients with the unsplit model's.
 #
 # ## What to remember
 #
 # - A backward has two halves. The stage before waits for I, and nobody but the optimizer waits for W.
-# - ZB-H1: the warm-up of 1F1B, W late. Idle time (p - 1)(tF + tI - tW), and no device holds more than device 0 did.
+# - ZB-H1: the warm-up of 1F1B, W late. Idle time (p - 1)(tF + tI - tW), and no device holds more than device 0 did
+#   under 1F1B.
 # - ZB-H2: twice the warm-up and nearly twice the memory. No idle time in a device's own span. Without a barrier between
-#   steps the rest is lost once.
+#   steps the wait at the start is lost only once.
 # - ZB-V: first and last stage on the same device. No idle time in the own span, with 1F1B's memory.
 #
 # **Where this leads.** All of this was at equal costs. Lesson 7b runs these schedules on the 48-layer model, whose I
@@ -331,15 +346,16 @@ ledger()
 # p is the number of devices, and m the number of micro-batches in a batch. A backward comes in two halves. I computes
 # the gradient of the stage's input, which the device before waits for. W computes the gradients of the weights.
 # `2F1`, `2I1` and `2W1` are the forward, I and W of micro-batch 1 on stage 2. They take tF, tI and tW. Messages take
-# no time where none is mentioned. A device holds a micro-batch from the start of its F to the end of its W.
+# no time. A device holds a micro-batch from the start of its F to the end of its W.
 
 # %% role="setup"
 from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="split_linear" difficulty="easy" minutes=12
 # A linear layer computes `y = x @ weight.T + bias`. `weight` has the shape [out, in], and `bias` has [out]. The last
-# dimension of `x` is in. All dimensions before it count rows: sequences, or the tokens of sequences. `grad_output` is
-# the gradient of the loss with respect to y. Write the two halves of this layer's backward by hand, without autograd:
+# dimension of `x` is in. All dimensions before it number the rows (sequences, or the tokens of sequences). There is
+# at least one. `grad_output` is the gradient of the loss with respect to y. Write the two halves of this layer's
+# backward by hand, without autograd:
 #
 # - `backward_input` is I. Return two things: the gradient of x, and a tuple of the tensors that W will need. The
 #   device before is waiting, so compute nothing else.
@@ -421,11 +437,12 @@ def backward_weight(kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch
 # device 3 |   .   .   . 3F0 3I0 3W0 3F1 3I1 3W1 3F2 3I2 3W2 3F3 3I3 3W3 3F4 3I4 3W4   .   .   .
 # ```
 #
-# Move W's to later slots, and nothing else: on each device the order of F and I stays. The first table must take 14
-# units instead of 16, and the second 18 instead of 21. No device may hold more than p micro-batches. Return both
-# tables as text: a line for each device, with its actions in order, separated by commas. Leave idle cells out, or
-# write a dot. With `from pipelab import Schedule` in a new cell, `print(Schedule.from_csv(filled(3)).to_grid())`
-# draws your table on the unit clock.
+# Move W's to later places in the order of their device, and nothing else: the order of F and I stays. Then everything
+# runs as soon as it can. The first table must take 14 units instead of 16, and the second 18 instead of 21. No device
+# may hold more than p micro-batches. Return both tables as text: a line for each device, with its actions in order,
+# separated by commas. Leave idle cells out, or write a dot, which does not count. Any table that keeps to this is
+# right. With `from pipelab import Schedule` in a new cell, `print(Schedule.from_csv(filled(3)).to_grid())` draws your
+# table on the unit clock.
 
 
 # %% role="answer" exercise="fill_the_bubble"
@@ -452,8 +469,7 @@ def filled(devices: int) -> str:
 
 
 # %% [markdown] role="hint" exercise="fill_the_bubble"
-# Which I comes latest, compared with the time at which its gradient could have been there? Which W's stand in its
-# way, on the devices behind?
+# Which I waits longest for its gradient? Which W's on later devices delay it?
 
 # %% [markdown] role="hint" exercise="fill_the_bubble"
 # Begin with the last device. If it runs its first I's without their W's, all devices before it get their gradients
@@ -461,13 +477,13 @@ def filled(devices: int) -> str:
 
 # %% [markdown] role="hint" exercise="fill_the_bubble"
 # On the last device of p = 3, leave out all W's, and count what is held from left to right. Before which F must the
-# first W run, so that no more than 3 are held? Put one W there, and one behind each later I. What is left over comes
+# first W run, so that no more than 3 are held? Put one W there, and one after each later I. What is left over comes
 # at the end. On device 1 fewer W's have to wait. How many on device 0?
 
 # %% [markdown] role="solution" exercise="fill_the_bubble"
-# Device 0 changes nothing: nobody waits for its I's. Device r lets W come r backwards late. It is done with its I's
-# as soon as the last gradient can be there, and fills the idle time at its end with W's. In 1F1B the last device held
-# one micro-batch, and here it holds p. This is where the memory goes that buys the shorter step.
+# Device 0 changes nothing: nobody waits for its I's. Device r runs each W r micro-batches late. So every device
+# finishes its I's as early as possible, and fills the idle time at its end with W's. In 1F1B the last device held one
+# micro-batch, and here it holds p. This is where the memory goes that buys the shorter step.
 
 # %% [markdown] role="lead" exercise="write_zb_h1" difficulty="medium" minutes=15
 # Write ZB-H1 for any p and m. Return one row of actions per device, in the order in which the device runs them. At tF
@@ -503,15 +519,15 @@ def zb_h1(devices: int, microbatches: int) -> list[list[str]]:
 # The order of F and I is that of 1F1B. So there is only one question: after which I does each W come?
 
 # %% [markdown] role="hint" exercise="write_zb_h1"
-# 1F1B holds p - r micro-batches on device r. How many more may this device hold, if the limit is p on all devices? As
-# many I's may run before the first W. With m below p, no count may go below 0 or beyond m.
+# 1F1B holds p - r micro-batches on device r. How many more may this device hold, if the limit is p on all devices?
+# That many I's may run without a W after them. With m below p, no count may go below 0 or beyond m.
 
 # %% [markdown] role="hint" exercise="write_zb_h1"
 # Go through all I's of a device in order. Before each of them stands a forward, unless there are none left. After I
-# number i comes the W of an earlier micro-batch, if there is one. Which number does it have on device r? After the
-# loop some W's are left. Which ones, and what if r is larger than m?
+# number i comes the W of micro-batch i or of an earlier one, if there is one. Which number does it have on device r?
+# After the loop some W's are left. Which ones, and what if r is larger than m?
 
 # %% [markdown] role="solution" exercise="write_zb_h1"
-# W comes r backwards late on device r. That is one number per device, for any p and m. What waits for W fills the
-# difference between the p - r micro-batches of 1F1B and the limit of p. So all devices hold equally many. Where tI is
-# longer than tW, each device still idles for (p - 1)(tF + tI - tW).
+# W comes r micro-batches late on device r. That is one number per device, for any p and m. What waits for W fills the
+# difference between the p - r micro-batches of 1F1B and the limit of p. So all devices hold equally many. With tW of
+# at most tF + tI and m of at least p, each device still idles for (p - 1)(tF + tI - tW).

@@ -9,14 +9,14 @@
 #       - say what cutting a backward costs, and when the filled bubble is worth it
 #       - say what an optimizer step does to a zero bubble, and how to let it go without a barrier
 #       - say what a fused slot of F and B is for
-#       - search a schedule for measured costs, and judge it by a bound
+#       - search for a schedule for measured costs, and judge it by a bound
 # ---
 
 # %% [markdown]
 # ## 33 units, or 25.5?
 #
 # Lesson 7 filled the bubble of 1F1B. At p = 4, m = 8 and equal costs, 1F1B takes 33 units, and ZB-V takes 25.5 with
-# the same memory. That is 23 % less. Here is the picture again. Is it also what you get?
+# the same number of micro-batches in flight. Here is the picture again. Is that also what you get?
 
 # %% role="setup"
 from pipelab.teaching import *
@@ -29,34 +29,36 @@ names = {"1F1B": "1f1b", "ZB-H1": "zb-h1", "ZB-V": "zb-v", "V-Half": "v-half", "
 made = {shown: build_schedule(name, devices=4, microbatches=8) for shown, name in names.items()}
 drawn = {shown: simulate(made[shown], equal) for shown in ("1F1B", "ZB-V")}
 display(plot_schedules(list(drawn.values()), list(drawn)))
-question = "On the 48-layer model, with measured costs: how long does ZB-V take, as a percentage of 1F1B?"
+question = "Really run on the 48-layer model: how long does ZB-V take, as a percentage of 1F1B?"
 predict("07b-zbv", question, unit="%")
 
 # %% [markdown]
-# The next cell really runs them: 64 sequences, m = 8, the device clock. "Work" is the sum of what all actions cost,
-# "idle" is the rest of the devices' time. Both are printed per device, as a mean.
+# The next cell runs them on the 48-layer model: 64 sequences, m = 8, the device clock. "Work" is the sum of what all
+# actions cost, "idle" is the rest of the devices' time. Both are printed per device, as a mean, in milliseconds.
+# (DualPipeV comes further below.)
 
 # %%
 cases = {shown: (name, made[shown].chunks, False) for shown, name in names.items()}
 family = measure_family(Setting(steps=3, verify=False), 8, cases)
 for shown, e in family.items():
-    work = sum(span.duration for span in e.measured.spans) / 4
+    makespan, work = 1e3 * e.measured.makespan, 1e3 * sum(span.duration for span in e.measured.spans) / 4
     held = max(e.report.peak_activation_bytes) / 1e6
     print(
-        f"{shown:<9} {e.measured.makespan:.2f} s = {work:.2f} s of work + {e.measured.makespan - work:.2f} s idle; "
+        f"{shown:<9} {makespan:.0f} ms = {work:.0f} work + {makespan - work:.0f} idle; "
         f"bubble {e.measured.bubble_fraction:.1%}, predicted {e.predicted.bubble_fraction:.1%}; at most {held:.0f} MB"
     )
 took = {shown: e.measured.makespan for shown, e in family.items()}
 reveal("07b-zbv", prediction=100 * 25.5 / 33, measurement=100 * took["ZB-V"] / took["1F1B"])
 
 # %% [markdown]
-# The bubble is smaller, as promised. But the makespan falls by less than the bubble does, and it may even grow,
-# because *the work has grown*. Why?
+# The bubbles of ZB-H1 and ZB-V are smaller, as promised. But the makespan falls by less, and it may even grow, because
+# *the work has grown*. DualPipeV, which cuts only some of its backwards, has less work than these two. The memory has
+# grown as well: the gradients that wait for W are kept beside x.
 #
 # ## What the cut costs
 #
-# A profile runs one micro-batch alone, back by B and then back by I and W. This is what it said of the stages in the
-# middle, while ZB-H1 ran:
+# A profile runs one micro-batch alone, first back by B, then once more and back by I and W. In turns with the steps of
+# ZB-H1 it found this for the stages in the middle:
 
 # %%
 costs = family["ZB-H1"].costs
@@ -68,18 +70,18 @@ print(f"(I + W) / B = {(i + w) / b:.2f}")
 # I and W together take longer than B. They multiply the same matrices, but more happens around that:
 #
 # - The graph is walked twice, and each node with a weight is called twice.
-# - W reads x and g from memory again, long after I had them in the cache.
+# - W reads x and g from memory again.
 # - A few operations, such as the backward of a layer norm, compute most of their result for each half.
 #
-# The smaller an operation is, the more this weighs. Our layers are narrow: an operation takes some ten microseconds.
-# On a large model each takes milliseconds, and the cut costs hardly anything. So the question is where it begins to
-# pay. The next cell keeps tF = 1 and tB = 2, and lets tI + tW grow.
+# The smaller an operation is, the more the first of these weighs. Our layers are narrow: an operation takes some ten
+# microseconds. On a large model each takes milliseconds, and the cut costs hardly anything. So the question is where
+# it begins to pay. The next cell keeps tF = 1 and tB = 2, and lets tI + tW grow.
 
 # %%
-prices = [1 + k / 20 for k in range(13)]
+prices = [1 + k / 10 for k in range(7)]
 shorter = {}
 for shown in ("ZB-H1", "ZB-V", "V-Half"):
-    half = [Costs(forward=1, backward=2, input_gradient=c, weight_gradient=c) for c in prices]
+    half = [Costs(forward=1, backward=2, input_gradient=c, weight_gradient=c) for c in prices]  # (I + W) / B = c
     shorter[shown] = [100 * simulate(made[shown], one).makespan / drawn["1F1B"].makespan for one in half]
 for shown, values in shorter.items():
     pays = [c for c, value in zip(prices, values, strict=True) if value < 100]
@@ -88,13 +90,14 @@ axes = {"across": "(I + W) / B", "up": "makespan, percentage of that of 1F1B"}
 plot_curves(prices, shorter, **axes, title="What a cut may cost, p = 4, m = 8", note="Predicted, tF = 1 and tB = 2.")
 
 # %% [markdown]
-# Compare with your `(I + W) / B` above. (The measured runs differ from this curve in two more ways. I is longer than W,
-# and stage 0 has almost no I.)
+# Compare with your `(I + W) / B` above. If it is near the point where a curve crosses 100, gain and price are about
+# equal, and the scatter of a few steps decides. (The measured runs differ from this curve in three ways. I is longer
+# than W. Stage 0 has almost no I. And the stages of ZB-V are half as long, so that its actions are smaller.)
 #
 # V-Half wins little at p = 4, even where the cut costs nothing. What it saves is memory.
 #
-# **Try it:** in the first cell of this section use other micro-batches. Run `measure_family` with
-# `Setting(batch=256, steps=2, verify=False)` and the cases 1F1B and ZB-H1. What is (I + W) / B then?
+# **Try it:** use larger micro-batches: `large = measure_family(Setting(batch=256, steps=2, verify=False), 8, {"ZB-H1":
+# ("zb-h1", 1, False)})`. Then compute (I + W) / B from `large["ZB-H1"].costs`, as above.
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -106,8 +109,8 @@ plot_curves(prices, shorter, **axes, title="What a cut may cost, p = 4, m = 8", 
 # ## A claim on trial: "up to 23 % more throughput"
 #
 # The paper reports up to 23 % more throughput than 1F1B "under a similar memory limit" (Qi et al., arXiv 2401.10241).
-# More throughput by 23 % means: the makespan of 1F1B is 1.23 times as long. What is the most that any schedule can win?
-# Without a bubble the step takes m(tF + tB), and 1F1B takes (m + p - 1)(tF + tB). So the limit is (m + p - 1)/m.
+# That means: 1F1B takes 1.23 times as long as the new schedule. What is the most that an order of such actions can win?
+# Without a bubble the step takes m(tF + tB), and 1F1B takes (m + p - 1)(tF + tB). So the limit is (p - 1)/m.
 
 # %%
 counts = (8, 16, 24, 32, 64)
@@ -115,30 +118,30 @@ for p in (4, 8):
     gains = {"most": [], "ZB-H1": []}
     for m in counts:
         plain = simulate(build_schedule("1f1b", p, m), equal).makespan
-        gains["most"].append((m + p - 1) / m)
+        gains["most"].append(1 + (p - 1) / m)
         gains["ZB-H1"].append(plain / simulate(build_schedule("zb-h1", p, m), equal).makespan)
     for shown, values in gains.items():
         each = ", ".join(f"m = {m}: {value - 1:.0%}" for m, value in zip(counts, values, strict=True))
         print(f"p = {p}, {shown:<6} {each}")
-for shown in ("ZB-H1", "ZB-V"):
+for shown in ("ZB-H1", "ZB-V", "DualPipeV"):
     print(f"measured here, p = 4, m = 8, {shown}: {took['1F1B'] / took[shown] - 1:+.0%}")
 
 # %% [markdown]
 # The claim can hold: at p = 8 and small m, 23 % is within reach. But it is a statement about p, m and the price of the
-# cut, and not about the schedule. At m = 64 there is little left to win, because 1F1B has little bubble left. And if
-# the cut costs 20 %, the gain is gone.
+# cut, and not about the schedule. At m = 64 there is little left to win, because 1F1B has little bubble left. There a
+# cut that costs 20 % takes more than the gain.
 #
 # So a filled bubble pays where m must be small: where the batch is small, or p is large. It needs large operations too.
 #
-# ## What the optimizer step stands for
+# ## What the optimizer step waits for
 #
 # In lesson 7 the last 3 units of ZB-H2 were lost once a step, because of the barrier between steps. What is that
 # barrier for? Two things need all gradients before anyone may update: clipping by the *global* norm, and the check for
 # gradients that are not finite. Without either, each device may update as soon as its own last W is over.
 #
-# With them the paper proposes **post-validation**: update early, as if nothing had to be clipped. The norm of all
-# gradients comes afterwards. In the rare case that something must be clipped, undo the update and make it anew. The
-# next cell trains a small model twice under ZB-H2, with and without.
+# For these cases the same paper proposes **post-validation**: update early, as if nothing had to be clipped. The norm
+# of all gradients comes afterwards. If something must be clipped after all, undo the update and do it again. The next
+# cell trains a small model twice under ZB-H2, first without post-validation and then with it.
 
 # %%
 import torch
@@ -148,25 +151,26 @@ def adam(named):
     return torch.optim.AdamW([parameter for _, parameter in named], lr=0.01)
 
 
-h2, limit, trained = build_schedule("zb-h2", devices=4, microbatches=8), 1.2, []
+h2, largest, trained = build_schedule("zb-h2", devices=4, microbatches=8), 1.2, []
 for early in (False, True):
     small = TransformerLM(layers=8, width=32, heads=2)
-    options = {"optimizer": adam, "clip_norm": limit, "post_validation": early}
+    options = {"optimizer": adam, "clip_norm": largest, "post_validation": early}
     with Pipeline(small, h2, loss=next_byte_loss, **options) as pipeline:
         reports = [pipeline.step(*text_batch(k, batch=32)) for k in range(6)]
     trained.append([parameter.detach().clone() for parameter in small.parameters()])
-for k, report in enumerate(reports):
-    print(f"step {k}: gradient norm {report.gradient_norm:.2f}, undone and made anew: {report.rolled_back}")
+for k, report in enumerate(reports):  # of the second run
+    print(f"step {k}: gradient norm {report.gradient_norm:.2f}, undone and done again: {report.rolled_back}")
 timeline = reports[-1].timeline
 for update in timeline.updates:
     earlier = 1e3 * (timeline.end - update.start)
-    print(f"device {update.device} updates {earlier:.1f} ms before the last backward of all devices is over")
+    print(f"device {update.device} updates {earlier:.1f} ms before the last device ends its backwards")
+print(f"(the step takes {1e3 * timeline.makespan:.0f} ms)")
 print("weights are the same, bit for bit:", all(map(torch.equal, *trained)))
 
 # %% [markdown]
-# The early steps have large gradients. There the assumption is wrong, and the updates are made twice. Later it holds,
-# and no device waits. The weights are the same in both runs. The price is a copy of the weights and the optimizer's
-# state until the norm is known. (`docs/your-model.md` says more.)
+# The first steps have large gradients. There the assumption is wrong, and the updates are made twice. Later it holds,
+# and each device updates when its own work is over. The weights are the same in both runs. The price is a copy of the
+# weights and the optimizer's state until the norm is known. (`docs/your-model.md` says more.)
 #
 # ## Slots with two actions
 #
@@ -181,8 +185,8 @@ predict("07b-fused", question, unit="%")
 # %%
 report = family["DualPipeV"].report
 alone, fused = {}, []
-for row, slots in zip(report.schedule.programs, report.slot_costs.slots, strict=True):
-    for slot, cost in zip(row, slots, strict=True):
+for row, costs_of_row in zip(report.schedule.programs, report.slot_costs.slots, strict=True):  # device by device
+    for slot, cost in zip(row, costs_of_row, strict=True):
         if not isinstance(slot, tuple):
             alone.setdefault((slot.stage, slot.op), []).append(cost)
         else:
@@ -192,12 +196,13 @@ pairs = [(cost, [mean.get((a.stage, a.op)) for a in slot]) for slot, cost in fus
 known = [(cost, sum(parts)) for cost, parts in pairs if None not in parts]
 slots = sum(map(len, report.schedule.programs))
 print(f"{len(fused)} of {slots} slots are fused, such as", *fused[0][0])
+print(f"for {len(known)} of them both actions also run alone somewhere")
 reveal("07b-fused", prediction=100, measurement=100 * sum(c for c, _ in known) / sum(parts for _, parts in known))
 
 # %% [markdown]
-# On one core two actions take about as long as one after the other. The slot is made for another machine. DeepSeek-V3
-# (arXiv 2412.19437) is a mixture of experts, spread over many GPUs: inside each forward and backward, tokens
-# travel to other GPUs and back. While the forward's tokens travel, the backward computes, and the other way
+# On one core a fused slot takes about as long as its two actions in turn. The slot is made for another machine.
+# DeepSeek-V3 (arXiv 2412.19437) is a mixture of experts, spread over many GPUs: inside each forward and backward,
+# tokens travel to other GPUs and back. While the forward's tokens travel, the backward computes, and the other way
 # round. Suppose the pair then takes 60, 80 or 100 % of its parts:
 
 # %%
@@ -207,16 +212,16 @@ for part in (1.0, 0.8, 0.6):
     print(f"fused slots take {part:.0%} of their parts: {timeline.makespan:.1f} units, 1F1B {drawn['1F1B'].makespan:g}")
 
 # %% [markdown]
-# So its strength is not a smaller bubble. It hides messages *within* actions, which no order of whole actions can do.
-# (DeepSeek's table counts the full backward as B, and the zero-bubble papers half of it. Compare formulas of the two
-# with care.)
+# So its strength is not a smaller bubble than that of ZB-V. It hides messages *within* actions, which no order of
+# whole actions can do. (DeepSeek's table counts the full backward as B, and the zero-bubble papers half of it.
+# Compare formulas of the two with care.)
 #
-# ## Search your own
+# ## Search for your own
 #
 # All these tables were made for equal costs. Yours are not equal. What is the best order for what *your* stages cost?
 # `search_schedule` builds tables by simple rules, for example "run W only if nothing else can run". It then improves
-# the best one: it moves single actions, and keeps what gets better. Each try is a simulation. Meanwhile a **lower
-# bound** says how far it can get: each device has its work, and cannot begin before a first forward comes through.
+# the best one: it moves single actions, and keeps each move that helps. Each try is a simulation. A **lower bound**
+# says how far any search can get: each device has its work, and cannot begin before a first forward comes through.
 
 # %%
 costs = family["ZB-H1"].costs  # measured: F, B, I and W of each stage, and bytes
@@ -231,10 +236,10 @@ plot_timeline(found.timeline, memory=False)
 
 # %% [markdown]
 # The found table cuts a backward where that fills a bubble, and leaves the others whole. No order with one stage on
-# each device takes less than the bound, so there is not much left to look for. This is why nothing here needs to be
-# *learned*: a simulation tells what an order costs, and a search asks it thousands of times.
+# each device takes less than the bound, so there is not much left to look for. (Micro-batches need not come in order:
+# all of them cost the same.)
 #
-# Now run it beside 1F1B, and prove it.
+# Now run it beside 1F1B, and check its gradients.
 
 # %%
 for shown, schedule in {"1F1B": made["1F1B"], "found": found.schedule}.items():
@@ -248,32 +253,34 @@ print(f"most activations: {max(step.peak_activation_bytes) / 1e6:.0f} MB, allowe
 print(f"largest gradient error, in float64: {exact.verify(inputs[:8], targets[:8]):.0e}")
 
 # %% [markdown]
+# In the run, actions cost more than in the profile, where one device works at a time. Both schedules pay that. Compare
+# the two measured times with each other: a few steps scatter by several per cent, so look at more of them before you
+# trust a small difference.
+#
 # ## Break it: search with the wrong costs
 #
 # A search is as good as its costs. The next cell searches at equal costs, and then asks what its table takes with the
 # measured ones.
 
 # %%
-naive = search_schedule(devices=4, microbatches=8, costs=equal, seconds=2)
+naive = search_schedule(devices=4, microbatches=8, costs=equal, seconds=2)  # what 1F1B holds on device 0 is the limit
 true = simulate(naive.schedule, costs, batch=64)
 print(f"for equal costs: {naive.makespan:g} units, bound {naive.bound:g}")
 print(f"the same table with measured costs: {true.makespan:.3f} s, the table found for them {found.makespan:.3f} s")
 
 # %% [markdown]
-# By its own costs the table is perfect. By yours it is not. The same holds for every schedule with a name: it was
-# made for somebody's costs.
+# By its own costs, which say that a cut is free, the table is perfect. By yours it is not. The same holds for every
+# schedule with a name: it was made for somebody's costs.
 #
 # ## What to remember
 #
-# - Cutting a backward costs something. (I + W) / B decides whether a filled bubble pays. It is near 1 only for large
-#   operations.
-# - No schedule can win more than (m + p - 1)/m over 1F1B. With a large m there is little to fill.
+# - Cutting a backward costs something. (I + W) / B, p and m decide whether a filled bubble pays.
+# - No order of the same actions can win more than (p - 1)/m over 1F1B. With a large m there is little to fill.
 # - A zero bubble between steps needs an optimizer step without a barrier.
 # - Fused slots are for hiding messages within actions.
 # - A search on a simulator finds an order for measured costs, and a bound says how good it is.
-#
-# **Where this leads.** You have cut time into pieces. Lesson 8 cuts the model: layers cost unlike amounts, and devices
-# are not all alike. Your guesses so far:
+# **Where this leads.** You have cut time into pieces. Lesson 8 cuts the model: layers cost different amounts, and
+# devices are not all alike. Your guesses so far:
 
 # %%
 ledger()
@@ -282,7 +289,7 @@ ledger()
 # p is the number of devices, and m the number of micro-batches in a batch. A backward comes in two halves. I computes
 # the gradient of the stage's input, which the device before waits for. W computes the gradients of the weights.
 # `2F1`, `2I1` and `2W1` are the forward, I and W of micro-batch 1 on stage 2. They take tF, tI and tW. Messages take
-# no time where none is mentioned. A device holds a micro-batch from the start of its F to the end of its W.
+# no time unless an exercise gives them one. A device holds a micro-batch from the start of its F to the end of its W.
 
 # %% role="setup"
 from pipelab.teaching import NotWritten, check
@@ -290,9 +297,10 @@ from pipelab.teaching import NotWritten, check
 # %% [markdown] role="lead" exercise="fastest_that_fits" difficulty="medium" minutes=18
 # You get tables for one p and m, by their names: `"1f1b"`, `"zb-h1"`, `"zb-h2"`, `"zb-v"`, `"v-half"` and `"v-min"`.
 # (ZB-H2 is missing where m is too small for it.) A forward, an I and a W of one device's whole share of the model
-# take `t_forward`, `t_input` and `t_weight`. A message takes `t_message`. The memory is given as a share of what
+# take `t_forward`, `t_input` and `t_weight`, and a whole backward takes `t_input + t_weight`. `simulate` divides them
+# where a device has two chunks. A message takes `t_message`. The memory is given as a share of what
 # device 0 holds under 1F1B: with 0.5, no device may hold more than half of that. Return the name of the table with
-# the shortest makespan among those that fit, or `"none"`. What is within 5 % of the best counts as best.
+# the shortest makespan among those that fit, or `"none"`. Any table within 5 % of the best is accepted.
 #
 # `simulate(table, costs)` returns a timeline with `makespan` and `peak_microbatches`, as in the lessons. It counts a
 # micro-batch on one of two chunks as a half. `Costs` takes whole backwards as `backward`, their halves as
@@ -344,8 +352,9 @@ def choose(
 # backward is cut into I and W. Messages take no time. Write two functions:
 #
 # - `least_makespan` returns a **lower bound** of the makespan: no order can take less. Find it from single devices. A
-#   device has its own work to do. It cannot begin at time 0, and it cannot end the step as it likes. The check knows
-#   tables for its cases. Your bound must never be above what a table takes, and as high as pipelab's own bound.
+#   device has its own work to do. Not all can begin at time 0, and after its last I others must still finish. The
+#   check knows tables for its cases. Your bound must never be above what a table takes, and as high as pipelab's own
+#   bound.
 # - `found` returns a table as text, with a line for each device, as `Schedule.to_csv` writes it. It is for p = 4, m =
 #   8, tF = 10, tI = 14 and tW = 6. No device may hold more than 6 micro-batches. The makespan may be at most 1.05
 #   times the bound.

@@ -145,7 +145,12 @@ def _missing(graph: SlotGraph, schedule: Schedule) -> Iterator[Violation]:
                 lacking.append((f, f"stage {stage} never runs micro-batch {i} forward"))
             if not schedule.forward_only and b not in there:
                 if half_i in there and half_w not in there:
-                    lacking.append((half_w, f"{half_i} computes the gradient of the input, nobody that of the weights"))
+                    lacking.append(
+                        (
+                            half_w,
+                            f"{half_i} computes the gradient of the input, and no action computes that of the weights",
+                        )
+                    )
                 elif half_w in there and half_i not in there and stage > 0:
                     lacking.append((half_i, f"stage {stage - 1} waits for a gradient that {half_w} does not compute"))
                 elif half_i not in there and half_w not in there:
@@ -233,7 +238,7 @@ _ORDER_REASONS = {
     "RB": "recomputing after the backward is too late",
     "RI": "recomputing after the backward is too late",
     "RW": "recomputing after the backward is too late",
-    "IW": "W finishes what I began",
+    "IW": "W finishes what its I began",
     "BU": "an update needs the gradient",
     "WU": "an update needs the gradient",
 }

@@ -78,7 +78,7 @@ def test_a_missing_forward_leaves_two_others_without_input():
 def test_a_missing_weight_half_is_asked_for():
     found = check_schedule(two_devices("0F0,0B0", "1F0,1I0", microbatches=1))
     assert brief(found) == [("missing", 1, None, "1W0", None)]
-    assert "nobody that of the weights" in found[0].message
+    assert "no action computes that of the weights" in found[0].message
 
 
 def test_a_missing_input_half_is_asked_for_behind_stage_0_only():
@@ -183,7 +183,7 @@ def test_of_a_stage_on_two_devices_both_are_named():
         ("0B0,0F0", 0, "0B0", "0F0", "a backward needs what its forward kept"),
         ("0F0,0B0,0R0", 1, "0B0", "0R0", "recomputing after the backward is too late"),
         ("0R0,0F0,0B0", 0, "0R0", "0F0", "nothing to recompute before the forward"),
-        ("0F0,0W0,0I0", 1, "0W0", "0I0", "W finishes what I began"),
+        ("0F0,0W0,0I0", 1, "0W0", "0I0", "W finishes what its I began"),
         ("0F0,0U0,0B0", 1, "0U0", "0B0", "an update needs the gradient"),
         ("0F0,0W0,0R0", 1, "0W0", "0R0", "recomputing after the backward is too late"),
         ("(0B0;0F0)", 0, "0B0", "0F0", "a backward needs what its forward kept"),
