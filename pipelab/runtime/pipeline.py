@@ -46,9 +46,9 @@ class Pipeline:
     (``report.skipped``).
     ``post_validation``: no device waits for the others' gradients. When its own part is over it makes its update, as if
     nothing were clipped or skipped. At the flush that is validated, and where it was wrong undone and made anew
-    (``report.rolled_back``): the result is the same bit for bit. Until then each device keeps a copy of the weights,
-    gradients and optimizer state that it steps. A stage whose gradient comes from several devices (it has two homes, or
-    the home of a tied parameter) is stepped at the flush.
+    (``report.rolled_back``): the result is the same bit for bit, though an optimizer's hooks see what is undone, too.
+    Until then each device keeps a copy of the weights, gradients and optimizer state that it steps. A stage whose
+    gradient comes from several devices (it has two homes, or the home of a tied parameter) is stepped at the flush.
     ``launch``: ``"threads"``, one thread per device inside this process (under the device clock, and where slots are
     tiny, devices on CPU cores take turns in one); or ``"processes"``, one process per device,
     started here, or by torchrun: then each of them makes the Pipeline (``group``: whose ranks are its devices; default:

@@ -14,22 +14,29 @@ from pipelab.errors import ConfigurationError
 __all__ = ["as_now", "require_copies"]
 
 
-def as_now(value: Any) -> Callable[[], Any]:
+Own = dict[int, Any]
+"""Parameters by their id: whatever holds them, they stay the same objects."""
+
+
+def as_now(value: Any, own: Own | None = None) -> Callable[[], Any]:
     """What gives ``value`` back as it is now: the same object, with what is in it now.
 
     For an optimizer that is its parameters, their gradients and all that it remembers: it holds a copy of these.
-    What can be called, such as a hook, is not copied.
+    What can be called, such as a hook, is not copied. ``own``: see there.
     """
+    own = {} if own is None else own
     if isinstance(value, Tensor):
         return _tensor(value)
+    if isinstance(value, torch.optim.Optimizer):
+        own = own | {id(one): one for group in value.param_groups for one in group["params"]}
     if isinstance(value, torch.optim.Optimizer | nn.Module):
-        inside = _mapping(vars(value))
+        inside = _mapping(vars(value), own)
         return lambda: (inside(), value)[1]
     if isinstance(value, dict):
-        return _mapping(value)
+        return _mapping(value, own)
     if type(value) in (list, tuple):
-        return _sequence(value)
-    copied = value if callable(value) else copy.deepcopy(value)
+        return _sequence(value, own)
+    copied = value if callable(value) else copy.deepcopy(value, dict(own))
     return lambda: copied
 
 
@@ -47,8 +54,8 @@ def _tensor(value: Tensor) -> Callable[[], Tensor]:
     return back
 
 
-def _mapping(value: dict[Any, Any]) -> Callable[[], dict[Any, Any]]:
-    entries = {key: as_now(one) for key, one in value.items()}
+def _mapping(value: dict[Any, Any], own: Own) -> Callable[[], dict[Any, Any]]:
+    entries = {key: as_now(one, own) for key, one in value.items()}
 
     def back() -> dict[Any, Any]:
         found = {key: one() for key, one in entries.items()}
@@ -59,8 +66,8 @@ def _mapping(value: dict[Any, Any]) -> Callable[[], dict[Any, Any]]:
     return back
 
 
-def _sequence(value: Any) -> Callable[[], Any]:
-    items = [as_now(one) for one in value]
+def _sequence(value: Any, own: Own) -> Callable[[], Any]:
+    items = [as_now(one, own) for one in value]
 
     def back() -> Any:
         found = [one() for one in items]

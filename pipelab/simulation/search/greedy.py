@@ -8,7 +8,7 @@ from itertools import product
 
 from pipelab.simulation.search.problem import Problem, Rows
 
-__all__ = ["Rule", "build", "rules"]
+__all__ = ["Rule", "build", "one_by_one", "rules"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,17 @@ def rules() -> Iterator[Rule]:
     """All of them."""
     for ahead, first, patience, deep in product((1.0, 0.75, 0.5), (False, True), (0.0, 0.5, 1.0), (True, False)):
         yield Rule(ahead, first, patience, deep)
+
+
+def one_by_one(problem: Problem) -> Rows:
+    """The rows that hold least: one micro-batch goes all the way before the next begins, each W right after its I."""
+    rows: Rows = [[] for _ in range(problem.devices)]
+    down = [(0, s) for s in range(problem.stages)]
+    up = [(op, s) for s in reversed(range(problem.stages)) for op in (1, 2)]
+    for i in range(problem.microbatches):
+        for op, s in (*down, *up):
+            rows[problem.homes[s]].append(problem.number(op, s, i))
+    return rows
 
 
 def build(problem: Problem, rule: Rule) -> Rows | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -14,7 +14,7 @@ from pipelab.schedules.catalogue import build_schedule, recipes, round_robin
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs
 from pipelab.simulation.search.bound import lower_bound
-from pipelab.simulation.search.greedy import build, rules
+from pipelab.simulation.search.greedy import build, one_by_one, rules
 from pipelab.simulation.search.improve import improve
 from pipelab.simulation.search.problem import Problem, Rows
 from pipelab.simulation.simulate import simulate
@@ -106,11 +106,7 @@ def search_schedule(
     each = [_search(problem, seconds / len(ways), seed, tell) for problem in problems]
     found = [one for one in each if one is not None]
     if not found:
-        needed = min(max(problem.one_microbatch) for problem in problems)
-        raise ConfigurationError(
-            f"nothing fits: one micro-batch takes {needed:g} on the fullest device, and {min(problems[0].limits):g} "
-            f"are allowed; give at least {needed:g}"
-        )
+        raise ConfigurationError(_refusal(problems[0]))
     best = min(found, key=lambda one: one.makespan)
     known: dict[str, float] = {}
     for name, makespan in (pair for one in found for pair in one.known):
@@ -124,11 +120,25 @@ def search_schedule(
     )
 
 
+def _refusal(problem: Problem) -> str:
+    """Of a problem in which one micro-batch alone does not fit."""
+    alone = problem.schedule(one_by_one(problem), "one micro-batch at a time")
+    timeline = simulate(alone, problem.costs, batch=problem.batch, check=False)
+    needs = timeline.peak_bytes if problem.in_bytes else timeline.peak_microbatches
+    need, limit, r = max(
+        (need, limit, r) for r, (need, limit) in enumerate(zip(needs, problem.limits, strict=True)) if need > limit
+    )
+    return (
+        f"nothing fits: one micro-batch alone takes {need:g} on device {r}, and {limit:g} are allowed there; give at "
+        f"least {need:g}"
+    )
+
+
 def _limited(problem: Problem, given: float | Sequence[float] | None) -> Problem:
     p = problem.devices
     if given is None:
         given = min(p, problem.microbatches) * max(problem.one_microbatch)
-    limits = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),) * p
+    limits = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),) * p
     if len(limits) != p or not all(one > 0 for one in limits):
         raise ConfigurationError(f"memory_limit is one positive number, or one for each of {p} devices; got {given!r}")
     return replace(problem, limits=limits)
@@ -163,6 +173,9 @@ def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, fl
         rows = build(problem, rule)
         pool += [] if rows is None else _rated(problem, "a greedy rule", rows)
         pool.sort(key=lambda one: one[0])
+    if not pool:  # where memory is too short for the rules
+        tries += 1
+        pool += _rated(problem, "one micro-batch at a time", one_by_one(problem))
     for _, name, rows in pool[:1]:
         best.offer(name, problem.schedule(rows, "searched"))
     random, starts = Random(seed), pool[:4]

@@ -1,6 +1,8 @@
 """An optimizer goes back to what it was, bit for bit, and its next step is what it would have been."""
 
 import threading
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,3 +118,15 @@ def test_what_cannot_be_copied_is_named():
     optimizer.lock = threading.Lock()
     with pytest.raises(ConfigurationError, match=r"this SGD cannot be copied \(TypeError: .*lock.*leave post_valid"):
         require_copies(optimizer)
+
+
+@pytest.mark.parametrize("holder", [deque, set, lambda all_of_them: SimpleNamespace(ps=all_of_them)])
+def test_whatever_holds_the_parameters_holds_the_same_ones_afterwards(holder):
+    parameters, optimizer = made("SGD")
+    give(parameters, 0)
+    optimizer.mine = holder(parameters)
+    back = as_now(optimizer)
+    optimizer.step()
+    back()
+    held = optimizer.mine.ps if isinstance(optimizer.mine, SimpleNamespace) else optimizer.mine
+    assert set(map(id, held)) == set(map(id, parameters))

@@ -296,6 +296,16 @@ def test_a_limit_that_leaves_no_room_for_the_copy_is_refused():
         pipeline.step(*data(batch=4))
 
 
+def test_a_limit_counts_the_copy_only_where_there_is_one():
+    """Device 0 is the home of a tied weight: it steps at the flush, and copies nothing."""
+    model = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(4)))
+    model[3].weight = model[0].weight
+    told = {"loss": nn.MSELoss(), "optimizer": sgd, "clip_norm": 10.0, "memory_limit": [70_000, 1e7, 1e7, 1e7]}
+    pipeline = Pipeline(model, build_schedule("1f1b", 4, 4), **told, post_validation=True)
+    report = pipeline.step(torch.randn(4, 64), torch.randn(4, 64))
+    assert 0 not in report.stepped_early
+
+
 def test_steps_that_change_nothing_stay_so():
     pipeline = Pipeline(mlp(), ZB_H1, loss=mse, optimizer=sgd, clip_norm=1.0, post_validation=True)
     before = [p.clone() for _, p in pipeline.named_parameters()]

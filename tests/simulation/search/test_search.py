@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipelab import ConfigurationError, CostProfile, Costs, build_schedule, check_schedule, simulate
@@ -82,9 +83,9 @@ def test_messages_that_wait_for_others_count():
 
 def test_bytes_are_the_limit_where_costs_know_them():
     costs = Costs(forward=1, backward=2, activation_bytes=10.0, message_bytes=3.0)
-    found = search_schedule(4, 8, 1, costs, 33.0, seconds=0.5)
+    found = search_schedule(4, 8, 1, costs, 33.0, seconds=3)
     assert max(found.timeline.peak_bytes) <= 33
-    more = search_schedule(4, 8, 1, replace(costs, waiting_bytes=1.0), 33.0, seconds=0.5)
+    more = search_schedule(4, 8, 1, replace(costs, waiting_bytes=1.0), 33.0, seconds=3)
     assert max(more.timeline.peak_bytes) <= 33 and more.makespan < found.makespan, "little waits for W"
     assert max(more.timeline.peak_microbatches) > 3
 
@@ -102,8 +103,12 @@ def test_costs_of_each_stage_and_uneven_microbatches_are_searched_as_they_are():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"memory_limit": 0.5}, "one micro-batch takes 1 on the fullest device, and 0.5 are allowed; give at least 1"),
+        (
+            {"memory_limit": 0.5},
+            "one micro-batch alone takes 1 on device 3, and 0.5 are allowed there; give at least 1",
+        ),
         ({"memory_limit": [1, 2]}, "memory_limit is one positive number, or one for each of 4"),
+        ({"memory_limit": [9, 0.2, 9, 9]}, "alone takes 1 on device 1, and 0.2 are allowed there; give at least 1"),
         ({"memory_limit": -1}, "memory_limit is one positive number"),
         ({"placement": [0, 1, 2]}, "placement names the device of each stage"),
         ({"seconds": 0}, "seconds must be positive"),
@@ -116,3 +121,15 @@ def test_costs_of_each_stage_and_uneven_microbatches_are_searched_as_they_are():
 def test_bad_input_gets_a_sentence(given, says):
     with pytest.raises(ConfigurationError, match=says):
         search_schedule(**{"devices": 4, "microbatches": 4, "seconds": 1, **given})
+
+
+def test_where_what_waits_for_w_is_more_than_was_held_one_micro_batch_at_a_time_still_fits():
+    """The greedy rules count it for every stage at once and find nothing; one micro-batch alone takes 10 + 15."""
+    sizes = {"activation_bytes": [10.0] * 4, "waiting_bytes": [15.0] * 4}
+    costs = Costs(forward=1, backward=2, input_gradient=1, weight_gradient=1, **sizes)
+    for limit in (30, np.array([25.0, 25.0])):
+        found = search_schedule(2, 2, 2, costs, limit, seconds=0.2)
+        assert max(found.timeline.peak_bytes) <= 25
+        assert check_schedule(found.schedule) == []
+    with pytest.raises(ConfigurationError, match="takes 25 on device 1, and 24 are allowed there; give at least 25"):
+        search_schedule(2, 2, 2, costs, 24, seconds=0.2)
