@@ -319,7 +319,7 @@ for x in batch:
     kept.append(g.T @ x)  # W of the first layer
 for count in (4, 3):
     error = (sum(kept[:count]) - whole_gradient).abs().max() / whole_gradient.abs().max()
-    print(f"{count} of 4 W: gradient error {error.item():.0e}")
+    print(f"{count} of {len(kept)} W: gradient error {error.item():.0e}")
 
 # %% [markdown]
 # One layer learns from three quarters of the batch. In a pipeline no error would be raised, the loss would be right,

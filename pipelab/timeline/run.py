@@ -145,22 +145,31 @@ class Run:
         uses = (~np.isnan(kept.gradient)).nonzero()[0]
         half = table.last(table.op == I)[key[whole]]
         split, half = whole[half >= 0], half[half >= 0]
-        until = over[key[whole]]
-        until[np.isin(whole, split)] = end[half]
-        come = np.concatenate([start[uses], start[whole], start[forward[key[waiting]]], end[half]])
-        gone = np.concatenate([end[uses], until, start[waiting], over[key[split]]])
-        size = np.concatenate([kept.gradient[uses], kept.held[whole], kept.kept_input[waiting], kept.waiting[half]])
-        device = table.device[np.concatenate([uses, whole, waiting, half])]
+        come = np.concatenate([end[half], start[uses], start[whole], start[forward[key[waiting]]]])
+        gone = np.concatenate([over[key[split]], end[uses], over[key[whole]], start[waiting]])
+        more = kept.waiting[half] - kept.held[split]  # or less: once I is over
+        size = np.concatenate([more, kept.gradient[uses], kept.held[whole], kept.kept_input[waiting]])
+        device = table.device[np.concatenate([half, uses, whole, waiting])]
+        begins = np.arange(len(size)) >= len(half)
         if kept.carried:
-            more = np.array(list(self._carried(kept.carried))).T
-            columns = zip((device, come, gone, size), more, strict=True)
+            there = np.array(list(self._carried(kept.carried))).T
+            columns = zip((device, come, gone, size), there, strict=True)
             device, come, gone, size = (np.concatenate(pair) for pair in columns)
+            begins = np.append(begins, np.ones(len(size) - len(begins), bool))
         t, change, device = np.concatenate([gone, come]), np.concatenate([-size, size]), np.tile(device, 2)
-        order = np.lexsort((change, np.repeat([False, True], len(size)), t, device))
+        begins = np.append(np.zeros(len(size), bool), begins)
+        order = np.lexsort((change, begins, t, device))
         order = order[t[order] < math.inf]
         bounds = np.searchsorted(device[order], np.arange(table.devices + 1)).tolist()
-        rows = [order[begin:end] for begin, end in itertools.pairwise(bounds)]
-        return tuple((t[row], np.maximum(np.cumsum(change[row]), 0.0)) for row in rows)
+        found = []
+        for begin, end in itertools.pairwise(bounds):
+            row = order[begin:end]
+            time, value = t[row], np.maximum(np.cumsum(change[row]), 0.0)
+            if len(half) and len(row):  # what an I lets go of and what it leaves are one step
+                later = (time[1:] != time[:-1]) | begins[row][1:]
+                time, value = (column[np.append(later, True)] for column in (time, value))
+            found.append((time, value))
+        return tuple(found)
 
     def _carried(
         self, carried: Sequence[tuple[int, int, int, float, float]]

@@ -185,7 +185,7 @@ def test_every_guess_has_a_name_of_its_own_and_is_answered_later():
 def test_no_number_in_a_print_is_a_literal(lesson):
     """What is measured is printed from what measured it: digits in a print's own text may only name things."""
     places = r"(?:layers?|devices?|stages?|lessons?) \d+b?(?:(?: to | and |-)\d+b?)?"
-    named = rf"1F1B|float\d+|fp\d+|bf16|int\d+|GPT-3(?: 175B)?|\d+-bit|{places}"
+    named = rf"1F1B|ZB-H[12]|float\d+|fp\d+|bf16|int\d+|GPT-3(?: 175B)?|\d+-bit|{places}"
     harmless = re.compile(rf"{named}|\b[pmvtFB] ?=")
     for cell in lesson.page("lesson"):
         if cell.kind != "code":
