@@ -38,8 +38,9 @@ STEPS = 4  # of each schedule: the first is not counted, of the others the media
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--plot", type=Path, default=Path("out/demo.png"), metavar="FILE", help="default out/demo.png")
-    parser.add_argument("--all", action="store_true", help="also the schedules without a flush: twice as long")
-    parser.add_argument("--filled", action="store_true", help="instead: schedules that fill 1F1B's bubble, at m = 8")
+    family = parser.add_mutually_exclusive_group()
+    family.add_argument("--all", action="store_true", help="also the schedules without a flush: twice as long")
+    family.add_argument("--filled", action="store_true", help="instead: schedules that fill 1F1B's bubble, at m = 8")
     parser.add_argument("--training-steps", type=int, default=3, metavar="N", help="default 3")
 
 

@@ -74,7 +74,18 @@ def at(steps, time):
 def test_shares_add_up_to_the_curve_while_any_forward_runs(schedule, known):
     """A forward keeps all it makes from its start; what only a backward has for itself is nobody's share."""
     assume(not schedule.forward_only)
-    timeline = simulate(schedule, Costs(forward=1, backward=2, **known))
+    shares_add_up(simulate(schedule, Costs(forward=1, backward=2, **known)))
+
+
+@pytest.mark.parametrize("waiting", [3.0, 5.0, 8.0])
+def test_what_an_i_leaves_for_w_is_no_dip_in_the_curve(waiting):
+    """It lets go of some bytes and keeps others at the same moment."""
+    costs = Costs(forward=1, backward=2, activation_bytes=5.0, waiting_bytes=waiting, message_bytes=1.0)
+    for name in ("zb-h1", "zb-v"):
+        shares_add_up(simulate(build_schedule(name, 2, 4), costs))
+
+
+def shares_add_up(timeline):
     (curve,) = held([timeline])
     found = shares(timeline, curve)
     for span in timeline.spans:

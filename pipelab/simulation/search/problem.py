@@ -63,7 +63,7 @@ class Problem:
         programs = [
             [Action(s, op, i) for s in stages if homes[s] == r for op in OPS for i in m] for r in range(devices)
         ]
-        blank = Schedule.from_rows(programs, name="blank", placement=[(r,) for r in homes])
+        blank = Schedule.from_rows(programs, name="searched", placement=[(r,) for r in homes])
         blank = blank if batch is None else blank.for_batch(batch)
         table, prices = blank.table, Prices(blank, costs)
         number = _numbers(table, len(homes), microbatches)

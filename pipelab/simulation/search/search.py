@@ -138,9 +138,15 @@ def _limited(problem: Problem, given: float | Sequence[float] | None) -> Problem
     p = problem.devices
     if given is None:
         given = min(p, problem.microbatches) * max(problem.one_microbatch)
-    limits = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),) * p
+    try:
+        limits = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),) * p
+    except (TypeError, ValueError):  # such as "60MB"
+        limits = ()
     if len(limits) != p or not all(one > 0 for one in limits):
-        raise ConfigurationError(f"memory_limit is one positive number, or one for each of {p} devices; got {given!r}")
+        raise ConfigurationError(
+            f"memory_limit is one positive number, or one for each of {p} devices, in bytes where costs know "
+            f"bytes, else in micro-batches; got {given!r}"
+        )
     return replace(problem, limits=limits)
 
 

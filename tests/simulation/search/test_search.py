@@ -110,6 +110,8 @@ def test_costs_of_each_stage_and_uneven_microbatches_are_searched_as_they_are():
         ({"memory_limit": [1, 2]}, "memory_limit is one positive number, or one for each of 4"),
         ({"memory_limit": [9, 0.2, 9, 9]}, "alone takes 1 on device 1, and 0.2 are allowed there; give at least 1"),
         ({"memory_limit": -1}, "memory_limit is one positive number"),
+        ({"memory_limit": "60MB"}, "one positive number, or one for each of 4 devices, in bytes .* got '60MB'"),
+        ({"costs": Costs(forward=[1, 2])}, "given for 2 stages, but schedule 'searched' has 4"),
         ({"placement": [0, 1, 2]}, "placement names the device of each stage"),
         ({"seconds": 0}, "seconds must be positive"),
         ({"costs": CostProfile.shipped().costs(64)}, "without the halves of a backward"),
