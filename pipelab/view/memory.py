@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -145,23 +145,31 @@ def shares(timeline: Timeline, curve: Held) -> tuple[Share, ...]:
     for device in range(timeline.schedule.devices):
         row = timeline.on_device(device)
         last = {(a.stage, a.microbatch): span for span in row for a in actions_of(span.slot) if a.op in BACKWARD_OPS}
+        over = {span.end for span in row if any(a.op in BACKWARD_OPS for a in actions_of(span.slot))}
         for span in row:
             mine = {(device, a.stage, a.microbatch): a.op for a in actions_of(span.slot)}
             ending = [key for key in mine if last.get(key[1:]) is span]
-            change = _between(curve.steps[device], span.end) - _between(curve.steps[device], span.start)
+            before, after = (_between(curve.steps[device], t, over) for t in (span.start, span.end))
+            change = after - before
             change += sum(found[key][-1][1] for key in ending if key in found)
             staying = [key for key in mine if key not in ending]
             for key in staying:
-                before = found[key][-1][1] if key in found else 0.0
+                held_before = found[key][-1][1] if key in found else 0.0
                 at = span.start if mine[key] in "FR" else span.end
-                found.setdefault(key, []).append((at, max(before + change / len(staying), 0.0)))
+                found.setdefault(key, []).append((at, max(held_before + change / len(staying), 0.0)))
             for key in ending:
                 found.setdefault(key, []).append((span.end, 0.0))
     return tuple(Share(*key, tuple(steps)) for key, steps in found.items() if any(value > 0 for _, value in steps))
 
 
-def _between(steps: Steps, time: float) -> float:
-    """What is held at ``time`` between two slots: what ended there is gone, what begins there has not come."""
+def _between(steps: Steps, time: float, over: Container[float]) -> float:
+    """What is held at ``time`` between two slots: what ended there is gone, what begins there has not come.
+
+    Where a backward is ``over``, an I may have left more than there was before.
+    """
     first = bisect_left(steps, time, key=itemgetter(0))
     here = itertools.takewhile(lambda step: step[0] == time, itertools.islice(steps, first, None))
-    return min([steps[first - 1][1] if first else 0.0, *(value for _, value in here)])
+    values = [value for _, value in here]
+    if not values or time not in over:
+        values.append(steps[first - 1][1] if first else 0.0)
+    return min(values)
