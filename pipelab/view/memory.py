@@ -145,7 +145,8 @@ def shares(timeline: Timeline, curve: Held) -> tuple[Share, ...]:
     for device in range(timeline.schedule.devices):
         row = timeline.on_device(device)
         last = {(a.stage, a.microbatch): span for span in row for a in actions_of(span.slot) if a.op in BACKWARD_OPS}
-        over = {span.end for span in row if any(a.op in BACKWARD_OPS for a in actions_of(span.slot))}
+        backwards = row if curve.name == "activation bytes" else ()  # the other curve only falls where one is over
+        over = {span.end for span in backwards if any(a.op in BACKWARD_OPS for a in actions_of(span.slot))}
         for span in row:
             mine = {(device, a.stage, a.microbatch): a.op for a in actions_of(span.slot)}
             ending = [key for key in mine if last.get(key[1:]) is span]
