@@ -14,7 +14,7 @@ __all__ = ["notes", "preset", "static"]
 _T = f"T = (tF + tB) b / {UNIT_SEQUENCES} + 2 α"
 _SPLIT = f"T = (tF + tI + tW) b / {UNIT_SEQUENCES} + 3 α"
 _AGAIN = f"tR = tF b / {UNIT_SEQUENCES} + α"
-_FORMULAS = ("makespan", "bubble", "held", "messages")  # that the plain schedules have
+_FORMULAS = ("makespan", "bubble", "idle", "held", "messages")  # that nearly all schedules have
 
 
 def preset(settings: Settings, free: Collection[str]) -> str:

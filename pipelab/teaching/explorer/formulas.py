@@ -76,6 +76,7 @@ def _interleaved_held(s: Settings) -> float:
 _PLAIN = {
     "makespan": Formula("(m + p - 1) T", _filled, "m (T + tR) + (p - 1) T"),
     "bubble": Formula("(p - 1) / (m + p - 1)", _idle, "(p - 1) T / (m (T + tR) + (p - 1) T)"),
+    "idle": Formula("(p - 1) T", _idles),
 }
 _LOOPED = {
     "makespan": Formula("(m + (p - 1) / v) T", lambda s: _filled(s, s.chunks), "m (T + tR) + (p - 1) T / v"),
@@ -84,6 +85,7 @@ _LOOPED = {
         lambda s: _idle(s, s.chunks),
         "(p - 1) T / (v m (T + tR) + (p - 1) T)",
     ),
+    "idle": Formula("(p - 1) T / v", lambda s: _idles(s, s.chunks)),
 }
 _MESSAGES = Formula("2 m (p v - 1)", lambda s: 2 * s.microbatches * (s.devices * s.v - 1) if s.devices > 1 else 0)
 _WHOLE_MESSAGES = Formula("2 m (p - 1)", lambda s: 2 * s.microbatches * (s.devices - 1))
@@ -101,8 +103,11 @@ def _by_times(text: str, f: int, i: int, w: int) -> Formula:
     return Formula(text, lambda s: (s.devices - 1) * sum(k * t for k, t in zip((f, i, w), _times(s), strict=True)))
 
 
-def _idling(most: Formula, over: str = "") -> Mapping[str, Formula]:
-    """Makespan and bubble where each device works for m T and idles for ``most``, or that over ``over``."""
+def _idling(most: Formula, over: str = "", own: Formula | None = None) -> Mapping[str, Formula]:
+    """Times where each device works for m T and idles for ``most`` of the makespan, or that over ``over``.
+
+    ``own``: what the idlest device idles between its first action and its last, where it is less.
+    """
 
     def idle(s: Settings) -> float:
         return most.value(s) / s.v if over else most.value(s)
@@ -115,6 +120,7 @@ def _idling(most: Formula, over: str = "") -> Mapping[str, Formula]:
             lambda s: idle(s) / (_work(s) + idle(s)),
             f"{most.text} / ({times} (T + tR) + {most.text})",
         ),
+        "idle": own or Formula(shown, idle),
     }
 
 
@@ -127,6 +133,7 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
             lambda s: 1 - (_pass(s, s.sequences) + _again(s, s.sequences)) / _naive(s),
             "1 - (T + tR) / (p T + tR)",
         ),
+        "idle": Formula("(p - 1) T of the whole batch", lambda s: (s.devices - 1) * _pass(s, s.sequences)),
         "held": Formula("b m", lambda s: float(s.sequences)),
         "messages": Formula("2 (p - 1)", lambda s: 2 * (s.devices - 1)),
     },
@@ -156,20 +163,19 @@ _BY_SCHEDULE: Mapping[str, Mapping[str, Formula]] = {
             lambda s: 1 - _work(s) / _both_ways(s),
             "(p - 2) T / (2 m (T + tR) + (p - 2) T)",
         ),
+        "idle": Formula("(p - 2) T / 2", lambda s: _both_ways(s) - _work(s)),
         "held": Formula("b p", lambda s: s.devices * s.sequences / s.microbatches),
         "messages": _WHOLE_MESSAGES,
     },
-    "zb-h1": {**_idling(_LATE), "idle": _LATE, "held": _AS_1F1B, "messages": _WHOLE_MESSAGES},
+    "zb-h1": {**_idling(_LATE), "held": _AS_1F1B, "messages": _WHOLE_MESSAGES},
     "zb-h2": {
-        **_idling(_by_times("(p - 1) tF", 1, 0, 0)),
-        "idle": _by_times("(p - 1) (tF + tI - 2 tW)", 1, 1, -2),
+        **_idling(_by_times("(p - 1) tF", 1, 0, 0), own=_by_times("(p - 1) (tF + tI - 2 tW)", 1, 1, -2)),
         "held": Formula("b (2 p - 1)", lambda s: (2 * s.devices - 1) * s.sequences / s.microbatches),
         "messages": _WHOLE_MESSAGES,
     },
     "interleaved-zb": {**_idling(_LATE, "v"), "held": _AS_1F1B, "messages": _MESSAGES},
     "zb-v": {
-        **_idling(_by_times("(p - 1) tF", 1, 0, 0), "2"),
-        "idle": Formula("0", lambda s: 0.0),
+        **_idling(_by_times("(p - 1) tF", 1, 0, 0), "2", Formula("0", lambda s: 0.0)),
         "held": _AS_1F1B,
         "messages": _IN_A_V,
     },
@@ -192,6 +198,7 @@ def _without_flush(versions: Formula) -> Mapping[str, Formula]:
             lambda s: (s.devices - 1) * _pass(s, s.sequences / s.microbatches) / _steps_filled(s),
             "(p - 1) T / (n m (T + tR) + (p - 1) T)",
         ),
+        "idle": _PLAIN["idle"],
         "long run": Formula("0", lambda s: 0.0),
         "held": Formula("b p", lambda s: s.devices * s.sequences / s.microbatches),
         "messages": _WHOLE_MESSAGES,
@@ -230,7 +237,8 @@ _FILLED_TWICE: Condition = ("m of at least 2 p", lambda s: s.microbatches >= 2 *
 _SHORT_W: Condition = ("tW of at most tF and tI", lambda s: s.halves[1] <= min(s.forward, s.halves[0]))
 _LONG_W: Condition = ("tW of at least tI / 2", lambda s: s.halves[0] <= 2 * s.halves[1])
 _EQUAL: Condition = ("tF = tI = tW", lambda s: s.halves == (s.forward, s.forward))
-_WHOLE: Condition = ("tF = tI = tW = tB / 2", lambda s: s.halves == (s.forward, s.forward) == (s.backward / 2,) * 2)
+_ONE_SUM: Condition = ("tB = tI + tW", lambda s: abs(s.backward - sum(s.halves)) <= 1e-9 * s.backward)
+_AS_LONG: Condition = ("tF = tI", lambda s: s.halves[0] == s.forward)
 
 # What the formulas of a schedule assume: all of them, and those of times.
 _SIZES: Mapping[str, tuple[Condition, ...]] = {
@@ -247,7 +255,9 @@ _COSTS: Mapping[str, tuple[Condition, ...]] = {
     "zb-h2": (_SHORT_W, _LONG_W),
     "zb-v": (_EQUAL,),
     "dualpipev": (
-        _WHOLE,
+        _AS_LONG,
+        _SHORT_W,
+        _ONE_SUM,
         ("no fixed cost", lambda s: not s.overhead),
         ("no recomputation", lambda s: not s.recompute),
     ),

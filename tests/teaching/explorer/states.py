@@ -22,8 +22,10 @@ def even(draw, max_p=6, max_m=16, max_v=3):
     tI, tW = sorted(draw(st.lists(st.sampled_from(COSTS), min_size=2, max_size=2)), reverse=True)
     if name == "chimera":
         backward = forward
-    elif name in ("zb-v", "dualpipev"):
-        tI, tW, backward = forward, forward, 2 * forward
+    elif name == "zb-v":
+        tI = tW = forward
+    elif name == "dualpipev":
+        forward, backward = tI, tI + tW
     elif name == "zb-h2":
         tI = min(tI, 2 * tW)
     return Settings(

@@ -98,7 +98,10 @@ def test_i_and_w_are_turned_where_a_backward_is_split():
 
 
 def test_what_no_formula_is_known_for_is_named():
-    said = "No formula of V-Half is known for: makespan, bubble fraction, in flight on the fullest device."
+    said = (
+        "No formula of V-Half is known for: makespan, bubble fraction, own idle on the idlest device, in flight on the "
+        "fullest device."
+    )
     assert said in told(explore("1f1b", compare="v-half"))["notes"]
     assert "No formula" not in told(explore("zb-h1"))["notes"]
 
