@@ -268,8 +268,9 @@ class Timeline:
         if self.end - free > tolerance:
             last = max(self.spans, key=lambda s: s.end)
             done = f"device {device} has finished its part" if row else f"device {device} has nothing to run"
-            here = part_in(self.schedule)
-            if here is not None and here.end[device] < len(here.whole.programs[device]):
+            own = [format_slot(u.slot) for u in self.updates if u.device == device and free <= u.start < self.end]
+            done += f" and updates its weights, {', '.join(own)}, beside the makespan" if own else ""
+            if (here := part_in(self.schedule)) and here.end[device] < len(here.whole.programs[device]):
                 done = f"what device {device} runs next belongs to the next step"
             sentence = f"{done}; device {last.device} runs on until {format_slot(last.slot)}"
             yield Gap(device, free, self.end, "drain", None, last.device, sentence)
@@ -302,8 +303,7 @@ class Timeline:
             here = part_in(self.schedule)
             cut = here is not None and here.begin[span.device] > 0
             filling = "what it runs before belongs to the step before" if cut else "the pipeline is still filling"
-            sentence = f"{who}: {filling}"
-            return Gap(*gap, "fill", edge.supplier, source.device, sentence)
+            return Gap(*gap, "fill", edge.supplier, source.device, f"{who}: {filling}")
         return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
 
     def _update_before(self, span: Span) -> Span | None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelab import Costs, simulate
-from pipelab.schedules import Schedule, actions_of, build_schedule, format_slot
+from pipelab.schedules import Action, Schedule, actions_of, build_schedule, format_slot
 from pipelab.timeline import CLOCKS, Span, Timeline
 from tests import tables
 from tests.strategies import eighths, sound_tables
@@ -284,6 +284,18 @@ def test_a_device_that_is_done_says_who_is_not():
     gap = run("1f1b").gaps(3)[-1]
     assert (gap.cause, gap.start, gap.end, gap.blocker, gap.blocker_device) == ("drain", 11, 14, None, 0)
     assert gap.sentence == "device 3 has finished its part; device 0 runs on until 0B3"
+
+
+def test_a_device_that_is_done_and_updates_its_weights_while_others_go_on_says_so():
+    """An early update (post_validation) runs in the drain; one at the flush does not."""
+    timeline = run("1f1b")
+    early = Span(3, 8, Action(3, "U", 3), 11.0, 13.0)
+    flush = Span(2, 8, Action(2, "U", 3), 14.0, 15.0)
+    said = [replace(timeline, updates=(early, flush)).gaps(r)[-1].sentence for r in (2, 3)]
+    assert said == [
+        "device 2 has finished its part; device 0 runs on until 0B3",
+        "device 3 has finished its part and updates its weights, 3U3, beside the makespan; device 0 runs on until 0B3",
+    ]
 
 
 def test_a_device_with_nothing_to_do_is_told_apart_from_one_that_is_done():
