@@ -351,7 +351,7 @@ ledger()
 # %% role="setup"
 from pipelab.teaching import NotWritten, check
 
-# %% [markdown] role="lead" exercise="split_linear" difficulty="easy" minutes=12
+# %% [markdown] role="lead" exercise="split_linear" difficulty="easy" minutes=14
 # A linear layer computes `y = x @ weight.T + bias`. `weight` has the shape [out, in], and `bias` has [out]. The last
 # dimension of `x` is in. All dimensions before it number the rows (sequences, or the tokens of sequences). There is
 # at least one. `grad_output` is the gradient of the loss with respect to y. Write the two halves of this layer's
@@ -420,7 +420,7 @@ def backward_weight(kept: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch
 # same size, and so is the forward. In such a layer tF, tI and tW are nearly equal. Two tensors wait for W: x, which the
 # layer had kept since its forward, and `grad_output`, which comes on top.
 
-# %% [markdown] role="lead" exercise="fill_the_bubble" difficulty="easy" minutes=15
+# %% [markdown] role="lead" exercise="fill_the_bubble" difficulty="easy" minutes=18
 # Here is 1F1B for p = 3 and m = 4, and for p = 4 and m = 5. Each B has been written as I and W, one right after the
 # other. F, I and W take one unit each.
 #
@@ -485,7 +485,7 @@ def filled(devices: int) -> str:
 # finishes its I's as early as possible, and fills the idle time at its end with W's. In 1F1B the last device held one
 # micro-batch, and here it holds p. This is where the memory goes that buys the shorter step.
 
-# %% [markdown] role="lead" exercise="write_zb_h1" difficulty="medium" minutes=15
+# %% [markdown] role="lead" exercise="write_zb_h1" difficulty="medium" minutes=18
 # Write ZB-H1 for any p and m. Return one row of actions per device, in the order in which the device runs them. At tF
 # = tI = tW = 1 your table must be as short as ZB-H1. That is 3m + p - 1 units if m is at least p, and 2m + 2p - 1
 # units if m is smaller. No device may hold more than min(p, m) micro-batches, which is what device 0 of 1F1B holds.

@@ -348,7 +348,7 @@ def choose(
 # messages ZB-H1 wins at the same memory, and ZB-H2 where there is more. Below 1F1B's memory only V-Half and V-Min are
 # left. 1F1B is never ahead of ZB-H1, which holds the same on device 0.
 
-# %% [markdown] role="lead" exercise="bound_and_found" difficulty="hard" minutes=25
+# %% [markdown] role="lead" exercise="bound_and_found" difficulty="hard" minutes=30
 # How short can a step be at best, whatever the order, and whatever the devices hold? Stage s is on device s. Each
 # backward is cut into I and W. Messages take no time. Write two functions:
 #
@@ -361,10 +361,13 @@ def choose(
 #   times the bound.
 #
 # No table of the catalogue with one stage on each device keeps to both limits of `found`. So search for one. In a new
-# cell, `from pipelab.teaching import Costs, search_schedule` gives you the search, and `search_schedule(4, 8)` is its
-# shortest call. It also takes `costs`, `memory_limit` (in micro-batches) and `seconds`. Its result has a `schedule`, a
-# `makespan`, and the `bound` that it knows. Paste the text of the table into your function. During a check the search
-# does not answer.
+# cell, `from pipelab.teaching import Costs, search_schedule` gives you the search, and
+# `result = search_schedule(4, 8)` is its shortest call. It also takes `costs`, `memory_limit` (in micro-batches) and
+# `seconds`. A result has a `schedule`, a `makespan`, and the `bound` that the search knows. `Costs` takes tI as
+# `input_gradient`, tW as `weight_gradient` and the time of a whole backward B as `backward`. B is an I with its W right
+# behind it, so it takes tI + tW. The search may use it, and your table may have it too. If you leave `backward` out, B
+# takes 1, and the search finds a table that is fast only on paper. `print(result.schedule.to_csv())` shows the text of
+# the table. Paste it into your function. During a check the search does not answer.
 
 
 # %% role="answer" exercise="bound_and_found"
@@ -410,13 +413,14 @@ def found() -> str:
 # %% [markdown] role="hint" exercise="bound_and_found"
 # The last I of device r ends after two different times. All its F's and I's have run by then, one after the other,
 # beginning with its first F. And all its I's have run, beginning with the first gradient that can arrive. The later
-# of the two counts. After that, two things run at the same time: W's of this device, and the way of the gradient to
-# device 0.
+# of the two counts. After that, two things run at the same time: the W's that this device has put off, and the way of
+# the gradient to device 0. A W that is not put off saves nothing in a bound: it makes the last I later.
 
 # %% [markdown] role="hint" exercise="bound_and_found"
 # Draw the case p = 2, m = 1: a staircase down and up, with a W at the end. At what time does I begin on device 0? Now
 # write it for any p and r, in terms of tF and tI. How many I's come after that of device r, before the W on device 0?
-# At most how many W's of device r itself may still be left? Take the largest result of all devices.
+# A W of device r that runs before its last I adds tW before the end of that I, and takes tW away behind it. The sum
+# stays the same, so count all m W's behind the last I. Take the largest result of all devices.
 
 # %% [markdown] role="solution" exercise="bound_and_found"
 # The table was found by `search_schedule(4, 8, costs=costs, memory_limit=6, seconds=5)`, where `costs` has the times of

@@ -118,7 +118,7 @@ def try_schedule(
     microbatches: int | None = None,
     *,
     steps: int = 2,
-    batch: int = 64,
+    batch: int | None = None,
     model: Callable[[], torch.nn.Module] = TransformerLM,
     clock: str = "unit",
     costs: Costs | None = None,
@@ -127,7 +127,8 @@ def try_schedule(
     """Check a schedule and, if it is sound, really train the 48-layer model with it, in one call.
 
     ``schedule``: see :func:`as_table`. One step in float64 compares the gradients with those of the unsplit model. Then
-    the model trains for ``steps`` steps of ``batch`` sequences. The timeline is read from ``clock``; ``costs`` are for
+    the model trains for ``steps`` steps of ``batch`` sequences (default: 64, or the next number above it that makes
+    micro-batches of one size). The timeline is read from ``clock``; ``costs`` are for
     the unit clock. ``progress`` is called with a few words before each of the ``steps`` + 1 pieces of work. A schedule
     that the checker refuses is not run, and the Trial says why. Raises ConfigurationError for an argument that is not a
     schedule.
@@ -145,6 +146,8 @@ def try_schedule(
             "try_schedule compares with the unsplit model's gradients, and this table lists updates (U): leave them "
             "out, or train with it by Pipeline(..., optimizer=...)"
         )
+    if batch is None:
+        batch = -(-64 // order.microbatches) * order.microbatches
     tell = progress or (lambda words: None)
     tell("comparing its gradients with those of the unsplit model")
     exact = model().double()

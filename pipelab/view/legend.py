@@ -35,12 +35,16 @@ _OP_NAMES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A swatch and its meaning. ``kind`` is "block", "idle", "phase", "memory", "line" or "dashes"."""
+    """A swatch and its meaning. ``kind`` is "block", "idle", "phase", "memory", "line" or "dashes".
+
+    ``more``: colours that stand in the swatch beside ``colour``, from left to right.
+    """
 
     text: str
     kind: str
     colour: str
     letter: str = ""
+    more: tuple[str, ...] = ()
     x: float = 0.0
     y: float = 0.0
 
@@ -62,6 +66,9 @@ class Entry:
         if self.kind == "idle":
             box.set(edgecolor=palette.IDLE_HATCH, hatch="/////")
         sheet.add_patch(box)
+        part = SWATCH / (1 + len(self.more))
+        for k, colour in enumerate(self.more, 1):
+            sheet.add_patch(Rectangle((x + k * part, middle - high / 2), part, high, facecolor=colour, linewidth=0))
         if self.kind == "memory":
             _line(sheet, [x, x + SWATCH], [middle - high / 2] * 2, palette.MEMORY_LINE, "thin")
         if self.letter:
@@ -126,12 +133,8 @@ def table_entries(timeline: Timeline) -> list[list[Entry]]:
 
 
 def _chunk_entries(timelines: Sequence[Timeline]) -> list[Entry]:
-    """The shades of a device's chunks: all of them, or first and last where there are many."""
-    chunks = max(timeline.schedule.chunks for timeline in timelines)
-    if chunks < 2:
-        return []
-    shown = range(chunks) if chunks <= 4 else (0, chunks - 1)
-    return [Entry(f"chunk {c}", "block", palette.shade("F", c, chunks)) for c in shown]
+    shades = palette.chunk_shades([timeline.schedule for timeline in timelines])
+    return [Entry(name, "block", first, more=tuple(more)) for name, (first, *more) in shades]
 
 
 def _phase_entries(timelines: Sequence[Timeline]) -> list[Entry]:

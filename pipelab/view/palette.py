@@ -6,11 +6,25 @@ least 10 steps of L* from one to the next. Forwards are blue, backwards are warm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["CAPTION", "IDLE", "IDLE_HATCH", "INK", "MEMORY", "MEMORY_LINE", "OPS", "PHASES", "shade", "text_colour"]
+from pipelab.schedules.schedule import Schedule
+
+__all__ = [
+    "CAPTION",
+    "IDLE",
+    "IDLE_HATCH",
+    "INK",
+    "MEMORY",
+    "MEMORY_LINE",
+    "OPS",
+    "PHASES",
+    "chunk_shades",
+    "shade",
+    "text_colour",
+]
 
 OPS: Final[Mapping[str, str]] = MappingProxyType(
     {"F": "#74C3F0", "B": "#D4631A", "I": "#7B1F50", "W": "#F2DC4E", "R": "#165F9E", "U": "#1C1C1C"}
@@ -37,6 +51,22 @@ def shade(op: str, chunk: int = 0, chunks: int = 1) -> str:
     move = lighten - (lighten + darken) * min(chunk, chunks - 1) / (chunks - 1)
     towards, amount = (255, move) if move > 0 else (0, -move)
     return "#" + "".join(f"{round(part + (towards - part) * amount):02X}" for part in _channels(colour))
+
+
+def chunk_shades(schedules: Sequence[Schedule]) -> list[tuple[str, list[str]]]:
+    """What the shades of a device's stages mean, and that of each op: of all chunks, or of the first and the last.
+
+    Where each stage lives on several devices, those of a device are no chunks of its share.
+    """
+    chunks = max(schedule.chunks for schedule in schedules)
+    if chunks < 2:
+        return []
+    shown = range(chunks) if chunks <= 4 else (0, chunks - 1)
+    names = {c: f"chunk {c}" for c in shown}
+    if all(schedule.share == 1 for schedule in schedules):
+        names = {0: "lowest stage of a device", chunks - 1: "highest"}
+    ops = [op for op in OPS if op != "U" and any(op in schedule.ops for schedule in schedules)]
+    return [(name, [shade(op, c, chunks) for op in ops]) for c, name in names.items()]
 
 
 def text_colour(background: str) -> str:

@@ -27,7 +27,7 @@ __all__ = [
     "versions_used",
 ]
 
-COUNTING = "Counting starts at 0."
+COUNTING = "A number alone is a micro-batch. Counting starts at 0."
 
 
 def number(value: float) -> str:
@@ -73,6 +73,9 @@ def size_words(schedule: Schedule) -> str:
     step = "" if here is None else " a step" if here.first < m else " on their way"
     m -= 0 if here is None or here.first == m else here.first
     words = f"p = {_count(p, 'device')}, m = {_count(m, 'micro-batch')}{_weights(schedule)}{step}"
+    homes = max(map(len, schedule.placement), default=1)
+    if homes > 1:
+        return words + f", {_count(v, 'stage')} on each device, each of them on {homes} devices"
     return words + (f", v = {v} chunks per device" if v > 1 else "")
 
 

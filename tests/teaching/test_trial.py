@@ -45,6 +45,12 @@ def test_a_generator_is_called_with_p_and_m():
         try_schedule(lambda p, m: None, 2, 2)
 
 
+def test_by_itself_the_batch_makes_micro_batches_of_one_size():
+    trial = try_schedule(mine(2, 3), model=small, steps=1)
+    assert trial.timeline.sequences == 22
+    assert trial.timeline.schedule.weights == (1, 1, 1)
+
+
 def test_what_the_checker_refuses_is_not_run():
     trial = try_schedule("0F0,0B0\n1B0,1F0\n")
     assert not trial.sound

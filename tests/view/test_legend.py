@@ -4,6 +4,7 @@ import pytest
 
 from pipelab.schedules import build_schedule
 from pipelab.simulation import simulate
+from pipelab.view import palette
 from pipelab.view.legend import LINE, flow, groups
 from pipelab.view.memory import held
 from tests.view.scenes import SPLIT, measured, predicted
@@ -33,6 +34,18 @@ def test_phases_that_do_not_occur_are_left_out():
 
 def test_many_chunks_are_told_by_first_and_last():
     assert said(groups([predicted("interleaved", 2, 2, 8)]))[1] == ["chunk 0", "chunk 7"]
+
+
+def test_shades_of_chunks_are_told_for_all_ops():
+    first, second = groups([predicted("zb-v", 2, 4)])[1]
+    for chunk, entry in enumerate((first, second)):
+        assert (entry.colour, *entry.more) == tuple(palette.shade(op, chunk, 2) for op in "FIW")
+
+
+def test_where_a_stage_lives_twice_a_device_has_no_chunks():
+    chimera = predicted("chimera", 2, 2)
+    assert said(groups([chimera]))[1] == ["lowest stage of a device", "highest"]
+    assert said(groups([chimera, predicted("interleaved", 2, 2, 2)]))[1] == ["chunk 0", "chunk 1"]
 
 
 @pytest.mark.parametrize("width", [150, 300, 700])

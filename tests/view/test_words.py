@@ -43,6 +43,8 @@ def test_sizes():
     assert words.size_words(build_schedule("1f1b", 1, 1)) == "p = 1 device, m = 1 micro-batch"
     assert words.size_words(build_schedule("naive", 4, 4)) == "p = 4 devices, m = 1 micro-batch of weight 4"
     assert words.size_words(build_schedule("interleaved", 2, 2, 2)).endswith("v = 2 chunks per device")
+    two_ways = words.size_words(build_schedule("chimera", 4, 4))
+    assert two_ways == "p = 4 devices, m = 4 micro-batches, 2 stages on each device, each of them on 2 devices"
     uneven = build_schedule("1f1b", 4, 12).for_batch(64)
     assert words.size_words(uneven) == "p = 4 devices, m = 12 micro-batches of uneven size"
 

@@ -215,10 +215,18 @@ def _critical(timeline: Timeline) -> list[int]:
 
 
 def _legend(timeline: Timeline) -> list[list[str]]:
-    """[letter, word, colour, ink] of the ops that occur."""
+    """[letter, word, colour, ink] of the ops that occur; then of chunks, with a part of the colour for each op."""
     ops = {action.op for span in (*timeline.spans, *timeline.updates) for action in actions_of(span.slot)}
+    shades = palette.chunk_shades([timeline.schedule])
     return [
         [op, OPS[op].replace("full ", ""), palette.OPS[op], palette.text_colour(palette.OPS[op])]
         for op in OPS
         if op in ops
-    ]
+    ] + [["", name, _side_by_side(colours), palette.INK] for name, colours in shades]
+
+
+def _side_by_side(colours: Sequence[str]) -> str:
+    """A background in CSS."""
+    part = 100 / len(colours)
+    stops = (f"{colour} {k * part:g}% {(k + 1) * part:g}%" for k, colour in enumerate(colours))
+    return f"linear-gradient(90deg, {', '.join(stops)})"

@@ -249,6 +249,13 @@ def test_the_legend_has_the_ops_that_occur_and_no_others():
     ]
 
 
+def test_the_legend_has_the_shades_of_all_ops_on_each_chunk():
+    entries = scene(predicted("zb-v", 2, 4))["legend"][3:]
+    assert [entry[1] for entry in entries] == ["chunk 0", "chunk 1"]
+    for chunk, (_, _, background, _) in enumerate(entries):
+        assert all(palette.shade(op, chunk, 2) in background for op in "FIW")
+
+
 # ---- phases and memory -----------------------------------------------------------------------------------------------
 
 

@@ -231,7 +231,7 @@ class Chart {
     for (const [device, start, end, , version] of scene.updates) {
       if (device !== row.device) continue;
       const short = Math.max(2 - (this.x(end) - this.x(start)), 0); // one that takes no time is a line
-      this.block(context, this.x(start) - short / 2, this.x(end) + short / 2, row.y, row.height, "#1C1C1C", "#FFFFFF", ["U"], version);
+      this.block(context, this.x(start) - short / 2, this.x(end) + short / 2, row.y, row.height, "#1C1C1C", "#FFFFFF", "U", version);
     }
     context.strokeStyle = this.inks.ink;
     context.lineWidth = 1.2;
@@ -245,6 +245,7 @@ class Chart {
   blocks(context, row, scene) {
     const { start, end, parts, looks, versions } = scene.blocks;
     const chunked = scene.stages.some((stages) => stages.length > 1);
+    const form = this.form(context, scene, chunked);
     const [from, to] = this.span;
     context.font = CANVAS_FONT;
     for (const { kind, index } of this.items[row.panel][row.device]) {
@@ -256,14 +257,29 @@ class Chart {
       const high = row.height / many;
       parts[index].forEach(([look, stage, microbatch], part) => {
         const [op, colour, ink] = looks[look];
-        const forms = chunked ? [`${stage}${op}${microbatch}`, `${op}${microbatch}`] : [`${op}${microbatch}`];
-        this.block(context, left, right, row.y + part * high, high, colour, ink, [...forms, `${microbatch}`], versions && versions[index][part]);
+        const label = [`${stage}${op}${microbatch}`, `${op}${microbatch}`, `${microbatch}`][form];
+        this.block(context, left, right, row.y + part * high, high, colour, ink, label, versions && versions[index][part]);
       });
     }
   }
 
+  /** All labels of a scene have one form, the longest for which nearly all blocks have room: 4F0, F0 or 0. */
+  form(context, scene, chunked) {
+    const { start, end, parts } = scene.blocks;
+    if (scene.narrow === undefined) {
+      const times = start.map((from, k) => end[k] - from).sort((a, b) => a - b);
+      const most = (which) => parts.flat().reduce((found, part) => Math.max(found, part[which]), 0);
+      scene.narrow = times[Math.floor(times.length / 10)] || 0;
+      scene.longest = [`${most(1)}W${most(2)}`, `W${most(2)}`];
+    }
+    context.font = CANVAS_FONT;
+    const room = this.x(scene.narrow) - this.x(0) - 3;
+    const fits = scene.longest.findIndex((text, k) => (chunked || k) && this.textWidth(context, text) <= room);
+    return fits < 0 ? 2 : fits;
+  }
+
   /** `version`, of the weights that it uses, stands below its label where there is room. */
-  block(context, left, right, top, height, colour, ink, forms, version = null) {
+  block(context, left, right, top, height, colour, ink, label, version = null) {
     const wide = right - left;
     const seam = wide > 4 ? 1 : wide > 2 ? 0.5 : 0;
     context.fillStyle = colour === "#1C1C1C" && wide <= 3 ? this.inks.ink : colour; // a line has no edge to be seen by
@@ -275,8 +291,7 @@ class Chart {
     }
     if (height < 9 || wide < 9) return;
     context.font = height >= 12 ? CANVAS_FONT : CANVAS_SMALL;
-    const form = forms.find((text) => this.textWidth(context, text) <= wide - 3);
-    if (!form) return;
+    if (this.textWidth(context, label) > wide - 3) return;
     context.fillStyle = ink;
     context.textAlign = "center";
     const middle = left + (wide - seam) / 2;
@@ -287,12 +302,12 @@ class Chart {
       if (this.textWidth(context, told) <= wide - 2) {
         context.fillText(told, middle, top + height / 2 + 7);
         context.font = font;
-        context.fillText(form, middle, top + height / 2 - 5);
+        context.fillText(label, middle, top + height / 2 - 5);
         return;
       }
       context.font = font;
     }
-    context.fillText(form, middle, top + height / 2 + 0.5);
+    context.fillText(label, middle, top + height / 2 + 0.5);
   }
 
   textWidth(context, text) {

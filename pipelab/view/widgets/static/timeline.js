@@ -315,10 +315,10 @@ class TimelinePane {
 
   fillLegend(scenes) {
     const entries = new Map();
-    for (const scene of scenes) for (const [letter, word, colour, ink] of scene.legend) entries.set(letter, [word, colour, ink]);
+    for (const scene of scenes) for (const [letter, word, colour, ink] of scene.legend) entries.set(word, [letter, colour, ink]);
     fill(
       this.legend,
-      ...[...entries].map(([letter, [word, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
+      ...[...entries].map(([word, [letter, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
       h("span", {}, h("span", { class: "pl-swatch pl-idle", "aria-hidden": "true" }), "idle"),
       h("span", {}, "thin line: end of the makespan"),
       scenes.some((scene) => scene.versions) ? h("span", {}, "v3: version of the weights that a block uses") : null,
