@@ -280,6 +280,7 @@ print(f"the same table with measured costs: {true.makespan:.3f} s, the table fou
 # - A zero bubble between steps needs an optimizer step without a barrier.
 # - Fused slots are for hiding messages within actions.
 # - A search on a simulator finds an order for measured costs, and a bound says how good it is.
+#
 # **Where this leads.** You have cut time into pieces. Lesson 8 cuts the model: layers cost different amounts, and
 # devices are not all alike. Your guesses so far:
 
