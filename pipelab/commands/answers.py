@@ -16,7 +16,7 @@ __all__ = ["headline", "write"]
 
 def headline(schedule: Schedule, m: int) -> str:
     """ "1f1b: p = 4, m = 4"."""
-    chunks = f", v = {schedule.chunks}" if schedule.share < 1 else ""  # two homes of a stage make no chunks
+    chunks = f", v = {schedule.chunks}" if schedule.share < 1 else ""
     return f"{schedule.name}: p = {schedule.devices}, m = {m}{chunks}"
 
 

@@ -46,7 +46,7 @@ def account(timeline: Timeline) -> Account:
     rows = [[busy, *(0.0,) * (len(KINDS) - 1)] for busy in timeline.busy]
     for gap in timeline.gaps():
         rows[gap.device][KINDS.index(gap.cause if gap.cause in KINDS else "wait")] += gap.end - gap.start
-    p, m, v = schedule.devices, schedule.microbatches, schedule.chunks
+    p, m, v = schedule.devices, schedule.microbatches, max(round(1 / schedule.share), 1)  # two homes make no chunks
     passes = sum(span.duration for span in timeline.spans if any(a.op != "R" for a in actions_of(span.slot))) / (p * m)
     one = "tF" if schedule.forward_only else "(tF + tB)"
     again = "(tF + tB + tR)" if "R" in schedule.ops else one

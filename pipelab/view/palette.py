@@ -63,7 +63,7 @@ def chunk_shades(schedules: Sequence[Schedule]) -> list[tuple[str, list[str]]]:
         return []
     shown = range(chunks) if chunks <= 4 else (0, chunks - 1)
     names = {c: f"chunk {c}" for c in shown}
-    if all(schedule.share == 1 for schedule in schedules):
+    if all(schedule.share >= 1 for schedule in schedules):
         names = {0: "lowest stage of a device", chunks - 1: "highest"}
     ops = [op for op in OPS if op != "U" and any(op in schedule.ops for schedule in schedules)]
     return [(name, [shade(op, c, chunks) for op in ops]) for c, name in names.items()]

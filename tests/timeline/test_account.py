@@ -74,6 +74,11 @@ def test_of_a_table_without_a_formula_it_says_whose_it_is():
     assert account(simulate(drawn)).holds == "interleaved 1F1B"
 
 
+def test_where_a_stage_lives_twice_a_device_has_no_chunks():
+    found = account(simulate(build_schedule("chimera", 4, 4)))
+    assert (found.idle, found.expected, found.holds) == ("(p − 1)(tF + tB)", 6, "GPipe and 1F1B")
+
+
 def test_forwards_alone_have_no_backward_in_their_formula():
     found = account(simulate(build_schedule("gpipe", 3, 4).forward_part()))
     assert (found.work, found.idle, found.expected) == ("m tF", "(p − 1) tF", 2)

@@ -218,6 +218,11 @@ def test_every_picture_has_words_beside_it(lesson, page):
 
 
 @each_lesson
+def test_a_paragraph_after_a_list_is_no_part_of_its_last_point(lesson):
+    assert not re.search(r"^(- |  ).*\n\*\*", words(lesson), re.MULTILINE), "an empty line is missing"
+
+
+@each_lesson
 def test_the_tone(lesson):
     text = words(lesson)
     assert not re.search("[\U0001f300-\U0001faff\u2600-\u27bf\u2b50]", text), "no emoji"

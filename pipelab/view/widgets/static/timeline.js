@@ -290,7 +290,7 @@ class TimelinePane {
     this.figures.textContent = scenes.length === 1 ? scenes[0].figures : named;
     const clocks = [...new Set(scenes.map((scene) => scene.clock))];
     const notes = options.pairs ? [] : [...new Set([...scenes.map((scene) => scene.memory.note), ...scenes.filter((scene) => scene.versions).map((scene) => scene.versions.note)])];
-    this.clock.textContent = [...clocks, ...notes, "Counting starts at 0."].join(" ");
+    this.clock.textContent = [...clocks, ...notes, "A number alone is a micro-batch. Counting starts at 0."].join(" ");
     this.chart.show(scenes, { pairs: false, names: [], ...options });
     this.stage.setAttribute("aria-label", `Timeline: ${scenes.map((scene) => `${scene.title}, ${scene.figures}`).join("; ")}. Arrow keys move between actions and idle times, plus and minus zoom, square brackets step.`);
     this.order.show(scenes, this.chart.options.names, Boolean(options.pairs));
