@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--microbatches", type=int, default=8, metavar="M", help="micro-batches (default 8)")
     parser.add_argument("-v", "--chunks", type=int, default=1, metavar="V", help="stages per device (default 1)")
     measured = parser.add_argument_group("measured costs")
-    measured.add_argument("--profile", type=Path, metavar="FILE", help="of a cost profile: pipelab tune --save-profile")
+    measured.add_argument(
+        "--profile", type=Path, metavar="FILE", help="a cost profile: pipelab tune --save-profile, or worked_example"
+    )
     measured.add_argument("--batch", type=int, default=64, metavar="N", help="sequences in the batch (default 64)")
     cost = parser.add_argument_group("or costs of one micro-batch on a device's full share of the model, in any unit")
     for name, what in (("forward", "F"), ("backward", "B, whole"), ("input-gradient", "I"), ("weight-gradient", "W")):

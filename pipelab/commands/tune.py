@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clock", choices=["device", "wall"], help="default: wall if each device has its own GPU, else device"
     )
     add_device(how)
-    how.add_argument("--profile", type=Path, metavar="FILE", help="use a saved cost profile")
+    how.add_argument("--profile", type=Path, metavar="FILE", help="use a saved cost profile, or worked_example")
     how.add_argument("--save-profile", type=Path, metavar="FILE", help="save the profile, to use it later or elsewhere")
     add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
     add_sizes(parser.add_argument_group("the built-in model"), ("seed", 0, "of weights and text"))

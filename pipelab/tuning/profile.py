@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,12 @@ class CostProfile:
 
     @classmethod
     def load(cls, path: str | Path) -> CostProfile:
-        """Read what ``save`` wrote. Raises ConfigurationError if it is something else."""
+        """Read what ``save`` wrote, or where there is no such file, the shipped one of that name.
+
+        Raises ConfigurationError if it is something else.
+        """
+        if not Path(path).exists() and str(path) in _shipped():
+            return cls.shipped(str(path))
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -181,11 +187,10 @@ class CostProfile:
     @classmethod
     def shipped(cls, name: str = "worked_example") -> CostProfile:
         """A frozen profile that comes with pipelab: what graded exercises use, the same on every machine."""
-        found = resources.files("pipelab.tuning") / "profiles" / f"{name}.json"
-        if not found.is_file():
-            known = sorted(entry.name.removesuffix(".json") for entry in found.parent.iterdir())  # type: ignore[attr-defined]
-            raise ConfigurationError(f"there is no shipped profile '{name}'; there is {', '.join(known)}")
-        return cls._read(found.read_text(encoding="utf-8"), name)
+        known = _shipped()
+        if name not in known:
+            raise ConfigurationError(f"there is no shipped profile '{name}'; there is {', '.join(sorted(known))}")
+        return cls._read(known[name].read_text(encoding="utf-8"), name)
 
     @classmethod
     def _read(cls, text: str, name: str) -> CostProfile:
@@ -277,6 +282,12 @@ class ProfileCosts:
         """Bytes of its input, which it keeps instead where it recomputes."""
         stage = self.profile.cut(schedule.stages)[action.stage]
         return _known(stage, "kept_input")(self.sequences(schedule, action.microbatch))
+
+
+def _shipped() -> dict[str, Traversable]:
+    """The files that come with pipelab, by name."""
+    folder = resources.files("pipelab.tuning") / "profiles"
+    return {entry.name.removesuffix(".json"): entry for entry in folder.iterdir()}
 
 
 def _known(stage: StageProfile, name: str) -> Line:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelab.memory import ModelStates
 from pipelab.tuning import CostProfile, Line, StageProfile
 
@@ -30,9 +32,12 @@ def stage(share: float = 1.0, alpha: float = 0.002, beta: float = 0.0005, last: 
     )
 
 
-def profile(devices: int = 4, chunks: tuple[int, ...] = (1, 2), **lines: float) -> CostProfile:
-    """Balanced: t(b) = 3 * (alpha + beta * b) for forward and backward of a full share."""
+def profile(devices: int = 4, chunks: tuple[int, ...] = (1, 2), split: bool = True, **lines: float) -> CostProfile:
+    """Balanced: t(b) = 3 * (alpha + beta * b) for forward and backward of a full share; halves only with ``split``."""
     cuts = {
         devices * v: tuple(stage(1 / v, last=s == devices * v - 1, **lines) for s in range(devices * v)) for v in chunks
     }
+    if not split:
+        none = {"input_gradient": None, "weight_gradient": None, "waiting": None}
+        cuts = {n: tuple(replace(one, **none) for one in cut) for n, cut in cuts.items()}
     return CostProfile(devices, cuts, Line(2e-5, 1e-9), 32, {"machine": "none"})

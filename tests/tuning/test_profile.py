@@ -184,6 +184,18 @@ def test_what_is_no_file_is_said_to_be(tmp_path):
         CostProfile.shipped("mine")
 
 
+def test_the_shipped_profile_is_loaded_by_name_where_no_file_has_it_and_has_halves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CostProfile.load("worked_example")
+    assert found == CostProfile.shipped() and found.splits and found.recomputes
+    for stage in (one for cut in found.stages.values() for one in cut[1:]):
+        both = stage.input_gradient(8) + stage.weight_gradient(8)
+        assert stage.backward(8) < both < 1.7 * stage.backward(8), "as measured: two passes take more than one"
+        assert stage.waiting(8) > stage.kept(8)
+    replace(found, devices=2).save("worked_example")
+    assert CostProfile.load("worked_example").devices == 2
+
+
 def test_the_shipped_profile_is_of_the_worked_example_and_needs_no_torch():
     code = (
         "import sys; from pipelab import CostProfile, shortlist\n"

@@ -38,7 +38,7 @@ def test_a_cut_that_was_not_profiled_is_left_out_with_its_reason():
 
 
 def test_a_profile_without_halves_leaves_out_what_needs_them_and_the_search():
-    found = shortlist(CostProfile.shipped(), 64, **FEW, search=1)
+    found = shortlist(profile(split=False), 64, **FEW, search=1)
     assert {f.candidate.schedule for f in found.forecasts} == {
         "naive",
         "gpipe",
@@ -51,7 +51,13 @@ def test_a_profile_without_halves_leaves_out_what_needs_them_and_the_search():
     assert any(reason.startswith("dualpipev, ") and "without the halves of a backward" in reason for reason in reasons)
     assert any(reason.startswith("search: ") for reason in reasons)
     with pytest.raises(ConfigurationError, match=r"no candidate left. zb-h1: the profile was taken without the halves"):
-        shortlist(CostProfile.shipped(), 64, **FEW, schedules=["zb-h1"])
+        shortlist(profile(split=False), 64, **FEW, schedules=["zb-h1"])
+
+
+def test_the_shipped_profile_prices_tables_that_split_backwards_and_the_search():
+    found = shortlist(CostProfile.shipped(), 64, schedules=["1f1b", "zb-h1"], microbatches=[8], search=1)
+    assert {f.candidate.schedule for f in found.forecasts} == {"1f1b", "zb-h1", "searched"}
+    assert not found.discarded
 
 
 def test_where_only_recomputation_fits_the_search_says_so():

@@ -1,4 +1,4 @@
-"""A table made better step by step: some actions go earlier or later, and the others follow."""
+"""A table at random, and one made better step by step: some actions go earlier or later, and the others follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 from pipelab.simulation.search.problem import Problem, Rows, Timed
 
-__all__ = ["improve"]
+__all__ = ["improve", "scattered"]
 
 _MEMORY = 60  # how many steps back a table may be as long as: late acceptance (Burke and Bykov, EJOR 258, 2017)
 _PATIENCE, _SLACK = 500, 1.05
@@ -22,6 +22,28 @@ _ALIKE: tuple[Callable[[tuple[int, int, int], tuple[int, int, int]], bool] | Non
     lambda one, other: one[:2] == other[:2],
 )
 """What goes along with an action: nothing; the same op of its micro-batch; all of its micro-batch; of its stage."""
+
+
+def scattered(problem: Problem, random: Random) -> Rows | None:
+    """Rows of micro-batches that come in at random distances and on a noisy way; None where memory is full of them."""
+    n, m, when = problem.block, problem.microbatches, dict[int, tuple[float, int]]()
+    busy = sum(problem.takes[: 3 * n]) / (problem.devices * m)  # what a micro-batch takes of a device
+    apart, noise, late = random.uniform(0, 1.5), random.choice((0.0, 0.1, 0.3)) * busy, random.uniform(0, 2) * busy
+    comes, whole = 0.0, random.choice((0.0, 0.5, 1.0))
+    for i in range(m):
+        time = comes
+        for op, stages in ((0, range(problem.stages)), (1, reversed(range(problem.stages)))):
+            for s in stages:
+                action, at = problem.number(op, s, i), time + random.gauss(0, noise)
+                time += problem.takes[action] + problem.ways[action]
+                if op and problem.pays[action - n] and random.random() < whole:
+                    when[action + 2 * n] = at, 0
+                    continue
+                when[action] = at, 0
+                if op:
+                    when[action + n] = time + random.uniform(0, late), 0
+        comes += apart * busy * random.uniform(0.3, 1.7)
+    return _in_turn(problem, when)
 
 
 def improve(

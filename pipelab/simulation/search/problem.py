@@ -195,12 +195,15 @@ class Problem:
 
     @cached_property
     def pays(self) -> list[bool]:
-        """By stage and micro-batch: whether a whole backward takes less than its two halves."""
-        parts = (self.takes[op * self.block : (op + 1) * self.block] for op in (1, 2, 3))
-        return [both < (half + rest) * (1 - 1e-9) for half, rest, both in zip(*parts, strict=True)]
+        """By stage and micro-batch: whether a whole backward takes less than its two halves, or needs less memory."""
+        n, takes, more = self.block, self.takes, self.more
+        return [
+            takes[k + 2 * n] < (takes[k] + takes[k + n]) * (1 - 1e-9) or more[k + 2 * n] < more[k] * (1 - 1e-9)
+            for k in range(n, 2 * n)
+        ]
 
     def merged(self, rows: Rows) -> Rows:
-        """With a whole B wherever W follows its I directly and B takes less than the two."""
+        """With a whole B wherever W follows its I directly and B pays."""
         found: Rows = []
         for row in rows:
             found.append([])

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from pipelab.errors import ConfigurationError, whole_number
@@ -15,12 +16,19 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs
 from pipelab.simulation.search.bound import lower_bound
 from pipelab.simulation.search.greedy import build, one_by_one, rules
-from pipelab.simulation.search.improve import improve
+from pipelab.simulation.search.improve import improve, scattered
 from pipelab.simulation.search.problem import Problem, Rows
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 
 __all__ = ["Found", "search_schedule"]
+
+Start = tuple[float, str, Rows]  # makespan, name, rows
+_FEW, _RANDOM, _PART = (
+    4,
+    400,
+    0.1,
+)  # starts of a kind; random ones are built until there are so many, or so much is over
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def search_schedule(
 
 def _refusal(problem: Problem) -> str:
     """Of a problem in which one micro-batch alone does not fit."""
-    alone = problem.schedule(one_by_one(problem), "one micro-batch at a time")
+    alone = problem.schedule(problem.merged(one_by_one(problem)), "one micro-batch at a time")
     timeline = simulate(alone, problem.costs, batch=problem.batch, check=False)
     needs = timeline.peak_bytes if problem.in_bytes else timeline.peak_microbatches
     need, limit, r = max(
@@ -162,44 +170,62 @@ def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, 
 
 def _search(problem: Problem, seconds: float, seed: int, tell: Callable[[str, float, float], None]) -> Found | None:
     """The best for one placement; None where nothing fits."""
-    until, bound = time.monotonic() + seconds, lower_bound(problem)
+    until, bound, random = time.monotonic() + seconds, lower_bound(problem), Random(seed)
     best = _Best(problem, tell, bound)
     known: dict[str, float] = {}
-    pool: list[tuple[float, str, Rows]] = []
+    pool = _rated(problem, "one micro-batch at a time", one_by_one(problem))
     for name, table in _catalogue(problem):
         known[name] = best.offer(name, table)
         rows = problem.rows_of(table)
         pool += [] if rows is None else _rated(problem, name, rows)
-    pool.sort(key=lambda one: one[0])
-    tries = len(known)
-    for rule in rules():
-        if pool and (time.monotonic() > until or pool[0][0] <= bound * (1 + 1e-9)):
-            break
-        tries += 1
-        rows = build(problem, rule)
-        pool += [] if rows is None else _rated(problem, "a greedy rule", rows)
-        pool.sort(key=lambda one: one[0])
-    if not pool:  # where memory is too short for the rules
-        tries += 1
-        pool += _rated(problem, "one micro-batch at a time", one_by_one(problem))
-    for _, name, rows in pool[:1]:
+    tries = 1 + len(known)
+
+    def build_more(name: str, ways: Iterable[Callable[[], Rows | None]], soon: float) -> list[Start]:
+        nonlocal tries
+        found: list[Start] = []
+        for way in ways:
+            if time.monotonic() > soon or any(one[0] <= bound * (1 + 1e-9) for one in (*pool, *found)):
+                break
+            tries += 1
+            rows = way()
+            found += [] if rows is None else _rated(problem, name, rows)
+        return found
+
+    pool += build_more("a greedy rule", (partial(build, problem, rule) for rule in rules()), until)
+    soon = time.monotonic() + _PART * (until - time.monotonic())
+    noisy = build_more("a random start", (partial(scattered, problem, random) for _ in range(_RANDOM)), soon)
+    starts = _first(pool, _FEW) + _first(noisy, _FEW)
+    for _, name, rows in _first(starts, 1):
         best.offer(name, problem.schedule(rows, "searched"))
-    random, starts = Random(seed), pool[:4]
-    for k, (_, name, rows) in enumerate(starts):
-        if best.makespan <= bound * (1 + 1e-9):
-            break
-        end = time.monotonic() + (until - time.monotonic()) / (len(starts) - k)
+    for most, part in ((2 * _FEW, 0.5), (2, 1.0)):  # each of many for a while, then the best two
+        starts, soon, pool = _first(starts, most), time.monotonic() + part * (until - time.monotonic()), []
+        for k, (_, name, rows) in enumerate(starts):
+            if best.makespan <= bound * (1 + 1e-9):
+                break
+            end = time.monotonic() + (soon - time.monotonic()) / (len(starts) - k)
 
-        def go_on(tried: int, end: float = end) -> bool:
-            return tried % 16 > 0 or time.monotonic() < end
+            def go_on(tried: int, end: float = end) -> bool:
+                return tried % 16 > 0 or time.monotonic() < end
 
-        better, tried = improve(problem, rows, random, go_on, bound)
-        tries += tried
-        for _, _, found in _rated(problem, name, better):
-            best.offer(f"{name}, improved", problem.schedule(found, "searched"))
+            better, tried = improve(problem, rows, random, go_on, bound)
+            tries += tried
+            found = _rated(problem, name, better)
+            pool += found
+            for _, _, each in found:
+                best.offer(f"{name}, improved", problem.schedule(each, "searched"))
+        starts = pool
     if best.timeline is None:
         return None
     return Found(best.timeline.schedule, best.timeline, bound, tuple(known.items()), best.source, tries, seconds)
+
+
+def _first(pool: list[Start], most: int) -> list[Start]:
+    """The best of them, no two alike."""
+    found: list[Start] = []
+    for one in sorted(pool, key=lambda one: one[0]):
+        if len(found) < most and all(one[2] != other[2] for other in found):
+            found.append(one)
+    return found
 
 
 class _Best:
@@ -219,7 +245,7 @@ class _Best:
         return timeline.makespan
 
 
-def _rated(problem: Problem, name: str, rows: Rows) -> list[tuple[float, str, Rows]]:
+def _rated(problem: Problem, name: str, rows: Rows) -> list[Start]:
     """With the makespan, and so with whole backwards; nothing for rows that wait forever or do not fit."""
     ways = [rows, problem.merged(rows)] if any(problem.pays) else [rows]
     fitting = [way for way in ways if all(problem.fits(row, r) for r, row in enumerate(way))]

@@ -30,10 +30,15 @@ def problem(p, m, homes, costs, limit=math.inf):
     TIMES,
     st.sampled_from([0.0, 0.5, 2.0]),
     st.sampled_from([1, 0.8, 0.4]),
+    st.sampled_from(
+        [{}, {"activation_bytes": 10.0, "waiting_bytes": 4.0}, {"activation_bytes": 10.0, "waiting_bytes": 15.0}]
+    ),
 )
-def test_no_schedule_of_the_catalogue_takes_less(p, m, tF, tI, tW, latency, both):
-    """Not even with what it holds as the limit, nor where a whole backward takes less than its halves."""
-    costs = Costs(forward=tF, backward=both * (tI + tW), input_gradient=tI, weight_gradient=tW, latency=latency)
+def test_no_schedule_of_the_catalogue_takes_less(p, m, tF, tI, tW, latency, both, sizes):
+    """Not even with what it holds as the limit, nor where a whole backward takes or needs less than its halves."""
+    costs = Costs(
+        forward=tF, backward=both * (tI + tW), input_gradient=tI, weight_gradient=tW, latency=latency, **sizes
+    )
     for recipe in recipes().values():
         v = recipe.chunks or 2
         if recipe.updating is not None or recipe.name in ("naive", "chimera") or recipe.check(p, m, v) is not None:
@@ -41,7 +46,7 @@ def test_no_schedule_of_the_catalogue_takes_less(p, m, tF, tI, tW, latency, both
         schedule = build_schedule(recipe.name, p, m, v)
         homes = [home for (home,) in schedule.placement]
         made = simulate(schedule, costs)
-        limited = replace(Problem.of(homes, p, m, costs), limits=made.peak_microbatches)
+        limited = replace(Problem.of(homes, p, m, costs), limits=made.peak_bytes if sizes else made.peak_microbatches)
         assert lower_bound(limited) <= made.makespan * (1 + 1e-9)
 
 

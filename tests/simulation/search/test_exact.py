@@ -18,7 +18,7 @@ from tests.simulation.search.exact import optimum
 EQUAL, LONG_I, LONG_W = (1, 1, 1), (2, 3, 1), (1, 2, 3)
 
 
-def compare(p, m, v, times, limit, vee=False, seconds=0.3, **more):
+def compare(p, m, v, times, limit, vee=False, seconds=1, **more):
     """(found, optimum, bound)."""
     stages = p * v
     homes = [*range(p), *reversed(range(p))] if vee else [s % p for s in range(stages)]
@@ -66,7 +66,5 @@ def test_with_memory_for_k_microbatches_the_bound_is_the_optimum():
 @pytest.mark.parametrize(("p", "m"), list(product((2, 3), (2, 3, 4))))
 @pytest.mark.parametrize(("v", "vee", "more"), [(1, False, {"uneven": 1}), (2, False, {}), (2, True, {"latency": 1})])
 def test_the_grid(p, m, v, times, limit, vee, more):
-    """In ten seconds. One case is open: 65 is possible, and a busy machine found 75."""
-    if (p, m, v, times, limit, vee) == (3, 4, 2, LONG_I, 2, False):
-        pytest.xfail("not always within 5 % here")
+    """In ten seconds."""
     holds(*compare(p, m, v, times, limit, vee, seconds=10, **more))

@@ -53,6 +53,18 @@ def test_W_right_behind_I_becomes_a_whole_backward_where_that_takes_less():
     assert problem.timed(problem.merged(rows)).makespan == pytest.approx(simulate(merged, cheap).makespan)
 
 
+def test_W_right_behind_I_becomes_a_whole_backward_where_that_needs_less_memory():
+    """It takes as long; I leaves 15 where 10 were, and B nothing."""
+    costs = replace(COSTS, activation_bytes=10.0, waiting_bytes=15.0)
+    problem = Problem.of([0, 1], 2, 1, costs)
+    rows = problem.rows_of(build_schedule("zb-h1", 2, 1))
+    tight = replace(problem, limits=(10.0 + max(problem.more[-2:]),) * 2)
+    assert not all(tight.fits(row, r) for r, row in enumerate(rows))
+    assert all(tight.fits(row, r) for r, row in enumerate(tight.merged(rows)))
+    little = Problem.of([0, 1], 2, 1, replace(costs, waiting_bytes=10.0))
+    assert little.merged(rows) == rows
+
+
 @pytest.mark.parametrize("name", ["1f1b", "zb-h1", "zb-h2"])
 def test_bytes_times_and_messages_are_those_of_each_stage_and_microbatch(name):
     """7 sequences in 3 micro-batches; between I and W less is held, while I runs its gradient too."""

@@ -114,7 +114,7 @@ def test_costs_of_each_stage_and_uneven_microbatches_are_searched_as_they_are():
         ({"costs": Costs(forward=[1, 2])}, "given for 2 stages, but schedule 'searched' has 4"),
         ({"placement": [0, 1, 2]}, "placement names the device of each stage"),
         ({"seconds": 0}, "seconds must be positive"),
-        ({"costs": CostProfile.shipped().costs(64)}, "without the halves of a backward"),
+        ({"costs": measured(split=False).costs(64)}, "without the halves of a backward"),
         ({"costs": 3}, "costs must be Costs, got int; try Costs"),
         ({"costs": CostProfile.shipped()}, r"got CostProfile; pass profile.costs\(batch\)"),
         ({"devices": 0}, "devices"),
@@ -126,12 +126,15 @@ def test_bad_input_gets_a_sentence(given, says):
 
 
 def test_where_what_waits_for_w_is_more_than_was_held_one_micro_batch_at_a_time_still_fits():
-    """The greedy rules count it for every stage at once and find nothing; one micro-batch alone takes 10 + 15."""
+    """The greedy rules count it for every stage at once and find nothing; one micro-batch alone takes 10 + 15.
+
+    In whole backwards it takes 10 + 10, though they take as long as their halves; cut in two it takes 25.
+    """
     sizes = {"activation_bytes": [10.0] * 4, "waiting_bytes": [15.0] * 4}
     costs = Costs(forward=1, backward=2, input_gradient=1, weight_gradient=1, **sizes)
-    for limit in (30, np.array([25.0, 25.0])):
+    for limit in (30, np.array([25.0, 25.0]), 20):
         found = search_schedule(2, 2, 2, costs, limit, seconds=0.2)
-        assert max(found.timeline.peak_bytes) <= 25
+        assert max(found.timeline.peak_bytes) <= np.max(limit)
         assert check_schedule(found.schedule) == []
-    with pytest.raises(ConfigurationError, match="takes 25 on device 1, and 24 are allowed there; give at least 25"):
-        search_schedule(2, 2, 2, costs, 24, seconds=0.2)
+    with pytest.raises(ConfigurationError, match="takes 20 on device 1, and 19 are allowed there; give at least 20"):
+        search_schedule(2, 2, 2, costs, 19, seconds=0.2)
