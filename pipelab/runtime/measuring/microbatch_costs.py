@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipelab.memory import ModelStates
 from pipelab.runtime.report import StepReport
 from pipelab.schedules.action import Action
+from pipelab.simulation.costs import Costs
 
 __all__ = ["MicrobatchCosts", "StageCosts", "microbatch_costs"]
 
@@ -39,9 +40,28 @@ class MicrobatchCosts:
     updates: tuple[float, ...] = ()
     """Seconds of each stage's update; only if it was asked for."""
 
+    def priced(self, input_bytes: float) -> Costs:
+        """As a simulation takes them; ``input_bytes`` is stage 0's."""
 
-def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, float]]) -> MicrobatchCosts:
-    """Read them off a step of one micro-batch."""
+        def each(read: Callable[[StageCosts], float]) -> list[float]:
+            return [read(stage) for stage in self.stages]
+
+        split, sent = "I" in self.stages[0].seconds, each(lambda stage: stage.sent)
+        return Costs(
+            forward=each(lambda stage: stage.seconds["F"]),
+            backward=each(lambda stage: stage.seconds["B"]),
+            input_gradient=each(lambda stage: stage.seconds["I"]) if split else None,
+            weight_gradient=each(lambda stage: stage.seconds["W"]) if split else None,
+            message_bytes=sent,
+            activation_bytes=each(lambda stage: stage.kept),
+            waiting_bytes=each(lambda stage: stage.waiting) if split else None,
+            input_bytes=[input_bytes, *sent[:-1]],
+            unit="s",
+        )
+
+
+def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, float]] = ()) -> MicrobatchCosts:
+    """Read them off a step of one micro-batch, or of several equal ones: each op's last."""
     schedule = report.schedule
     seconds: list[dict[str, float]] = [{} for _ in range(schedule.stages)]
     kept, sent, waiting = ([0.0] * schedule.stages for _ in range(3))
@@ -62,4 +82,4 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
             sent[d.route.producer.stage] = float(d.size)
     stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, waiting, strict=True))
     model_states, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
-    return MicrobatchCosts(report.batch, stages, tuple(messages), model_states, times)
+    return MicrobatchCosts(report.batch // schedule.microbatches, stages, tuple(messages), model_states, times)

@@ -14,7 +14,7 @@ from pipelab.errors import whole_number
 from pipelab.models.split import SplitModel
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
-from pipelab.runtime.measuring.profile import costs_of, first_sequences, one_pass
+from pipelab.runtime.measuring.profile import first_sequences, one_pass
 from pipelab.runtime.measuring.proof import prove_gradients
 from pipelab.runtime.measuring.reference import buffers_kept
 from pipelab.runtime.setup.fit import FitCheck
@@ -59,7 +59,7 @@ class Rehearsals:
             for _ in range(repeats + 1):
                 report = reports.make(alone.record(first(inputs), first(targets), training=True, number=number))
             mine = float(make_inputs(first_sequences(inputs, size), [size])[0].size) if 0 in self._stages else None
-            return costs_of(report, next(x for x in self._peers.exchange(mine) if x is not None))
+            return microbatch_costs(report).priced(next(x for x in self._peers.exchange(mine) if x is not None))
 
     def measure_microbatch(self, inputs: Any, targets: Any, updates: bool, number: int) -> MicrobatchCosts:
         """What one micro-batch costs, of a table of one micro-batch: one pass. ``updates``: also what an update would.
@@ -69,7 +69,7 @@ class Rehearsals:
         with self._rehearsal(self._settings.schedule) as (alone, reports):
             report = reports.make(alone.record(inputs, targets, training=True, number=number))
             if not updates:
-                return microbatch_costs(report, ())
+                return microbatch_costs(report)
             found = [pair for part in self._peers.agree(self._updates.rehearse) for pair in part.items()]
             return microbatch_costs(report, [pair for _, pair in sorted(found)])
 
