@@ -212,9 +212,8 @@ class Stepper:
                     f"{format_bytes(model_states.total)} before the first activation ({model_states}); allow more, or "
                     "use more devices"
                 )
-            copied = 2 * model_states.gradients + model_states.optimizer  # trained weights are as many as gradients
-            early = any(key[0] == r for key in self.validation.early)
-            if training and early and model_states.total + copied > allowed:
+            copied = self.updates.copied([key for key in self.validation.early if key[0] == r])
+            if training and copied and model_states.total + copied > allowed:
                 raise ConfigurationError(
                     f"memory_limit allows {format_bytes(allowed)} on device {r}, which holds "
                     f"{format_bytes(model_states.total)} ({model_states}), and post_validation keeps a copy of "

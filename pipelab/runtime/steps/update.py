@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -127,6 +127,12 @@ class Updates:
             return found
         stashed = sum(p.nbytes for module in modules for p in module.parameters() if p.requires_grad)
         return found + ModelStates(weights=(self.flight.most_versions[r] - 1) * stashed)
+
+    def copied(self, keys: Iterable[tuple[int, int]]) -> int:
+        """Bytes of a copy of what these stages' optimizers step: parameters, their gradients, and state."""
+        made = [self.optimizers[key] for key in keys]
+        stepped = [p for one in made for group in one.param_groups for p in group["params"]]
+        return sum(p.nbytes * (1 + p.requires_grad) for p in stepped) + self._planner.plan((), made).optimizer
 
     def rehearse(self) -> dict[int, tuple[ModelStates, float]]:
         """What each stage here will hold in training, and seconds of an update of a copy of it."""

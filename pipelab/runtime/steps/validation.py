@@ -7,6 +7,7 @@ have been another, it is undone and made anew, bit for bit as without ``post_val
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,26 +43,44 @@ class Validation:
             require_copies(updates.optimizers[key])
         self._seen: dict[tuple[int, int], tuple[bool, Tensor | None]] = {}
         self._undo: dict[tuple[int, int], Callable[[], Any]] = {}
+        self._lock = threading.Lock()  # around looking whether a step was given up, and what follows from it
         self.seconds = dict.fromkeys(replicas.peers.own, 0.0)
         """What early updates cost in the last step, device by device."""
 
     def step(self, r: int) -> None:
         """Device r has ended its part: step its stages, unless its own gradients forbid it already."""
-        meter, at = self._updates.meter(r), self._peers.whereabouts
+        meter, at, stepped = self._updates.meter(r), self._peers.whereabouts, self._undo
         here, at[r] = at[r], UPDATING
         for key in [key for key in self.early if key[0] == r]:
             with self._updates.at_work(key, meter):
                 finite, norm = self._look(key)
                 if finite and self._within(norm):
-                    self._undo[key] = as_now(self._updates.optimizers[key])
-                    self._updates.optimizers[key].step()
+                    self._step(key, stepped)
         self.seconds[r], at[r] = sum(meter.readings().cost), here
 
+    def _step(self, key: tuple[int, int], stepped: dict[tuple[int, int], Callable[[], Any]]) -> None:
+        """Step one stage, unless its step of the pipeline is given up by then; if that is so afterwards, undo it."""
+        optimizer = self._updates.optimizers[key]
+        back = as_now(optimizer)
+        if stepped is not self._undo:
+            return
+        kept = False
+        try:
+            optimizer.step()
+            with self._lock:
+                if kept := stepped is self._undo:
+                    stepped[key] = back
+        finally:
+            if not kept:
+                back()
+
     def undo(self) -> None:
-        """Make undone what has not been validated."""
-        for back in self._undo.values():
+        """Make undone what has not been validated. What is still at work in a thread of its own undoes itself."""
+        with self._lock:
+            stepped = self._undo
+            self._forget()
+        for back in stepped.values():
             back()
-        self._forget()
 
     def verdict(self) -> Verdict:
         """At the flush, with the gradients of all: undo what is not valid, and clip."""
@@ -111,12 +130,13 @@ class Validation:
 
     def _look(self, key: tuple[int, int]) -> tuple[bool, Tensor | None]:
         """Whether a stage's gradients, unscaled, are finite; and their norm, of its first home's. Once a step."""
-        if key not in self._seen:
+        seen = self._seen  # of this step, even if that is given up meanwhile
+        if key not in seen:
             r, s = key
             owned = [p for _, p in self._replicas.owned(s, self._replicas.modules[key])]
             finite, norm = self._scaler is None or unscale(owned, scale_of(self._scaler)), None
             grads = [p.grad for p in owned if p.grad is not None]
             if self._limit is not None and grads and self._replicas.placement[s][0] == r:
                 norm = torch.nn.utils.get_total_norm(grads).cpu()
-            self._seen[key] = finite, norm
-        return self._seen[key]
+            seen[key] = finite, norm
+        return seen[key]

@@ -1,6 +1,7 @@
 """With post_validation devices step early, and what comes of it is what comes without, bit for bit."""
 
 import copy
+import threading
 import time
 
 import pytest
@@ -256,6 +257,35 @@ class Slow(torch.optim.SGD):
 
 
 @pytest.mark.parametrize("clock", ["device", "wall"])
+def test_an_early_update_that_ends_after_its_step_was_given_up_changes_nothing(clock):
+    """It has stepped one stage of its device before it is stuck, and would step another."""
+    go, stuck = threading.Event(), [False]
+
+    class Stuck(torch.optim.Adam):
+        def step(self):
+            super().step()
+            if stuck[0] and self.param_groups[0]["params"][0].shape[0] == 3:
+                go.wait(60)
+                super().step()
+
+    model = mlp(4)
+    told = {"optimizer": lambda named: Stuck([p for _, p in named], lr=0.1), "clip_norm": 9.0, "clock": clock}
+    schedule = build_schedule("interleaved", 2, 2)
+    made = Pipeline(model, schedule, loss=mse, post_validation=True, time_limit=1.0, **told)
+    made.step(*data())
+    before = copy.deepcopy((made.state_dict(), made.optimizer_state()))
+    stuck[0] = True
+    with pytest.raises(TimeLimitError, match="device 1 is still in the update"):
+        made.step(*data())
+    go.set()
+    for thread in made._engine._replicas.busy:
+        thread.join(10)
+    assert same((made.state_dict(), made.optimizer_state()), before)
+    stuck[0] = False
+    assert made.step(*data()).stepped_early == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("clock", ["device", "wall"])
 def test_an_early_update_that_does_not_end_is_named(clock):
     pipeline = Pipeline(
         mlp(2),
@@ -304,6 +334,22 @@ def test_a_limit_counts_the_copy_only_where_there_is_one():
     pipeline = Pipeline(model, build_schedule("1f1b", 4, 4), **told, post_validation=True)
     report = pipeline.step(torch.randn(4, 64), torch.randn(4, 64))
     assert 0 not in report.stepped_early
+
+
+def test_a_limit_counts_the_copies_of_a_devices_early_stages_alone():
+    """Device 0 has stage 0, the home of a tied weight, which steps at the flush, and stage 2, which is copied."""
+    model = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(4)))
+    model[3].weight = model[0].weight
+    weight, copied = 64 * 64 * 4, 3  # the weight, its gradient, its momentum
+    for room, fits in ((-0.5, False), (0.5, True)):
+        limit = (2 * 3 + copied + room) * weight
+        told = {"loss": nn.MSELoss(), "optimizer": sgd, "clip_norm": 10.0, "memory_limit": [limit, 1e7]}
+        pipeline = Pipeline(model, build_schedule("interleaved", 2, 2), **told, post_validation=True)
+        if fits:
+            assert 2 in pipeline.step(torch.randn(4, 64), torch.randn(4, 64)).stepped_early
+        else:
+            with pytest.raises(ConfigurationError, match="post_validation keeps a copy of"):
+                pipeline.step(torch.randn(4, 64), torch.randn(4, 64))
 
 
 def test_steps_that_change_nothing_stay_so():
