@@ -77,18 +77,21 @@ def test_what_an_earlier_step_failed_in_is_not_named_as_stuck():
     assert caught.value.stuck == (0,) and "device 1" not in str(caught.value)
 
 
-def test_a_step_that_is_only_slow_leaves_nothing_behind():
-    class Slow(nn.Module):
-        times = 1
+class Sleeps(nn.Module):
+    """Each forward takes ``seconds``, and the step as long as it has micro-batches, however busy the machine is."""
 
-        def forward(self, x):
-            for _ in range(self.times):
-                x = x + 1
-            return x
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
-    slow = pipeline(Slow(), time_limit=0.2)
-    slow.step(*data())
-    Slow.times = 40_000
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return x * 1
+
+
+def test_a_step_that_is_only_slow_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr("pipelab.runtime.device.threads.GRACE", 30.0)  # to end an action on a busy machine
+    slow = pipeline(Sleeps(0.1), time_limit=0.2)
     with pytest.raises(TimeLimitError, match="allow more with time_limit=") as caught:
         slow.step(*data())
     assert caught.value.stuck == ()
@@ -159,11 +162,11 @@ def test_an_error_that_came_before_the_limit_is_the_one_that_is_told():
 
 def test_processes_that_are_only_slow_stop_and_go_on():
     def build(s):
-        return nn.Sequential(nn.Linear(5, 5), Slow(0.15 if s == 1 else 0.0)).double()
+        return nn.Sequential(nn.Linear(5, 5), Sleeps(0.03 if s == 1 else 0.0)).double()
 
     told = {"loss": mse, "launch": "processes"}
-    with Pipeline(build, build_schedule("gpipe", 2, 8), time_limit=0.5, **told) as slow:
-        x = data(8)[0]
+    with Pipeline(build, build_schedule("gpipe", 2, 40), time_limit=0.5, **told) as slow:
+        x = data(40)[0]
         with pytest.raises(TimeLimitError, match="its devices ended when they were told to") as caught:
             slow.step(x, x)
         assert caught.value.stuck == ()

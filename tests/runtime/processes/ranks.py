@@ -530,6 +530,34 @@ def tied():
     return found
 
 
+def early():
+    """Updates before the flush, which every second step takes back; ``updates`` are this rank's, step by step."""
+    schedule, told, found = build_schedule("1f1b", SIZE, 4), {"clip_norm": 1.0}, []
+    model, alike, updates = mlp(), mlp(), []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            updates.append(self.param_groups[0]["params"][0].detach().clone())
+            return super().step(closure)
+
+    def noting(named):
+        return Noting([p for _, p in named], lr=0.1, momentum=0.9)
+
+    batches = [(x, y * (3 if step % 2 else 1)) for step, (x, y) in enumerate([data(16)] * 4)]
+    with opened(model, schedule, optimizer=noting, post_validation=True, **told) as pipeline:
+        for x, y in batches:
+            updates.clear()
+            report = pipeline.step(x if RANK == 0 else None, y if RANK == SIZE - 1 else None)
+            again = len({tuple(before.flatten().tolist()) for before in updates}) == 1
+            found.append([report.stepped_early, report.rolled_back, len(updates), again])
+        weights = pipeline.gather(pipeline.state_dict())
+    with Pipeline(alike, schedule, loss=mse, optimizer=noting, device="cpu", **told) as threads:
+        for x, y in batches:
+            threads.step(x, y)
+    true = alike.state_dict()
+    return {"steps": found, "weights": weights is None or all(torch.equal(weights[key], true[key]) for key in true)}
+
+
 def far(case):
     """``case``, with nodes for hosts: what goes from one to the other goes through gloo."""
     group_module.address = lambda host: os.environ["GROUP_RANK"]

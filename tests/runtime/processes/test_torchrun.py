@@ -68,6 +68,7 @@ def four(tmp_path_factory):
         *("parity", "far_parity"),
         *("flushless", "far_flushless"),
         *("halfway", "far_halfway"),
+        *("early", "far_early"),
         "local_stages",
         *("failures", "far_failures"),
         *("frozen", "far_frozen"),
@@ -119,6 +120,17 @@ def test_a_step_that_fails_halfway_leaves_nothing_under_way_on_any_rank(four, ne
         assert found["weights"]
         assert found["left"].startswith("KeyError" if rank == 1 else "LostProcessError"), found["left"]
         assert rank == 1 or found["left_under_way"] == 0
+
+
+@pytest.mark.parametrize("near", ["", "far_"])
+def test_every_rank_steps_early_and_takes_it_back_from_where_it_was(four, near):
+    for rank, told in enumerate(four):
+        assert told[f"{near}early"]["weights"]
+        for step, (early, rolled_back, updates, from_the_same) in enumerate(told[f"{near}early"]["steps"]):
+            assert rolled_back == bool(step % 2)
+            assert 0 < len(early) < 4 if rolled_back else early == [0, 1, 2, 3]
+            assert updates == (2 if rolled_back and rank in early else 1)
+            assert from_the_same
 
 
 def test_layers_are_built_only_where_they_live(four):
