@@ -45,7 +45,17 @@ _HOMES = {
     "pipelab.runtime.measuring.delayed": ["delayed_training"],
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
-    "pipelab.tuning": ["CostProfile", "check_configuration", "plot_tuning", "profile_costs", "shortlist", "tune"],
+    "pipelab.tuning": [
+        "CostProfile",
+        "CutPlan",
+        "check_configuration",
+        "plan_cuts",
+        "plot_tuning",
+        "profile_costs",
+        "profile_layers",
+        "shortlist",
+        "tune",
+    ],
     "pipelab.view.widgets.timeline_view": ["TimelineView"],
     "pipelab.view": ["plot_animation", "plot_prediction", "plot_schedules", "plot_table", "plot_timeline"],
 }
@@ -86,7 +96,17 @@ if TYPE_CHECKING:
     from pipelab.teaching.explorer.widget import explore
     from pipelab.teaching.trial import Trial, try_schedule
     from pipelab.timeline import Timeline, compare
-    from pipelab.tuning import CostProfile, check_configuration, plot_tuning, profile_costs, shortlist, tune
+    from pipelab.tuning import (
+        CostProfile,
+        CutPlan,
+        check_configuration,
+        plan_cuts,
+        plot_tuning,
+        profile_costs,
+        profile_layers,
+        shortlist,
+        tune,
+    )
     from pipelab.view import plot_animation, plot_prediction, plot_schedules, plot_table, plot_timeline
     from pipelab.view.widgets.timeline_view import TimelineView
 

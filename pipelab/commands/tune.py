@@ -44,6 +44,7 @@ examples:
   pipelab tune --memory-limit 60MB --plot m.png throughput and memory against m, with the memory wall
   pipelab tune --model mine.py:make -p 8 --memory-limit 80GiB --launch processes
   pipelab tune --schedules 1f1b -m 4 8 16 32    only these
+  pipelab tune --cuts                           cut where the busiest device has least to do
   pipelab tune --save-profile here.json         then, anywhere, without GPU or model:
   pipelab tune --profile here.json --measure 0 --batch 256 --latency 2e-5
 """
@@ -87,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--search", type=float, metavar="SECONDS", help="also search tables of your own, so long (default: do not)"
+    )
+    what.add_argument(
+        "--cuts", action="store_true", help="profile single layers, and cut the model where that is best, not evenly"
     )
     what.add_argument(
         "--recompute",
@@ -168,7 +172,15 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
     }
     if options.schedules:
         kinds["schedules"] = [name.lower() for name in options.schedules]
-    if profile is not None and (options.measure == 0 or (options.measure is None and options.model is None)):
+    offline = profile is not None and (options.measure == 0 or (options.measure is None and options.model is None))
+    if profile is not None and offline and options.cuts:
+        from pipelab.tuning.planning.plan import planned_profile
+
+        batch, chunks = 64 if options.batch is None else options.batch, sorted({1, *(options.chunks or (2,))})
+        link = {"latency": options.latency, "bandwidth": options.bandwidth}
+        limit = options.memory_limit
+        profile = planned_profile(profile, options.devices or 4, chunks, batch=batch, memory_limit=limit, **link)
+    if profile is not None and offline:
         if options.devices not in (None, profile.devices):
             raise ConfigurationError(f"the profile is for p = {profile.devices} devices; leave -p out")
         cuts = [n // profile.devices for n in sorted(profile.stages) if n > profile.devices]
@@ -191,6 +203,7 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
         device=options.device,
         seed=options.seed,
         profile=profile,
+        plan=options.cuts,
         measure=4 if options.measure is None else options.measure,
         rounds=options.rounds,
         steps=options.steps,

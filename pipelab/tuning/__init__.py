@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "pipelab.tuning.lines": ["Line", "fit_line"],
     "pipelab.tuning.profile": ["CostProfile", "ProfileCosts", "StageProfile"],
-    "pipelab.tuning.measure": ["profile_costs"],
+    "pipelab.tuning.measure": ["profile_costs", "profile_layers"],
     "pipelab.tuning.advice": ["check_configuration"],
     "pipelab.tuning.candidates": ["Candidate", "Forecast"],
     "pipelab.tuning.picture": ["plot_tuning"],
+    "pipelab.tuning.planning.plan": ["CutPlan", "plan_cuts"],
     "pipelab.tuning.result": ["Measurement", "Tuning"],
     "pipelab.tuning.tuner": ["shortlist", "tune"],
 }
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from pipelab.tuning.advice import check_configuration
     from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.lines import Line, fit_line
-    from pipelab.tuning.measure import profile_costs
+    from pipelab.tuning.measure import profile_costs, profile_layers
     from pipelab.tuning.picture import plot_tuning
+    from pipelab.tuning.planning.plan import CutPlan, plan_cuts
     from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile
     from pipelab.tuning.result import Measurement, Tuning
     from pipelab.tuning.tuner import shortlist, tune

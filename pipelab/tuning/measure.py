@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, StageError, whole_number
+from pipelab.models.cut import sections_of
+from pipelab.models.split import SplitModel
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.measuring.profile import first_sequences, one_pass
 from pipelab.runtime.pipeline import Pipeline
@@ -29,7 +31,7 @@ from pipelab.tuning.lines import Line, fit_line
 from pipelab.tuning.profile import CostProfile, StageProfile
 from pipelab.tuning.workload import Model, Workload
 
-__all__ = ["Run", "Runner", "default_sizes", "profile_costs"]
+__all__ = ["Run", "Runner", "default_sizes", "profile_costs", "profile_layers"]
 
 
 def default_sizes(batch: int) -> tuple[int, ...]:
@@ -57,6 +59,7 @@ def profile_costs(
     split: bool = True,
     repeats: int = 5,
     seed: int = 0,
+    cuts: Mapping[int, Sequence[int]] | None = None,
     progress: bool = True,
 ) -> CostProfile:
     """Measure what the stages of ``model`` cost, cut into p * v stages for each v of ``chunks``.
@@ -66,13 +69,55 @@ def profile_costs(
     take turns, so that a slow minute affects all of them. Activations are kept; with ``recompute``, another pass
     recomputes them, and with ``split`` one cuts each backward in two, I and W. Sizes that do not run here (too little
     memory, too few sequences for batch statistics) are left out, if at least two remain. Lines are fitted to the
-    medians. No weight changes. The state and time of ``optimizer`` are measured on a copy. The other arguments are
-    those of ``Pipeline``.
+    medians. ``cuts[n]`` says where the model is cut into n stages. No weight changes. The state and time of ``optimizer``
+    are measured on a copy. The other arguments are those of ``Pipeline``.
 
     Raises ConfigurationError if the model cannot run on this device.
     """
-    devices, repeats = whole_number("devices", "p", devices), whole_number("repeats", "", repeats)
-    length = batch_size(inputs, targets)
+    devices = whole_number("devices", "p", devices)
+    work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed, cuts or {})
+    tables = [_empty(round_robin(devices, v)) for v in sorted({whole_number("chunks", "v", v) for v in chunks})]
+    how: dict[str, Any] = {"optimizer": optimizer, "recompute": recompute, "split": split}
+    return _profile(work, devices, tables, sizes, repeats=repeats, progress=progress, **how)
+
+
+def profile_layers(model: nn.Module | SplitModel, inputs: Any, targets: Any, **how: Any) -> CostProfile:
+    """Measure what each layer of ``model`` costs alone: what ``plan_cuts`` plans with.
+
+    The layers are what ``Pipeline(cuts=...)`` can cut between; the first one comes with all that goes before it, such
+    as an embedding, and the last one with the head and the loss. Of a model without visible layers give
+    ``split_model(model, example_inputs, stages)`` with as many stages as there are layers. The profile has the model in
+    one piece and in one stage a layer, for one device. ``how`` is as for ``profile_costs``, without devices and chunks;
+    recomputation and the halves of backwards are measured only if they are asked for.
+    """
+    if not isinstance(model, nn.Module):
+        model = nn.Sequential(*model)
+    layers = len(sections_of(model).layers)
+    if layers < 2:
+        raise ConfigurationError(f"a model of {layers} layer cannot be cut; give one of two layers or more")
+    alternate = tuple((s % 2,) for s in range(layers))  # so that each layer sends its output
+    names = {"launch", "device", "loss_terms", "seed"} & set(how)
+    work = Workload(model, inputs, targets, how.pop("loss"), **{name: how.pop(name) for name in names})
+    tables = [_empty(((0,),)), _empty(alternate)]
+    how = {"recompute": False, "split": False, **how}
+    return _profile(work, 1, tables, **how)
+
+
+def _profile(
+    work: Workload,
+    devices: int,
+    empty: Sequence[Schedule],
+    sizes: Sequence[int] | None = None,
+    *,
+    optimizer: OptimizerFactory | None = None,
+    recompute: bool,
+    split: bool,
+    repeats: int = 5,
+    progress: bool = True,
+) -> CostProfile:
+    """The profile of a model cut as each of the ``empty`` tables says."""
+    inputs, repeats = work.inputs, whole_number("repeats", "", repeats)
+    length = batch_size(inputs, work.targets)
     if length < 2:
         raise ConfigurationError(
             f"a cost profile needs micro-batches of two sizes, and the batch has {length} sequence"
@@ -84,16 +129,14 @@ def profile_costs(
             f"sizes must be two or more different numbers of sequences from 1 to {length}, got {tuple(sizes)}; try "
             f"{default_sizes(max(length, 2))}"
         )
-    work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
-    chunks = sorted({whole_number("chunks", "v", v) for v in chunks})
     stages: dict[int, tuple[StageProfile, ...]] = {}
     messages: list[tuple[float, float]] = []
-    total = len(chunks) * (1 + recompute + split) * (repeats + 1) * len(sizes)
+    total = len(empty) * (1 + recompute + split) * (repeats + 1) * len(sizes)
     bar = tqdm(total=total, desc="profile", unit="pass", disable=not progress, leave=False)
     places: set[str] = set()
     with bar:
-        for v in chunks:
-            plain = one_pass(_empty(devices, v))
+        for table in empty:
+            plain = one_pass(table)
             found: dict[str, list[MicrobatchCosts]] = {}
             tables = {"kept": plain}
             tables |= {"recomputed": plain.with_recompute()} if recompute else {}
@@ -102,14 +145,14 @@ def profile_costs(
                 with work.pipeline(table, optimizer=optimizer if table is plain else None) as pipeline:
                     places |= set(map(str, pipeline.torch_devices))
                     found[name] = _passes(pipeline, work, sizes, repeats, bar)
-            stages[devices * v] = tuple(_stage(s, **found) for s in range(devices * v))
+            stages[plain.stages] = tuple(_stage(s, **found) for s in range(plain.stages))
             messages += [message for costs in found["kept"] for message in costs.messages]
     tensors = inputs if isinstance(inputs, Tensor) else inputs[0]
     whole_numbers = not (tensors.is_floating_point() or tensors.is_complex())
     tokens = int(tensors.shape[1]) if whole_numbers and tensors.dim() == 2 else None
     about = {
         "devices": sorted(places),
-        "launch": launch,
+        "launch": work.launch,
         "torch": torch.__version__,
         "machine": _machine(sorted(places)),
         "sizes": list(sizes),
@@ -117,8 +160,8 @@ def profile_costs(
     return CostProfile(devices, stages, _link(messages), tokens, about)
 
 
-def _empty(devices: int, chunks: int) -> Schedule:
-    return Schedule("profile", ((),) * devices, round_robin(devices, chunks), (1.0,))
+def _empty(placement: tuple[tuple[int, ...], ...]) -> Schedule:
+    return Schedule("profile", ((),) * (max(placement)[0] + 1), placement, (1.0,))
 
 
 def _halved(plain: Schedule) -> Schedule:
@@ -228,7 +271,9 @@ class Runner:
             try:
                 if v > 1 and not isinstance(self.work.model, nn.Module):
                     raise ConfigurationError("build_stage(s) builds one number of stages; pass the model for others")
-                make_stages(self.work.model, _empty(self.devices, v), None, ())
+                make_stages(
+                    self.work.model, _empty(round_robin(self.devices, v)), self.work.cuts.get(self.devices * v), ()
+                )
                 good.append(v)
             except ConfigurationError as error:
                 if v == 1:
@@ -239,7 +284,7 @@ class Runner:
     def recomputes(self) -> str | None:
         """Why the model cannot be recomputed; None if it can."""
         try:
-            table = one_pass(_empty(self.devices, 1)).with_recompute()
+            table = one_pass(_empty(round_robin(self.devices, 1))).with_recompute()
             replace(self.work, launch="threads").pipeline(table).close()
         except ConfigurationError as error:
             return str(error)

@@ -246,6 +246,7 @@ class Tuning:
         lines = [
             f"profile: a device's forward and backward take t(b) = {format_time(line.alpha, 's')} + "
             f"{format_time(line.beta, 's')} * b for b sequences (within {line.error:.0%})",
+            *self._cuts(),
             f"common start: m = 4p = {4 * p}; {stars} = sqrt((p - 1) * beta * B / alpha), B = {self.batch}, p = {p}",
             f"step: makespan by the {self.clock} clock plus the optimizer's update; rates are per step{self._link()}",
             *(["off: predicted makespan against measured; + if the prediction was too long"] if self.measured else []),
@@ -274,6 +275,10 @@ class Tuning:
         if advice:
             lines += ["note"] + [f"  {sentence}" for sentence in advice]
         return "\n".join(lines)
+
+    def _cuts(self) -> list[str]:
+        cuts = self.profile.about.get("cuts", {})
+        return [f"cuts: {n} stages, those after the first begin with layers {at}" for n, at in cuts.items()]
 
     def _link(self) -> str:
         if not self.latency and math.isinf(self.bandwidth):

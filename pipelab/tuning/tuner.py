@@ -188,6 +188,7 @@ def tune(
     chunks: Sequence[int] = (2,),
     recompute: Sequence[bool] = (False, True),
     search: float | None = None,
+    plan: bool = False,
     memory_limit: Limits = None,
     optimizer: OptimizerFactory | None = None,
     launch: str = "threads",
@@ -215,7 +216,8 @@ def tune(
 
     ``schedules``: by default all that flush. ``microbatches``: by default multiples of p, powers of two, and neighbours
     of m*. ``chunks`` are for schedules that take any v. ``search``: for so many seconds, tables for these very costs
-    are searched too, at m and v of the best three. Without ``optimizer`` no optimizer state is counted. ``clock``: by
+    are searched too, at m and v of the best three. ``plan``: layers are profiled one by one, and the model is cut where
+    ``plan_cuts`` says, not evenly. Without ``optimizer`` no optimizer state is counted. ``clock``: by
     default "wall" if each device has a GPU, else "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are
     the profiled sizes; ``on_profile`` gets the profile as soon as it exists. The other arguments are those of
     ``Pipeline``. The model's weights do not change.
@@ -224,7 +226,8 @@ def tune(
     """
     from pipelab.runtime.setup.devices import choose_devices
     from pipelab.runtime.setup.microbatches import batch_size
-    from pipelab.tuning.measure import Runner, profile_costs
+    from pipelab.tuning.measure import Runner, profile_costs, profile_layers
+    from pipelab.tuning.planning.plan import planned_profile
     from pipelab.tuning.workload import Workload
 
     for name, count in (("rounds", rounds), ("steps", steps)):
@@ -240,7 +243,8 @@ def tune(
     # What cannot work is said before anything is measured.
     kinds: dict[str, Any] = {"microbatches": microbatches, "recompute": recompute, "around": math.inf}
     tables, _ = candidate_tables(batch, devices, schedules=names, chunks=chunks, **kinds)
-    if profile is not None and profile.devices != devices:
+    layers = profile if profile is not None and plan and profile.devices == 1 else None
+    if profile is not None and layers is None and profile.devices != devices:
         raise ConfigurationError(
             f"the profile is for p = {profile.devices} devices, not for {devices}; take a profile for {devices}"
         )
@@ -256,10 +260,18 @@ def tune(
         lost.append(Discarded(Candidate("gpipe", devices, 1, True), reason))
         recompute = tuple(again for again in recompute if not again)
     _some(names and recompute, lost)
-    if profile is None:
+    if profile is None or layers is not None:
         passes: dict[str, Any] = {"sizes": sizes, "recompute": True in recompute, "repeats": 3, "progress": progress}
         passes["split"] = search is not None or any("I" in table.ops for table in tables.values())
-        profile = profile_costs(**vars(work), devices=devices, chunks=cut, optimizer=optimizer, **passes)
+        if plan:
+            told = {name: value for name, value in vars(work).items() if name != "cuts"}
+            layers = layers or profile_layers(**told, optimizer=optimizer, **passes)
+            where: dict[str, Any] = {"latency": latency, "bandwidth": bandwidth}
+            profile = planned_profile(layers, devices, cut, batch=batch, memory_limit=memory_limit, **where)
+            work = replace(work, cuts={int(n): cuts for n, cuts in profile.about["cuts"].items()})
+            runner = replace(runner, work=work)
+        else:
+            profile = profile_costs(**vars(work), devices=devices, chunks=cut, optimizer=optimizer, **passes)
     if on_profile is not None:
         on_profile(profile)
     found = shortlist(

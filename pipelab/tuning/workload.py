@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,8 +30,11 @@ class Workload:
     device: DeviceChoice = None
     loss_terms: LossTerms | None = None
     seed: int = 0
+    cuts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Where the model is cut into n stages: the first layers of stages 1, 2, ...; evenly where nothing is said."""
 
     def pipeline(self, schedule: Schedule, **more: Any) -> Pipeline:
         """It, driven by ``schedule``; ``more`` as for ``Pipeline``."""
         how: dict[str, Any] = {"launch": self.launch, "device": self.device, "seed": self.seed}
+        how["cuts"] = self.cuts.get(schedule.stages)
         return Pipeline(self.model, schedule, loss=self.loss, loss_terms=self.loss_terms, **how, **more)

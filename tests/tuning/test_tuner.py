@@ -109,6 +109,18 @@ def test_it_profiles_by_itself_and_shows_progress(capsys):
     assert "profile" in err and "measure" in err
 
 
+def test_it_cuts_where_the_busiest_device_has_least_to_do():
+    """Eight small layers and a wide one: the device that has the wide one gets few others, and runs them so."""
+    wide = [nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 16))]
+    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(8)), *wide)
+    x, y = torch.randn(16, 16), torch.randn(16, 16)
+    quick = {"optimizer": adam, "rounds": 1, "steps": 1, "progress": False}
+    found = tune(model, x, y, loss=nn.functional.mse_loss, devices=2, schedules=["1f1b"], plan=True, **quick)
+    (at,) = found.profile.about["cuts"]["2"]
+    assert at > 5  # cut evenly it would be 5
+    assert found.measured and f"begin with layers [{at}]" in found.report()
+
+
 def test_a_cut_that_the_model_does_not_have_is_left_out_with_its_reason():
     model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(6)))
     data = torch.randn(8, 6), torch.randn(8, 6)

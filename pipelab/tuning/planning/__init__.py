@@ -1,0 +1,1 @@
+"""Where to cut a model, and on which devices, from what each layer costs."""

@@ -1,0 +1,116 @@
+"""plan_cuts against all cuts."""
+
+import math
+from itertools import combinations, pairwise, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelab import ConfigurationError, build_schedule, plan_cuts, simulate
+from pipelab.tuning import CostProfile
+from pipelab.tuning.planning.layers import Layers
+from tests.tuning.planning.synthetic import layer_profile
+
+costs = st.lists(st.integers(1, 9).map(float), min_size=4, max_size=9)
+NAMES = ("1f1b", "gpipe", "naive")
+
+
+def simulated(profile, schedule, bounds, batch, speeds=(), **link):
+    made = Layers(profile).cut(bounds, schedule.devices, speeds)
+    return simulate(schedule, made.costs(batch, **link), batch=batch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(costs, st.sampled_from(NAMES), st.integers(2, 3), st.integers(1, 6), st.sampled_from([0.0, 0.5]), st.data())
+def test_least_of_all(layers, name, devices, microbatches, latency, data):
+    speeds = data.draw(st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=devices, max_size=devices))
+    any_order = data.draw(st.booleans())
+    profile = layer_profile(layers, once=0.25, sent=1.0)
+    kinds = {"schedule": name, "microbatches": microbatches, "batch": 12, "latency": latency, "bandwidth": 4.0}
+    if name == "naive":
+        kinds["microbatches"] = 1
+    plan = plan_cuts(profile, devices, speeds=speeds, any_order=any_order, **kinds)
+    schedule = build_schedule(name, devices, kinds["microbatches"])
+    found = [
+        (simulated(profile, schedule, (0, *inner, len(layers)), 12, order, latency=latency, bandwidth=4.0))
+        for inner in combinations(range(1, len(layers)), devices - 1)
+        for order in (permutations(speeds) if any_order else [speeds])
+    ]
+    assert plan.exact
+    assert plan.makespan == pytest.approx(min(timeline.makespan for timeline in found))
+    assert plan.bound <= plan.makespan * (1 + 1e-9)
+    if not any_order or len(set(speeds)) == 1:
+        least = min(max(timeline.busy) for timeline in found)
+        assert plan.least == pytest.approx(max(least, 0.0)) or plan.least > least  # the link behind a stage counts too
+    assert plan.gain >= -1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 9).map(float), min_size=12, max_size=20), st.sampled_from(["1f1b", "interleaved"]))
+def test_never_worse_than_even(layers, name):
+    chunks = 2 if name == "interleaved" else 1
+    plan = plan_cuts(layer_profile(layers, once=0.1), 4, schedule=name, chunks=chunks, microbatches=4, batch=8)
+    bounds = [0, *plan.cuts, len(layers)]
+    assert all(a < b for a, b in pairwise(bounds))
+    assert plan.gain >= -1e-12
+    assert plan.bound <= plan.makespan * (1 + 1e-9)
+    again = simulated(layer_profile(layers, once=0.1), plan.schedule, bounds, 8)
+    assert plan.makespan == pytest.approx(again.makespan)
+
+
+def test_heavy_head_gets_company_elsewhere():
+    plan = plan_cuts(layer_profile([1.0] * 11 + [4.0]), 4, microbatches=8, batch=8)
+    assert plan.sizes[-1] == 1
+    assert plan.gain > 0.1
+    assert "bottleneck" in str(plan)
+
+
+def test_memory_is_a_second_constraint():
+    """The first stages hold more micro-batches: under a limit they get fewer layers, which costs time."""
+    profile = layer_profile([1.0] * 12, kept=[1.0] * 12)
+    free = plan_cuts(profile, 4, microbatches=8, batch=8)
+    assert free.sizes == (3, 3, 3, 3)
+    tight = plan_cuts(profile, 4, microbatches=8, batch=8, memory_limit=9)
+    assert tight.sizes[0] == 2
+    assert max(held.total for held in tight.memory) <= 9
+    assert not tight.even_fits
+    assert tight.gain < 0
+    with pytest.raises(ConfigurationError, match=r"no cut was found that fits.*allowed"):
+        plan_cuts(profile, 4, microbatches=8, batch=8, memory_limit=5)
+
+
+def test_unlike_devices_stand_where_they_serve_best():
+    profile = layer_profile([8.0, 1.0, 1.0, 1.0, 1.0])
+    given = plan_cuts(profile, 3, microbatches=6, batch=6, speeds=[1, 1, 4])
+    free = plan_cuts(profile, 3, microbatches=6, batch=6, speeds=[1, 1, 4], any_order=True)
+    assert free.order[0] == 2
+    assert free.makespan < given.makespan
+    assert "in the order" in str(free)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"speeds": [1, 2]}, "speeds must be 4 positive numbers"),
+        ({"speeds": [1, 1, 0, 1]}, "speeds must be 4 positive numbers"),
+        ({"schedule": "pipedream"}, "updates weights on the way"),
+        ({"schedule": "interleaved", "chunks": 4}, "16 stages, and the model has 12 layers"),
+        ({"schedule": "zb-h1"}, "take a profile with split=True"),
+        ({"recompute": True}, "take a profile with recompute=True"),
+    ],
+)
+def test_refused(more, said):
+    with pytest.raises(ConfigurationError, match=said):
+        plan_cuts(layer_profile([1.0] * 12), 4, batch=8, **more)
+
+
+def test_other_profiles_are_refused():
+    with pytest.raises(ConfigurationError, match="profile_layers"):
+        plan_cuts(CostProfile.shipped(), 4, batch=8)
+
+
+def test_orders_of_many():
+    with pytest.raises(ConfigurationError, match="at most 8"):
+        plan_cuts(layer_profile([1.0] * 12), 9, batch=18, speeds=[1] * 8 + [2], any_order=True)
+    assert math.isfinite(plan_cuts(layer_profile([1.0] * 12), 9, batch=18, any_order=True).makespan)  # all alike
