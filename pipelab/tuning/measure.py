@@ -69,8 +69,8 @@ def profile_costs(
     take turns, so that a slow minute affects all of them. Activations are kept; with ``recompute``, another pass
     recomputes them, and with ``split`` one cuts each backward in two, I and W. Sizes that do not run here (too little
     memory, too few sequences for batch statistics) are left out, if at least two remain. Lines are fitted to the
-    medians. ``cuts[n]`` says where the model is cut into n stages. No weight changes. The state and time of ``optimizer``
-    are measured on a copy. The other arguments are those of ``Pipeline``.
+    medians. ``cuts[n]`` says where the model is cut into n stages. No weight changes. The state and time of
+    ``optimizer`` are measured on a copy. The other arguments are those of ``Pipeline``.
 
     Raises ConfigurationError if the model cannot run on this device.
     """

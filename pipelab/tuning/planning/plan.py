@@ -126,7 +126,8 @@ def plan_cuts(
     ``profile``: what each layer costs, from ``profile_layers``. ``schedule``: a table, or the name of one for
     ``microbatches`` (default 2p) and ``chunks``; a table decides p, m and placement. ``speeds``: how fast each device
     is against the one that was profiled. ``memory_limit``: bytes for weights, gradients, optimizer state and
-    activations, for all devices or one each. ``latency`` (seconds) and ``bandwidth`` (bytes per second) model the link between.
+    activations, for all devices or one each. ``latency`` (seconds) and ``bandwidth`` (bytes per second) model the link
+    between.
     ``any_order``: the devices may stand in any order (up to eight of them).
 
     First a dynamic program finds the cut whose busiest device has least to do: exact for one stage a device, in the
