@@ -95,7 +95,7 @@ def compare(title: str, made: tuple[nn.Module, Any, Any, Any], rounds: int) -> d
 def large() -> dict[str, Any]:
     """How long a plan for 200 layers on 16 devices takes: the profile is the first model's, over and over."""
     one = CostProfile.shipped().cut(4)
-    parts = tuple(one[k % 4].__class__(**{**vars(one[k % 4])}) for k in range(200))
+    parts = tuple(one[k % 4].__class__(**vars(one[k % 4])) for k in range(200))
     whole = parts[0]
     profile = CostProfile(1, {1: (whole,), 200: parts}, CostProfile.shipped().link)
     begun = time.perf_counter()
