@@ -48,8 +48,10 @@ _HOMES = {
     "pipelab.tuning": [
         "CostProfile",
         "CutPlan",
+        "Monitor",
         "check_configuration",
         "plan_cuts",
+        "plot_monitor",
         "plot_tuning",
         "profile_costs",
         "profile_layers",
@@ -99,8 +101,10 @@ if TYPE_CHECKING:
     from pipelab.tuning import (
         CostProfile,
         CutPlan,
+        Monitor,
         check_configuration,
         plan_cuts,
+        plot_monitor,
         plot_tuning,
         profile_costs,
         profile_layers,

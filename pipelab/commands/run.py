@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
 
 from pipelab.commands.answers import headline, write
 from pipelab.commands.arguments import (
@@ -51,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory-limit", metavar="SIZE", help="bytes per device, such as 60MB; a step that needs more stops"
     )
     parser.add_argument(
+        "--monitor", action="store_true", help="say what the devices did in the last ten steps, and why"
+    )
+    parser.add_argument(
+        "--monitor-csv", type=Path, metavar="FILE", help="append the same to FILE, a row every ten steps"
+    )
+    parser.add_argument(
         "--no-verify",
         dest="verify",
         action="store_false",
@@ -88,7 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
         require_size(schedule.devices, (world() or (0, 1))[1])
         enter_world()  # before rank 0 begins to compute what the others do not wait for
-    experiment = run_experiment(prepare(setting, schedule, rank), schedule, m)
+    monitor = None
+    if options.monitor or options.monitor_csv:
+        from pipelab.tuning.monitor.monitor import Monitor
+
+        monitor = Monitor(every=min(10, setting.steps), csv=options.monitor_csv, tokens=setting.tokens)
+    experiment = run_experiment(prepare(setting, schedule, rank), schedule, m, monitor=monitor)
     if rank:
         return 0  # rank 0 speaks for all
     result, report = experiment.to_json(), experiment.report
@@ -117,6 +129,9 @@ def run(options: argparse.Namespace) -> int:
     ]
     if experiment.peak_weight_versions:
         lines.append("peak weight versions per device: " + ", ".join(map(str, experiment.peak_weight_versions)))
+    if monitor is not None:
+        result["monitor"] = monitor.summary().row()
+        lines += ["", str(monitor.summary())]
     write(options, result, lines, experiment.measured, experiment.predicted)
     return 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +28,17 @@ from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_o
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
-__all__ = ["Pipeline"]
+__all__ = ["Observer", "Pipeline"]
 
 LAUNCHES = ("threads", "processes")
+
+
+class Observer(Protocol):
+    """What watches the steps of a Pipeline, such as ``pipelab.Monitor``."""
+
+    def observe(self, report: StepReport, seconds: float) -> object:
+        """A step is over, and ``step()`` has taken ``seconds``."""
+        ...
 
 
 class Pipeline:
@@ -73,6 +83,8 @@ class Pipeline:
     what it counts (``total_steps``, say) are updates, m a step, or one with ``"2bw"``. A step that fails leaves nothing
     under way, and stages that may differ in updates: load a checkpoint then. ``stash=False`` keeps no older versions of
     the weights, to show what goes wrong then.
+    ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
+    is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -107,6 +119,7 @@ class Pipeline:
         check_finite: bool = False,
         stash: bool = True,
         post_validation: bool = False,
+        monitor: Observer | None = None,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -133,7 +146,10 @@ class Pipeline:
             stash=stash,
             post_validation=post_validation,
         )
-        self.settings, self.launch = settings, launch
+        if monitor is not None and not callable(getattr(monitor, "observe", None)):
+            given = type(monitor).__name__
+            raise ConfigurationError(f"monitor must have observe(report, seconds), {given} has not; try Monitor()")
+        self.settings, self.launch, self._monitor = settings, launch, monitor
         if launch == "threads":
             if group is not None:
                 raise ConfigurationError("group= is for launch='processes'; threads need none")
@@ -193,7 +209,16 @@ class Pipeline:
         starts, StageError (which is also of the original exception's type) if a stage raises, OutOfMemoryError if an
         action would take more memory than its device is allowed.
         """
-        return self._engine.step(inputs, targets)
+        if self._monitor is None or self.rank > 0:
+            return self._engine.step(inputs, targets)
+        begun = time.perf_counter()
+        report: StepReport = self._engine.step(inputs, targets)
+        try:
+            self._monitor.observe(report, time.perf_counter() - begun)
+        except Exception as error:  # noqa: BLE001 (the weights have changed: the caller needs the report)
+            self._monitor = None
+            warnings.warn(f"the monitor failed, and watches no more: {type(error).__name__}: {error}", stacklevel=2)
+        return report
 
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none, as after a schedule that flushes.

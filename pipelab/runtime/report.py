@@ -20,7 +20,7 @@ from pipelab.runtime.device.program import compile_table
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route
-from pipelab.simulation.costs import Costs, SlotCosts
+from pipelab.simulation.costs import CostModel, Costs, SlotCosts
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
@@ -120,18 +120,21 @@ class StepReport:
         self._require_costs()
         if self.clock == "wall":
             return self.wall
-        if self.clock == "unit":
-            costs = _GivenCosts(self.unit_costs, self._sizes)
-            return self._complete(self._simulated(costs, "unit"))
-        typical = SlotCosts(_median(self.past), self._sizes, self.latency, self.bandwidth)
-        timeline = self._simulated(typical, "device")
+        # The table's micro-batches have the weights of this step already.
+        timeline = simulate(self.schedule, self.costs, clock=self.clock, check=False)
         count = len(self.past)
-        return self._complete(replace(timeline, note="1 step" if count == 1 else f"median of {count} steps"))
+        note = "" if self.clock == "unit" else "1 step" if count == 1 else f"median of {count} steps"
+        return self._complete(replace(timeline, sequences=self.sequences / sum(self.schedule.weights), note=note))
 
-    def _simulated(self, costs: Any, clock: str) -> Timeline:
-        """The table with these costs; its micro-batches have the weights of this step already."""
-        timeline = simulate(self.schedule, costs, clock=clock, check=False)
-        return replace(timeline, sequences=self.sequences / sum(self.schedule.weights))
+    @cached_property
+    def costs(self) -> CostModel:
+        """What ``timeline`` is simulated from; under the wall clock what the slots of this very step cost."""
+        self._require_costs()
+        if self.clock == "wall":
+            return self.slot_costs
+        if self.clock == "unit":
+            return _GivenCosts(self.unit_costs, self._sizes)
+        return SlotCosts(_median(self.past), self._sizes, self.latency, self.bandwidth)
 
     def _require_costs(self) -> None:
         if not self.past:

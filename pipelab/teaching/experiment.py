@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipelab.models import TransformerLM, next_byte_loss, text_batch, transformer_stage
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
+from pipelab.runtime.pipeline import Observer
 from pipelab.schedules import Schedule
 from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate
@@ -167,12 +168,17 @@ def prepare(setting: Setting, schedule: Schedule | None = None, rank: int | None
 
 
 def run_experiment(
-    prepared: Prepared, schedule: Schedule, microbatches: int, *, told: Callable[[str], None] | None = None
+    prepared: Prepared,
+    schedule: Schedule,
+    microbatches: int,
+    *,
+    told: Callable[[str], None] | None = None,
+    monitor: Observer | None = None,
 ) -> Experiment:
     """Run ``steps`` steps and measure; predict from what one micro-batch cost alone, in between.
 
     ``told`` is called with the name of each piece before it begins: the profile, then each step. Without it rank 0
-    shows a bar.
+    shows a bar. ``monitor`` watches the steps.
     """
     setting = prepared.setting
     told = told or _silent
@@ -191,6 +197,7 @@ def run_experiment(
         window=max(setting.steps, 1),
         memory_limit=setting.memory_limit,
         optimizer=plain_sgd if updates else None,
+        monitor=monitor,
     ) as pipeline:
         told("measuring one micro-batch")
         batch, alone = (prepared.inputs, prepared.targets), []

@@ -1,4 +1,4 @@
-"""Choosing m, v, schedule and recomputation under a memory limit, by prediction and by measurement."""
+"""Choosing m, v, schedule and recomputation under a memory limit, by prediction and by measurement; and a monitor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ _HOMES = {
     "pipelab.tuning.measure": ["profile_costs", "profile_layers"],
     "pipelab.tuning.advice": ["check_configuration"],
     "pipelab.tuning.candidates": ["Candidate", "Forecast"],
+    "pipelab.tuning.monitor.monitor": ["Monitor"],
+    "pipelab.tuning.monitor.picture": ["plot_monitor"],
+    "pipelab.tuning.monitor.summary": ["MonitorSummary"],
     "pipelab.tuning.picture": ["plot_tuning"],
     "pipelab.tuning.planning.plan": ["CutPlan", "plan_cuts"],
     "pipelab.tuning.result": ["Measurement", "Tuning"],
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.lines import Line, fit_line
     from pipelab.tuning.measure import profile_costs, profile_layers
+    from pipelab.tuning.monitor.monitor import Monitor
+    from pipelab.tuning.monitor.picture import plot_monitor
+    from pipelab.tuning.monitor.summary import MonitorSummary
     from pipelab.tuning.picture import plot_tuning
     from pipelab.tuning.planning.plan import CutPlan, plan_cuts
     from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile

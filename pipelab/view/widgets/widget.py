@@ -30,7 +30,20 @@ except ImportError as missing:
 
 __all__ = ["PipelabWidget"]
 
-_SCRIPTS = ("base", "canvas", "play", "links", "timeline", "runs", "curve", "explorer", "board", "breaker", "entry")
+_SCRIPTS = (
+    "base",
+    "canvas",
+    "play",
+    "links",
+    "timeline",
+    "runs",
+    "curve",
+    "explorer",
+    "board",
+    "breaker",
+    "monitor",
+    "entry",
+)
 
 
 @cache

@@ -5,6 +5,7 @@ const KINDS = {
   explorer: [renderExplorer, "Schedule explorer"],
   board: [renderBoard, "Drawing board"],
   breaker: [renderBreaker, "Break it"],
+  monitor: [renderMonitor, "Monitor"],
 };
 
 export default {
