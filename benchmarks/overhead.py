@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch_ranks import Row, zb_h1
 from tqdm import tqdm
 
-from pipelab import Pipeline, StepReport, build_schedule
+from pipelab import Monitor, Pipeline, StepReport, build_schedule
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.cut import cut_model
 
@@ -130,6 +131,36 @@ def measuring(row: Row, launch: str, rounds: int) -> dict[str, Any]:
     return {"case": row.title, "launch": launch, "on / off": ratios(found, to="off")["on"]}
 
 
+class Timed(Monitor):
+    """A monitor that notes down what it takes itself."""
+
+    taken = 0.0
+
+    def observe(self, report: StepReport, seconds: float) -> None:
+        begun = time.perf_counter()
+        super().observe(report, seconds)
+        self.taken += time.perf_counter() - begun
+
+
+def watching(row: Row, launch: str, clock: str, rounds: int) -> dict[str, Any]:
+    """With a file that is written every ten steps: the mean step, in which that counts."""
+    batch = row.data()
+
+    def block(made: Pipeline) -> Callable[[int], list[float]]:
+        return lambda count: [mean(steps(lambda: made.step(*batch))(count))]
+
+    with tempfile.TemporaryDirectory() as folder:
+        monitor = Timed(csv=Path(folder) / "steps.csv")
+        with pipeline(row, launch, clock=clock, monitor=monitor) as on, pipeline(row, launch, clock=clock) as off:
+            contenders = {"on": block(on), "off": block(off)}
+            found = in_turn(contenders, rounds, seconds=2.0, least=10)
+            monitor.taken, begun = 0.0, time.perf_counter()
+            block(on)(20)
+            part = monitor.taken / (time.perf_counter() - begun)
+    told = {"case": row.title, "launch": launch, "clock": clock}
+    return {**told, "on / off": ratios(found, to="off")["on"], "of a step": part}
+
+
 def costs_by_op(whole: Pipeline, split: Pipeline, batch: Sequence[Tensor], count: int) -> dict[str, str]:
     """I and W of one pipeline over B of another on the same model, by recorded costs, without stage 0."""
     found: dict[str, list[float]] = {op: [] for op in "BIW"}
@@ -194,6 +225,8 @@ def run(options: argparse.Namespace) -> list[Table]:
     ]
     cases = [(row, launch) for row in (DEEP,) for launch in LAUNCHES]
     measured = [measuring(*case, rounds) for case in tqdm(cases, desc="measuring", leave=False)]
+    cases = [(DEEP, launch, clock) for launch in LAUNCHES for clock in ("device", "wall")]
+    watched = [watching(*case, rounds) for case in tqdm(cases, desc="a monitor", leave=False)]
     note = "CPU microseconds of workers, by their own account; `computing` is the same stages in a plain loop."
     numbers = dict.fromkeys(("computing", "in the slot", "bookkeeping", "channel", "beyond computing"), ".1f")
     tables = [
@@ -202,6 +235,7 @@ def run(options: argparse.Namespace) -> list[Table]:
         Table("Split backward", [split_backward(2 * rounds)], "Recorded costs of stages 1 to 3: median (quartiles)."),
         Table("What measuring costs", measured, f"Off: {', '.join(f'`{n}=False`' for n in OFF)}."),
     ]
+    tables.append(Table("What a monitor costs", watched, "With `Monitor(csv=...)`; off: none.", {"of a step": ".2%"}))
     if not options.quick:
         tables.append(Table("Whole steps of the 48-layer model", whole_steps(rounds)))
     return tables

@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     if experiment.peak_weight_versions:
         lines.append("peak weight versions per device: " + ", ".join(map(str, experiment.peak_weight_versions)))
     if monitor is not None:
-        result["monitor"] = monitor.summary().row()
+        result["monitor"] = {name: value for name, value in monitor.summary().row().items() if name != "loss"}
         lines += ["", str(monitor.summary())]
     write(options, result, lines, experiment.measured, experiment.predicted)
     return 0

@@ -84,6 +84,18 @@ def test_run_writes_the_difference_as_json(capsys):
     }
 
 
+def test_run_tells_what_a_monitor_saw(capsys, tmp_path):
+    file = tmp_path / "steps.csv"
+    assert run(*SMALL, "--steps", "3", "--monitor", "--monitor-csv", str(file), "--json", str(tmp_path / "a.json")) == 0
+    out = capsys.readouterr().out
+    assert "1f1b, steps 0 to 2: " in out and "tokens/s" in out and "utilisation by device (device clock)" in out
+    row = json.loads((tmp_path / "a.json").read_text())["monitor"]
+    assert row["step"] == 2 and 0 < row["bubble"] < 1
+    assert len(file.read_text().splitlines()) == 2
+    assert run(*SMALL, "--steps", "1") == 0
+    assert "utilisation by device" not in capsys.readouterr().out
+
+
 def test_under_the_unit_clock_nothing_differs(capsys):
     assert run(*SMALL, "--steps", "1", "--clock", "unit") == 0
     out = capsys.readouterr().out
