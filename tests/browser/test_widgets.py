@@ -470,3 +470,25 @@ def test_settings_come_back_as_json(notebook_with):
     expect(figure(widget(page, "explorer"), "makespan")).to_have_text("20")
     ran = run_cell(page, "json.loads")
     expect(outputs(ran)).to_contain_text("['1F1B'] 7")
+
+
+# ---- the monitor -----------------------------------------------------------------------------------------------------
+
+STEPS = """
+import torch
+data = torch.randn(8, 4), torch.randn(8, 4)
+model = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(2)))
+table = build_schedule("1f1b", 2, 4)
+with Pipeline(model, table, loss=torch.nn.functional.mse_loss, device="cpu", monitor=monitor) as pipeline:
+    for _ in range(3):
+        pipeline.step(*data)
+"""
+
+
+def test_a_panel_follows_the_steps_of_a_later_cell(notebook_with):
+    page = opened(notebook_with, "monitor = Monitor(every=1)\nmonitor.panel()", STEPS)
+    found = outputs(page).locator(".pl-monitor")
+    expect(found).to_contain_text("1f1b, step 2:")
+    expect(found.get_by_role("rowheader", name="device 1")).to_be_visible()
+    expect(found).not_to_contain_text("no step yet")
+    shoot(page, SCREENSHOTS / "monitor.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Collection
 from dataclasses import astuple, dataclass
 from html import escape
@@ -33,15 +33,27 @@ class MonitorPanel(PipelabWidget):
     """A table of ``monitor``'s figures; ``follow(summary)`` shows newer ones, at most twice a second."""
 
     def __init__(self, monitor: _Watched) -> None:
-        self._monitor, self._shown = monitor, -SECONDS
+        self._monitor = monitor
+        self._newest: MonitorSummary | None = None
+        self._timer: threading.Timer | None = None
         super().__init__("monitor", {"html": self._still().html})
 
     def follow(self, summary: MonitorSummary) -> None:
-        """Show it, unless the last change was just now."""
-        now = time.monotonic()
-        if now - self._shown >= SECONDS:
-            self._shown = now
-            self.show({"html": _table(summary)})
+        """Show it: now, or half a second after the last change."""
+        with self._lock:
+            self._newest = summary
+            if self._timer is None:
+                self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._newest is None:
+                return
+            self.show({"html": _table(self._newest)})
+            self._newest, self._timer = None, threading.Timer(SECONDS, self._draw)
+            self._timer.daemon = True
+            self._timer.start()
 
     def picture(self) -> Picture:
         """The steps so far, as a picture."""

@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT, _PANEL = 9.0, 6.9, 1.6  # inches
 _SMALL: dict[str, Any] = {"fontsize": 8.5, "fontfamily": FONT, "color": CAPTION}
 _LEGEND: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.05), "frameon": False}
 _COLOURS = (OPS["R"], OPS["B"], OPS["I"], INK, MEMORY_LINE, OPS["F"])
-_MARKERS = "os^Dvp"
+_MARKERS, _DASHES = "os^Dvp", ("-", "--")
 _LOOKS = ((OPS["F"], ""), (OPS["B"], "//"), (OPS["I"], ".."), (OPS["W"], "\\\\"), (IDLE_HATCH, "xx"))
 
 
@@ -65,6 +65,8 @@ def plot_monitor(monitor: _Watched) -> Picture:
     low.plot(across, [one.seconds for one in steps], color=INK, linewidth=1.2, marker="o", markersize=3)
     top.set_ylim(0, 1.02)
     low.set_ylim(0, max(one.seconds for one in steps) * 1.1)
+    for axes in (top, middle, low):
+        axes.set_xlim(across[0] - 0.5, across[-1] + 0.5)
     for axes in (top, middle):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(**_LEGEND, prop={"family": FONT, "size": 8.5}, ncols=1 + len(last.utilisation) // 10)

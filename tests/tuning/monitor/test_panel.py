@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from pipelab import Monitor
 from pipelab.tuning.monitor import panel as module
@@ -13,20 +14,22 @@ def html(panel):
     return json.loads(panel.view)["html"]
 
 
-def test_it_is_written_anew_while_steps_run(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monitor = Monitor(every=1)
+def test_it_is_written_anew_while_steps_run_and_ends_with_the_last(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.3)
+    monitor, seen = Monitor(every=1), []
     panel = monitor.panel()
+    panel.observe(lambda change: seen.append(change), "view")
     assert html(panel) == "<p>no step yet</p>"
     with watched(monitor, steps=1) as pipeline:
         first = html(panel)
         assert "1f1b, step 0" in first and first.count("<th>device ") == 3 and "fill and drain" in first
-        pipeline.step(*BATCH)
-        assert html(panel) == first
-        now[0] += 0.5
-        pipeline.step(*BATCH)
-        assert "step 2" in html(panel)
+        begun = time.monotonic()
+        for _ in range(20):
+            pipeline.step(*BATCH)
+        while "step 20:" not in html(panel):
+            assert time.monotonic() - begun < 20
+            time.sleep(0.01)
+        assert len(seen) <= 2 + (time.monotonic() - begun) / 0.3
 
 
 def test_beside_it_stands_the_table_as_it_is_now(tmp_path, monkeypatch):
