@@ -35,7 +35,7 @@ _HOMES = {
         "why_blocked",
     ],
     "pipelab.timeline": ["Timeline", "compare"],
-    "pipelab.simulation": ["Costs", "simulate"],
+    "pipelab.simulation": ["Costs", "Link", "Links", "simulate"],
     "pipelab.simulation.search": ["Found", "search_schedule"],
     "pipelab.teaching.board.breaker": ["break_schedule"],
     "pipelab.teaching.board.widget": ["draw_schedule", "puzzles"],
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
         check_schedule,
         why_blocked,
     )
-    from pipelab.simulation import Costs, simulate
+    from pipelab.simulation import Costs, Link, Links, simulate
     from pipelab.simulation.search import Found, search_schedule
     from pipelab.teaching.board.breaker import break_schedule
     from pipelab.teaching.board.widget import draw_schedule, puzzles

@@ -9,13 +9,16 @@ from typing import Any
 
 from pipelab.errors import ConfigurationError
 from pipelab.schedules import Schedule, build_schedule, recipes
+from pipelab.simulation.links import Link, Links
 
 __all__ = [
     "add_device",
     "add_link",
+    "add_nodes",
     "add_outputs",
     "add_schedule",
     "add_sizes",
+    "pick_links",
     "pick_schedule",
     "read_text",
     "require_places",
@@ -59,6 +62,35 @@ def add_link(group: Any, unit: str = "") -> None:
     rate = "bytes per second" if unit else "bytes per unit of time"
     group.add_argument("--latency", type=float, default=0.0, metavar="T", help=f"of each message{of} (default 0)")
     group.add_argument("--bandwidth", type=float, default=float("inf"), metavar="X", help=f"{rate} (default: no limit)")
+
+
+def add_nodes(group: Any) -> None:
+    """Which devices have another link between them; :func:`pick_links` is the answer."""
+    group.add_argument("--nodes", type=int, metavar="N", help="spread the devices over N nodes, in order")
+    group.add_argument("--between-latency", type=float, metavar="T", help="between nodes (default: --latency)")
+    group.add_argument("--between-bandwidth", type=float, metavar="X", help="between nodes (default: --bandwidth)")
+
+
+def pick_links(options: argparse.Namespace, devices: int) -> Links:
+    """The link of each pair of devices."""
+    inside, nodes = Link(options.latency, options.bandwidth), options.nodes
+    latency, bandwidth = options.between_latency, options.between_bandwidth
+    if nodes is None and latency is bandwidth is None:
+        return Links(inside.latency, inside.bandwidth)
+    if nodes is None or latency is bandwidth is None:
+        raise ConfigurationError(
+            "--nodes goes with --between-latency or --between-bandwidth, which say what link the nodes have between "
+            "them; give both, or none of them"
+        )
+    fitting = [n for n in range(1, devices + 1) if devices % n == 0]
+    if nodes not in fitting:
+        nearest = min(fitting, key=lambda n: abs(n - nodes))
+        raise ConfigurationError(
+            f"{devices} devices cannot be spread evenly over {nodes} nodes; try --nodes {nearest}, or one of "
+            f"{', '.join(map(str, fitting))}"
+        )
+    between = Link(inside.latency if latency is None else latency, inside.bandwidth if bandwidth is None else bandwidth)
+    return Links.nodes(devices // nodes, inside=inside, between=between)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -10,9 +10,11 @@ from pipelab.commands.answers import headline, write
 from pipelab.commands.arguments import (
     add_device,
     add_link,
+    add_nodes,
     add_outputs,
     add_schedule,
     add_sizes,
+    pick_links,
     pick_schedule,
     require_places,
 )
@@ -23,7 +25,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command: each field of an experiment's ``Setting`` is one."""
+    """Options of the command: each field of an experiment's ``Setting`` is one, but for its links."""
     add_schedule(parser)
     parser.add_argument(
         "--launch",
@@ -66,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model and batch (default: the course's worked example)")
     add_sizes(model, ("batch", 64, "sequences in the batch"), ("seed", 0, "of weights, text and dropout"))
     model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="dropout probability (default 0)")
-    add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
+    link = parser.add_argument_group("a modelled link, added to the measured costs")
+    add_link(link, "seconds")
+    add_nodes(link)
     add_outputs(parser)
 
 
@@ -80,8 +84,9 @@ def run(options: argparse.Namespace) -> int:
     rank = _rank_in_group(options)
     if options.steps < 1:
         raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 11")
-    setting = Setting(**{field.name: getattr(options, field.name) for field in fields(Setting)})
     schedule, m = pick_schedule(options)
+    options.links = pick_links(options, schedule.devices)
+    setting = Setting(**{field.name: getattr(options, field.name) for field in fields(Setting)})
     # What cannot work is said before the model is built.
     if schedule.forward_only:
         raise ConfigurationError(f"schedule '{schedule.name}' has no backward, so there is no gradient to check")

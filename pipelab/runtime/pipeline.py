@@ -27,6 +27,7 @@ from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
+from pipelab.simulation.links import Links
 
 __all__ = ["Observer", "Pipeline"]
 
@@ -66,7 +67,8 @@ class Pipeline:
     the last one. ``device``: see ``choose_devices``.
     ``clock``: what the report's timeline is read from. ``"device"``: each slot's own measured cost (median over the
     last ``window`` steps), composed as if each stage had its own device. ``"wall"``: what happened. ``"unit"``:
-    ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top.
+    ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top, ``links``
+    (see ``Links``) one for each pair of devices.
     ``memory_limit``: bytes allowed on each device (or a list, one entry a device; text such as ``"150MB"`` will do) for
     weights, gradients, optimizer state and activations; a step that would cross it stops with OutOfMemoryError.
     ``tied``: groups of names that are one parameter, for stages that ``build_stage`` makes in different processes;
@@ -106,6 +108,7 @@ class Pipeline:
         costs: Costs | None = None,
         latency: float = 0.0,
         bandwidth: float = math.inf,
+        links: Links | None = None,
         loss_terms: LossTerms | None = None,
         seed: int = 0,
         measure_memory: bool = True,
@@ -130,8 +133,7 @@ class Pipeline:
             lr_scheduler=lr_scheduler,
             clip_norm=clip_norm,
             costs=costs,
-            latency=latency,
-            bandwidth=bandwidth,
+            links=Links.either(latency, bandwidth, links),
             loss_terms=loss_terms,
             seed=seed,
             measure_memory=measure_memory,

@@ -21,6 +21,7 @@ from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route
 from pipelab.simulation.costs import CostModel, Costs, SlotCosts
+from pipelab.simulation.links import Links
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
@@ -48,8 +49,7 @@ class StepReport:
     past: tuple[SlotTable, ...] = field(repr=False)
     """Slot costs of this step and the ones before it that the device clock takes the median of; none, if unmeasured."""
     unit_costs: Costs = field(repr=False)
-    latency: float
-    bandwidth: float
+    links: Links
     peak_activation_bytes: tuple[int, ...]
     worker_cpu_seconds: float
     sequences: int = 0
@@ -85,7 +85,7 @@ class StepReport:
     def slot_costs(self) -> SlotCosts:
         """What each slot of this very step cost."""
         self._require_costs()
-        return SlotCosts(slot_table(self.logs), self._sizes, self.latency, self.bandwidth)
+        return SlotCosts(slot_table(self.logs), self._sizes, links=self.links)
 
     @cached_property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -134,7 +134,7 @@ class StepReport:
             return self.slot_costs
         if self.clock == "unit":
             return _GivenCosts(self.unit_costs, self._sizes)
-        return SlotCosts(_median(self.past), self._sizes, self.latency, self.bandwidth)
+        return SlotCosts(_median(self.past), self._sizes, links=self.links)
 
     def _require_costs(self) -> None:
         if not self.past:
@@ -227,6 +227,10 @@ class _GivenCosts:
     @property
     def bandwidth(self) -> float:
         return self.given.bandwidth
+
+    @property
+    def links(self) -> Links | None:
+        return self.given.links
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         return self.given.slot_cost(schedule, device, position)

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from pipelab.errors import ConfigurationError
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.links import Links
 
 __all__ = ["CostModel", "Costs", "CostsByKind", "MemoryModel", "PerStage", "SlotCosts"]
 
@@ -17,7 +18,10 @@ PerStage = float | Sequence[float]
 
 
 class CostModel(Protocol):
-    """What :func:`simulate` asks of costs."""
+    """What :func:`simulate` asks of costs.
+
+    With ``links`` they say what each pair of devices has; without, all have one latency and one bandwidth.
+    """
 
     @property
     def unit(self) -> str:
@@ -82,10 +86,11 @@ class Costs:
     ``input_gradient`` and ``weight_gradient`` are the halves of a split backward (default: half of ``backward``
     each), ``recompute`` defaults to ``forward``. ``fused`` maps the ops of a fused slot, such as ``"FB"``, to its cost
     as a fraction of the sum of its parts (default 1). A message takes ``latency + bytes / bandwidth``; messages of one
-    channel follow one another on it. Bytes are those of a micro-batch of weight 1. ``message_bytes`` is the size of
-    a message; gradients are as large as activations. ``activation_bytes`` is what a full device share keeps until its
-    backward, and ``waiting_bytes`` what it still keeps from I to W (default: the same). ``input_bytes`` is the input
-    that a stage keeps instead, from its forward until it recomputes. All times are in ``unit``.
+    channel follow one another on it. ``links`` give each pair of devices its own. Bytes are those of a micro-batch of
+    weight 1. ``message_bytes`` is the size of a message; gradients are as large as activations. ``activation_bytes`` is
+    what a full device share keeps until its backward, and ``waiting_bytes`` what it still keeps from I to W (default:
+    the same). ``input_bytes`` is the input that a stage keeps instead, from its forward until it recomputes. All times
+    are in ``unit``.
     """
 
     forward: PerStage = 1.0
@@ -102,6 +107,7 @@ class Costs:
     input_bytes: PerStage = 0.0
     fused: Mapping[str, float] = field(default_factory=dict)
     unit: str = "units"
+    links: Links | None = None
 
     def __post_init__(self) -> None:
         times = ("forward", "backward", "input_gradient", "weight_gradient", "recompute", "update")
@@ -113,10 +119,7 @@ class Costs:
         for ops, factor in self.fused.items():
             if not (factor >= 0 and math.isfinite(factor)):
                 raise ConfigurationError(f"fused['{ops}'] must be finite and not negative, got {factor!r}; try 1")
-        if not self.latency >= 0 or not math.isfinite(self.latency):
-            raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
-        if not self.bandwidth > 0:
-            raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
+        Links.either(self.latency, self.bandwidth, self.links)  # checks them
 
     def action_cost(self, schedule: Schedule, action: Action) -> float:
         """How long one action runs."""
@@ -197,6 +200,10 @@ class SlotCosts:
     latency: float = 0.0
     bandwidth: float = math.inf
     unit: str = "s"
+    links: Links | None = None
+
+    def __post_init__(self) -> None:
+        Links.either(self.latency, self.bandwidth, self.links)  # checks them
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         """What the slot took."""

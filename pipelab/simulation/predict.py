@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,9 @@ from pipelab.schedules.action import format_slot
 from pipelab.schedules.checker import check_schedule
 from pipelab.schedules.compiled import Compiled, compiled
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.table import Array
 from pipelab.simulation.costs import CostModel
+from pipelab.simulation.links import Links, links_of
 from pipelab.simulation.prices import Prices
 from pipelab.simulation.walk import walk
 from pipelab.timeline import Timeline
@@ -30,8 +31,7 @@ def predict(
     for one in costs:
         prices = Prices(schedule, one)
         cost, size = prices.slot_costs(), prices.message_sizes(made)
-        sending = size / one.bandwidth if one.bandwidth < math.inf and size.any() else None
-        start, end, arrived = walk(made, cost, one.latency, sending)
+        start, end, arrived = walk(made, cost, *_under_way(made, size, links_of(one)))
         run = Run.of_table(schedule.table, start, end, Sent(made, arrived, size), prices.bytes_kept())
         found.append(Timeline.of_run(schedule, run, clock=clock, unit=one.unit, sequences=sequences))
     return tuple(found)
@@ -45,6 +45,21 @@ def peaks(schedule: Schedule, costs: CostModel) -> tuple[float, ...]:
     table = schedule.table
     position = np.arange(len(table.first)) - np.repeat(table.slot_bounds[:-1], np.diff(table.slot_bounds))
     return Run.of_table(table, position, position + 1.0, kept=kept).peak_bytes()
+
+
+def _under_way(made: Compiled, size: Array, links: Links) -> tuple[float | Array, Array | None]:
+    """(latency, time on the channel) of messages: one number if all have the same link; None for no time."""
+    latency: float | Array = links.latency
+    bandwidth: float | Array = links.bandwidth
+    if not links.uniform:
+        p, device = made.table.devices, made.table.device
+        links.require(p)
+        pair, which = np.unique(device[made.producer] * p + device[made.consumer], return_inverse=True)
+        found = [links.of(*divmod(one, p)) for one in pair.tolist()]
+        latency = np.array([link.latency for link in found])[which]
+        bandwidth = np.array([link.bandwidth for link in found])[which]
+    sending = size / bandwidth
+    return latency, sending if sending.any() else None
 
 
 def _compiled(schedule: Schedule, *, check: bool) -> Compiled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import repeat
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from pipelab.schedules.table import Array
 __all__ = ["walk"]
 
 
-def walk(made: Compiled, costs: Array, latency: float, sending: Array | None) -> tuple[Array, Array, Array]:
+def walk(made: Compiled, costs: Array, latency: float | Array, sending: Array | None) -> tuple[Array, Array, Array]:
     """(start of each slot, its end, arrival of each message) where slots take ``costs``, all in the table's order.
 
-    A message takes ``latency``; before that it keeps its channel busy for ``sending`` (None: for no time).
+    A message takes ``latency``, one for all or an array; before that it keeps its channel busy for ``sending`` (None:
+    for no time).
     """
     device = made.device.tolist()
     cost = costs[made.order].tolist()
@@ -32,20 +34,22 @@ def walk(made: Compiled, costs: Array, latency: float, sending: Array | None) ->
 
 
 def _without_channels(
-    made: Compiled, device: list[int], cost: list[float], latency: float
+    made: Compiled, device: list[int], cost: list[float], latency: float | Array
 ) -> tuple[list[float], list[float]]:
     free = [0.0] * made.table.devices
     started: list[float] = []
     ended: list[float] = []
-    several = {n: [int(made.sender[message]) for message in messages] for n, messages in made.several.items()}
-    for r, source, duration in zip(device, made.source.tolist(), cost, strict=True):
+    late = np.broadcast_to(latency, len(made.sender)).tolist()
+    several = {n: [(int(made.sender[k]), late[k]) for k in messages] for n, messages in made.several.items()}
+    lates = np.append(late, 0.0)[made.need].tolist() if np.ndim(latency) else repeat(latency)
+    for r, source, duration, wait in zip(device, made.source.tolist(), cost, lates, strict=False):
         time = free[r]
         if source >= 0:
-            there = ended[source] + latency
+            there = ended[source] + wait
             if there > time:
                 time = there
         elif source == -2:
-            time = max(time, *(ended[one] + latency for one in several[len(started)]))
+            time = max(time, *(ended[one] + wait for one, wait in several[len(started)]))
         started.append(time)
         time += duration
         ended.append(time)
@@ -54,7 +58,7 @@ def _without_channels(
 
 
 def _through_channels(
-    made: Compiled, device: list[int], cost: list[float], latency: float, sending: Array | None
+    made: Compiled, device: list[int], cost: list[float], latency: float | Array, sending: Array | None
 ) -> tuple[list[float], list[float]]:
     """Messages of one channel leave one after another."""
     free, channel_free = [0.0] * made.table.devices, [0.0] * made.channels
@@ -63,7 +67,7 @@ def _through_channels(
     arrived: list[float] = []
     sends = np.bincount(made.sender, minlength=len(made.order)).tolist()
     channel, need = made.channel.tolist(), made.need.tolist()
-    takes = np.zeros(len(channel)).tolist() if sending is None else sending.tolist()
+    takes, late = (np.broadcast_to(x, len(channel)).tolist() for x in (0.0 if sending is None else sending, latency))
     for n, (r, message, duration) in enumerate(zip(device, need, cost, strict=True)):
         time = free[r]
         if message >= 0:
@@ -79,5 +83,5 @@ def _through_channels(
             k = len(arrived)
             leaves = max(time, channel_free[channel[k]]) + takes[k]
             channel_free[channel[k]] = leaves
-            arrived.append(leaves + latency)
+            arrived.append(leaves + late[k])
     return started, arrived

@@ -20,6 +20,7 @@ from pipelab.runtime.pipeline import Observer
 from pipelab.schedules import Schedule
 from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate
+from pipelab.simulation.links import INSTANT, Links
 from pipelab.teaching.without_flush import plain_sgd, weight_error
 from pipelab.timeline import Comparison, Timeline, compare
 
@@ -46,8 +47,7 @@ class Setting:
     device: str | None = None
     clock: str = "device"
     launch: str = "threads"
-    latency: float = 0.0
-    bandwidth: float = math.inf
+    links: Links = INSTANT
     verify: bool = True
     memory_limit: str | None = None
 
@@ -191,8 +191,7 @@ def run_experiment(
         launch=setting.launch,
         clock=setting.clock,
         device=setting.device,
-        latency=setting.latency,
-        bandwidth=setting.bandwidth,
+        links=setting.links,
         seed=setting.seed,
         window=max(setting.steps, 1),
         memory_limit=setting.memory_limit,
@@ -257,7 +256,7 @@ def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> C
     its backward is W. A prediction that did not know would be wrong about half of the bubble.
     """
     if schedule.name not in BALANCED:
-        return replace(profile, latency=setting.latency, bandwidth=setting.bandwidth)
+        return replace(profile, links=setting.links)
 
     def mean(values: Any) -> float:
         return float(sum(values)) / schedule.devices
@@ -269,8 +268,7 @@ def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> C
         message_bytes=sum(sizes) / len(sizes) if sizes else 0.0,
         activation_bytes=mean(profile.activation_bytes),
         input_bytes=profile.input_bytes,
-        latency=setting.latency,
-        bandwidth=setting.bandwidth,
+        links=setting.links,
         unit="s",
     )
 

@@ -20,6 +20,7 @@ from pipelab.memory import DeviceMemory, ModelStates
 from pipelab.quantities import format_time
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.links import INSTANT, Link, Links
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 from pipelab.tuning.lines import Line, fit_line
@@ -83,19 +84,23 @@ class CostProfile:
     # ---- predictions ---------------------------------------------------------------------------------------------
 
     def costs(
-        self, batch: int, *, latency: float = 0.0, bandwidth: float = math.inf, link: bool = False
+        self,
+        batch: int,
+        *,
+        latency: float = 0.0,
+        bandwidth: float = math.inf,
+        links: Links | None = None,
+        link: bool = False,
     ) -> ProfileCosts:
         """Costs for ``simulate`` at a batch of ``batch`` sequences.
 
-        Messages take no time unless ``latency`` (seconds) and ``bandwidth`` (bytes per second) model a link, or
-        ``link`` asks for the measured one, as the wall clock shows it.
+        Messages take no time unless ``latency`` (seconds) and ``bandwidth`` (bytes per second), or ``links``, model
+        some, or ``link`` asks for the measured one, as the wall clock shows it. What is modelled comes on top of it.
         """
-        if not bandwidth > 0:
-            raise ConfigurationError(f"bandwidth must be positive, got {bandwidth!r}; leave it out for no limit")
+        modelled = Links.either(latency, bandwidth, links)
         if link:
-            latency = latency + self.link.alpha
-            bandwidth = 1 / (self.link.beta + 1 / bandwidth) if self.link.beta or bandwidth < math.inf else math.inf
-        return ProfileCosts(self, whole_number("batch", "B", batch), latency, bandwidth)
+            modelled = modelled.after(Link(self.link.alpha, 1 / self.link.beta if self.link.beta else math.inf))
+        return ProfileCosts(self, whole_number("batch", "B", batch), links=modelled)
 
     def predict(self, schedule: Schedule, batch: int, **link: Any) -> Timeline:
         """When each slot of ``schedule`` would run, and what is held; ``link`` as for :meth:`costs`."""
@@ -235,13 +240,18 @@ class ProfileCosts:
 
     profile: CostProfile
     batch: int
-    latency: float = 0.0
-    bandwidth: float = math.inf
+    links: Links = INSTANT
     unit: str = "s"
 
-    def __post_init__(self) -> None:
-        if not (self.latency >= 0 and math.isfinite(self.latency)):
-            raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
+    @property
+    def latency(self) -> float:
+        """Of messages between devices that have no link of their own."""
+        return self.links.latency
+
+    @property
+    def bandwidth(self) -> float:
+        """Of messages between devices that have no link of their own."""
+        return self.links.bandwidth
 
     def sequences(self, schedule: Schedule, microbatch: int) -> float:
         """b: how many sequences the micro-batch holds."""

@@ -12,6 +12,8 @@ from pipelab import (
     Action,
     ConfigurationError,
     Costs,
+    Link,
+    Links,
     Pipeline,
     Schedule,
     ScheduleError,
@@ -573,6 +575,8 @@ def test_settings_that_do_not_exist():
     refused("lr_scheduler needs an optimizer", lr_scheduler=lambda o: None)
     refused("latency must be finite and not negative", latency=-1)
     refused("bandwidth must be positive", bandwidth=0)
+    refused("latency= and bandwidth= have nothing left to say", links=Links(), latency=1)
+    refused("devices 0 and 4, but there are 4 devices", links=Links(pairs={(0, 4): Link()}))
     refused("cannot see the layers of Bilinear", model=nn.Bilinear(2, 2, 2))
     refused("4 stages need 3 cuts", cuts=[1])
     refused("cuts must rise", cuts=[2, 2, 3])

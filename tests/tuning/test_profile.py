@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelab import ConfigurationError, CostProfile, Costs, build_schedule, simulate
+from pipelab import ConfigurationError, CostProfile, Costs, Link, Links, build_schedule, simulate
 from tests.tuning.profiles import MB, profile
 
 
@@ -68,6 +68,8 @@ def test_a_link_is_modelled_on_top_or_measured():
     assert measured.latency == 2e-5 and measured.bandwidth == pytest.approx(1e9)
     with pytest.raises(ConfigurationError, match="bandwidth must be positive"):
         made.costs(64, link=True, bandwidth=0)
+    nodes = Links.nodes(1, inside=Link(), between=Link(1e-5, 1e9))
+    assert made.costs(64, links=nodes, link=True).links.of(0, 1).latency == pytest.approx(3e-5)
     both = made.costs(64, link=True, bandwidth=1e9, latency=1e-5)
     assert both.latency == pytest.approx(3e-5) and both.bandwidth == pytest.approx(5e8)
 

@@ -15,6 +15,7 @@ import torch
 
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
+from pipelab.simulation.links import INSTANT, Links
 
 __all__ = ["Aborted", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
 
@@ -88,8 +89,8 @@ class Wire:
     Sends are asynchronous. With ``outstanding`` set the wire is strict: a device goes on to its next slot only once
     all but that many messages of each channel it has sent on have been taken (rendezvous), as on a wire whose sends
     block.
-    ``latency`` and ``bandwidth`` (seconds, bytes per second) delay delivery, to let a slow link be felt. ``turns``: all
-    devices run in one thread, which must not wait.
+    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt. ``turns``: all devices run in one
+    thread, which must not wait.
     """
 
     def __init__(
@@ -98,27 +99,26 @@ class Wire:
         places: Sequence[torch.device],
         *,
         outstanding: int | None = None,
-        latency: float = 0.0,
-        bandwidth: float = float("inf"),
+        links: Links = INSTANT,
         turns: bool = False,
     ) -> None:
         self._lines = {channel: _Line() for channel in channels}
         self._places = places
         self.stopped, self._turns = False, turns
-        self.outstanding, self.latency, self.bandwidth = outstanding, latency, bandwidth
-        self._modelled = latency > 0 or bandwidth < float("inf")
+        self.outstanding, self._links, self._modelled = outstanding, links, links.take_time
 
     def outlet(self, channel: Channel) -> Send:
         """What puts a copy of a message, in the receiver's own memory, on ``channel``."""
         line, place = self._lines[channel], self._places[channel.destination]
+        link = self._links.of(channel.source, channel.destination)
         put, now, modelled, strict = line.messages.put, time.perf_counter, self._modelled, self.outstanding is not None
 
         def send(payload: Payload) -> float:
             payload = payload.copy_to(place)
             sent = now()
             if modelled:
-                line.free_at = max(sent, line.free_at) + payload.size / self.bandwidth
-                payload.ready = line.free_at + self.latency
+                line.free_at = max(sent, line.free_at) + payload.size / link.bandwidth
+                payload.ready = line.free_at + link.latency
             if strict:
                 line.unsettled += 1
             put(payload)

@@ -57,7 +57,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "tied": tuple(map(tuple, settings.tied)),
         "grad_scaler": None if settings.grad_scaler is None else settings.grad_scaler.state_dict(),
         "clock": settings.clock,
-        "link": (settings.latency, settings.bandwidth),
+        "links": settings.links,
         "seed": settings.seed,
         "window": settings.window,
         "memory_limit": settings.limits,

@@ -40,6 +40,7 @@ from pipelab.runtime.processes.wires.ticker import Ticker
 from pipelab.runtime.processes.wires.turn import FileLock, gpu_id
 from pipelab.runtime.processes.wires.wire import GroupWire
 from pipelab.schedules.wire import Channel, Route
+from pipelab.simulation.links import INSTANT, Links
 
 __all__ = ["CONNECT", "ROLL_CALL", "Group", "host_id", "roll_call"]
 
@@ -276,16 +277,15 @@ class Group:
         sizes: Sequence[int],
         *,
         signature: Any = None,
-        latency: float = 0.0,
-        bandwidth: float = float("inf"),
+        links: Links = INSTANT,
         **_: Any,
     ) -> GroupWire:
         """A wire for one step. The first with new channels connects them, on all ranks."""
-        if len(set(self.hosts)) > 1 and (latency or bandwidth < float("inf")):
+        if len(set(self.hosts)) > 1 and links.take_time:
             raise ConfigurationError("a link is modelled between processes of one host only; leave latency= out")
         lines = self._connected(messages)
         self._far.walk += 1
-        return GroupWire(lines, messages, places[self.rank], sizes, signature, latency, bandwidth)
+        return GroupWire(lines, messages, places[self.rank], sizes, signature, links)
 
     def _connected(self, channels: Iterable[Channel]) -> Lines:
         """Lines on which all of ``channels`` are connected; asked for by all ranks alike."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.updates import over
 from pipelab.simulation.costs import Costs
+from pipelab.simulation.links import INSTANT, Links, links_of
 
 __all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
 
@@ -41,8 +41,7 @@ class Settings:
     lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
     clip_norm: float | None = None
     costs: Costs | None = None
-    latency: float = 0.0
-    bandwidth: float = math.inf
+    links: Links = INSTANT
     loss_terms: LossTerms | None = None
     seed: int = 0
     measure_memory: bool = True
@@ -99,7 +98,8 @@ class Settings:
             raise ConfigurationError("lr_scheduler needs an optimizer")
         if self.post_validation:
             self._check_post_validation()
-        Costs(latency=self.latency, bandwidth=self.bandwidth)  # checks both
+        for links in (self.links, links_of(self.unit_costs)):
+            links.require(self.schedule.devices)
 
     def _check_schedule(self) -> None:
         schedule: Any = self.schedule

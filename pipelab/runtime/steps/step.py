@@ -36,6 +36,7 @@ from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.validation import Validation
 from pipelab.runtime.steps.walk import Walk, Walked
 from pipelab.schedules.updates import groups
+from pipelab.simulation.links import INSTANT
 
 __all__ = ["Stepper", "common"]
 
@@ -236,7 +237,6 @@ class Stepper:
             sizes = earlier + sizes
             payloads = None if payloads is None else blank + payloads
             tasks = None if tasks is None else blank + tasks
-        modelled = {"latency": self.settings.latency, "bandwidth": self.settings.bandwidth}
         wire = self.peers.open_wire(
             walk.table.messages,
             self.places,
@@ -244,7 +244,7 @@ class Stepper:
             signature=(cut.training, *cut.signature),
             outstanding=self.settings.outstanding,
             turns=turns,
-            **(modelled if self.settings.clock == "wall" else {}),
+            links=self.settings.links if self.settings.clock == "wall" else INSTANT,
         )
         self._stop.watch(wire)
         try:

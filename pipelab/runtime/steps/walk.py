@@ -81,7 +81,7 @@ class Walk:
         self.schedule, self.table = schedule, compile_table(schedule)
         self._width = 3 + max(map(DeviceLog.length, self.table.programs))
         self._by_device = settings.clock == "device" and settings.measure_costs
-        modelled = settings.clock == "wall" and (settings.latency > 0 or settings.bandwidth < math.inf)
+        modelled = settings.clock == "wall" and settings.links.take_time
         share = updates.on_cpu or (self._by_device and len({self._places[r] for r in self._own}) == 1)
         self._may_take_turns = len(self._own) > 1 and share and not modelled
         self.workers: list[Worker] = []

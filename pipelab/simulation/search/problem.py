@@ -12,6 +12,7 @@ from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array, B, F, I, Table, W
 from pipelab.simulation.costs import CostModel
+from pipelab.simulation.links import links_of
 from pipelab.simulation.prices import Prices
 
 __all__ = ["OPS", "Problem", "Rows", "Timed"]
@@ -81,10 +82,13 @@ class Problem:
             held, gradient, waiting = (
                 by_number(found)[op] for op, found in ((0, kept.held), (1, kept.gradient), (1, kept.waiting))
             )
+        links = links_of(costs)
+        links.require(devices)
+
         ways = [
             0.0
             if not 0 <= s + step < len(homes) or homes[s] == homes[s + step]
-            else costs.latency + costs.message_size(blank, Action(s, op, i), kind) / costs.bandwidth
+            else links.of(homes[s], homes[s + step]).time(costs.message_size(blank, Action(s, op, i), kind))
             for op, kind, step in (("F", "activation", 1), ("B", "gradient", -1))
             for s in stages
             for i in m

@@ -9,6 +9,7 @@ import torch
 from pipelab.runtime.device.channels import Aborted, Wire
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
+from pipelab.simulation.links import Links
 
 CHANNEL = Channel("activation", 0, 1)
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def test_sends_that_nothing_bounds_need_not_settle():
 
 
 def test_a_modelled_link_delivers_one_after_the_other():
-    _, send, receive = ends(latency=0.01, bandwidth=8e2)  # 8 bytes take 10 ms
+    _, send, receive = ends(links=Links(0.01, 8e2))  # 8 bytes take 10 ms
     sent = [send(payload(i)) for i in range(2)]
     first, second = receive(), receive()
     assert first.ready == pytest.approx(sent[0] + 0.02)

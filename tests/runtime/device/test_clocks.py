@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipelab import Costs, Pipeline, build_schedule, simulate
+from pipelab import Costs, Link, Links, Pipeline, build_schedule, simulate
 from pipelab.errors import PipelabError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime.device.clocks import CpuMeter
 from pipelab.runtime.report import CostHistory, _median, verify_order
+from pipelab.simulation import SlotCosts
 from tests.runtime.small import Work, data, mlp, mse
 
 TEXTBOOK = {"naive": 32, "gpipe": 14, "1f1b": 14, "interleaved": 11}
@@ -180,6 +181,17 @@ def test_a_modelled_link_is_composed_under_the_device_clock_and_felt_under_the_w
             assert message.size == size
             assert message.arrived - message.sent >= 0.02 + size / 1e6 - 1e-9
     assert device.makespan >= 2 * 0.02
+
+
+def test_each_pair_of_devices_has_its_own_link():
+    """Under the device clock it is what simulate says; under the wall clock only the slow pair is slow."""
+    schedule, links = build_schedule("1f1b", devices=3, microbatches=2), Links(pairs={(1, 2): Link(0.05)})
+    report = Pipeline(mlp(), schedule, loss=mse, links=links).step(*data())
+    costs = SlotCosts(report.slot_costs.slots, links=links)
+    assert report.timeline.spans == simulate(report.schedule, costs).spans
+    wall = Pipeline(mlp(), schedule, loss=mse, clock="wall", links=links).step(*data()).timeline
+    taken = {(m.source, m.destination): m.arrived - m.sent for m in wall.messages}
+    assert min(taken[1, 2], taken[2, 1]) >= 0.05 > 0.04 > max(taken[0, 1], taken[1, 0])
 
 
 @pytest.mark.slow  # a machine that runs tests is not idle

@@ -7,6 +7,7 @@ from torch import nn
 from pipelab import ConfigurationError, Schedule, build_schedule
 from pipelab.runtime.processes.agreement import require_agreement
 from pipelab.runtime.setup.settings import Settings
+from pipelab.simulation.links import Links
 from tests.runtime.small import mlp, mse
 
 
@@ -81,6 +82,7 @@ def other_batchnorm():
         ({}, {"optimizer": torch.optim.SGD}, "optimizer is False on rank 0 and True on rank 1"),
         ({}, {"loss": nn.MSELoss()}, "loss is 'mse' on rank 0 and 'MSELoss' on rank 1"),
         ({"clip_norm": 1.0}, {}, "clip_norm is 1.0 on rank 0 and None on rank 1"),
+        ({"links": Links(1.0)}, {}, "links is Links(latency=1.0"),
         ({"clock": "wall"}, {}, "clock is 'wall' on rank 0 and 'device' on rank 1"),
     ],
 )

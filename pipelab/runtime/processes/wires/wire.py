@@ -27,6 +27,7 @@ from pipelab.runtime.processes.wires.lines import FOREVER, GroupLine, Lines, as_
 from pipelab.runtime.processes.wires.local import Layout, LocalLine
 from pipelab.schedules.action import Action
 from pipelab.schedules.wire import Channel, Route
+from pipelab.simulation.links import Links
 
 __all__ = ["GroupWire"]
 
@@ -38,7 +39,7 @@ class GroupWire:
     """One rank's ends of all channels, for one step. ``sizes`` are those of the micro-batches.
 
     Shapes are remembered per ``signature``, which all ranks share: what shapes may depend on besides the sizes.
-    ``latency`` and ``bandwidth`` (seconds, bytes per second) delay delivery, to let a slow link be felt.
+    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt.
     """
 
     def __init__(
@@ -48,12 +49,11 @@ class GroupWire:
         place: torch.device,
         sizes: Sequence[int],
         signature: Any,
-        latency: float,
-        bandwidth: float,
+        links: Links,
     ) -> None:
         self._lines, self._place = lines, place
-        self._latency, self._bandwidth = latency, bandwidth
-        self._modelled = latency > 0 or bandwidth < float("inf")
+        self._modelled = links.take_time
+        self._link = {channel: links.of(channel.source, channel.destination) for channel in messages}
         self._free_at = dict.fromkeys(messages, 0.0)
         self.stopped, self._reason = False, ""
         self._messages = messages
@@ -92,8 +92,9 @@ class GroupWire:
         sent = time.perf_counter()
         stamp = math.nan
         if self._modelled:
-            self._free_at[channel] = max(sent, self._free_at[channel]) + payload.size / self._bandwidth
-            stamp = self._free_at[channel] + self._latency
+            link = self._link[channel]
+            self._free_at[channel] = max(sent, self._free_at[channel]) + payload.size / link.bandwidth
+            stamp = self._free_at[channel] + link.latency
         try:
             self._ends[channel].send(layout, tensors, stamp, producer)
         except (OSError, RuntimeError, KeyError, AttributeError) as error:

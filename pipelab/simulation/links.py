@@ -1,0 +1,146 @@
+"""What a message takes from one device to another: one link for all pairs of devices, or a link of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipelab.errors import ConfigurationError, whole_number
+
+__all__ = ["INSTANT", "Link", "Links", "links_of"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A message takes ``latency + bytes / bandwidth``, in the unit of the costs and in bytes per that unit.
+
+    Raises ConfigurationError for a latency below 0, and for a bandwidth that is not positive.
+    """
+
+    latency: float = 0.0
+    bandwidth: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.latency >= 0 or not math.isfinite(self.latency):
+            raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
+        if not self.bandwidth > 0:
+            raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
+
+    def time(self, size: float) -> float:
+        """What a message of ``size`` bytes takes on a channel that is free."""
+        return self.latency + size / self.bandwidth
+
+    def after(self, other: Link) -> Link:
+        """For messages that go by ``other`` first."""
+        slow = 1 / other.bandwidth + 1 / self.bandwidth
+        return Link(other.latency + self.latency, 1 / slow if slow else math.inf)
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether a message is not there at once."""
+        return self.latency > 0 or self.bandwidth < math.inf
+
+
+@dataclass(frozen=True)
+class Links:
+    """The link between each pair of devices.
+
+    ``latency`` and ``bandwidth`` are those of all pairs that have no other. ``pairs`` has links of their own, such as
+    ``{(0, 1): Link(latency=2)}``. It is the link of both directions, unless ``(1, 0)`` is there too. With ``per_node``
+    device r is on node r // per_node, and ``between`` is the link of devices on different nodes (see :meth:`nodes`).
+    Raises ConfigurationError for what is no link or no pair.
+    """
+
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    pairs: Mapping[tuple[int, int], Link] = field(default_factory=dict)
+    per_node: int | None = None
+    between: Link | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.usual  # checks it
+        if self.per_node is not None:
+            whole_number("per_node", "", self.per_node)
+        for pair, link in self.pairs.items():
+            if not (isinstance(pair, tuple) and len(pair) == 2 and pair[0] != pair[1] and _are_devices(pair)):
+                raise ConfigurationError(f"a pair is two different devices, got {pair!r}; try (0, 1)")
+            if not isinstance(link, Link):
+                raise ConfigurationError(f"pair {pair} must have a Link, got {link!r}; try Link(latency=2)")
+
+    @classmethod
+    def nodes(cls, per_node: int, *, inside: Link, between: Link) -> Links:
+        """Nodes of ``per_node`` devices each, in order: one link ``inside`` a node, another ``between`` nodes.
+
+        >>> Links.nodes(8, inside=Link(2e-6, 300e9), between=Link(1e-5, 25e9)).of(7, 8)
+        Link(latency=1e-05, bandwidth=25000000000.0)
+        """
+        return cls(inside.latency, inside.bandwidth, per_node=per_node, between=between)
+
+    @classmethod
+    def either(cls, latency: float, bandwidth: float, links: Links | None) -> Links:
+        """``links``, or one link for all. Raises ConfigurationError where both are given."""
+        if links is None:
+            return cls(latency, bandwidth)
+        if not isinstance(links, Links):
+            raise ConfigurationError(f"links must be Links, got {type(links).__name__}; try Links(latency=2)")
+        if latency != 0 or bandwidth != math.inf:
+            raise ConfigurationError(
+                "links= says what each pair of devices has, so latency= and bandwidth= have nothing left to say; leave "
+                "them out, or give them to Links"
+            )
+        return links
+
+    @property
+    def usual(self) -> Link:
+        """Of pairs that have no other."""
+        return Link(self.latency, self.bandwidth)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all pairs have the usual one."""
+        return not self.pairs and self.per_node is None
+
+    @property
+    def take_time(self) -> bool:
+        """Whether a message is not there at once, on any of them."""
+        return any(link.takes_time for link in (self.usual, self.between or self.usual, *self.pairs.values()))
+
+    def of(self, source: int, destination: int) -> Link:
+        """What messages from one device to another take."""
+        for pair in ((source, destination), (destination, source)):
+            if pair in self.pairs:
+                return self.pairs[pair]
+        n = self.per_node
+        apart = n is not None and source // n != destination // n
+        return self.between if apart and self.between is not None else self.usual
+
+    def after(self, other: Link) -> Links:
+        """For messages that go by ``other`` first, whatever their devices."""
+        usual, between = self.usual.after(other), self.between and self.between.after(other)
+        pairs = {pair: link.after(other) for pair, link in self.pairs.items()}
+        return replace(self, latency=usual.latency, bandwidth=usual.bandwidth, pairs=pairs, between=between)
+
+    def require(self, devices: int) -> None:
+        """Raises ConfigurationError if a pair has a device that is none of them."""
+        for pair in self.pairs:
+            if max(pair) >= devices:
+                raise ConfigurationError(
+                    f"links has a link for devices {pair[0]} and {pair[1]}, but there are {devices} devices, "
+                    f"0 to {devices - 1}; leave that pair out"
+                )
+
+
+INSTANT = Links()
+"""Messages take no time."""
+
+
+def links_of(costs: Any) -> Links:
+    """The links of a cost model: its ``links`` where it has them, else the one of its latency and bandwidth."""
+    given: Links | None = getattr(costs, "links", None)
+    return Links(costs.latency, costs.bandwidth) if given is None else given
+
+
+def _are_devices(pair: tuple[Any, ...]) -> bool:
+    return all(isinstance(r, int) and not isinstance(r, bool) and r >= 0 for r in pair)
