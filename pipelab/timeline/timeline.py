@@ -17,6 +17,7 @@ from pipelab.schedules.action import Action, actions_of, format_slot
 from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import part_in
+from pipelab.timeline.messages import Overlap, sent_on, tracks
 from pipelab.timeline.spans import Gap, Holding, Message, Span
 
 if TYPE_CHECKING:
@@ -185,21 +186,19 @@ class Timeline:
     def message_count(self) -> int:
         """Messages between devices, activations and gradients; of a part of an endless table, all that it sends."""
         if part_in(self.schedule) is not None:
-            return self._sent_on
+            return sent_on(self.schedule)
         sent = self._run.sent
         return len(self.messages) if sent is None else len(sent.size)
-
-    @property
-    def _sent_on(self) -> int:
-        """How many messages this part sends, also those that a later part takes."""
-        last, home = self.schedule.stages - 1, self.schedule.placement
-        onward = [(a.stage, a.stage + (1 if a.op == "F" else -1)) for *_, a in self.schedule.actions() if a.op in "FBI"]
-        return sum(0 <= b <= last and home[a] != home[b] for a, b in onward)
 
     @property
     def message_bytes(self) -> float:
         """Bytes sent between devices (of a part of an endless table: sent and taken in it)."""
         return sum(message.size for message in self.messages)
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """How much of the time that messages are under way the receiving device was at work."""
+        return Overlap.of(self.messages, (*self.spans, *self.updates))
 
     # ---- why -----------------------------------------------------------------------------------------------------
 
@@ -341,19 +340,19 @@ class Timeline:
             name = f"device {r} (stages {', '.join(map(str, self.schedule.stages_on(r)))})"
             events.append({"ph": "M", "name": "process_name", "pid": r, "tid": 0, "args": {"name": name}})
             events.append({"ph": "M", "name": "process_sort_index", "pid": r, "tid": 0, "args": {"sort_index": r}})
+
+        def piece(what: str, cat: str, pid: int, tid: int, begin: float, end: float, **args: object) -> None:
+            times = {"ts": (begin - self.start) * scale, "dur": (end - begin) * scale}
+            events.append({"ph": "X", "name": what, "cat": cat, "pid": pid, "tid": tid, **times, "args": args})
+
         for span in (*self.spans, *self.updates):
-            events.append(
-                {
-                    "ph": "X",
-                    "name": format_slot(span.slot),
-                    "cat": "".join(action.op for action in actions_of(span.slot)),
-                    "pid": span.device,
-                    "tid": 0,
-                    "ts": (span.start - self.start) * scale,
-                    "dur": span.duration * scale,
-                    "args": {"clock": self.clock, "position": span.position},
-                }
-            )
+            cat = "".join(action.op for action in actions_of(span.slot))
+            told = {"clock": self.clock, "position": span.position}
+            piece(format_slot(span.slot), cat, span.device, 0, span.start, span.end, **told)
+        for tid, lane, m in tracks(self.messages, self.schedule.devices):
+            track = {"name": f"device {lane.device} {lane.name}"}
+            events.append({"ph": "M", "name": "thread_name", "pid": lane.device, "tid": tid, "args": track})
+            piece(str(m.producer), m.kind, lane.device, tid, m.sent, m.arrived, bytes=m.size)
         for number, message in enumerate(self.messages):
             common = {"cat": message.kind, "name": message.kind, "id": number, "tid": 0}
             starts = self._starts_of(message)

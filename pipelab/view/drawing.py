@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
+from pipelab.timeline.messages import Lane
 from pipelab.timeline.versions import Versions, versions_of
 from pipelab.view import palette
 from pipelab.view.letters import LINE, SIZES, best_fit, fits, text_width
@@ -71,6 +72,7 @@ class Drawing:
         self._phases: tuple[list[list[Corner]], list[str]] = ([], [])  # and their colours
         self._memory: list[list[Corner]] = []
         self._marked: list[list[Corner]] = []
+        self._sent: tuple[list[list[Corner]], list[str]] = ([], [])  # and their colours
         self._cells: list[list[Corner]] = []
         self._versions: dict[int, Versions | None] = {}
 
@@ -138,6 +140,14 @@ class Drawing:
                 ink = palette.text_colour(colour)
                 self._page.label((left + right) / 2, top + high / 2, phase.name, 7, ink, "phase")
 
+    def lane(self, lane: Lane, ruler: Ruler, top: float, high: float) -> None:
+        """A bar for each message of a lane, from sent to arrived; those under way at once share its height."""
+        for k, row in enumerate(lane.rows):
+            for m in row:
+                edges = (top + high * k / len(lane.rows), top + high * (k + 1) / len(lane.rows))
+                self._sent[0].append(_box(ruler.at(m.sent), ruler.at(m.arrived), *edges))
+                self._sent[1].append(palette.MESSAGES[m.kind])
+
     def memory(self, held: Held, device: int, ruler: Ruler, until: float, top: float, high: float) -> None:
         """The filled step curve of what one device holds, and its peak beside it."""
         floor = top + high
@@ -158,6 +168,7 @@ class Drawing:
         self._shapes("cells", self._cells, palette.IDLE, edge=palette.IDLE_HATCH, line=0.8)
         self._shapes("idle", self._idle, palette.IDLE, edge=palette.IDLE_HATCH, hatch="/////")
         self._shapes("memory", self._memory, palette.MEMORY)
+        self._shapes("messages", *self._sent, edge="white", line=0.4)
         self._shapes("phases", *self._phases, edge="white", line=0.6)
         self._shapes("blocks", boxes, [block.colour for block in self._blocks], edge="white", line=seams, zorder=2)
         self._shapes("fused", self._fused, "none", edge=palette.INK, line=0.7, zorder=3)

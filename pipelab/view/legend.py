@@ -110,12 +110,15 @@ def groups(
     curves: Sequence[Held] = (),
     updates: bool = False,
     makespans: bool = False,
+    lanes: bool = False,
 ) -> list[list[Entry]]:
     """What occurs in a picture of ``timelines``, in groups; ``updates`` and ``makespans`` add their lines."""
     drawn = [*_op_entries(timelines), Entry("idle", "idle", palette.IDLE)]
     drawn += [Entry("makespan", "line", palette.INK)] if makespans else []
     found = [drawn, _chunk_entries(timelines), _phase_entries(timelines) if phases else []]
     found.append([Entry(curves[0].name, "memory", palette.MEMORY)] if curves else [])
+    kinds = palette.MESSAGES.items() if lanes else ()
+    found.append([Entry(f"{kind} under way", "phase", colour) for kind, colour in kinds])
     found.append([Entry("end of the makespan", "dashes", palette.INK)] if updates else [])
     return [group for group in found if group]
 

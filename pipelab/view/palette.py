@@ -19,6 +19,7 @@ __all__ = [
     "INK",
     "MEMORY",
     "MEMORY_LINE",
+    "MESSAGES",
     "OPS",
     "PHASES",
     "chunk_shades",
@@ -34,6 +35,7 @@ IDLE: Final = "#F7F7F7"
 IDLE_HATCH: Final = "#D0D0D0"
 MEMORY: Final = "#D3DCE6"
 MEMORY_LINE: Final = "#56677A"
+MESSAGES: Final[Mapping[str, str]] = MappingProxyType({"activation": "#4E93BC", "gradient": "#C58A62"})
 INK: Final = "#1A1A1A"
 CAPTION: Final = "#4D4D4D"
 

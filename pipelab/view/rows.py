@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelab.timeline import Timeline
+from pipelab.timeline.messages import lanes
 from pipelab.view.drawing import Drawing, Ruler
 from pipelab.view.letters import text_width
 from pipelab.view.memory import Held
@@ -19,13 +20,14 @@ _SMALL, _PEAK = 7.0, 7.5  # sizes of text
 
 @dataclass(frozen=True)
 class Heights:
-    """In points: the phases' strip, the blocks, the strips of memory and of versions, the room between devices."""
+    """In points: phases, blocks, strips of memory and of versions, a lane of messages, and the room between devices."""
 
     phases: float
     blocks: float
     memory: float
     between: float
     versions: float = 0.0
+    lane: float = 0.0
 
     @classmethod
     def alone(cls, devices: int, phases: bool, memory: bool, versions: bool = False) -> Heights:
@@ -51,9 +53,14 @@ class Heights:
         return self.phases + 1 if self.phases else 0.0
 
     @property
+    def lanes_top(self) -> float:
+        """From the top of a device's rows to its lane of sends, with that of receives below."""
+        return self.block_top + self.blocks + (2 if self.lane else 0)
+
+    @property
     def memory_top(self) -> float:
         """From the top of a device's rows to its memory strip."""
-        return self.block_top + self.blocks + (3 if self.memory else 0)
+        return self.lanes_top + 2 * self.lane + (3 if self.memory else 0)
 
     @property
     def versions_top(self) -> float:
@@ -83,6 +90,7 @@ class Panel:
         schedule = timeline.schedule
         self.timeline, self.heights = timeline, heights
         places = ((curve, heights.memory_top, heights.memory), (versions, heights.versions_top, heights.versions))
+        self._lanes = lanes(timeline.messages, schedule.devices) if heights.lane else []
         self._strips = [(strip, top, high) for strip, top, high in places if strip is not None and high]
         self.height = schedule.devices * heights.pitch - heights.between
         self._name_size = (8.0 if heights.blocks >= 12 else 7.0) if heights.flat else 9.0
@@ -93,7 +101,8 @@ class Panel:
         name = max(name, *(text_width(text, _SMALL) for text in self._stages), 0.0)
         shown = [strip for strip, _, _ in self._strips]
         scales = [text_width(one.axis, _SMALL) + 6 + text_width(f"{one.top:g}", _SMALL) for one in shown]
-        self.left = max([name, *scales]) + 8
+        named_lanes = [text_width(lane.name, _SMALL) + 4 for lane in self._lanes]
+        self.left = max([name, *scales, *named_lanes]) + 8
         peaks = [_peak(one, r) for one in shown for r in range(schedule.devices)]
         self.right = max((text_width(peak, _PEAK) + 5 for peak in peaks), default=0.0)
 
@@ -101,6 +110,12 @@ class Panel:
         """Draw the rows, ``top`` points below the first on the page; ``panel`` counts the timelines on it."""
         heights = self.heights
         until = ruler.at(self.timeline.start + extent(self.timeline))
+        for lane in self._lanes:
+            y = top + lane.device * heights.pitch + heights.lanes_top + (lane.name == "receives") * heights.lane
+            drawing.lane(lane, ruler, y + 0.5, heights.lane - 1)
+            if not heights.flat:
+                middle = page.top + y + heights.lane / 2
+                page.write(page.left - 4, middle, lane.name, _SMALL, align="right", colour=CAPTION, gid="lane")
         for device in range(self.timeline.schedule.devices):
             y = top + device * heights.pitch
             self._name(page, device, page.top + y + heights.block_top + heights.blocks / 2)

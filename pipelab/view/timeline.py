@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipelab.timeline import Timeline
 from pipelab.view import legend, words
 from pipelab.view.drawing import Drawing, Ruler
@@ -20,6 +22,7 @@ def plot_timeline(
     title: str | None = None,
     memory: bool = True,
     phases: bool = True,
+    lanes: bool = False,
     width: float | None = None,
 ) -> Picture:
     """Draw a timeline, predicted or measured.
@@ -28,7 +31,9 @@ def plot_timeline(
     adds a strip with warm-up, steady phase and cool-down above each row. ``memory`` adds a strip below it with what the
     device holds: activation bytes where the timeline knows them, else sequences or micro-batches in flight. Updates
     stand behind the makespan. Where weights change on the way, blocks carry the version that they use, "v3", and a last
-    strip has the number of versions that the device keeps. ``width`` is in inches (default 10.5).
+    strip has the number of versions that the device keeps.
+    ``lanes`` adds two thin lanes below each row, one for what the device sends and one for what it receives: a bar for
+    each message, from when it is sent until it arrives. ``width`` is in inches (default 10.5).
 
     The picture is shown where it is a notebook cell's value; ``.save("run.png")`` writes PNG, SVG or PDF, ``.alt`` is
     what it shows in words. Raises ConfigurationError for a width without room for it.
@@ -39,6 +44,8 @@ def plot_timeline(
     curves = held([timeline]) if memory else []
     (versions,) = kept_versions([timeline])
     heights = Heights.alone(schedule.devices, phases, memory, versions is not None)
+    if lanes:
+        heights = replace(heights, lane=4.0 if heights.flat else 8.0)
     panel = Panel(timeline, heights, curves[0] if curves else None, versions)
     end = extent(timeline)
     unit, factor = words.time_scale(timeline.unit, end)
@@ -49,10 +56,11 @@ def plot_timeline(
         alt = f"{title}. {alt}"
     clock = f"Clock: {timeline.clock_name}."
     notes = (words.memory_note([timeline], curves), words.versions_note([timeline], strips=True))
-    caption = words.sentences(clock, *notes, words.COUNTING)
+    below = "Lanes below a row: what the device sends, then what it receives." if lanes else ""
+    caption = words.sentences(clock, below, *notes, words.COUNTING)
     page = Page(
         Words(title, words.headline(timeline, end), caption, alt),
-        legend.groups([timeline], phases=phases, curves=curves, updates=end > timeline.makespan),
+        legend.groups([timeline], phases=phases, curves=curves, updates=end > timeline.makespan, lanes=lanes),
         body=panel.height + 5,
         left=panel.left,
         right=panel.right,

@@ -7,7 +7,17 @@ import pytest
 from pipelab.schedules import build_schedule
 from pipelab.simulation import simulate
 from pipelab.view import plot_timeline
-from tests.view.scenes import axes_of, boxes, every, measured, polygons, predicted, render, texts
+from tests.view.scenes import (
+    assert_texts_have_room,
+    axes_of,
+    boxes,
+    every,
+    measured,
+    polygons,
+    predicted,
+    render,
+    texts,
+)
 
 ALL = {f"{s.name}-{s.devices}-{s.microbatches}": s for s in every((1, 2, 4, 16), (1, 4, 64))}
 
@@ -81,3 +91,16 @@ def test_a_timeline_that_starts_late_is_drawn_from_its_start():
 
 def test_a_timeline_without_spans_is_drawn():
     assert plot_timeline(replace(predicted("1f1b", 2, 2), spans=())).png()
+
+
+def test_lanes_show_each_message_below_the_devices_that_send_and_receive_it():
+    timeline = predicted("1f1b", 2, 2, latency=0.5)
+    picture = plot_timeline(timeline, lanes=True)
+    bars = boxes(picture, "messages")
+    assert sorted(bar[:2] for bar in bars) == sorted((m.sent, m.arrived) for m in timeline.messages for _ in range(2))
+    rows = boxes(picture, "blocks")
+    first = max(bottom for _, _, _, bottom in rows if bottom < max(top for _, _, top, _ in rows))
+    assert all(top >= first for _, _, top, _ in bars), "below the first device's row"
+    assert [text.get_text() for text in texts(picture, "lane")] == ["sends", "receives"] * 2
+    assert_texts_have_room(picture)
+    assert boxes(plot_timeline(timeline), "messages") == []
