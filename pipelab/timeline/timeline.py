@@ -388,6 +388,7 @@ class Timeline:
             "busy": list(self.busy),
             "peak_microbatches": list(self.peak_microbatches),
             "peak_sequences": list(self.peak_sequences),
+            "peak_bytes": list(self.peak_bytes),
             "update": [sum(u.duration for u in self.updates if u.device == r) for r in range(self.schedule.devices)],
             "messages": self.message_count,
             "message_bytes": self.message_bytes,
