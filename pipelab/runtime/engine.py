@@ -250,6 +250,15 @@ class Engine(Saving):
         for state in states.values():
             set_random_state(state, [self.places[r] for r in self.peers.own])
 
+    def _stay(self, random: Mapping[str, Any]) -> None:
+        super()._stay(random)
+        self._replicas.settle()
+
+    def require_even(self, what: str) -> None:
+        """Raise PipelabError unless all stages have made the same updates, and no thread is still at work on one."""
+        super().require_even(what)
+        self._replicas.require_returned()
+
     def gather(self, tensors: Mapping[str, Any]) -> dict[str, Any] | None:
         """Everyone's tensors by name in the process that drives device 0; None in the others."""
         with self._working():

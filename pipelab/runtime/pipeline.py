@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,16 +153,61 @@ class Pipeline:
             given = type(monitor).__name__
             raise ConfigurationError(f"monitor must have observe(report, seconds), {given} has not; try Monitor()")
         self.settings, self.launch, self._monitor = settings, launch, monitor
-        if launch == "threads":
-            if group is not None:
-                raise ConfigurationError("group= is for launch='processes'; threads need none")
-            places = choose_devices(device, schedule.devices)
-            parts = make_stages(model, schedule, cuts, range(schedule.stages))
-            self._engine: Any = Engine(settings, parts, places, Alone(schedule.devices))
-        else:
-            from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
+        self._model, self._cuts, self._device, self._group = model, cuts, device, group
+        self._engine: Any = self._open(settings, model, cuts)
 
-            self._engine = open_engine(settings, model, cuts, device, group)
+    def _open(self, settings: Settings, model: Any, cuts: Sequence[int] | None) -> Any:
+        """An engine that runs ``model`` by these settings."""
+        if self.launch == "threads":
+            if self._group is not None:
+                raise ConfigurationError("group= is for launch='processes'; threads need none")
+            places = choose_devices(self._device, settings.schedule.devices)
+            parts = make_stages(model, settings.schedule, cuts, range(settings.schedule.stages))
+            return Engine(settings, parts, places, Alone(settings.schedule.devices))
+        from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
+
+        return open_engine(settings, model, cuts, self._device, self._group)
+
+    def reschedule(self, schedule: Schedule, cuts: Sequence[int] | None = None) -> None:
+        """Go on with another schedule, or other ``cuts`` of the model, from the next step on.
+
+        Weights, optimizers, schedulers, scaler, step number and random generators go on where they are, and all
+        settings stay: training is what it would be in a new Pipeline that loads what this one saves. Without ``cuts``
+        the ones that are there stay, or for another number of stages are even. What ``build_stage`` made, or
+        ``split_model``, keeps its number of stages. Costs are measured anew, and gradients are those of the next step.
+        Between threads, and from a notebook, the number of devices may change. Under torchrun all ranks call it, each
+        has one device as before, and stages that move from one rank to another are sent to all.
+
+        Raises ConfigurationError or ScheduleError for what cannot run, or while micro-batches are under way (see
+        ``drain``). Whatever it raises, this Pipeline is as it was.
+        """
+        if cuts is None and isinstance(schedule, Schedule) and schedule.stages == self.schedule.stages:
+            cuts = self._cuts
+        old = self._engine
+        self._engine = old.succeeded(
+            lambda: (replace(self.settings, schedule=schedule), self._as_made(schedule)),
+            lambda planned: self._open(planned[0], planned[1], cuts),
+        )
+        self.settings, self._cuts = self._engine.settings, cuts
+        old.close(finish=False)
+
+    def _as_made(self, schedule: Schedule) -> Any:
+        """The model for another schedule: stages that were built in this process stay what they are."""
+        model = self._model
+        if self.launch == "processes" and isinstance(self._engine, Engine):
+            from pipelab.runtime.processes.join import require_size
+
+            require_size(schedule.devices, self.schedule.devices)
+        if isinstance(model, nn.Module | SplitModel):
+            return model
+        if schedule.stages != self.schedule.stages:
+            raise ConfigurationError(
+                f"build_stage has made {self.schedule.stages} stages, and schedule '{schedule.name}' has "
+                f"{schedule.stages}; take a schedule with {self.schedule.stages} stages (devices x chunks), or pass "
+                "the model itself, which can be cut again"
+            )
+        here = dict(self._engine.stages())
+        return (lambda s: here[s] if s in here else model(s)) if here else model
 
     @property
     def schedule(self) -> Schedule:

@@ -1,24 +1,26 @@
-"""What an engine needs to save and to load: the same for one that runs devices and one that speaks for processes."""
+"""What an engine needs to save, to load, and to hand over to another: the same for all kinds of engines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipelab.errors import PipelabError
+from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.checkpoint.folder import Checkpoint
 from pipelab.runtime.faults.where import OUTSIDE, SAVING
 from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.setup.by_name import TensorsByName
-from pipelab.runtime.setup.optimizer_state import OptimizerState
+from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.settings import Settings
 from pipelab.schedules.updates import under_way
 
 __all__ = ["Saving"]
+
+T = TypeVar("T")
 
 _UNEVEN = (
     "Stages may differ in how many updates they have made, and nothing is under way any more. Load a checkpoint, "
@@ -46,12 +48,18 @@ class Saving(TensorsByName):
         return under_way(self.settings.schedule, self.flown[0])
 
     def require_empty(self, what: str) -> None:
-        """Raise PipelabError while micro-batches are under way: stages have weights of different updates then."""
+        """Raise ConfigurationError while micro-batches are under way: stages have weights of different updates."""
         if self.under_way:
-            raise PipelabError(
+            raise ConfigurationError(
                 f"{what} is not possible while micro-batches are under way ({self.under_way}): the stages hold weights "
                 "of different updates; call drain() first"
             )
+
+    def require_even(self, what: str) -> None:
+        """Raise PipelabError unless all stages have made the same updates."""
+        self.require_empty(what)
+        if self.flown[1] > self._mended:
+            raise PipelabError(f"{what} is not possible after a step that has failed. {_UNEVEN}")
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -82,9 +90,7 @@ class Saving(TensorsByName):
             optimizer = None if self.settings.optimizer is None else self._told_optimizer_state()
             return Contents(self.step_number, self.state_dict(), optimizer, self.random_states(), data)
 
-        self.require_empty("saving")
-        if self.flown[1] > self._mended:
-            raise PipelabError(f"saving is not possible after a step that has failed. {_UNEVEN}")
+        self.require_even("saving")
         with self._working(), self._saving():
             return save(self.peers, folder, collect, keep)
 
@@ -103,6 +109,63 @@ class Saving(TensorsByName):
                 self.step_number = found.checkpoint.step_number
                 self.take_random_states(found.random)
         return found.checkpoint
+
+    def succeeded(self, plan: Callable[[], T], make: Callable[[T], Saving]) -> Saving:
+        """The engine that ``make`` makes of what is planned, gone on from here.
+
+        What fails in any process fails in all, and leaves this one as it is.
+        """
+        made: list[Saving] = []
+        with self._working():
+            self.require_even("rescheduling")
+            planned = self.peers.agree_own(plan)
+            random = self.random_states()
+            try:
+                self.peers.agree_own(lambda: made.append(make(planned)))
+                made[0]._go_on(self, random)
+            except BaseException:
+                for one in made:
+                    one.close(finish=False)
+                with suppress(PipelabError):  # of processes that are gone
+                    self._stay(random)
+                raise
+        return made[0]
+
+    def _go_on(self, old: Saving, random: Mapping[str, Any]) -> None:
+        """From where ``old`` is. What a process has not held so far comes from one that has."""
+        with self._working():
+            weights = old.state_dict()
+            state = old._told_optimizer_state() if self.settings.optimizer is not None else None
+            kept = {} if state is None else state["state"]
+            own = {name for name, _ in self.named_state()}
+            lacking = self.peers.exchange([own - set(weights), own - set(kept)])
+            missed, untrained = (set().union(*each) for each in zip(*lacking, strict=True))
+            takes = {name: p.requires_grad for name, p in old.named_parameters()}
+            spare = {name: tensor for name, tensor in weights.items() if name in missed}
+            rest = None if state is None else {**state, "state": {n: s for n, s in kept.items() if n in untrained}}
+            for more, part, its in self.peers.exchange(on_cpu((spare, rest, takes))):
+                weights, takes = more | weights, its | takes
+                state = None if state is None else merge([state, part])
+            if state is not None:
+                self._take_optimizer_state(state)
+            self._take_weights(weights)
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(takes[name])
+            self.step_number = old.step_number
+            known = self.processes if self.processes == old.processes else ["caller"]
+            self.take_random_states({name: state for name, state in random.items() if name in known})
+
+    def _stay(self, random: Mapping[str, Any]) -> None:
+        """After an attempt to go on elsewhere: as it was before."""
+        self.take_random_states(random)
+
+    def stages(self) -> list[tuple[int, nn.Module]]:
+        """(stage, module) of those that live in this process."""
+        return []
+
+    def close(self, *, finish: bool = True) -> None:
+        """Let go of processes and connections; before that ``finish`` what is on its way, or forget it."""
+        raise NotImplementedError
 
     @contextmanager
     def _saving(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import ConfigurationError
+from pipelab.errors import ConfigurationError, PipelabError
 from pipelab.runtime.peers import Move, Peers
 from pipelab.runtime.setup.by_name import named_parameters
 from pipelab.runtime.setup.ties import Tie, with_own_leaves
@@ -51,14 +51,27 @@ class Replicas:
             module = with_own_leaves(stage, self._leaves(s))
             homes = [r for r in schedule.placement[s] if r in peers.own]
             for number, r in enumerate(homes):
-                own = module if number == 0 else copy.deepcopy(module)
-                self.modules[r, s] = own.to(places[r])
+                self.modules[r, s] = module if number == 0 else copy.deepcopy(module)
+        self.settle()
+        self._named = {key: dict(named_parameters(key[1], module)) for key, module in self.modules.items()}
+
+    def settle(self) -> None:
+        """Bring each stage to its own device."""
+        for (r, _), module in self.modules.items():
+            module.to(self.places[r])
         for tie in self.ties:  # a stage that borrows it may have taken it along to its own device
             s, name = tie.home
-            if s in stages:
+            if s in self.stages:
                 parameter = self._made[s][name]
-                parameter.data = parameter.data.to(places[schedule.placement[s][0]])
-        self._named = {key: dict(named_parameters(key[1], module)) for key, module in self.modules.items()}
+                parameter.data = parameter.data.to(self.places[self.placement[s][0]])
+
+    def require_returned(self) -> None:
+        """Raise PipelabError while a thread of a step that was given up is in one of these modules."""
+        if any(thread.is_alive() for thread in self.busy):
+            raise PipelabError(
+                "a thread of an earlier step of this Pipeline has not returned yet; make a new Pipeline, which works "
+                "beside it"
+            )
 
     def _leaves(self, s: int) -> dict[int, nn.Parameter]:
         """By id, what stage s gets in place of parameters that another stage here holds, too."""

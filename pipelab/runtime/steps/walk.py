@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelab.errors import PipelabError, TimeLimitError
+from pipelab.errors import TimeLimitError
 from pipelab.memory import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.channels import StepWire
@@ -184,11 +184,7 @@ class Walk:
     ) -> Walked:
         """Step ``number``. If one device fails, the others stop, and its error is raised."""
         own = self._own
-        if any(thread.is_alive() for thread in self._replicas.busy):
-            raise PipelabError(
-                "a thread of an earlier step of this Pipeline has not returned yet; make a new Pipeline, which works "
-                "beside it"
-            )
+        self._replicas.require_returned()
         self._replicas.busy = []
         limit, seen = self._replicas.peers.limit.seconds, list[int]()
         caller = CallerSettings([self._places[r] for r in own])

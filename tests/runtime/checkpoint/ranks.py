@@ -63,6 +63,21 @@ def main(folder, rank):
         (folder / "gone").mkdir(exist_ok=True)
         found["none"] = said(lambda: pipeline.load(folder / "gone"))
         found["muddle"] = said(lambda: pipeline.load(run) if rank else pipeline.save(run))
+    with made() as pipeline:
+        twoway = build_schedule("chimera", 2, 4)
+        found["rescheduled"] = trained(pipeline)
+        pipeline.reschedule(pipeline.schedule, cuts=[1])
+        found["names of other cuts"] = sorted(pipeline.state_dict())
+        found["rescheduled"] += trained(pipeline, 1)
+        before = state(pipeline)
+        found["other size"] = said(lambda: pipeline.reschedule(build_schedule("1f1b", 3, 4)))
+        found["other cuts"] = said(lambda: pipeline.reschedule(twoway, cuts=[1 + rank]))
+        found["not in all"] = said(lambda: pipeline.reschedule("1f1b" if rank else twoway))
+        found["as it was"] = state(pipeline) == before
+        pipeline.reschedule(twoway)
+        found["rescheduled"] += trained(pipeline, 1)
+        pipeline.reschedule(build_schedule("interleaved", 2, 4, 2))
+        found["rescheduled"] += trained(pipeline, 1)
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 

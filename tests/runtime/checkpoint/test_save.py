@@ -57,3 +57,15 @@ def test_what_fails_on_one_rank_fails_on_all_and_leaves_nothing(two):
         assert told["again"] == "step-00000004"
         assert "there is no checkpoint in" in told["none"]
         assert told["muddle"] != "nothing was raised"
+
+
+def test_another_schedule_goes_on_under_torchrun(two):
+    """Other cuts, then both stages on both ranks, then two stages on each: all that moves is as it was trained."""
+    true = [value for value, _ in ties.trained(ties.LM(), steps=5, clip=float("inf"))]
+    for told in two[1]:
+        assert told["rescheduled"] == pytest.approx(true, abs=1e-12)
+        assert told["names of other cuts"] != told["names"]
+        assert "the schedule has 3 devices, but 2 processes were started" in told["other size"]
+        assert "cuts is (1,) on rank 0 and (2,) on rank 1" in told["other cuts"]
+        assert "schedule must be a Schedule, got str" in told["not in all"]
+        assert told["as it was"]
