@@ -94,7 +94,7 @@ class Engine(Saving):
         peers.limit = TimeLimit(settings.time_limit)
         fit = FitCheck(self._stages, settings.loss, TimeLimit(settings.time_limit))
         made = make_optimizers(settings, replicas)
-        updates = Updates(replicas, meter, *made, idle=settings.optimizer is None)
+        updates = Updates(replicas, meter, settings.times, *made, idle=settings.optimizer is None)
         self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
         self._reports = Reports(settings, self.places)
         self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole)

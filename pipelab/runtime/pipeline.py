@@ -26,6 +26,7 @@ from pipelab.runtime.setup.assembly import make_stages
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
+from pipelab.runtime.setup.speeds import Speeds
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 from pipelab.simulation.links import Links
@@ -86,6 +87,9 @@ class Pipeline:
     what it counts (``total_steps``, say) are updates, m a step, or one with ``"2bw"``. A step that fails leaves nothing
     under way, and stages that may differ in updates: load a checkpoint then. ``stash=False`` keeps no older versions of
     the weights, to show what goes wrong then.
+    ``speeds``: how fast each device is, relative to what is measured (2: twice as fast; default: all 1). Clocks divide
+    the costs of a device by its speed. Under the wall clock the fastest one is as measured, and the others really wait
+    after each slot and update.
     ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
     is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
 
@@ -123,6 +127,7 @@ class Pipeline:
         check_finite: bool = False,
         stash: bool = True,
         post_validation: bool = False,
+        speeds: Speeds = None,
         monitor: Observer | None = None,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
@@ -148,6 +153,7 @@ class Pipeline:
             check_finite=check_finite,
             stash=stash,
             post_validation=post_validation,
+            speeds=speeds,
         )
         if monitor is not None and not callable(getattr(monitor, "observe", None)):
             given = type(monitor).__name__
@@ -248,6 +254,18 @@ class Pipeline:
     @step_number.setter
     def step_number(self, number: int) -> None:
         self._engine.step_number = number
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """How fast each device is, relative to what is measured.
+
+        May be set between steps, for the next ones; None is as measured. Under torchrun all ranks set it.
+        """
+        return tuple(self.settings.speeds or (1.0,) * self.schedule.devices)
+
+    @speeds.setter
+    def speeds(self, speeds: Speeds) -> None:
+        self._engine.set_speeds(speeds)
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """One training step: all micro-batches forward and backward, then (with an optimizer) one update.

@@ -69,6 +69,9 @@ class StepReport:
     rolled_back: bool = False
     """Whether those steps were undone at the flush, and made anew with the right factor or left out."""
     outputs: Any = field(default=None, repr=False)
+    speeds: tuple[float, ...] = ()
+    """By what this clock divides the costs of each device (see ``speeds`` of Pipeline)."""
+    speeds_note: str = ""
 
     def __repr__(self) -> str:
         loss = "none" if self.loss is None else f"{self.loss:.6g}"
@@ -83,9 +86,12 @@ class StepReport:
 
     @cached_property
     def slot_costs(self) -> SlotCosts:
-        """What each slot of this very step cost."""
+        """What each slot of this very step cost, at the speed of its device."""
         self._require_costs()
-        return SlotCosts(slot_table(self.logs), self._sizes, links=self.links)
+        return SlotCosts(self._at_speed(slot_table(self.logs)), self._sizes, links=self.links)
+
+    def _at_speed(self, slots: SlotTable) -> SlotTable:
+        return tuple(tuple(cost / speed for cost in row) for row, speed in zip(slots, self.speeds, strict=True))
 
     @cached_property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -105,7 +111,8 @@ class StepReport:
     @property
     def covered(self) -> float:
         """The part of the workers' CPU time that recorded costs account for (CPU only)."""
-        recorded = sum(map(sum, self.slot_costs.slots)) + sum(self.update_seconds)
+        told = zip(self.slot_costs.slots, self.update_seconds, self.speeds, strict=True)
+        recorded = sum((sum(slots) + update) * speed for slots, update, speed in told)
         return recorded / self.worker_cpu_seconds if self.worker_cpu_seconds else math.nan
 
     @cached_property
@@ -119,11 +126,12 @@ class StepReport:
         """The timeline that ``clock`` tells. Raises PipelabError if the step was run with ``measure_costs=False``."""
         self._require_costs()
         if self.clock == "wall":
-            return self.wall
+            return replace(self.wall, note=self.speeds_note)
         # The table's micro-batches have the weights of this step already.
         timeline = simulate(self.schedule, self.costs, clock=self.clock, check=False)
         count = len(self.past)
-        note = "" if self.clock == "unit" else "1 step" if count == 1 else f"median of {count} steps"
+        of = "" if self.clock == "unit" else "1 step" if count == 1 else f"median of {count} steps"
+        note = ", ".join(filter(None, (of, self.speeds_note)))
         return self._complete(replace(timeline, sequences=self.sequences / sum(self.schedule.weights), note=note))
 
     @cached_property
@@ -133,8 +141,8 @@ class StepReport:
         if self.clock == "wall":
             return self.slot_costs
         if self.clock == "unit":
-            return _GivenCosts(self.unit_costs, self._sizes)
-        return SlotCosts(_median(self.past), self._sizes, links=self.links)
+            return _GivenCosts(self.unit_costs, self._sizes, self.speeds)
+        return SlotCosts(self._at_speed(_median(self.past)), self._sizes, links=self.links)
 
     def _require_costs(self) -> None:
         if not self.past:
@@ -211,10 +219,11 @@ def _median(steps: Sequence[SlotTable]) -> SlotTable:
 
 @dataclass(frozen=True)
 class _GivenCosts:
-    """Costs as given, with the bytes that were really sent."""
+    """Costs as given, at the speeds of devices, with the bytes that were really sent."""
 
     given: Costs
     sizes: Mapping[tuple[Action, str], float]
+    speeds: Sequence[float]
 
     @property
     def unit(self) -> str:
@@ -233,7 +242,7 @@ class _GivenCosts:
         return self.given.links
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
-        return self.given.slot_cost(schedule, device, position)
+        return self.given.slot_cost(schedule, device, position) / self.speeds[device]
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         return self.sizes.get((producer, kind), 0.0)

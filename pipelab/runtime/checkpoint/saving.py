@@ -16,6 +16,7 @@ from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.setup.speeds import parse_speeds
 from pipelab.schedules.updates import under_way
 
 __all__ = ["Saving"]
@@ -154,6 +155,14 @@ class Saving(TensorsByName):
             self.step_number = old.step_number
             known = self.processes if self.processes == old.processes else ["caller"]
             self.take_random_states({name: state for name, state in random.items() if name in known})
+
+    def set_speeds(self, speeds: Any) -> None:
+        """Of devices, from the next step on. Raises ConfigurationError, and changes nothing, for what cannot be."""
+        with self._working():
+            told = self.peers.agree(lambda: parse_speeds(speeds, self.settings.schedule.devices))
+            if any(one != told[0] for one in told):
+                raise ConfigurationError(f"the ranks of this pipeline disagree about speeds: {told}")
+            self.settings.set_speeds(told[0])
 
     def _stay(self, random: Mapping[str, Any]) -> None:
         """After an attempt to go on elsewhere: as it was before."""

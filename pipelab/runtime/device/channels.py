@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from pipelab.runtime.device.clocks import sleep_until
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 from pipelab.simulation.links import INSTANT, Links
@@ -140,7 +141,7 @@ class Wire:
             if strict:
                 line.tokens.put(True)
             if modelled:
-                self._sleep_until(payload.ready)
+                sleep_until(payload.ready, self.check)
             return payload
 
         return receive
@@ -192,8 +193,3 @@ class Wire:
         """Raise Aborted if another device has failed."""
         if self.stopped:
             raise Aborted
-
-    def _sleep_until(self, ready: float) -> None:
-        while (left := ready - time.perf_counter()) > 0:
-            time.sleep(min(left, 0.05))
-            self.check()

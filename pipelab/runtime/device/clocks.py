@@ -13,12 +13,13 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
-__all__ = ["CpuMeter", "CudaMeter", "NoMeter", "Readings", "SlotMeter", "make_meter"]
+__all__ = ["CpuMeter", "CudaMeter", "NoMeter", "Readings", "SlotMeter", "make_meter", "sleep_until"]
 
 
 @dataclass(slots=True)
@@ -41,6 +42,10 @@ class SlotMeter(Protocol):
 
     def end(self) -> None:
         """The slot is done (on a GPU: enqueued)."""
+        ...
+
+    def hold(self, times: float, check: Callable[[], None]) -> None:
+        """Let the slot that has just ended last ``times`` what it cost; ``check`` may end the wait by an error."""
         ...
 
     def reached(self) -> tuple[int, bool] | None:
@@ -86,6 +91,11 @@ class CpuMeter:
             if self._shared is not None:
                 self._shared.release()
 
+    def hold(self, times: float, check: Callable[[], None]) -> None:
+        """Let the slot that has just ended last ``times`` what it cost."""
+        sleep_until(self._host[-2] + times * (self._cpu[-1] - self._cpu[-2]), check)
+        self._host[-1] = time.perf_counter()
+
     def reached(self) -> None:
         """Nothing is enqueued here."""
 
@@ -105,6 +115,9 @@ class NoMeter:
     def end(self) -> None:
         """The slot is done."""
 
+    def hold(self, times: float, check: Callable[[], None]) -> None:
+        """No one knows what it cost."""
+
     def reached(self) -> None:
         """No one has looked."""
 
@@ -119,6 +132,8 @@ class CudaMeter:
     def __init__(self, device: torch.device, shared: threading.Lock | None) -> None:
         self._device, self._shared = device, shared
         self._slots: list[tuple[float, float, torch.cuda.Event, torch.cuda.Event]] = []
+        self._held: dict[int, float] = {}
+        """By slot, seconds that it was held beyond its end."""
         self._anchor = torch.cuda.Event(enable_timing=True)
         self._anchor.record(torch.cuda.current_stream(device))
         self._anchor.synchronize()
@@ -150,6 +165,16 @@ class CudaMeter:
             self._release()
         self._slots.append((self._host_start, time.perf_counter(), self._start, end))
 
+    def hold(self, times: float, check: Callable[[], None]) -> None:
+        """Let the slot that has just ended last ``times`` what it cost: nothing more is enqueued before."""
+        host_start, _, start, end = self._slots[-1]
+        end.synchronize()
+        cost = start.elapsed_time(end) / 1e3
+        began = self._anchor_host + self._anchor.elapsed_time(start) / 1e3
+        sleep_until(began + times * cost, check)
+        self._slots[-1] = host_start, time.perf_counter(), start, end
+        self._held[len(self._slots) - 1] = self._slots[-1][1] - began - cost
+
     def _release(self) -> None:
         if self._shared is not None:
             self._shared.release()
@@ -163,17 +188,24 @@ class CudaMeter:
     def readings(self) -> Readings:
         """What was read, slot by slot, once the device has finished them."""
         found = Readings()
-        for host_start, host_end, start, end in self._slots:
+        for number, (host_start, host_end, start, end) in enumerate(self._slots):
             end.synchronize()
             began = self._anchor_host + self._anchor.elapsed_time(start) / 1e3
             cost = start.elapsed_time(end) / 1e3
             for column, value in zip(
                 (found.host_start, found.host_end, found.start, found.end, found.cost),
-                (host_start, host_end, began, began + cost, cost),
+                (host_start, host_end, began, began + cost + self._held.get(number, 0.0), cost),
                 strict=True,
             ):
                 column.append(value)
         return found
+
+
+def sleep_until(ready: float, check: Callable[[], None]) -> None:
+    """Wait until the host's clock shows ``ready``; ``check`` is called now and then, and may end the wait."""
+    while (left := ready - time.perf_counter()) > 0:
+        time.sleep(min(left, 0.05))
+        check()
 
 
 def make_meter(device: torch.device, shared: threading.Lock | None, *, alone: bool = False) -> SlotMeter:

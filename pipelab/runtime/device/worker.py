@@ -60,13 +60,19 @@ class Worker:
         """Messages of this step that a later one uses, by who uses them; before a step, those of earlier ones."""
 
     def walk(
-        self, wire: WireEnd, meter: SlotMeter, model_states: ModelStates | None = None, allowed: float = math.inf
+        self,
+        wire: WireEnd,
+        meter: SlotMeter,
+        model_states: ModelStates | None = None,
+        allowed: float = math.inf,
+        times: float = 1.0,
     ) -> Iterator[None]:
-        """Walk the program. Whatever ends it early, nothing stays held.
+        """Walk the program; each slot lasts ``times`` what it costs. Whatever ends it early, nothing stays held.
 
         It yields where it has to wait and the wire does not: where devices take turns in one thread.
         """
         self.meter, self.model_states, self.allowed = meter, model_states or ModelStates(), allowed
+        self.times = times
         self.log = DeviceLog()
         for mail in self.program.coming:
             self._mail[mail], self._mail_held[mail] = self.carried.pop(self.program.users[mail])
@@ -124,6 +130,8 @@ class Worker:
                             self._keep(act.keep, made.copy_to(self.place))
             finally:
                 meter.end()
+            if self.times > 1:
+                meter.hold(self.times, wire.check)
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))

@@ -67,7 +67,8 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     kept, sent, waiting = ([0.0] * schedule.stages for _ in range(3))
     for device, log in enumerate(report.logs):
         held = 0
-        for slot, cost, after in zip(schedule.programs[device], log.readings.cost, log.after, strict=True):
+        costs = report.slot_costs.slots[device]
+        for slot, cost, after in zip(schedule.programs[device], costs, log.after, strict=True):
             assert isinstance(slot, Action)
             seconds[slot.stage][slot.op] = cost
             if slot.op == "F":
@@ -81,5 +82,7 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
         if d.channel.kind == "activation":
             sent[d.route.producer.stage] = float(d.size)
     stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, waiting, strict=True))
-    model_states, times = tuple(held for held, _ in updates), tuple(time for _, time in updates)
+    speeds = [report.speeds[homes[0]] for homes in schedule.placement]
+    model_states = tuple(held for held, _ in updates)
+    times = tuple(time / speed for (_, time), speed in zip(updates, speeds, strict=False))
     return MicrobatchCosts(report.batch // schedule.microbatches, stages, tuple(messages), model_states, times)

@@ -60,6 +60,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "links": settings.links,
         "seed": settings.seed,
         "window": settings.window,
+        "speeds": settings.speeds,
         "memory_limit": settings.limits,
         "versions": f"pipelab {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }

@@ -92,6 +92,7 @@ class Given:
     """What a call brings along: the caller's settings of the moment, and where inputs and targets are."""
 
     number: int
+    speeds: Sequence[float]
     scaler: dict[str, Any] | None
     autocast: tuple[tuple[str, torch.dtype], ...]
     dtype: torch.dtype
@@ -101,13 +102,13 @@ class Given:
     feed: Feed | None
 
     @classmethod
-    def of_caller(cls, number: int, scaler: torch.amp.GradScaler | None, kinds: Sequence[str], flags: Flags) -> Given:
+    def of_caller(cls, number: int, settings: Settings, kinds: Sequence[str], flags: Flags) -> Given:
         """As it is now, without a batch; ``kinds`` of device may autocast."""
         on = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind)]
         mode = torch.get_default_device()
         device = mode if mode != torch.device("cpu") else None
-        state = None if scaler is None else scaler.state_dict()
-        return cls(number, state, tuple(on), torch.get_default_dtype(), device, flags, None)
+        state = None if settings.grad_scaler is None else settings.grad_scaler.state_dict()
+        return cls(number, settings.speeds or (), state, tuple(on), torch.get_default_dtype(), device, flags, None)
 
 
 def table_of(what: str, schedule: Schedule, steps: int = 0) -> Schedule:
@@ -291,6 +292,7 @@ class _Rank:
             raise
         try:
             engine.step_number = given.number
+            engine.settings.set_speeds(given.speeds)
             if given.scaler is not None and engine.settings.grad_scaler is not None:
                 engine.settings.grad_scaler.load_state_dict(given.scaler)
             engine.resume()

@@ -377,7 +377,7 @@ class RemoteEngine(Saving):
 
     def _given(self, r: int) -> Given:
         kinds = sorted({"cpu", *(place.type for place in self.places)})
-        return Given.of_caller(self.step_number, self.settings.grad_scaler, kinds, self._flags_on(r))
+        return Given.of_caller(self.step_number, self.settings, kinds, self._flags_on(r))
 
     def _flags_on(self, r: int) -> Flags:
         """What is frozen, and what is in training mode, on device r."""

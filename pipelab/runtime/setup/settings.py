@@ -14,6 +14,7 @@ from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.quantities import Limits, parse_limits
 from pipelab.runtime.setup.loss_scale import require_scaler
 from pipelab.runtime.setup.microbatches import LossTerms
+from pipelab.runtime.setup.speeds import Speeds, parse_speeds
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.updates import over
@@ -55,6 +56,7 @@ class Settings:
     check_finite: bool = False
     stash: bool = True
     post_validation: bool = False
+    speeds: Speeds = None
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -81,6 +83,7 @@ class Settings:
         if self.memory_limit is not None and not self.measure_memory:
             raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
         require_one_of("clock", self.clock, CLOCKS)
+        given = self.speeds
         self._check_schedule()
         _ = self.limits  # checks them
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -100,6 +103,31 @@ class Settings:
             self._check_post_validation()
         for links in (self.links, links_of(self.unit_costs)):
             links.require(self.schedule.devices)
+        object.__setattr__(self, "speeds", [])
+        self.set_speeds(given)
+
+    def set_speeds(self, given: Any) -> None:
+        """Of the next steps: the one setting that may change. Raises ConfigurationError."""
+        speeds = parse_speeds(given, self.schedule.devices)
+        if speeds and not self.measure_costs:
+            raise ConfigurationError("speeds needs measure_costs=True: they say how long what is measured takes")
+        self.speeds[:] = speeds  # type: ignore[index]
+
+    @property
+    def shown_speeds(self) -> tuple[float, ...]:
+        """By what the measured costs of each device are divided; on the wall clock none is faster than it is."""
+        speeds = self.speeds or [1.0] * self.schedule.devices
+        most = max(speeds) if self.clock == "wall" else 1.0
+        return tuple(speed / most for speed in speeds)
+
+    def times(self, r: int) -> float:
+        """How long each slot of device r is made to last, in its costs: on the wall clock slow devices are slow."""
+        return 1 / self.shown_speeds[r] if self.clock == "wall" else 1.0
+
+    @property
+    def speeds_note(self) -> str:
+        """Which devices are not as measured, for who looks at a timeline."""
+        return ", ".join(f"device {r} at speed {speed:g}" for r, speed in enumerate(self.speeds or ()) if speed != 1)
 
     def _check_schedule(self) -> None:
         schedule: Any = self.schedule

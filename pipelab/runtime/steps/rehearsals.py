@@ -101,11 +101,12 @@ class Rehearsals:
 
     @contextmanager
     def _rehearsal(self, schedule: Schedule) -> Iterator[tuple[Stepper, Reports]]:
-        changed = {"clip_norm": None, "clock": "device", "measure_costs": True, "grad_scaler": None}
-        settings = replace(self._settings, schedule=schedule, post_validation=False, **changed)  # type: ignore[arg-type]
+        changed: dict[str, Any] = {"clip_norm": None, "clock": "device", "measure_costs": True, "grad_scaler": None}
+        changed |= {"schedule": schedule, "post_validation": False, "speeds": self._settings.shown_speeds}
+        settings = replace(self._settings, **changed)
         replicas = self._replicas
         meter = partial(device_meter, settings=settings, replicas=replicas)
-        nothing = Updates(replicas, meter, {}, {}, idle=True)
+        nothing = Updates(replicas, meter, settings.times, {}, {}, idle=True)
         grads = [(p, p.grad) for stage in self._stages.values() for p in stage.parameters()]
         run = [self._whole.model if isinstance(self._whole, SplitModel) else self._whole, self._settings.loss]
         with buffers_kept([*self._stages.values(), *(module for module in run if isinstance(module, nn.Module))]):

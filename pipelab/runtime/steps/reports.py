@@ -42,7 +42,8 @@ class Reports:
         """Raises PipelabError if the devices did not keep the order."""
         settings = self._settings
         schedule, history = self._table(record)
-        logs = merge_logs(schedule, _logs(schedule, record), record.offsets, on_device=record.on_device)
+        logs = _logs(schedule, record, settings.shown_speeds)
+        logs = merge_logs(schedule, logs, record.offsets, on_device=record.on_device)
         past: tuple[SlotTable, ...] = ()
         if settings.measure_costs:
             verify_order(schedule, logs, record.slack)
@@ -68,6 +69,8 @@ class Reports:
             weight_versions=() if record.part is None else tuple(log.versions for log in logs),
             outputs=record.outputs,
             stash=settings.stash,
+            speeds=settings.shown_speeds,
+            speeds_note=settings.speeds_note,
         )
 
     def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:
@@ -90,14 +93,15 @@ class Reports:
         return found
 
 
-def _logs(schedule: Schedule, record: StepRecord) -> Sequence[DeviceLog]:
-    """What each device noted down, on its own clock."""
+def _logs(schedule: Schedule, record: StepRecord, speeds: Sequence[float]) -> Sequence[DeviceLog]:
+    """What each device noted down, on its own clock; what its update cost, at its speed."""
     logs = record.logs
     if isinstance(logs, np.ndarray):
         programs = compile_table(schedule).programs
         logs = [DeviceLog.from_numbers(row, program) for row, program in zip(logs.tolist(), programs, strict=True)]
-    for log, (weights, gradients, optimizer, early, cost, _, versions) in zip(logs, record.updates, strict=False):
-        log.early_cost, log.update_cost = early, cost
+    for log, speed, told in zip(logs, speeds, record.updates, strict=False):
+        weights, gradients, optimizer, early, cost, _, versions = told
+        log.early_cost, log.update_cost = early / speed, cost / speed
         log.model_states = ModelStates(int(weights), int(gradients), int(optimizer))
         log.versions = int(versions)
     return logs

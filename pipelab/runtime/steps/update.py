@@ -46,20 +46,22 @@ class Verdict:
 class Updates:
     """Steps ``optimizers``, by (device, stage), and then ``schedulers``.
 
-    ``meter(r)`` makes what times device r. ``idle``: no process has any, and nothing is stepped.
+    ``meter(r)`` makes what times device r, ``times(r)`` is how long that takes, in costs. ``idle``: no process has any,
+    and nothing is stepped.
     """
 
     def __init__(
         self,
         replicas: Replicas,
         meter: Callable[[int], SlotMeter],
+        times: Callable[[int], float],
         optimizers: Optimizers,
         schedulers: Schedulers,
         *,
         idle: bool = False,
     ) -> None:
         self.idle = idle
-        self._replicas, self.meter = replicas, meter
+        self._replicas, self.meter, self.times = replicas, meter, times
         self._places, self._own = replicas.places, replicas.peers.own
         self.optimizers, self.schedulers = optimizers, schedulers
         self._planner = Planner()
@@ -81,6 +83,8 @@ class Updates:
             raise stage_error(error, *key) from error
         finally:
             meter.end()
+        if (times := self.times(key[0])) > 1:
+            meter.hold(times, lambda: None)
 
     def step(self, loss: float | None, verdict: Verdict, early: Mapping[int, float]) -> list[float]:
         """Step what ``verdict`` says, and then the schedulers. ``early[r]``: seconds of early updates on device r.

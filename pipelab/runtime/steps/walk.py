@@ -126,7 +126,8 @@ class Walk:
         Under the device clock one slot runs at a time anyway. Threads on a CPU share Python's interpreter: where slots
         are small it is theirs most of the time, and to hand it over in the middle of one takes longer than the slot.
         """
-        return self._may_take_turns and (self._by_device or self._small)
+        held = any(self.settings.times(r) > 1 for r in self._own)
+        return self._may_take_turns and (self._by_device or self._small) and not held
 
     def _look(self) -> None:
         """Raise DeadlockError if the devices can never go on."""
@@ -271,7 +272,7 @@ class Walk:
         for runner in worker.runners.values():
             runner.begin(told)
         meter = device_meter(r, self.settings, self._replicas)
-        walk = worker.walk(wire, meter, held, allowed)
+        walk = worker.walk(wire, meter, held, allowed, self.settings.times(r))
         return walk if self._early is None else _and_then(walk, wire, partial(self._early, r))
 
     def _has_own_allocator(self, r: int) -> bool:

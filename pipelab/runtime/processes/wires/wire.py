@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.channels import Aborted, Receive, Send
+from pipelab.runtime.device.clocks import sleep_until
 from pipelab.runtime.device.payload import Payload, describe
 from pipelab.runtime.processes.wires.lines import FOREVER, GroupLine, Lines, as_bytes
 from pipelab.runtime.processes.wires.local import Layout, LocalLine
@@ -112,7 +113,7 @@ class GroupWire:
         ready = taken if taken - asked > _AT_ONCE else math.nan  # when one came that lay there no one knows
         if self._modelled:
             ready = stamp
-            self._sleep_until(ready)
+            sleep_until(ready, self.check)
         if self._place.type != "cpu" or self._modelled:
             tensors = [tensor.to(self._place) for tensor in tensors]
         return Payload(tuple(tensors), layout.single, layout.takes_gradient, ready=ready)
@@ -140,11 +141,6 @@ class GroupWire:
         self._lines.sweep()
 
     # ---- underneath ----------------------------------------------------------------------------------------------
-
-    def _sleep_until(self, ready: float) -> None:
-        while (left := ready - time.perf_counter()) > 0:
-            time.sleep(min(left, 0.05))
-            self.check()
 
     def _broken(self, error: BaseException) -> Aborted:
         self._stop(f"the connection broke: {str(error).splitlines()[0]}")
