@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,10 @@ from pipelab.quantities import Limits
 from pipelab.runtime.checkpoint import Checkpoint
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
+from pipelab.runtime.observer import Observer, Watch
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import make_stages
+from pipelab.runtime.setup.assembly import make_stages, require_stages
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
@@ -31,17 +31,9 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 from pipelab.simulation.links import Links
 
-__all__ = ["Observer", "Pipeline"]
+__all__ = ["Pipeline"]
 
 LAUNCHES = ("threads", "processes")
-
-
-class Observer(Protocol):
-    """What watches the steps of a Pipeline, such as ``pipelab.Monitor``."""
-
-    def observe(self, report: StepReport, seconds: float) -> object:
-        """A step is over, and ``step()`` has taken ``seconds``."""
-        ...
 
 
 class Pipeline:
@@ -155,10 +147,7 @@ class Pipeline:
             post_validation=post_validation,
             speeds=speeds,
         )
-        if monitor is not None and not callable(getattr(monitor, "observe", None)):
-            given = type(monitor).__name__
-            raise ConfigurationError(f"monitor must have observe(report, seconds), {given} has not; try Monitor()")
-        self.settings, self.launch, self._monitor = settings, launch, monitor
+        self.settings, self.launch, self._watch = settings, launch, Watch(monitor)
         self._model, self._cuts, self._device, self._group = model, cuts, device, group
         self._engine: Any = self._open(settings, model, cuts)
 
@@ -199,20 +188,14 @@ class Pipeline:
 
     def _as_made(self, schedule: Schedule) -> Any:
         """The model for another schedule: stages that were built in this process stay what they are."""
-        model = self._model
         if self.launch == "processes" and isinstance(self._engine, Engine):
             from pipelab.runtime.processes.join import require_size
 
             require_size(schedule.devices, self.schedule.devices)
-        if isinstance(model, nn.Module | SplitModel):
-            return model
-        if schedule.stages != self.schedule.stages:
-            raise ConfigurationError(
-                f"build_stage has made {self.schedule.stages} stages, and schedule '{schedule.name}' has "
-                f"{schedule.stages}; take a schedule with {self.schedule.stages} stages (devices x chunks), or pass "
-                "the model itself, which can be cut again"
-            )
-        here = dict(self._engine.stages())
+        if isinstance(self._model, nn.Module | SplitModel):
+            return self._model
+        require_stages(schedule, self.schedule.stages)
+        here, model = dict(self._engine.stages()), self._model
         return (lambda s: here[s] if s in here else model(s)) if here else model
 
     @property
@@ -257,10 +240,7 @@ class Pipeline:
 
     @property
     def speeds(self) -> tuple[float, ...]:
-        """How fast each device is, relative to what is measured.
-
-        May be set between steps, for the next ones; None is as measured. Under torchrun all ranks set it.
-        """
+        """How fast each device is; may be set between steps, by all ranks alike; None is as measured."""
         return tuple(self.settings.speeds or (1.0,) * self.schedule.devices)
 
     @speeds.setter
@@ -275,16 +255,8 @@ class Pipeline:
         starts, StageError (which is also of the original exception's type) if a stage raises, OutOfMemoryError if an
         action would take more memory than its device is allowed.
         """
-        if self._monitor is None or self.rank > 0:
-            return self._engine.step(inputs, targets)
-        begun = time.perf_counter()
-        report: StepReport = self._engine.step(inputs, targets)
-        try:
-            self._monitor.observe(report, time.perf_counter() - begun)
-        except Exception as error:  # noqa: BLE001 (the weights have changed: the caller needs the report)
-            self._monitor = None
-            warnings.warn(f"the monitor failed, and watches no more: {type(error).__name__}: {error}", stacklevel=2)
-        return report
+        run = partial(self._engine.step, inputs, targets)
+        return run() if self.rank > 0 else self._watch.step(run)
 
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none, as after a schedule that flushes.

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipelab.models import TransformerLM, next_byte_loss, text_batch, transformer_stage
 from pipelab.runtime import Pipeline, Reference, StepReport, gradient_error, unsplit_gradients
-from pipelab.runtime.pipeline import Observer
+from pipelab.runtime.observer import Observer
 from pipelab.schedules import Schedule
 from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate

@@ -24,6 +24,7 @@ __all__ = [
     "refuse_batch_statistics",
     "refuse_hooks_that_would_not_run",
     "refuse_redrawn_masks",
+    "require_stages",
     "warn_of_batch_statistics",
     "warn_of_random_masks",
     "with_loss",
@@ -91,6 +92,15 @@ def _as_split(split: SplitModel, schedule: Schedule, cuts: Sequence[int] | None)
             "split_model(model, example_inputs, schedule.stages)"
         )
     return split
+
+
+def require_stages(schedule: Schedule, made: int) -> None:
+    """Raise ConfigurationError if ``schedule`` has other stages than those that build_stage has made."""
+    if schedule.stages != made:
+        raise ConfigurationError(
+            f"build_stage has made {made} stages, and schedule '{schedule.name}' has {schedule.stages}; take a "
+            f"schedule with {made} stages (devices x chunks), or pass the model itself, which can be cut again"
+        )
 
 
 class StageWithLoss(NamedStage):
