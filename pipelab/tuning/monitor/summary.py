@@ -196,7 +196,7 @@ def _causes(report: StepReport) -> Causes:
     """Under the wall clock messages take what they were seen to take, where a receiver waited for one."""
     costs, line = report.costs, line_of(report) if report.clock == "wall" else None
     if line is not None and isinstance(costs, SlotCosts):
-        costs = replace(costs, latency=line.alpha, bandwidth=1 / line.beta if line.beta else float("inf"))
+        costs = replace(costs, latency=line.alpha, bandwidth=1 / line.beta if line.beta else float("inf"), links=None)
     return split_bubble(report.timeline, costs)
 
 
