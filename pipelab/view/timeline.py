@@ -32,8 +32,8 @@ def plot_timeline(
     device holds: activation bytes where the timeline knows them, else sequences or micro-batches in flight. Updates
     stand behind the makespan. Where weights change on the way, blocks carry the version that they use, "v3", and a last
     strip has the number of versions that the device keeps.
-    ``lanes`` adds two thin lanes below each row, one for what the device sends and one for what it receives: a bar for
-    each message, from when it is sent until it arrives. ``width`` is in inches (default 10.5).
+    ``lanes`` adds two thin lanes below each row: what the device sends, then what it receives. Each message is a bar
+    from when it is sent until it arrives. ``width`` is in inches (default 10.5).
 
     The picture is shown where it is a notebook cell's value; ``.save("run.png")`` writes PNG, SVG or PDF, ``.alt`` is
     what it shows in words. Raises ConfigurationError for a width without room for it.
