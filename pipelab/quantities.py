@@ -1,4 +1,4 @@
-"""Bytes, times and tables as people write them."""
+"""Bytes, times, speeds and tables as people write them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["Limits", "format_bytes", "format_time", "parse_bytes", "parse_limits", "render_table"]
+__all__ = [
+    "Limits",
+    "Speeds",
+    "format_bytes",
+    "format_time",
+    "parse_bytes",
+    "parse_limits",
+    "parse_speeds",
+    "render_table",
+]
 
 Limits = float | str | Sequence[float | str | None] | None
+Speeds = Sequence[float] | None
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -45,6 +55,29 @@ def parse_limits(limit: Limits, devices: int, name: str = "memory_limit") -> tup
             f"{name} is given for {len(limit)} devices, there are {devices}; give one, or {devices}"
         )
     return tuple(math.inf if entry is None or entry == math.inf else parse_bytes(entry, name) for entry in limit)
+
+
+def parse_speeds(given: Any, devices: int) -> list[float]:
+    """How fast devices are, against what is measured: one a device; none where all are as measured.
+
+    Raises ConfigurationError for anything else.
+    """
+    if given is None or (isinstance(given, Sequence) and not len(given)):
+        return []
+    ones = [1] * devices
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ConfigurationError(f"speeds must be a list of {devices} numbers, one a device, got {given!r}; try {ones}")
+    if len(given) != devices:
+        raise ConfigurationError(
+            f"speeds is given for {len(given)} devices, there are {devices}; give {devices}, such as {ones}, or None"
+        )
+    for r, speed in enumerate(given):
+        number = isinstance(speed, int | float) and not isinstance(speed, bool)
+        if not number or not speed > 0 or not math.isfinite(speed):
+            raise ConfigurationError(
+                f"the speed of device {r} must be a positive number, got {speed!r}; 1 is as measured, 0.5 half as fast"
+            )
+    return [] if all(speed == 1 for speed in given) else [float(speed) for speed in given]
 
 
 def parse_bytes(text: Any, name: str = "a number of bytes") -> float:

@@ -25,6 +25,9 @@ class Watch:
     """Tells ``observer`` of each step, until it fails. Raises ConfigurationError for what cannot observe."""
 
     def __init__(self, observer: Observer | None) -> None:
+        if isinstance(observer, type):
+            given = observer.__name__
+            raise ConfigurationError(f"monitor is the class {given}; pass an instance, {given}()")
         if observer is not None and not callable(getattr(observer, "observe", None)):
             given = type(observer).__name__
             raise ConfigurationError(f"monitor must have observe(report, seconds), {given} has not; try Monitor()")

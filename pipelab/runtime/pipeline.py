@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.split import SplitModel
-from pipelab.quantities import Limits
+from pipelab.quantities import Limits, Speeds
 from pipelab.runtime.checkpoint import Checkpoint
 from pipelab.runtime.engine import Engine
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
@@ -26,7 +26,6 @@ from pipelab.runtime.setup.assembly import make_stages, require_stages
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
-from pipelab.runtime.setup.speeds import Speeds
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 from pipelab.simulation.links import Links

@@ -81,26 +81,45 @@ def profile_costs(
     return _profile(work, devices, tables, sizes, repeats=repeats, progress=progress, **how)
 
 
-def profile_layers(model: nn.Module | SplitModel, inputs: Any, targets: Any, **how: Any) -> CostProfile:
+def profile_layers(
+    model: nn.Module | SplitModel,
+    inputs: Any,
+    targets: Any,
+    *,
+    loss: Callable[[Any, Any], Tensor],
+    sizes: Sequence[int] | None = None,
+    optimizer: OptimizerFactory | None = None,
+    launch: str = "threads",
+    device: DeviceChoice = None,
+    loss_terms: LossTerms | None = None,
+    recompute: bool = False,
+    split: bool = False,
+    repeats: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> CostProfile:
     """Measure what each layer of ``model`` costs alone: what ``plan_cuts`` plans with.
 
     The layers are what ``Pipeline(cuts=...)`` can cut between; the first one comes with all that goes before it, such
     as an embedding, and the last one with the head and the loss. Of a model without visible layers give
     ``split_model(model, example_inputs, stages)`` with as many stages as there are layers. The profile has the model in
-    one piece and in one stage a layer, for one device. ``how`` is as for ``profile_costs``, without devices and chunks;
+    one piece and in one stage a layer, for one device. The other arguments are those of ``profile_costs``;
     recomputation and the halves of backwards are measured only if they are asked for.
     """
-    if not isinstance(model, nn.Module):
+    if isinstance(model, SplitModel):
         model = nn.Sequential(*model)
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"layers are profiled of an nn.Module or of what split_model made, got {type(model).__name__}; a function "
+            "build_stage(s) does not say where layers end"
+        )
     layers = len(sections_of(model).layers)
     if layers < 2:
         raise ConfigurationError(f"a model of {layers} layer cannot be cut; give one of two layers or more")
-    alternate = tuple((s % 2,) for s in range(layers))  # so that each layer sends its output
-    names = {"launch", "device", "loss_terms", "seed"} & set(how)
-    work = Workload(model, inputs, targets, how.pop("loss"), **{name: how.pop(name) for name in names})
-    tables = [_empty(((0,),)), _empty(alternate)]
-    how = {"recompute": False, "split": False, **how}
-    return _profile(work, 1, tables, **how)
+    work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
+    tables = [_empty(((0,),)), _empty(tuple((s % 2,) for s in range(layers)))]  # in turns, so that each layer sends
+    how: dict[str, Any] = {"optimizer": optimizer, "recompute": recompute, "split": split}
+    return _profile(work, 1, tables, sizes, repeats=repeats, progress=progress, **how)
 
 
 def _profile(

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.quantities import parse_speeds
 from pipelab.runtime.checkpoint.folder import Checkpoint
 from pipelab.runtime.faults.where import OUTSIDE, SAVING
 from pipelab.runtime.peers import Peers, note
 from pipelab.runtime.setup.by_name import TensorsByName
 from pipelab.runtime.setup.optimizer_state import OptimizerState, merge, on_cpu
 from pipelab.runtime.setup.settings import Settings
-from pipelab.runtime.setup.speeds import parse_speeds
 from pipelab.schedules.updates import under_way
 
 __all__ = ["Saving"]

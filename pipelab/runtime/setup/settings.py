@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
-from pipelab.quantities import Limits, parse_limits
+from pipelab.quantities import Limits, Speeds, parse_limits, parse_speeds
 from pipelab.runtime.setup.loss_scale import require_scaler
 from pipelab.runtime.setup.microbatches import LossTerms
-from pipelab.runtime.setup.speeds import Speeds, parse_speeds
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.updates import over

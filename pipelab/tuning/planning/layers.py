@@ -33,6 +33,11 @@ class Layers:
     profile: CostProfile
 
     def __post_init__(self) -> None:
+        if not isinstance(self.profile, CostProfile):
+            raise ConfigurationError(
+                f"a cut is planned from a CostProfile of single layers, got {type(self.profile).__name__}; take one "
+                "with profile_layers(model, inputs, targets, loss=...)"
+            )
         if self.profile.devices != 1 or len(self.profile.stages) != 2 or 1 not in self.profile.stages:
             cuts = " and ".join(map(str, sorted(self.profile.stages)))
             raise ConfigurationError(

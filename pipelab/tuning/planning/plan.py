@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
-from pipelab.quantities import Limits, format_bytes, format_time, parse_limits
+from pipelab.quantities import Limits, Speeds, format_bytes, format_time, parse_limits, parse_speeds
 from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array
@@ -115,7 +115,7 @@ def plan_cuts(
     chunks: int | None = None,
     batch: int,
     recompute: bool = False,
-    speeds: Sequence[float] | None = None,
+    speeds: Speeds = None,
     memory_limit: Limits = None,
     latency: float = 0.0,
     bandwidth: float = math.inf,
@@ -141,6 +141,9 @@ def plan_cuts(
     if isinstance(schedule, str):
         count = 2 * devices if microbatches is None else microbatches
         schedule = build_schedule(schedule, devices, count, chunks, recompute=recompute)
+    elif not isinstance(schedule, Schedule):
+        given = type(schedule).__name__
+        raise ConfigurationError(f"schedule must be a name or a Schedule, got {given}; try '1f1b'")
     elif schedule.devices != devices:
         raise ConfigurationError(f"the table is for p = {schedule.devices} devices, not for {devices}")
     if "U" in schedule.ops:
@@ -157,7 +160,7 @@ def plan_cuts(
         layers,
         schedule.for_batch(batch),
         batch,
-        _speeds(speeds, devices),
+        tuple(parse_speeds(speeds, devices)) or (1.0,) * devices,
         parse_limits(memory_limit, devices),
         {"latency": latency, "bandwidth": bandwidth},
     )
@@ -183,16 +186,6 @@ def planned_profile(
         stages |= plan.profile.stages
         cuts[str(devices * v)] = list(plan.cuts)
     return replace(profile, devices=devices, stages=stages, about={**profile.about, "cuts": cuts})
-
-
-def _speeds(given: Sequence[float] | None, devices: int) -> tuple[float, ...]:
-    found = (1.0,) * devices if given is None else tuple(given)
-    if len(found) != devices or not all(speed > 0 and math.isfinite(speed) for speed in found):
-        raise ConfigurationError(
-            f"speeds must be {devices} positive numbers, one a device, got {list(found)}; 2 is twice as fast as the "
-            f"device that was profiled, try {[1.0] * devices}"
-        )
-    return found
 
 
 @dataclass(frozen=True, eq=False)

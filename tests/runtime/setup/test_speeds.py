@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from pipelab import ConfigurationError, Costs, Pipeline, build_schedule, simulate
+from pipelab.quantities import parse_speeds
 from pipelab.runtime import gradient_error, unsplit_gradients
 from pipelab.runtime.device.channels import Aborted
 from pipelab.runtime.report import _median
-from pipelab.runtime.setup.speeds import parse_speeds
 from pipelab.simulation.costs import SlotCosts
 from tests.runtime.small import Work, data, mlp, mse
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelab import plan_cuts, profile_costs, profile_layers, split_model
+from pipelab import ConfigurationError, plan_cuts, profile_costs, profile_layers, split_model
 from pipelab.models import TransformerLM, next_byte_loss
 from pipelab.tuning.planning.layers import Layers
 from tests.tuning.planning.synthetic import layer_profile
@@ -45,3 +45,11 @@ def test_models_without_visible_layers(data):
     split = split_model(model, x, 3)
     profile = profile_layers(split, x, y, loss=torch.nn.functional.mse_loss, repeats=1, progress=False)
     assert plan_cuts(profile, 2, batch=4).sizes in {(1, 2), (2, 1)}
+
+
+def test_what_has_no_layers_is_refused():
+    x, y = torch.randn(4, 8), torch.randn(4, 8)
+    one = torch.nn.Linear(8, 8)
+    for model, said in ((lambda s: one, "build_stage"), (torch.nn.Sequential(one), "1 layer")):
+        with pytest.raises(ConfigurationError, match=said):
+            profile_layers(model, x, y, loss=torch.nn.functional.mse_loss, progress=False)

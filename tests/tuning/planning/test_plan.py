@@ -92,8 +92,11 @@ def test_unlike_devices_stand_where_they_serve_best():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"speeds": [1, 2]}, "speeds must be 4 positive numbers"),
-        ({"speeds": [1, 1, 0, 1]}, "speeds must be 4 positive numbers"),
+        ({"speeds": [1, 2]}, "speeds is given for 2 devices, there are 4"),
+        ({"speeds": [1, 1, 0, 1]}, "device 2 must be a positive number"),
+        ({"speeds": ["fast"] * 4}, "device 0 must be a positive number"),
+        ({"speeds": 2}, "speeds must be a list of 4 numbers"),
+        ({"schedule": 4}, "schedule must be a name or a Schedule, got int"),
         ({"schedule": "pipedream"}, "updates weights on the way"),
         ({"schedule": "interleaved", "chunks": 4}, "16 stages, and the model has 12 layers"),
         ({"schedule": "zb-h1"}, "take a profile with split=True"),
@@ -108,6 +111,8 @@ def test_refused(more, said):
 def test_other_profiles_are_refused():
     with pytest.raises(ConfigurationError, match="profile_layers"):
         plan_cuts(CostProfile.shipped(), 4, batch=8)
+    with pytest.raises(ConfigurationError, match="profile_layers"):
+        plan_cuts("layers.json", 4, batch=8)
 
 
 def test_orders_of_many():
