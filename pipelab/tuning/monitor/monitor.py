@@ -56,7 +56,8 @@ class Monitor:
 
     def observe(self, report: StepReport, seconds: float) -> None:
         """A step is over, and ``step()`` has taken ``seconds``: what a Pipeline calls."""
-        busy = tuple(sum(log.readings.cost) for log in report.logs) if report.past else ()
+        each = zip(report.logs, report.speeds, strict=True) if report.past else ()
+        busy = tuple(sum(log.readings.cost) / speed for log, speed in each)  # slot_costs would read all messages too
         self._steps.append(Observed(report, seconds, busy))
         self._count += 1
         if busy:

@@ -40,6 +40,12 @@ def test_a_heavy_stage_is_the_bottleneck_since_it_became_heavy():
     assert "the bottleneck is device 2, stage 2, since step 4" in str(found)
 
 
+def test_a_slow_device_is_the_bottleneck():
+    found = after(3, speeds=[1, 0.1, 1]).summary()
+    assert found.bottleneck.device == 1
+    assert found.utilisation[1] == max(found.utilisation) and found.load_balance < 0.8
+
+
 def test_one_hiccup_is_no_new_bottleneck():
     monitor = Monitor()
     for step, busiest in enumerate([0, 0, 1, 0, 2, 2, 0, 2]):

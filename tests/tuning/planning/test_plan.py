@@ -76,6 +76,7 @@ def test_memory_is_a_second_constraint():
     assert max(held.total for held in tight.memory) <= 9
     assert not tight.even_fits
     assert tight.gain < 0
+    assert tight.bound > free.bound  # what cannot fit does not count
     with pytest.raises(ConfigurationError, match=r"no cut was found that fits.*allowed"):
         plan_cuts(profile, 4, microbatches=8, batch=8, memory_limit=5)
 
