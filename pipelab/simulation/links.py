@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.quantities import format_bytes, format_time
 
 __all__ = ["INSTANT", "Link", "Links", "links_of"]
 
@@ -36,6 +38,15 @@ class Link:
         """For messages that go by ``other`` first."""
         slow = 1 / other.bandwidth + 1 / self.bandwidth
         return Link(other.latency + self.latency, 1 / slow if slow else math.inf)
+
+    def __str__(self) -> str:
+        """Of costs in seconds: "0.05 ms a message, 3.1 GB per second"."""
+        rate = "" if math.isinf(self.bandwidth) else f", {format_bytes(self.bandwidth)} per second"
+        return f"{format_time(self.latency, 's')} a message{rate}"
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain data."""
+        return {"latency": self.latency, "bandwidth": None if math.isinf(self.bandwidth) else self.bandwidth}
 
     @property
     def takes_time(self) -> bool:
@@ -121,6 +132,12 @@ class Links:
         usual, between = self.usual.after(other), self.between and self.between.after(other)
         pairs = {pair: link.after(other) for pair, link in self.pairs.items()}
         return replace(self, latency=usual.latency, bandwidth=usual.bandwidth, pairs=pairs, between=between)
+
+    def placed(self, order: Sequence[int]) -> Links:
+        """Between the places of a pipeline, where device ``order[r]`` stands at place r."""
+        places = permutations(range(len(order)), 2)
+        pairs = {} if self.uniform else {(a, b): self.of(order[a], order[b]) for a, b in places}
+        return Links(self.latency, self.bandwidth, pairs)
 
     def require(self, devices: int) -> None:
         """Raises ConfigurationError if a pair has a device that is none of them."""

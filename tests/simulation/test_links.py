@@ -32,6 +32,11 @@ def test_nodes_have_one_link_inside_and_another_between_them():
     assert pipelab.Links is Links
 
 
+def test_links_go_with_their_devices_to_other_places():
+    links = Links.nodes(2, inside=Link(1.0), between=Link(9.0)).placed([0, 2, 1, 3])
+    assert [links.of(a, b) for a, b in ((0, 2), (3, 1), (0, 1), (1, 2))] == [Link(1.0)] * 2 + [Link(9.0)] * 2
+
+
 # ---- predictions -----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Where to cut a model, and on which devices: for a schedule, a batch, unlike devices, a link and memory limits."""
+"""Where to cut a model, and on which devices: for a schedule, a batch, unlike devices, links and memory limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise, permutations
+from itertools import accumulate, combinations, pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array
 from pipelab.simulation.costs import Costs
+from pipelab.simulation.links import Links
 from pipelab.simulation.simulate import peak_activation_bytes, simulate
 from pipelab.timeline import Timeline
 from pipelab.tuning.planning.layers import Layers
@@ -119,6 +120,7 @@ def plan_cuts(
     memory_limit: Limits = None,
     latency: float = 0.0,
     bandwidth: float = math.inf,
+    links: Links | None = None,
     any_order: bool = False,
 ) -> CutPlan:
     """The contiguous cut of a model's layers under which a step takes least.
@@ -127,12 +129,13 @@ def plan_cuts(
     ``microbatches`` (default 2p) and ``chunks``; a table decides p, m and placement. ``speeds``: how fast each device
     is against the one that was profiled. ``memory_limit``: bytes for weights, gradients, optimizer state and
     activations, for all devices or one each. ``latency`` (seconds) and ``bandwidth`` (bytes per second) model the link
-    between.
-    ``any_order``: the devices may stand in any order (up to eight of them).
+    between, or ``links`` that of each pair of devices.
+    ``any_order``: the devices may stand in any order (up to eight of them), and their links go with them.
 
     First a dynamic program finds the cut whose busiest device has least to do: exact for one stage a device, in the
-    given order or over all. From there the simulated makespan decides: all cuts where there are few, else those around
-    the best ones. The even cut is among them, so the result is never worse, by the same prediction.
+    given order or over all. Another one counts links too. From there the simulated makespan decides: all cuts where
+    there are few, else those around the best ones. The even cut is among them, so the result is never worse, by the
+    same prediction.
 
     Raises ConfigurationError if nothing fits: then it says what comes nearest.
     """
@@ -156,13 +159,15 @@ def plan_cuts(
             f"'{schedule.name}' has {schedule.stages} stages, and the model has {len(layers)} layers to cut between; "
             "take fewer devices or chunks"
         )
+    links = Links.either(latency, bandwidth, links)
+    links.require(devices)
     search = _Search(
         layers,
         schedule.for_batch(batch),
         batch,
         tuple(parse_speeds(speeds, devices)) or (1.0,) * devices,
         parse_limits(memory_limit, devices),
-        {"latency": latency, "bandwidth": bandwidth},
+        links,
     )
     return search.plan(any_order=any_order)
 
@@ -211,12 +216,13 @@ class _Search:
     batch: int
     speeds: tuple[float, ...]
     limits: tuple[float, ...]
-    link: dict[str, Any]
+    links: Links
 
     def plan(self, *, any_order: bool) -> CutPlan:
         p, n, given = self.schedule.devices, self.schedule.stages, tuple(range(self.schedule.devices))
         alone = self._alone
-        alike = len(set(zip(self.speeds, self.limits, strict=True))) == 1
+        pairs = {self.links.of(a, b) for a, b in permutations(given, 2)}
+        alike = len(set(zip(self.speeds, self.limits, strict=True))) == 1 and len(pairs) <= 1
         any_order = any_order and not alike
         if any_order and p > ANY_ORDER:
             raise ConfigurationError(
@@ -225,13 +231,13 @@ class _Search:
             )
         small, rest = divmod(len(self.layers), n)
         even = self._try([s * small + min(s, rest) for s in range(n + 1)], given)
-        starts, least = {(even.bounds, given): even}, None
+        starts, values = {(even.bounds, given): even}, []
         for paths in (False, True):
             value, bounds, order = self._shortest(paths=paths, any_order=any_order and alone)
+            values.append(value if alone else math.inf)
             if bounds is not None:
                 starts[bounds, order] = self._try(bounds, order)
-            if not paths and alone and bounds is not None:
-                least = value
+        least, bound = values
         orders = list(permutations(given)) if any_order else [given]
         if math.comb(len(self.layers) - 1, n - 1) * len(orders) <= _ALL:
             seen = {(b, o): self._try(b, o) for b in self._all() for o in orders}
@@ -251,8 +257,8 @@ class _Search:
             best.timeline,
             even.timeline,
             even.excess <= 1 + 1e-9,
-            least,
-            self._bound(any_order=any_order),
+            least if least < math.inf else None,
+            self._bound(bound),
             exact,
             len(seen),
         )
@@ -270,7 +276,7 @@ class _Search:
         schedule = self.schedule
         speeds = [self.speeds[order[homes[0]]] for homes in schedule.placement]
         profile = self.layers.cut(bounds, schedule.devices, speeds)
-        timeline = simulate(schedule, profile.costs(self.batch, **self.link), check=False)
+        timeline = simulate(schedule, profile.costs(self.batch, links=self.links.placed(order)), check=False)
         limits = [self.limits[device] for device in order]
         held = profile.memory(timeline) if min(limits) < math.inf else ()
         excess = max((one.total / limit for one, limit in zip(held, limits, strict=False)), default=0.0)
@@ -302,32 +308,46 @@ class _Search:
     def _shortest(self, *, paths: bool, any_order: bool) -> tuple[float, tuple[int, ...] | None, tuple[int, ...]]:
         """The dynamic program: (largest weight, bounds or None where nothing fits, order).
 
-        A stage's weight is what it has to do in a step, or what the link behind it has; with ``paths`` also what comes
-        before a device's first action and after its last. For several stages a device it is the stages that are alike.
+        A stage's weight is what it has to do in a step. With ``paths`` it is also what comes before a device's first
+        action and after its last. Then links count too: what one has to carry in a step, and the way of a micro-batch
+        to it and from it. For several stages a device it is the stages that are alike.
         """
-        schedule, given = self.schedule, tuple(range(self.schedule.devices))
+        schedule, homes = self.schedule, [homes[0] for homes in self.schedule.placement]
         sums, once = self.layers.seconds(schedule, self.batch)
         before, _ = self.layers.seconds(schedule, self.batch, once=True)
         fastest, size = max(self.speeds), len(sums)
         work = np.where(np.tri(size, dtype=bool), math.inf, sums[None, :] - sums[:, None] + once)
-        wire = np.zeros(size)
-        wire[1:-1] = self.layers.sent(schedule, self.batch)[:-1] / self.link["bandwidth"]
+        sent = np.zeros(size)
+        sent[1:-1] = self.layers.sent(schedule, self.batch)[:-1]
         needs = self._needs()
+        hops = list(permutations(range(schedule.devices), 2)) if any_order else list(pairwise(homes))
+        late = [self._hop(*hop)[0] for hop in hops]
+        late = [0.0, *accumulate([min(late)] * (len(homes) - 1) if any_order else late)]
 
         def weight(s: int, r: int) -> Array:
-            found = np.maximum(work / self.speeds[r], wire[None, :])
+            found = work / self.speeds[r]
             if paths:
-                found = found + (before / fastest)[:, None]
-                found = found + self.link["latency"] * s * (1 if "I" in schedule.ops else 2)
+                found = found + (before / fastest)[:, None] + late[s]
             found[needs[s] > self.limits[r] * (1 + 1e-9)] = math.inf
             return found
 
+        def border(a: int, b: int) -> Array:
+            return sent * self._hop(a, b)[1] + before[-1] / fastest + late[-1] if paths else np.zeros(size)
+
         if any_order:
-            least, bounds, order = bottleneck_in_any_order(weight, len(given))
+            least, bounds, order = bottleneck_in_any_order(weight, border, schedule.devices)
         else:
-            homes = [homes[0] for homes in schedule.placement]
-            (least, bounds), order = bottleneck(weight, homes), list(given)
+            (least, bounds), order = bottleneck(weight, border, homes), list(range(schedule.devices))
         return least, tuple(bounds) if least < math.inf else None, tuple(order)
+
+    def _hop(self, a: int, b: int) -> tuple[float, float]:
+        """From one device to the next: (latency there and back again, seconds per byte of the slower way)."""
+        there, back = self.links.of(a, b), self.links.of(b, a)
+        ops, apart = self.schedule.ops, a != b
+        waits = "B" in ops and "I" not in ops  # W may run while a gradient of I is on its way
+        late = there.latency + (back.latency if waits else 0.0)
+        slow = min(there.bandwidth, back.bandwidth if "B" in ops or "I" in ops else math.inf)
+        return apart * late, apart / slow
 
     def _needs(self) -> list[Array]:
         """By stage, the bytes that layers i to j - 1 need there at least; nothing is said of devices with several."""
@@ -342,17 +362,16 @@ class _Search:
         parts = [states + alpha + beta * b * flying[homes[0]] for homes in schedule.placement]
         return [part[None, :] - part[:, None] for part in parts]
 
-    def _bound(self, *, any_order: bool) -> float:
-        """No cut has a shorter makespan: see ``_shortest`` with paths; and one micro-batch goes through all layers."""
+    def _bound(self, paths: float) -> float:
+        """No cut has a shorter makespan: ``paths`` of ``_shortest``; and one micro-batch goes through all layers."""
         schedule, fastest = self.schedule, max(self.speeds)
         sums, once = self.layers.seconds(schedule, self.batch)
         through, beside = self.layers.seconds(schedule, self.batch, once=True)
         found = [
             (through[-1] + schedule.stages * beside) / fastest,
             (sums[-1] + schedule.stages * once) / sum(self.speeds),
+            paths,
         ]
-        if self._alone:
-            found.append(self._shortest(paths=True, any_order=any_order)[0])
         return float(max(value for value in found if value < math.inf))
 
     def _excess(self, best: _Found) -> str:

@@ -11,12 +11,12 @@ def layer_profile(
     *,
     once: float = 0.0,
     kept: Sequence[float] | None = None,
-    sent: float = 0.0,
+    sent: float | Sequence[float] = 0.0,
     states: int = 0,
 ) -> CostProfile:
     """Layers whose forward takes ``costs`` a sequence and whose backward twice that, and ``once`` an action."""
 
-    def part(cost: float, keeps: float, stays: int) -> StageProfile:
+    def part(cost: float, keeps: float, sends: float, stays: int) -> StageProfile:
         return StageProfile(
             forward=Line(once, cost),
             backward=Line(once, 2 * cost),
@@ -24,13 +24,13 @@ def layer_profile(
             recompute=None,
             kept=Line(0.0, keeps),
             kept_input=None,
-            sent=Line(0.0, sent),
+            sent=Line(0.0, sends),
             model_states=ModelStates(weights=stays),
             update=0.0,
         )
 
     keeps = [1.0] * len(costs) if kept is None else list(kept)
-    whole = part(sum(costs), sum(keeps), states * len(costs))
-    return CostProfile(
-        1, {1: (whole,), len(costs): tuple(part(c, k, states) for c, k in zip(costs, keeps, strict=True))}, Line(0, 0)
-    )
+    sends = [sent] * len(costs) if isinstance(sent, float) else list(sent)
+    whole = part(sum(costs), sum(keeps), sends[-1], states * len(costs))
+    parts = tuple(part(c, k, x, states) for c, k, x in zip(costs, keeps, sends, strict=True))
+    return CostProfile(1, {1: (whole,), len(costs): parts}, Line(0, 0))

@@ -15,32 +15,36 @@ def cases(count, *, layers, devices):
         size = int(random.integers(devices, layers + 1))
         tables = random.choice([1.0, 2.0, 3.0, 5.0, math.inf], (devices, devices, size + 1, size + 1))
         tables += random.random(tables.shape)  # weights of no order at all: the program must not lean on any
-        yield size, np.where(np.tri(size + 1, dtype=bool), math.inf, tables)
+        links = random.choice([0.0, 2.0, 4.0, math.inf], (devices, devices, size + 1)) + random.random()
+        yield size, np.where(np.tri(size + 1, dtype=bool), math.inf, tables), links
 
 
-def worst(tables, bounds, order):
-    return max(tables[s, r, a, b] for s, ((a, b), r) in enumerate(zip(pairwise(bounds), order, strict=True)))
+def worst(tables, links, bounds, order):
+    stages = [tables[s, r, a, b] for s, ((a, b), r) in enumerate(zip(pairwise(bounds), order, strict=True))]
+    between = [links[q, r, i] for i, (q, r) in zip(bounds[1:-1], pairwise(order), strict=True)]
+    return max(stages + between)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 def test_given_order(devices):
-    for size, tables in cases(500, layers=7, devices=devices):
-        found, bounds = bottleneck(lambda s, r, t=tables: t[s, r], range(devices))
+    for size, tables, links in cases(500, layers=7, devices=devices):
+        found, bounds = bottleneck(lambda s, r, t=tables: t[s, r], lambda q, r, t=links: t[q, r], range(devices))
         cuts = [(0, *inner, size) for inner in combinations(range(1, size), devices - 1)]
-        assert found == min(worst(tables, cut, range(devices)) for cut in cuts)
+        assert found == min(worst(tables, links, cut, range(devices)) for cut in cuts)
         if found < math.inf:
-            assert worst(tables, bounds, range(devices)) == found
+            assert worst(tables, links, bounds, range(devices)) == found
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4])
 def test_any_order(devices):
-    for size, tables in cases(100, layers=6, devices=devices):
-        found, bounds, order = bottleneck_in_any_order(lambda s, r, t=tables: t[s, r], devices)
+    for size, tables, links in cases(100, layers=6, devices=devices):
+        given = (lambda s, r, t=tables: t[s, r]), (lambda q, r, t=links: t[q, r])
+        found, bounds, order = bottleneck_in_any_order(*given, devices)
         cuts = [(0, *inner, size) for inner in combinations(range(1, size), devices - 1)]
-        assert found == min(worst(tables, cut, o) for cut in cuts for o in permutations(range(devices)))
+        assert found == min(worst(tables, links, cut, o) for cut in cuts for o in permutations(range(devices)))
         if found < math.inf:
             assert sorted(order) == list(range(devices))
-            assert worst(tables, bounds, order) == found
+            assert worst(tables, links, bounds, order) == found
 
 
 def test_neighbours_are_cuts():
