@@ -14,7 +14,6 @@ from pipelab.simulation.links import Link, Links
 __all__ = [
     "add_device",
     "add_link",
-    "add_nodes",
     "add_outputs",
     "add_schedule",
     "add_sizes",
@@ -57,15 +56,11 @@ def add_device(group: Any) -> None:
 
 
 def add_link(group: Any, unit: str = "") -> None:
-    """What a message costs, in ``unit`` or in any unit of time."""
+    """What a message costs, in ``unit`` or in any unit of time, and between nodes; :func:`pick_links` is the answer."""
     of = f" in {unit}" if unit else ""
     rate = "bytes per second" if unit else "bytes per unit of time"
     group.add_argument("--latency", type=float, default=0.0, metavar="T", help=f"of each message{of} (default 0)")
     group.add_argument("--bandwidth", type=float, default=float("inf"), metavar="X", help=f"{rate} (default: no limit)")
-
-
-def add_nodes(group: Any) -> None:
-    """Which devices have another link between them; :func:`pick_links` is the answer."""
     group.add_argument("--nodes", type=int, metavar="N", help="spread the devices over N nodes, in order")
     group.add_argument("--between-latency", type=float, metavar="T", help="between nodes (default: --latency)")
     group.add_argument("--between-bandwidth", type=float, metavar="X", help="between nodes (default: --bandwidth)")

@@ -10,7 +10,6 @@ from pipelab.commands.answers import headline, write
 from pipelab.commands.arguments import (
     add_device,
     add_link,
-    add_nodes,
     add_outputs,
     add_schedule,
     add_sizes,
@@ -68,9 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model and batch (default: the course's worked example)")
     add_sizes(model, ("batch", 64, "sequences in the batch"), ("seed", 0, "of weights, text and dropout"))
     model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="dropout probability (default 0)")
-    link = parser.add_argument_group("a modelled link, added to the measured costs")
-    add_link(link, "seconds")
-    add_nodes(link)
+    add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
     add_outputs(parser)
 
 

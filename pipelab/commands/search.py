@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipelab.commands.answers import headline, write
-from pipelab.commands.arguments import add_link, add_outputs, require_places
+from pipelab.commands.arguments import add_link, add_outputs, pick_links, require_places
 from pipelab.errors import ConfigurationError
 from pipelab.quantities import format_bytes, format_time, parse_bytes
 from pipelab.simulation import Costs
@@ -94,7 +94,6 @@ def _given(options: argparse.Namespace) -> tuple[int, CostModel, float | None, i
     """(p, costs, memory limit, batch)."""
     named = ("forward", "backward", "input_gradient", "weight_gradient", "message_bytes")
     given = {name: value for name in named if (value := getattr(options, name)) is not None}
-    link = {"latency": options.latency, "bandwidth": options.bandwidth}
     limit = options.memory_limit
     if options.profile is None:
         halves = {"input_gradient": 1.0, "weight_gradient": 1.0} | given
@@ -106,7 +105,7 @@ def _given(options: argparse.Namespace) -> tuple[int, CostModel, float | None, i
                 f"--memory-limit is a number of micro-batches without --profile, got '{limit}'; try 4"
             ) from None
         p = 4 if options.devices is None else options.devices
-        return p, Costs(**{"forward": 1.0} | whole | halves | link), shares, None
+        return p, Costs(**{"forward": 1.0} | whole | halves, links=pick_links(options, p)), shares, None
     profile = CostProfile.load(options.profile)
     if given:
         option = next(iter(given)).replace("_", "-")
@@ -114,4 +113,5 @@ def _given(options: argparse.Namespace) -> tuple[int, CostModel, float | None, i
     if options.devices not in (None, profile.devices):
         raise ConfigurationError(f"the profile is for p = {profile.devices} devices; leave -p out")
     held = None if limit is None else float(parse_bytes(limit, "--memory-limit"))
-    return profile.devices, profile.costs(options.batch, **link), held, options.batch
+    links = pick_links(options, profile.devices)
+    return profile.devices, profile.costs(options.batch, links=links), held, options.batch

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from pipelab.commands.answers import headline, write
-from pipelab.commands.arguments import add_link, add_nodes, add_outputs, add_schedule, pick_links, pick_schedule
+from pipelab.commands.arguments import add_link, add_outputs, add_schedule, pick_links, pick_schedule
 from pipelab.schedules.updates import over
 from pipelab.simulation import Costs, simulate
 from pipelab.timeline import Timeline
@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cost.add_argument("--recompute-cost", type=float, metavar="T", help="R (default: as forward)")
     cost.add_argument("--message-bytes", type=float, default=0.0, metavar="N", help="bytes of one message (default 0)")
     add_link(cost)
-    add_nodes(cost)
     parser.add_argument("--batch", type=int, metavar="N", help="sequences in the batch (to count those in flight)")
     parser.add_argument("--why", action="store_true", help="explain why each device idles")
     add_outputs(parser)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelab.commands.arguments import add_device, add_link, add_sizes, require_places
+from pipelab.commands.arguments import add_device, add_link, add_sizes, pick_links, require_places
 from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.quantities import parse_bytes
 from pipelab.tuning import CostProfile, shortlist
@@ -162,13 +162,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
+    of_layers = options.cuts and profile is not None and profile.devices == 1
+    devices = options.devices or (4 if profile is None or of_layers else profile.devices)
+    links = pick_links(options, devices)
     kinds: dict[str, Any] = {
         "microbatches": options.microbatches,
         "recompute": {"both": (False, True), "yes": (True,), "no": (False,)}[options.recompute],
         "search": options.search,
         "memory_limit": options.memory_limit,
-        "latency": options.latency,
-        "bandwidth": options.bandwidth,
+        "links": links,
     }
     if options.schedules:
         kinds["schedules"] = [name.lower() for name in options.schedules]
@@ -177,9 +179,8 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
         from pipelab.tuning.planning.plan import planned_profile
 
         batch, chunks = 64 if options.batch is None else options.batch, sorted({1, *(options.chunks or (2,))})
-        link = {"latency": options.latency, "bandwidth": options.bandwidth}
         limit = options.memory_limit
-        profile = planned_profile(profile, options.devices or 4, chunks, batch=batch, memory_limit=limit, **link)
+        profile = planned_profile(profile, devices, chunks, batch=batch, memory_limit=limit, links=links)
     if profile is not None and offline:
         if options.devices not in (None, profile.devices):
             raise ConfigurationError(f"the profile is for p = {profile.devices} devices; leave -p out")
@@ -195,7 +196,7 @@ def _tune(options: argparse.Namespace, profile: CostProfile | None) -> Tuning:
         inputs,
         targets,
         loss=loss,
-        devices=options.devices or (profile.devices if profile is not None else 4),
+        devices=devices,
         chunks=options.chunks or (2,),
         optimizer=_optimizer(options.optimizer),
         launch=options.launch,

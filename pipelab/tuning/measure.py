@@ -26,6 +26,7 @@ from pipelab.runtime.setup.settings import OptimizerFactory
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.catalogue import round_robin
 from pipelab.schedules.schedule import Schedule
+from pipelab.simulation.links import Links
 from pipelab.tuning.candidates import Candidate
 from pipelab.tuning.lines import Line, fit_line
 from pipelab.tuning.profile import CostProfile, StageProfile
@@ -280,8 +281,7 @@ class Runner:
     work: Workload
     devices: int
     clock: str
-    latency: float
-    bandwidth: float
+    links: Links
 
     def cuts(self, chunks: Sequence[int]) -> tuple[list[int], dict[int, str]]:
         """(the v for which the model can be cut into p * v stages, why it cannot for the others)."""
@@ -314,8 +314,7 @@ class Runner:
         with self.work.pipeline(
             candidate.build(self.devices),
             clock=self.clock,
-            latency=self.latency,
-            bandwidth=self.bandwidth,
+            links=self.links,
             memory_limit=limits,
             window=steps,
         ) as pipeline:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from statistics import median
 from typing import Any
 
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import format_bytes, format_time, render_table
+from pipelab.simulation.links import INSTANT, Link, Links
 from pipelab.tuning.advice import memory_advice, microbatch_advice
 from pipelab.tuning.candidates import Candidate, Discarded, Forecast
 from pipelab.tuning.profile import CostProfile
@@ -53,8 +56,7 @@ class Tuning:
     forecasts: tuple[Forecast, ...]
     discarded: tuple[Discarded, ...]
     measured: dict[Candidate, Measurement] = field(default_factory=dict)
-    latency: float = 0.0
-    bandwidth: float = math.inf
+    links: Links = INSTANT
 
     # ---- the choice ----------------------------------------------------------------------------------------------
 
@@ -281,10 +283,17 @@ class Tuning:
         return [f"cuts: {n} stages, those after the first begin with layers {at}" for n, at in cuts.items()]
 
     def _link(self) -> str:
-        if not self.latency and math.isinf(self.bandwidth):
+        kinds = Counter(link for *_, link in self._links)
+        if not any(link.takes_time for link in kinds):
             return ""
-        rate = "" if math.isinf(self.bandwidth) else f", {format_bytes(self.bandwidth)} per second"
-        return f"; a link is modelled: {format_time(self.latency, 's')} a message{rate}"
+        if len(kinds) == 1:
+            return f"; a link is modelled: {next(iter(kinds))}"
+        each = "; ".join(f"{count} with {link}" for link, count in kinds.items())
+        return f"; {kinds.total()} links are modelled: {each}"
+
+    @property
+    def _links(self) -> list[tuple[int, int, Link]]:
+        return [(a, b, self.links.of(a, b)) for a, b in permutations(range(self.profile.devices), 2)]
 
     def _left_out(self) -> list[str]:
         over = [f for f in self.forecasts if f.excess is not None]
@@ -313,7 +322,8 @@ class Tuning:
             "batch": self.batch,
             "memory_limit": [None if math.isinf(limit) else limit for limit in self.limits],
             "clock": self.clock,
-            "link": {"latency": self.latency, "bandwidth": None if math.isinf(self.bandwidth) else self.bandwidth},
+            "link": self.links.usual.to_json(),
+            "links": [{"from": a, "to": b} | link.to_json() for a, b, link in self._links if link != self.links.usual],
             "tokens": self.profile.tokens,
             "profile": {"alpha": line.alpha, "beta": line.beta, "error": line.error, "about": dict(self.profile.about)},
             "start": self.start,

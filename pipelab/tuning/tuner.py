@@ -12,6 +12,7 @@ from tqdm import tqdm
 from pipelab.errors import ConfigurationError, StageError, whole_number
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import Limits, format_bytes, parse_limits
+from pipelab.simulation.links import Links
 from pipelab.simulation.search import search_schedule
 from pipelab.tuning.candidates import (
     NAIVE,
@@ -55,6 +56,7 @@ def shortlist(
     memory_limit: Limits = None,
     latency: float = 0.0,
     bandwidth: float = math.inf,
+    links: Links | None = None,
     link: bool = False,
     clock: str = "device",
     discarded: Sequence[Discarded] = (),
@@ -66,6 +68,8 @@ def shortlist(
     there is no candidate, or none fits: then it says what the least would be.
     """
     limits, lost = parse_limits(memory_limit, profile.devices), list(discarded)
+    links = Links.either(latency, bandwidth, links)
+    links.require(profile.devices)
     names, recompute = _asked(schedules, search), listed("recompute", recompute)
     uncut = {
         v: "the profile has no such cut" for v in _wanted(names, chunks) if profile.devices * v not in profile.stages
@@ -87,15 +91,14 @@ def shortlist(
         lost.append(Discarded(next(iter(halved)), f"{families}: {_NO_HALVES}"))
         tables = {c: table for c, table in tables.items() if c not in halved}
         _some(tables, lost)
-    wire = {"latency": latency, "bandwidth": bandwidth, "link": link}
+    wire = {"links": links, "link": link}
     bar = tqdm(tables.items(), desc="predict", unit="candidate", disable=not progress, leave=False)
     forecasts = best_first(forecast(candidate, profile, batch, limits, wire, table) for candidate, table in bar)
     if all(f.excess is not None for f in forecasts):
         raise ConfigurationError(_least(forecasts, limits))
     if search is not None:
         forecasts = best_first([*forecasts, *_searched(forecasts, profile, limits, wire, search, lost)])
-    made = Tuning(profile, batch, limits, clock, tuple(forecasts), tuple(lost))
-    return replace(made, latency=latency, bandwidth=bandwidth)
+    return Tuning(profile, batch, limits, clock, tuple(forecasts), tuple(lost), links=links)
 
 
 def _asked(schedules: Sequence[str] | None, search: float | None) -> tuple[str, ...]:
@@ -196,6 +199,7 @@ def tune(
     device: DeviceChoice = None,
     latency: float = 0.0,
     bandwidth: float = math.inf,
+    links: Links | None = None,
     loss_terms: LossTerms | None = None,
     seed: int = 0,
     profile: CostProfile | None = None,
@@ -218,9 +222,9 @@ def tune(
     of m*. ``chunks`` are for schedules that take any v. ``search``: for so many seconds, tables for these very costs
     are searched too, at m and v of the best three. ``plan``: layers are profiled one by one, and the model is cut where
     ``plan_cuts`` says, not evenly. Without ``optimizer`` no optimizer state is counted. ``clock``: by
-    default "wall" if each device has a GPU, else "device". ``latency`` and ``bandwidth`` model a link. ``sizes`` are
-    the profiled sizes; ``on_profile`` gets the profile as soon as it exists. The other arguments are those of
-    ``Pipeline``. The model's weights do not change.
+    default "wall" if each device has a GPU, else "device". ``latency`` and ``bandwidth`` model a link,
+    ``links`` one for each pair of devices. ``sizes`` are the profiled sizes; ``on_profile`` gets the profile as soon as
+    it exists. The other arguments are those of ``Pipeline``. The model's weights do not change.
 
     Raises ConfigurationError if there is no candidate, if none fits or runs, or if the model cannot be profiled here.
     """
@@ -237,6 +241,8 @@ def tune(
     if clock not in (None, "device", "wall"):
         raise ConfigurationError(f"clock must be 'device' or 'wall', got {clock!r}; leave it out to have it chosen")
     batch, limits = batch_size(inputs, targets), parse_limits(memory_limit, devices)
+    links = Links.either(latency, bandwidth, links)
+    links.require(devices)
     names, recompute, lost = _asked(schedules, search), listed("recompute", recompute), list[Discarded]()
     wanted = _wanted(names, chunks)
     microbatches = None if microbatches is None else listed("microbatches", microbatches)
@@ -252,7 +258,7 @@ def tune(
     if clock is None:
         clock = "wall" if len(set(places)) == devices and places[0].type == "cuda" else "device"
     work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
-    runner = Runner(work, devices, clock, latency, bandwidth)
+    runner = Runner(work, devices, clock, links)
     cut, uncut = runner.cuts([1, *wanted])
     names, chunks = _cut(names, chunks, uncut, devices, lost)
     reason = runner.recomputes() if True in recompute else None
@@ -266,8 +272,7 @@ def tune(
         if plan:
             told = {name: value for name, value in vars(work).items() if name != "cuts"}
             layers = layers or profile_layers(**told, optimizer=optimizer, **passes)
-            where: dict[str, Any] = {"latency": latency, "bandwidth": bandwidth}
-            profile = planned_profile(layers, devices, cut, batch=batch, memory_limit=memory_limit, **where)
+            profile = planned_profile(layers, devices, cut, batch=batch, memory_limit=memory_limit, links=links)
             work = replace(work, cuts={int(n): cuts for n, cuts in profile.about["cuts"].items()})
             runner = replace(runner, work=work)
         else:
@@ -283,8 +288,7 @@ def tune(
         recompute=recompute,
         search=search,
         memory_limit=memory_limit,
-        latency=latency,
-        bandwidth=bandwidth,
+        links=links,
         link=clock == "wall",
         clock=clock,
         discarded=lost,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipelab import Schedule, build_schedule
+from pipelab import Costs, Link, Links, Schedule, build_schedule, simulate
 from pipelab.__main__ import main
 from tests.tuning.profiles import profile
 
@@ -241,6 +241,16 @@ def test_search_tells_what_it_finds_and_the_table_is_sound(capsys, tmp_path):
     assert run("check", str(path)) == 0
     assert run("search", "-p", "2", "-m", "3", "--memory-limit", "0.1") == 2
     assert "give at least 1" in capsys.readouterr().err
+
+
+def test_search_knows_which_devices_are_on_one_node(capsys, tmp_path):
+    path, nodes = tmp_path / "found.csv", ["--nodes", "2", "--between-latency", "3"]
+    given = ["search", "-p", "4", "-m", "4", "--seconds", "1", "--csv", str(path), "--json", "-"]
+    assert run(*given, "--latency", "0.5", *nodes) == 0
+    told = json.loads(capsys.readouterr().out)
+    links = Links.nodes(2, inside=Link(0.5), between=Link(3.0))
+    costs = Costs(1.0, 2.0, input_gradient=1.0, weight_gradient=1.0, links=links)
+    assert told["makespan"] == simulate(Schedule.from_csv(path.read_text()), costs).makespan
 
 
 def test_search_takes_the_costs_of_a_saved_profile(capsys, tmp_path):

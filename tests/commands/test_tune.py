@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipelab import Schedule, check_schedule
+from pipelab import Link, Links, Schedule, build_schedule, check_schedule
 from pipelab.__main__ import main
 from pipelab.tuning import CostProfile
 from tests.tuning.profiles import profile
@@ -77,6 +77,16 @@ def test_what_was_searched_is_told_with_its_table(saved, capsys):
     assert profile().predict(schedule, 12).makespan == best["predicted"]["makespan"]
 
 
+def test_two_nodes_have_a_slower_link_between_them(saved, capsys):
+    given = ["--profile", saved, "--measure", "0", "--schedules", "1f1b", "-m", "8", "--recompute", "no", "--json", "-"]
+    assert run(*given, "--nodes", "2", "--between-latency", "0.002", "--between-bandwidth", "1e9") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(way["from"], way["to"]) for way in told["links"]][:4] == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    links = Links.nodes(2, inside=Link(), between=Link(0.002, 1e9))
+    table = build_schedule("1f1b", 4, 8)
+    assert told["best"]["predicted"]["makespan"] == profile().predict(table, 64, links=links).makespan
+
+
 def test_the_profile_is_saved_even_if_nothing_fits(tmp_path, capsys):
     path = tmp_path / "p.json"
     assert run(*SMALL, "--memory-limit", "1kB", "--save-profile", str(path), "--schedules", "1f1b") == 2
@@ -114,6 +124,8 @@ def test_a_model_of_ones_own(tmp_path, capsys):
         (["--plot", "out.gif"], "pictures are saved as"),
         (["--json", "no/such/folder/x.json"], "there is no folder"),
         (["--rounds", "0", "--batch", "16"], "rounds must be"),
+        (["--nodes", "2"], "--nodes goes with --between-latency or --between-bandwidth"),
+        (["--nodes", "3", "--between-latency", "1", "--profile", "SAVED"], "over 3 nodes; try --nodes 2"),
         (["--search", "-1", "--batch", "16"], "search is how many seconds to search, got -1"),
     ],
 )

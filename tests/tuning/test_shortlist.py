@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelab import ConfigurationError, CostProfile, check_schedule, shortlist
+from pipelab import ConfigurationError, CostProfile, Link, Links, check_schedule, shortlist
 from pipelab.simulation.search import search_schedule
 from tests.tuning.profiles import profile
 
@@ -28,6 +28,20 @@ def test_what_is_found_keeps_to_the_limits(limit):
     found = shortlist(profile(), 64, **FEW, memory_limit=limit, search=1)
     assert all(f.excess is None for f in found.forecasts if f.candidate.schedule == "searched")
     assert found.best == found.fitting[0].candidate
+
+
+def test_each_pair_of_devices_has_its_own_link():
+    nodes = Links.nodes(2, inside=Link(1e-4), between=Link(5e-3, 1e9))
+    found = shortlist(profile(), 64, **FEW, links=nodes)
+    for f in found.fitting[:3]:
+        assert f.makespan == profile().predict(f.timeline.schedule, 64, links=nodes).makespan
+    text = "; 12 links are modelled: 4 with 0.1 ms a message; 8 with 5 ms a message, 1.0 GB per second"
+    assert text in found.report()
+    told = found.to_json()
+    assert told["link"] == {"latency": 1e-4, "bandwidth": None} and len(told["links"]) == 8
+    assert told["links"][0] == {"from": 0, "to": 2, "latency": 5e-3, "bandwidth": 1e9}
+    with pytest.raises(ConfigurationError, match="devices 0 and 4, but there are 4"):
+        shortlist(profile(), 64, **FEW, links=Links(pairs={(0, 4): Link()}))
 
 
 def test_a_cut_that_was_not_profiled_is_left_out_with_its_reason():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelab import ConfigurationError, profile_costs, tune
+from pipelab import ConfigurationError, Link, Links, profile_costs, tune
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.tuning import Candidate, Line
 
@@ -43,6 +43,14 @@ def test_the_best_few_are_really_run_and_the_model_left_alone(profile):
         assert max(held.total for held in row.memory) == pytest.approx(found[candidate].peak_bytes, rel=0.05)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_is_measured_has_the_links_that_were_predicted(profile):
+    """One message from device 1 to 2 takes longer than all else, and its gradient again."""
+    links, few = Links(pairs={(1, 2): Link(1.0)}), {"schedules": ["1f1b"], "microbatches": [4], "recompute": [False]}
+    found = tune(small(), *BATCH, profile=profile, links=links, **few, **QUICK)
+    (row,), (predicted,) = found.measured.values(), found.forecasts
+    assert predicted.makespan > 2 and row.makespan == pytest.approx(predicted.makespan, rel=0.1)
 
 
 def test_a_limit_keeps_out_what_would_cross_it(profile):
