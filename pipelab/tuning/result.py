@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from statistics import median
 from typing import Any
 
@@ -283,17 +283,14 @@ class Tuning:
         return [f"cuts: {n} stages, those after the first begin with layers {at}" for n, at in cuts.items()]
 
     def _link(self) -> str:
-        kinds = Counter(link for *_, link in self._links)
-        if not any(link.takes_time for link in kinds):
+        if not self.links.take_time:
             return ""
-        if len(kinds) == 1:
-            return f"; a link is modelled: {next(iter(kinds))}"
-        each = "; ".join(f"{count} with {link}" for link, count in kinds.items())
-        return f"; {kinds.total()} links are modelled: {each}"
+        each = "; ".join(f"{count} with {link}" for link, count in Counter(self._pairs.values()).items())
+        return f"; links are modelled: {each}" if each else f"; a link is modelled: {self.links.usual}"
 
     @property
-    def _links(self) -> list[tuple[int, int, Link]]:
-        return [(a, b, self.links.of(a, b)) for a, b in permutations(range(self.profile.devices), 2)]
+    def _pairs(self) -> Mapping[tuple[int, int], Link]:
+        return self.links.placed(range(self.profile.devices)).pairs
 
     def _left_out(self) -> list[str]:
         over = [f for f in self.forecasts if f.excess is not None]
@@ -323,7 +320,7 @@ class Tuning:
             "memory_limit": [None if math.isinf(limit) else limit for limit in self.limits],
             "clock": self.clock,
             "link": self.links.usual.to_json(),
-            "links": [{"from": a, "to": b} | link.to_json() for a, b, link in self._links if link != self.links.usual],
+            "links": [{"from": a, "to": b} | link.to_json() for (a, b), link in self._pairs.items()],
             "tokens": self.profile.tokens,
             "profile": {"alpha": line.alpha, "beta": line.beta, "error": line.error, "about": dict(self.profile.about)},
             "start": self.start,

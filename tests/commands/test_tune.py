@@ -81,7 +81,7 @@ def test_two_nodes_have_a_slower_link_between_them(saved, capsys):
     given = ["--profile", saved, "--measure", "0", "--schedules", "1f1b", "-m", "8", "--recompute", "no", "--json", "-"]
     assert run(*given, "--nodes", "2", "--between-latency", "0.002", "--between-bandwidth", "1e9") == 0
     told = json.loads(capsys.readouterr().out)
-    assert [(way["from"], way["to"]) for way in told["links"]][:4] == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    assert [way["latency"] for way in told["links"]][:4] == [0.0, 0.002, 0.002, 0.0]  # 0-1, 0-2, 0-3, 1-0
     links = Links.nodes(2, inside=Link(), between=Link(0.002, 1e9))
     table = build_schedule("1f1b", 4, 8)
     assert told["best"]["predicted"]["makespan"] == profile().predict(table, 64, links=links).makespan
