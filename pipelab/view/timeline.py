@@ -54,12 +54,11 @@ def plot_timeline(
         title = f"{words.schedule_title(schedule)}: {words.size_words(schedule)}"
     elif title:
         alt = f"{title}. {alt}"
-    clock = f"Clock: {timeline.clock_name}."
+    clock, below = f"Clock: {timeline.clock_name}.", words.lanes_note(timeline) if lanes else ""
     notes = (words.memory_note([timeline], curves), words.versions_note([timeline], strips=True))
-    below = "Lanes below a row: what the device sends, then what it receives." if lanes else ""
     caption = words.sentences(clock, below, *notes, words.COUNTING)
     page = Page(
-        Words(title, words.headline(timeline, end), caption, alt),
+        Words(title, words.headline(timeline, end), caption, words.sentences(alt, below)),
         legend.groups([timeline], phases=phases, curves=curves, updates=end > timeline.makespan, lanes=lanes),
         body=panel.height + 5,
         left=panel.left,

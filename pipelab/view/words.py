@@ -15,6 +15,7 @@ __all__ = [
     "COUNTING",
     "alt_timeline",
     "headline",
+    "lanes_note",
     "memory_note",
     "number",
     "percent",
@@ -107,6 +108,15 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
     elif len(batches) == 1:
         note += f" Each has the same batch, of {batches.pop()} sequences."
     return note
+
+
+def lanes_note(timeline: Timeline) -> str:
+    """What the lanes show, and how much of the messages' time is hidden."""
+    told = "Lanes below a row: what the device sends, then what it receives."
+    overlap = timeline.overlap
+    if not any(way for way, _ in overlap.links.values()):
+        return f"{told} No message takes any time."
+    return f"{told} {percent(overlap.fraction)} of the messages' time is hidden: the receiver works meanwhile."
 
 
 def versions_note(timelines: Sequence[Timeline], *, strips: bool = False) -> str:

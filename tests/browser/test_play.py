@@ -1,6 +1,6 @@
 """Timelines that are played, linked with what stands beside them, and saved, in a real JupyterLab.
 
-``make test`` runs two of these where it finds a browser, ``make test-browser`` all.
+``make test`` runs three of these where it finds a browser, ``make test-browser`` all.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import pytest
 
 from pipelab import Costs, build_schedule, simulate
 from pipelab.timeline.waits import Waits
+from pipelab.view import palette
+from pipelab.view.words import lanes_note
 
 from .lab import run_cell
-from .test_widgets import opened, widget
+from .test_widgets import opened, turn, widget
 
 try:
     from playwright.sync_api import expect
@@ -99,6 +101,56 @@ def test_messages_fly_and_activations_pile_up(notebook_with):
         time.fill(at)
         sights[at] = found.locator(".pl-devices canvas").evaluate("canvas => canvas.toDataURL()")
     assert len(set(sights.values())) == len(sights)
+
+
+# ---- messages in lanes ---------------------------------------------------------------------------------------------
+
+BARS = """(root, colour) => {
+  const canvas = root.querySelector(".pl-canvas canvas");
+  const sharp = canvas.width / canvas.clientWidth;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const rows = new Map();
+  for (let k = 0; k < data.length; k += 4) {
+    if (!colour.every((part, c) => data[k + c] === part)) continue;
+    const y = Math.floor(k / 4 / canvas.width / sharp);
+    rows.set(y, (rows.get(y) || 0) + 1 / sharp);
+  }
+  return [...rows];
+}"""
+ACTIVATION, GRADIENT = ([int(palette.MESSAGES[kind][k : k + 2], 16) for k in (1, 3, 5)] for kind in palette.MESSAGES)
+
+
+def test_lanes_show_what_each_device_sends_and_receives(notebook_with):
+    """Two devices, 4 messages of a unit each way: 4 bars a lane, a unit wide, in two lanes on each device."""
+    slow = "simulate(build_schedule('gpipe', 2, 4), Costs(latency=1))"
+    page = opened(notebook_with, f"TimelineView({slow}, lanes=True)")
+    found = widget(page, "timeline")
+    note = lanes_note(simulate(build_schedule("gpipe", 2, 4), Costs(latency=1)))
+    expect(found).to_contain_text(note)
+    expect(found.get_by_role("img")).to_have_attribute("aria-label", re.compile(re.escape(note)))
+    expect(found.locator(".pl-legend")).to_contain_text("gradient under way")
+    wide = found.get_by_role("application").bounding_box()["width"] - 92 - 92  # without what stands beside the rows
+    for colour in (ACTIVATION, GRADIENT):
+        bars = [length for _, length in found.evaluate(BARS, colour) if length > 20]
+        assert len(bars) == pytest.approx(2 * 7, abs=2)  # sent by one, received by the other
+        assert bars == pytest.approx([4 * wide / 12] * len(bars), rel=0.1)
+    high = found.get_by_role("application").bounding_box()["height"]
+    found.get_by_role("checkbox", name="messages").uncheck()
+    expect(found).not_to_contain_text("Lanes below a row")
+    assert found.evaluate(BARS, ACTIVATION) == []
+    assert found.get_by_role("application").bounding_box()["height"] < high
+
+
+@pytest.mark.slow
+def test_the_explorer_has_lanes_of_what_it_compares(notebook_with):
+    page = opened(notebook_with, "explore('gpipe', compare='1f1b', free=['L'], L=1)")
+    found = widget(page, "explorer")
+    found.get_by_role("checkbox", name="messages").check()  # at once: what they show is still on its way
+    expect(found).to_contain_text("of the messages' time is hidden")
+    assert found.evaluate(BARS, ACTIVATION)
+    turn(found, "Latency of a message (units)", 0)
+    expect(found).to_contain_text("No message takes any time.")
+    assert found.evaluate(BARS, ACTIVATION) == []
 
 
 # ---- linked --------------------------------------------------------------------------------------------------------

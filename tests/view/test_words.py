@@ -74,6 +74,13 @@ def test_the_clock_is_named_with_its_note():
     assert "median of 5 steps" in words.alt_timeline(timeline)
 
 
+def test_lanes_say_how_much_of_the_messages_is_hidden():
+    said = "Lanes below a row: what the device sends, then what it receives. "
+    slow = predicted("1f1b", 2, 4, latency=0.5)
+    assert words.lanes_note(slow) == f"{said}37.5% of the messages' time is hidden: the receiver works meanwhile."
+    assert words.lanes_note(predicted("1f1b", 2, 4)) == f"{said}No message takes any time."
+
+
 def test_memory_says_what_is_held_fixed():
     one = [predicted("1f1b", 4, 4, batch=64)]
     assert words.memory_note(one, held(one)).endswith("A micro-batch has 16 sequences.")

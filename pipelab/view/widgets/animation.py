@@ -271,7 +271,12 @@ def _flat(image: Image.Image, colours: Image.Image) -> Image.Image:
 
 
 def plot_animation(
-    timeline: Timeline, *, title: str | None = None, phases: bool = True, width: float | None = None
+    timeline: Timeline,
+    *,
+    title: str | None = None,
+    phases: bool = True,
+    lanes: bool = False,
+    width: float | None = None,
 ) -> Animation:
     """A timeline that is played: devices fill their blocks, activations pile up and go, messages fly.
 
@@ -280,5 +285,5 @@ def plot_animation(
 
     >>> plot_animation(simulate(build_schedule("1f1b", devices=4, microbatches=4))).save("1f1b.gif")
     """
-    picture = plot_timeline(timeline, title=title, phases=phases, width=width)
+    picture = plot_timeline(timeline, title=title, phases=phases, lanes=lanes, width=width)
     return Animation(picture, [scene(timeline, title=title)])

@@ -15,6 +15,7 @@ from pipelab.schedules.dependencies import LOCAL
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
 from pipelab.timeline.account import KINDS, account
+from pipelab.timeline.messages import lanes
 from pipelab.timeline.versions import Versions, versions_of
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
@@ -77,12 +78,14 @@ def scene(
 def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
     """What is asked of a timeline, and what it takes to be played: more columns of its blocks, each entry one slot.
 
-    Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Last,
+    Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Then
     what each micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
+    Last, two lanes for each device, of what it sends and what it receives: rows of [kind, sent, arrived].
     """
     waits, versions = Waits(timeline), versions_of(timeline)
     (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
+    kinds = list(palette.MESSAGES)
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)
@@ -108,6 +111,14 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
             ]
             for share in shares(timeline, curve)
         ],
+        "lanes": {
+            "note": words.lanes_note(timeline),
+            "kinds": [[f"{kind} under way", colour] for kind, colour in palette.MESSAGES.items()],
+            "rows": [
+                [[[kinds.index(m.kind), at(m.sent), at(m.arrived)] for m in row] for row in lane.rows]
+                for lane in lanes(timeline.messages, timeline.schedule.devices)
+            ],
+        },
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
@@ -23,7 +24,8 @@ class TimelineView(PipelabWidget):
     Play it, or step through it and see what is ready. Point at a block, or move to it with the arrow keys, and read
     what it waited for and what waits for it. Point at idle time and read why. The critical path is the chain of actions
     that determines the makespan. A table below holds the same in words. ``critical`` shows that path from the start.
-    ``play`` begins to play once it is seen. Without ``phases`` their strip is left out.
+    ``play`` begins to play once it is seen. Without ``phases`` their strip is left out. ``lanes`` shows from the start
+    what each device sends and receives.
 
     It carries ``plot_timeline``'s picture in the same output for pages without widgets; with ``play`` an animation.
 
@@ -38,21 +40,23 @@ class TimelineView(PipelabWidget):
         critical: bool = False,
         play: bool = False,
         phases: bool = True,
+        lanes: bool = False,
     ) -> None:
-        self.timeline, self._title, self._play, self._phases = timeline, title, play, phases
-        view = {"scenes": [scene(timeline, title=title)], "critical": critical, "play": play, "phases": phases}
-        super().__init__("timeline", view)
+        self.timeline, self._play = timeline, play
+        self._drawn: dict[str, Any] = {"title": title, "phases": phases, "lanes": lanes}
+        view = {"scenes": [scene(timeline, title=title)], "critical": critical, "play": play}
+        super().__init__("timeline", view | {"phases": phases, "lanes": lanes})
 
     def __repr__(self) -> str:
         return f"TimelineView({self.timeline!r})"
 
     def picture(self) -> Picture:
         """The same timeline as a static picture."""
-        return plot_timeline(self.timeline, title=self._title, phases=self._phases)
+        return plot_timeline(self.timeline, **self._drawn)
 
     def animation(self) -> Animation:
         """The same timeline as an animated picture."""
-        return plot_animation(self.timeline, title=self._title, phases=self._phases, width=_WIDTH)
+        return plot_animation(self.timeline, **self._drawn, width=_WIDTH)
 
     def save(self, kind: str = "picture") -> Path:
         """Write it beside the notebook: "picture" (PNG), "svg" or "gif". Nothing is overwritten. Returns the path."""

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import assume, given
@@ -12,6 +13,7 @@ from pipelab.timeline.versions import versions_of
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette
 from pipelab.view.widgets.scene import detail, scene
+from pipelab.view.words import lanes_note
 from tests.strategies import sound_tables
 from tests.view.scenes import FUSED, SCENES, measured, predicted
 
@@ -111,6 +113,20 @@ def test_updates_stand_behind_the_makespan():
     assert made["updates"][3][2] - made["end"] == pytest.approx(16, rel=1e-3)
     assert made["extent"] == made["updates"][3][2]
     assert "U" in [letter for letter, *_ in made["legend"]]
+
+
+@given(timelines())
+def test_lanes_have_each_message_that_takes_time_where_it_is_sent_and_where_it_is_received(timeline):
+    made = scene(timeline)["blocks"]["lanes"]
+    sent = [m for m in timeline.messages if m.arrived > m.sent]
+    assert [word for word, _ in made["kinds"]] == ["activation under way", "gradient under way"]
+    for k, end in enumerate(("source", "destination")):
+        for device, lane in enumerate(made["rows"][k::2]):
+            found = sorted(bar for row in lane for bar in row)
+            here = sorted((int(m.kind == "gradient"), m.sent, m.arrived) for m in sent if getattr(m, end) == device)
+            assert list(chain(*found)) == pytest.approx(list(chain(*here)), **SIX_DIGITS)
+    assert all(a[2] <= b[1] + 1e-6 for lane in made["rows"] for row in lane for a, b in pairwise(row))
+    assert made["note"] == lanes_note(timeline)
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------------

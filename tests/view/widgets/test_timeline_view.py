@@ -13,13 +13,22 @@ from tests.view.scenes import SCENES, measured, predicted
 def test_it_draws_from_the_scene_of_its_timeline():
     timeline = predicted("1f1b", 2, 4)
     view = json.loads(TimelineView(timeline).view)
-    rest = {"critical": False, "play": False, "phases": True}
+    rest = {"critical": False, "play": False, "phases": True, "lanes": False}
     assert view == json.loads(json.dumps({"scenes": [scene(timeline)], **rest}))
     assert TimelineView(timeline).kind == "timeline"
 
 
 def test_the_critical_path_may_be_shown_from_the_start():
     assert json.loads(TimelineView(predicted("1f1b", 2, 2), critical=True).view)["critical"] is True
+
+
+def test_lanes_may_be_shown_from_the_start_in_the_widget_and_beside_it():
+    timeline = predicted("1f1b", 2, 2, latency=0.5)
+    view = TimelineView(timeline, lanes=True)
+    assert json.loads(view.view)["lanes"] is True
+    assert view.picture().png() == plot_timeline(timeline, lanes=True).png()
+    note = json.loads(view.view)["scenes"][0]["blocks"]["lanes"]["note"]
+    assert view.picture().alt.endswith(note) and view.animation().alt.endswith(note)
 
 
 def test_a_title_of_its_own_stands_above_both_the_widget_and_its_picture():

@@ -38,6 +38,7 @@ class Chart {
     this.moment = null; // time of the step cursor
     this.flowing = false; // whether that runs
     this.critical = false;
+    this.lanes = false; // whether those of messages are drawn
     this.resizer = new ResizeObserver(() => {
       if (Math.abs(host.clientWidth - this.width) <= 0.5) return;
       this.draw();
@@ -56,7 +57,6 @@ class Chart {
     Object.assign(this.options, options);
     this.items = scenes.map((scene) => this.sorted(scene));
     if (this.mark && !this.valid(this.mark)) this.mark = null;
-    this.base.setAttribute("aria-label", scenes.map((scene) => scene.alt).join(" "));
     this.draw();
   }
 
@@ -93,7 +93,7 @@ class Chart {
       const half = devices <= 8 ? (versions ? 25 : 17) : 11;
       for (let r = 0; r < devices; r += 1) {
         for (let panel = 0; panel < this.scenes.length; panel += 1) {
-          rows.push({ panel, device: r, y, height: half, phases: null, memory: null, versions: null });
+          rows.push({ panel, device: r, y, height: half, phases: null, lanes: null, memory: null, versions: null });
           y += half + 1;
         }
         y += devices <= 8 ? 9 : 4;
@@ -108,18 +108,21 @@ class Chart {
         }
         const flat = scene.devices.length > 8 ? rowHeights(scene.devices.length, 2) : [phases, blocks, memory, between];
         const strip = Math.max(flat[2] - 6, 7);
+        const lane = flat[1] < 18 ? 4 : 8;
         for (let r = 0; r < scene.devices.length; r += 1) {
           const top = y + (withPhases ? flat[0] + 1 : 0);
+          const below = top + flat[1] + (this.lanes ? 3 + 2 * lane : 0);
           rows.push({
             panel,
             device: r,
             y: top,
             height: flat[1],
             phases: withPhases ? { y, height: flat[0] } : null,
-            memory: withMemory ? { y: top + flat[1] + 2, height: flat[2] } : null,
-            versions: withMemory && scene.versions ? { y: top + flat[1] + flat[2] + 5, height: strip } : null,
+            lanes: this.lanes ? { y: top + flat[1] + 2, height: 2 * lane } : null,
+            memory: withMemory ? { y: below + 2, height: flat[2] } : null,
+            versions: withMemory && scene.versions ? { y: below + flat[2] + 5, height: strip } : null,
           });
-          y = top + flat[1] + (withMemory ? 2 + flat[2] : 0) + (withMemory && scene.versions ? 3 + strip : 0) + flat[3];
+          y = below + (withMemory ? 2 + flat[2] : 0) + (withMemory && scene.versions ? 3 + strip : 0) + flat[3];
         }
         y += this.scenes.length > 1 ? 4 : -2;
       });
@@ -153,6 +156,7 @@ class Chart {
       canvas.style.width = `${this.width}px`;
       canvas.style.height = `${this.height}px`;
     }
+    this.base.setAttribute("aria-label", [...this.scenes.map((scene) => scene.alt), ...this.laneNotes()].join(" "));
     this.inks = inks(this.host);
     const context = this.base.getContext("2d");
     context.setTransform(this.sharp, 0, 0, this.sharp, 0, 0);
@@ -225,6 +229,7 @@ class Chart {
         }
       }
     }
+    if (row.lanes && scene.blocks.lanes) this.messages(context, row.device, row.lanes, scene.blocks.lanes);
     if (row.memory) this.strip(context, row.device, row.memory, scene.memory, scene);
     if (row.versions) this.strip(context, row.device, row.versions, scene.versions, scene);
     this.blocks(context, row, scene);
@@ -317,6 +322,25 @@ class Chart {
     return this.widths.get(key);
   }
 
+  /** What a device sends, and below it what it receives: a bar for each message, from sent to arrived. */
+  messages(context, device, { y, height }, { rows, kinds }) {
+    rows.slice(2 * device, 2 * device + 2).forEach((lane, k) => {
+      const high = (height / 2 - 1) / lane.length;
+      lane.forEach((row, n) => {
+        for (const [kind, sent, arrived] of row) {
+          context.fillStyle = kinds[kind][1];
+          const wide = this.x(arrived) - this.x(sent);
+          context.fillRect(this.x(sent), y + (k * height) / 2 + n * high, Math.max(wide - (wide > 4 ? 1 : 0), 0.6), high);
+        }
+      });
+    });
+  }
+
+  /** What the lanes show in words, of each scene whose lanes are drawn. */
+  laneNotes() {
+    return this.lanes && !this.options.pairs ? this.scenes.map((scene) => scene.blocks.lanes?.note).filter(Boolean) : [];
+  }
+
   /** What a device holds over time: activations, or versions of its weights. */
   strip(context, device, { y, height }, { steps, top, limits }, scene) {
     const floor = y + height;
@@ -370,6 +394,12 @@ class Chart {
       context.fillStyle = this.inks.quiet;
       context.textAlign = "right";
       context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
+    }
+    if (row.lanes && row.lanes.height >= 16) {
+      context.font = "8px system-ui, sans-serif";
+      context.fillStyle = this.inks.quiet;
+      context.textAlign = "right";
+      ["sends", "receives"].forEach((name, k) => context.fillText(name, this.plan.left - 5, row.lanes.y + 4 + 8 * k));
     }
     if (row.memory) this.scale(context, row.device, row.memory, scene.memory);
     if (row.versions) this.scale(context, row.device, row.versions, scene.versions);
@@ -447,7 +477,7 @@ class Chart {
     pen.fillStyle = this.inks.paper;
     for (const row of this.plan.rows) {
       const top = row.phases ? row.phases.y : row.y - 1;
-      const last = row.versions || row.memory || row;
+      const last = row.versions || row.memory || row.lanes || row;
       pen.fillRect(x, top, this.width - x, last.y + last.height + 2 - top);
     }
     pen.globalAlpha = 1;

@@ -34,6 +34,9 @@ class TimelinePane {
       this.chart.overlay();
       this.speak();
     });
+    this.lanes = h("input", { type: "checkbox" });
+    this.lanes.addEventListener("change", () => this.messages(this.lanes.checked));
+    this.laned = h("label", {}, this.lanes, "messages");
     fill(
       this.tools,
       this.player.root,
@@ -45,7 +48,16 @@ class TimelinePane {
         button("All", "Show the whole time", () => this.zoom(1e-9)),
       ),
       h("label", {}, this.critical, "critical path"),
+      this.laned,
     );
+  }
+
+  /** Whether the lanes of messages are drawn; what they show is asked for where it has not been sent. */
+  messages(shown) {
+    this.chart.lanes = this.lanes.checked = shown;
+    if (shown && this.chart.scenes.some((scene) => !scene.blocks.lanes)) this.options.need?.();
+    this.redraw();
+    this.note();
   }
 
   listen() {
@@ -288,13 +300,11 @@ class TimelinePane {
     const named = options.pairs ? options.names.map((name, k) => `${name}: ${scenes[k].figures}`).join(" · ") : "";
     this.title.textContent = options.pairs ? `${scenes[0].title}, ${options.names[1]} below ${options.names[0]}` : scenes.length === 1 ? scenes[0].title : "";
     this.figures.textContent = scenes.length === 1 ? scenes[0].figures : named;
-    const clocks = [...new Set(scenes.map((scene) => scene.clock))];
-    const notes = options.pairs ? [] : [...new Set([...scenes.map((scene) => scene.memory.note), ...scenes.filter((scene) => scene.versions).map((scene) => scene.versions.note)])];
-    this.clock.textContent = [...clocks, ...notes, "A number alone is a micro-batch. Counting starts at 0."].join(" ");
     this.chart.show(scenes, { pairs: false, names: [], ...options });
+    this.laned.hidden = Boolean(options.pairs);
     this.stage.setAttribute("aria-label", `Timeline: ${scenes.map((scene) => `${scene.title}, ${scene.figures}`).join("; ")}. Arrow keys move between actions and idle times, plus and minus zoom, square brackets step.`);
     this.order.show(scenes, this.chart.options.names, Boolean(options.pairs));
-    this.fillLegend(scenes);
+    this.note();
     this.moveSlider();
     this.player.show();
     this.redo();
@@ -307,19 +317,31 @@ class TimelinePane {
     details.forEach((detail, k) => Object.assign(this.chart.scenes[k].blocks, detail));
     const { wanted } = this;
     this.wanted = null;
+    if (this.chart.lanes) this.messages(true);
     this.redo();
     this.speak();
     this.fillTwin();
     if (wanted) wanted();
   }
 
+  /** What is written below the picture: clocks, what its strips and lanes show, and the legend. */
+  note() {
+    const { scenes, options } = this.chart;
+    const strips = options.pairs ? [] : [...scenes.map((scene) => scene.memory.note), ...scenes.filter((scene) => scene.versions).map((scene) => scene.versions.note)];
+    const notes = new Set([...scenes.map((scene) => scene.clock), ...this.chart.laneNotes(), ...strips]);
+    this.clock.textContent = [...notes, "A number alone is a micro-batch. Counting starts at 0."].join(" ");
+    this.fillLegend(scenes);
+  }
+
   fillLegend(scenes) {
     const entries = new Map();
+    const lanes = this.chart.laneNotes().length ? scenes.find((scene) => scene.blocks.lanes).blocks.lanes.kinds : [];
     for (const scene of scenes) for (const [letter, word, colour, ink] of scene.legend) entries.set(word, [letter, colour, ink]);
     fill(
       this.legend,
       ...[...entries].map(([word, [letter, colour, ink]]) => h("span", {}, h("span", { class: "pl-swatch", style: `background:${colour};color:${ink}`, "aria-hidden": "true" }, letter), word)),
       h("span", {}, h("span", { class: "pl-swatch pl-idle", "aria-hidden": "true" }), "idle"),
+      ...lanes.map(([word, colour]) => h("span", {}, h("span", { class: "pl-swatch pl-lane", style: `background:${colour}`, "aria-hidden": "true" }), word)),
       h("span", {}, "thin line: end of the makespan"),
       scenes.some((scene) => scene.versions) ? h("span", {}, "v3: version of the weights that a block uses") : null,
       this.chart.options.pairs ? null : h("span", {}, `strip below: ${scenes[0].memory.name}${scenes[0].memory.limits ? ", dashed: the memory limit" : ""}${scenes.some((scene) => scene.versions) ? "; last strip: versions kept" : ""}`),
@@ -387,6 +409,7 @@ function renderTimeline({ model, root, link }) {
   const draw = () => {
     const view = JSON.parse(model.get("view"));
     pane.chart.critical = pane.critical.checked = Boolean(view.critical);
+    pane.chart.lanes = pane.lanes.checked = Boolean(view.lanes);
     pane.show(view.scenes, { phases: view.phases });
     if (view.play) pane.player.begin(pane.stage);
   };
