@@ -1,0 +1,274 @@
+# ---
+# jupyter:
+#   pipelab:
+#     number: 9
+#     title: "Messages"
+#     minutes: 45
+#     builds_on: [3, 4, 5]
+#     goals:
+#       - measure what a message costs, and write it as t = α + β · bytes
+#       - say which schedules hide their messages behind work, which do not, and why
+#       - buy hidden messages with memory, by a deeper warm-up
+#       - choose m, v and the place of a node boundary for a given link
+# ---
+
+# %% [markdown]
+# ## What does one message cost?
+#
+# Nearly all pictures so far drew messages as if they took no time. In this lesson they take some. First measure: two
+# devices with hardly anything to compute send each other tensors of different sizes. There are three ways to send:
+#
+# - **threads** of one process. A message is a reference to memory that both can see.
+# - **processes** of one machine. Small messages go through a socket, and large ones through memory that both can see.
+# - **gloo**, the library that PyTorch uses between machines without GPUs. All bytes go through a network interface,
+#   here the one that leads back to the same machine.
+
+# %% role="setup"
+from contextlib import ExitStack
+from pipelab.teaching import *
+
+model, (inputs, targets) = TransformerLM(layers=48), text_batch()
+predict("09-large", "By gloo: how many times as long does 1 MB take as 4 KB?", unit="times")
+
+# %%
+sizes = [2**k for k in (12, 14, 16, 18, 20, 22)]
+times = {way: message_times(way, sizes) for way in ("threads", "processes", "gloo")}
+lines = {way: fit_line(found.items()) for way, found in times.items()}
+for way, line in lines.items():
+    rate = f"{1 / line.beta / 1e9:.1f} GB/s" if line.beta else "no limit seen"
+    print(f"{way:<9} t = {1e6 * line.alpha:.0f} µs + bytes / ({rate})")
+shown = {way: [1e3 * times[way][size] for size in sizes] for way in times}
+note = "Clock: wall, medians of 15 messages to a device that waits for them."
+axes = {"across": "bytes of a message", "up": "milliseconds"}
+display(plot_curves(sizes, shown, **axes, title="One message", note=note, log=True))
+reveal("09-large", prediction=2**8, measurement=times["gloo"][2**20] / times["gloo"][2**12])
+
+# %% [markdown]
+# A message 256 times as large takes much less than 256 times as long. The time is nearly a line,
+#
+# $$t = \alpha + \beta \cdot \text{bytes}.$$
+#
+# α is the **latency**: what any message costs. 1/β is the **bandwidth**. It is the line of lesson 5, with bytes in
+# place of sequences. Between GPUs of one node bandwidths are some hundred GB/s (NVLink), between nodes some ten GB/s
+# for each network card, and latencies some microseconds up to some ten.
+#
+# The messages of our example are small: 16 sequences of 32 tokens at a width of 64, in float32.
+
+# %%
+message = inputs[:16].numel() * 64 * 4
+step = build_schedule("1f1b", devices=4, microbatches=4)
+with Pipeline(model, step, loss=next_byte_loss) as pipeline:
+    report = pipeline.step(inputs, targets)
+costs = report.timeline.busy
+print(f"a message has {message / 1e3:.0f} kB; one stage computes {1e3 * costs[1] / 4:.0f} ms for a micro-batch")
+for way, line in lines.items():
+    print(f"{way:<9} {1e3 * line(message):.2f} ms, {line(message) / (costs[1] / 4):.1%} of that")
+
+# %% [markdown]
+# So on this machine our messages hardly matter. On a fast GPU with a slow network between nodes they do. From here on
+# the engine *models* a link. `Pipeline(latency=..., bandwidth=...)` delivers each message that much later, and
+# `simulate` predicts the same.
+#
+# ## Where messages hide
+#
+# A device need not stand still while a message is under way. It can compute something else: then the message **hides**
+# behind work. Take a latency as long as a forward, and p = 4, m = 16.
+
+# %%
+unit = Costs(forward=1, backward=2, latency=1)
+question = "Without latency GPipe and 1F1B take 57 units each (m = 16). How many does 1F1B take with a latency of 1?"
+predict("09-latency", question, unit="units")
+
+# %%
+drawn = {name: simulate(build_schedule(name, devices=4, microbatches=16), unit) for name in ("gpipe", "1f1b")}
+for name, timeline in drawn.items():
+    told = f"{timeline.overlap.fraction:.0%} of its messages' time is hidden"
+    print(f"{name:<6} {timeline.makespan:g} units; {told}")
+reveal("09-latency", prediction=57 + 6, measurement=drawn["1f1b"].makespan)
+small = {name: simulate(build_schedule(name, devices=4, microbatches=6), unit) for name in drawn}
+plot_timeline(small["1f1b"], lanes=True, memory=False)
+
+# %% [markdown]
+# Six messages lie one after the other on the way of the first micro-batch down and of the last one up. GPipe pays
+# these six and no more. 1F1B pays for nearly all of its messages. The picture (with m = 6, to be readable) shows why:
+# the thin lanes are messages that a device sends and receives.
+#
+# In GPipe, device 1 has the next micro-batch before it has finished the one before. So it never waits in the middle of
+# a phase. In 1F1B each device has only as many micro-batches under way as it needs *without* latency. Look at devices
+# 2 and 3. Device 3 sends a gradient up and has nothing until the next activation comes down. Device 2 cannot send that
+# one earlier, because it waits for this very gradient.
+#
+# Count it for device 0. It has p micro-batches under way. Each goes down and up again, which takes p(tF + tB) of work
+# and 2(p - 1) latencies L. In this time device 0 finishes p of them. So each micro-batch takes
+#
+# $$t_F + t_B + \frac{2(p - 1)}{p} L.$$
+#
+# At p = 4 and L = 1 this is 4.5 instead of 3.
+#
+# ## Is that so on a real machine?
+#
+# The next cell trains the 48-layer model with p = 2 under the *wall* clock. Two cores can really compute at once, and
+# each message really arrives 20 ms late. (With one free core only, the two devices take turns. Then everything takes
+# longer, and messages hide behind the other device's work.)
+
+
+# %%
+def walls(latencies, names=("gpipe", "1f1b"), m=8, steps=2):
+    """Milliseconds of a step by the wall clock with p = 2, the least of some, for each schedule and latency."""
+    found = {}
+    for name in names:
+        order = build_schedule(name, devices=2, microbatches=m)
+        for latency in latencies:
+            with Pipeline(model, order, loss=next_byte_loss, clock="wall", latency=latency) as pipeline:
+                runs = [pipeline.step(inputs, targets).timeline for _ in range(steps)]
+                found[name, latency] = min(runs, key=lambda timeline: timeline.makespan)
+    return found
+
+
+_ = walls([0], names=["gpipe"], steps=1)  # the first run also pays for starting up
+clocked = walls([0, 0.02])
+for name in ("gpipe", "1f1b"):
+    before, after = (clocked[name, latency] for latency in (0, 0.02))
+    extra = 1e3 * (after.makespan - before.makespan)
+    print(f"{name:<6} {1e3 * before.makespan:.0f} ms without latency, {extra:+.0f} ms with it")
+print(f"expected: gpipe {2 * 20:+} ms, {'1f1b'} {8 * 20:+} ms")
+plot_timeline(clocked["1f1b", 0.02], lanes=True, memory=False)
+
+# %% [markdown]
+# At p = 2 the formula gives one latency for each micro-batch, so eight for the step. GPipe pays two: one on the way
+# down, and one on the way up.
+#
+# ## A claim on trial: "communication is free, because it overlaps with computation"
+#
+# One reads this of pipelines in general. You have just seen that it depends on the order. Which schedules fulfil it?
+
+# %%
+tried = {
+    "gpipe": build_schedule("gpipe", 4, 16),
+    "1f1b": build_schedule("1f1b", 4, 16),
+    "1f1b, w = 2(p - 1 - r)": with_warmups([6, 4, 2, 0], 16),
+    "zb-h1": build_schedule("zb-h1", 4, 16),
+    "zb-h2": build_schedule("zb-h2", 4, 16),
+    "interleaved": build_schedule("interleaved", 4, 16),
+}
+for name, schedule in tried.items():
+    without, with_it = (simulate(schedule, Costs(1, 2, latency=latency)) for latency in (0, 1))
+    hidden, most = with_it.overlap.fraction, max(with_it.peak_microbatches)
+    told = f"{without.makespan:>5g} units, with latency {with_it.makespan:>5g}; {hidden:.0%} hidden"
+    print(f"{name:<23}{told}, {most:g} in flight")
+
+# %% [markdown]
+# False for 1F1B, true for GPipe, and otherwise a matter of memory. A message hides where its receiver has something
+# else to do. That something is another micro-batch, which must be there already, and it is held. 1F1B with a
+# deeper warm-up hides its messages, and holds seven micro-batches in place of four. (In lesson 3b this warm-up was a
+# waste: it held more, and was not faster. There messages took no time.) ZB-H2 holds seven as well. ZB-H1 holds four,
+# and latency costs it nearly as much as 1F1B.
+#
+# **Try it:** how deep must the warm-up be? Try `with_warmups([k * (3 - r) for r in range(4)], 16)` with k = 1, 2, 3 and
+# latencies of 1 and 3.
+#
+# <details><summary>What you should see, and why</summary>
+#
+# At latency 1, k = 2 is as good as k = 3. At latency 3 one needs k = 3. A micro-batch comes back from the stage behind
+# after tF + tB and two latencies, 2L + 3. In this time a device could compute (2L + 3)/3 other micro-batches: less
+# than 2 at L = 1, and 3 at L = 3. So each stage behind needs that many more in flight.
+#
+# </details>
+#
+# ## Small micro-batches and many stages
+#
+# The latency comes once per message. More micro-batches make more messages, and so do more stages on each device.
+# Interleaving halves the bubble at v = 2, but it sends 2.33 times as many messages (lesson 4b). From which latency on
+# does it lose?
+
+# %%
+question = "p = 4, m = 8, tF = 1, tB = 2. From which latency on is 1F1B faster than interleaved 1F1B (v = 2)?"
+predict("09-cross", question, unit="units")
+
+# %%
+latencies = [k / 20 for k in range(0, 41)]
+curves = {}
+for name in ("gpipe", "1f1b", "interleaved", "zb-v"):
+    schedule = build_schedule(name, 4, 8)
+    curves[name] = [simulate(schedule, Costs(1, 2, latency=latency)).makespan for latency in latencies]
+axes = {"across": "latency of a message (units)", "up": "makespan (units)"}
+note = "Simulated, p = 4, m = 8, tF = 1, tB = 2 for a device's whole share."
+display(plot_curves(latencies, curves, **axes, title="Who suffers from latency?", note=note))
+crossing = next((x for x, a, b in zip(latencies, curves["1f1b"], curves["interleaved"], strict=True) if a < b), None)
+print("1f1b is faster than interleaved from", "no latency here" if crossing is None else f"{crossing:g} units on")
+reveal("09-cross", measurement=crossing)
+
+# %% [markdown]
+# And m? At a fixed batch a larger m makes each message smaller and their number larger. So a latency acts as the fixed
+# cost α of lesson 5 does: it pulls the best m down. With bandwidth alone the sum of all bytes stays the same.
+
+# %%
+frozen = CostProfile.shipped()
+for latency in (0, 1e-3, 1e-2):
+    told = []
+    for name in ("gpipe", "1f1b"):
+        took = {
+            m: frozen.predict(build_schedule(name, 4, m), 64, latency=latency).makespan for m in (2, 4, 8, 16, 32, 64)
+        }
+        best = min(took, key=took.get)
+        told.append(f"{name}: best m = {best}, {1e3 * took[best]:.0f} ms")
+    print(f"latency {1e3 * latency:g} ms:", "; ".join(told))
+
+# %% [markdown]
+# ## Where should the node boundary lie?
+#
+# Eight devices in two nodes: links within a node are fast, and the one between the nodes is slow. `Links.nodes(4, ...)`
+# says that four devices each are in a node, in order. What if the devices are numbered the other way, so that
+# neighbours in the pipeline are never in the same node?
+
+# %%
+fast, slow = Link(latency=0.05), Link(latency=1)
+nodes = Links.nodes(4, inside=fast, between=slow)
+mixed = Links(fast.latency, pairs={(a, b): slow for a in range(8) for b in range(8) if a != b and (a + b) % 2})
+for name, chunks in (("1f1b", None), ("interleaved", 2)):
+    schedule = build_schedule(name, 8, 16, chunks)
+    told = []
+    for kind, links in {"all fast": Links(fast.latency), "two nodes in order": nodes, "alternating": mixed}.items():
+        timeline = simulate(schedule, Costs(1, 2, links=links))
+        told.append(f"{kind} {timeline.makespan:.1f}")
+    print(f"{name:<12}", "; ".join(told))
+
+# %% [markdown]
+# In order, one boundary of seven is slow under 1F1B. Interleaving has a second one: from the last device back to the
+# first. Alternating makes every boundary slow. So keep neighbours together, and cross the slow link as rarely as
+# possible. If the layers' messages differ in size, as in a network for images, put the boundary where a layer sends
+# least. `plan_cuts(..., links=...)` counts that. An exercise asks you to do it by hand.
+#
+# ## Break it
+#
+# Latency makes late what was in time. Let device 0 of 1F1B (m = 8) run its first backward one forward earlier: `0B0`
+# before `0F3`. Without latency, this table is sound but slower. Is it worse with latency?
+
+# %%
+right = build_schedule("1f1b", devices=4, microbatches=8)
+row = [str(action) for action in right.programs[0]]
+at = row.index("0B0")
+row[at - 1], row[at] = row[at], row[at - 1]
+early = Schedule.from_rows([row, *right.programs[1:]], name="0B0 early")
+print("violations:", len(check_schedule(early)))
+for latency in (0, 1):
+    pair = [simulate(schedule, Costs(1, 2, latency=latency)) for schedule in (right, early)]
+    print(f"latency {latency}: 1f1b {pair[0].makespan:g} units, with 0B0 early {pair[1].makespan:g}")
+plot_timeline(pair[1], lanes=True, memory=False)
+
+# %% [markdown]
+# With the exchange only three micro-batches are under way at first. `0F3` has to wait until the first one has gone down
+# and come up again, and all that follows is late by that. The longer the way, the more it costs.
+#
+# ## What to remember
+#
+# - A message takes α + β · bytes. For small ones α is nearly everything.
+# - A message hides only if its receiver has other work at hand. That work is a micro-batch that is held in memory.
+# - 1F1B has no micro-batch to spare: each one pays 2(p - 1)/p latencies. GPipe and deeper warm-ups pay 2(p - 1) in all.
+# - Latency speaks for few, large messages: a smaller m, a smaller v.
+# - Neighbours belong in one node, and the boundary between nodes where the least has to cross it.
+#
+# Lesson 9b looks at the other way in which messages go wrong: an order in which everybody waits.
+
+# %%
+ledger()

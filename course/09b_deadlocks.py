@@ -1,0 +1,223 @@
+# ---
+# jupyter:
+#   pipelab:
+#     number: 9b
+#     title: "Messages: order and deadlock"
+#     minutes: 40
+#     builds_on: [3, 4, 9]
+#     goals:
+#       - tell asynchronous, blocking and batched sends apart, and say what each waits for
+#       - find the ring of devices in which each waits for the next
+#       - say how an engine avoids the three classic deadlocks
+#       - say what a compressed message saves, and what it does to the gradients
+# ---
+
+# %% [markdown]
+# ## Everybody waits. For whom?
+#
+# In lesson 9 messages were late. Here they never come. `send` looks like one thing, but there are at least three:
+#
+# - **asynchronous**: the message is put away, and the sender goes on at once. All lessons so far sent like this.
+# - **blocking**: the sender waits until the receiver takes the message. Nothing has to be stored.
+# - **batched**: what a device has to send and to receive between two actions is started together, as one group. The
+#   device waits until all of the group is done.
+#
+# Two devices run 1F1B. Below is the table for four micro-batches. Does it get to its end with blocking sends? Follow
+# the first few actions with a finger on each row.
+
+# %% role="setup"
+import torch
+from pipelab.teaching import *
+
+model, (inputs, targets) = TransformerLM(layers=8), text_batch(batch=16)
+
+# %%
+two = build_schedule("1f1b", devices=2, microbatches=4)
+display(plot_table(two))
+question = "1F1B, p = 2, m = 4, blocking sends. How many of its 16 actions are done before everything stands still?"
+predict("09b-blocking", question, unit="actions")
+
+
+# %%
+def attempt(schedule, **how):
+    """Really run one step, without checking first whether devices wait in a ring: the report, or the error."""
+    with Pipeline(model, schedule, loss=next_byte_loss, check=False, **how) as pipeline:
+        try:
+            return pipeline.step(inputs, targets)
+        except RuntimeError as error:
+            return error
+
+
+for sends in ("asynchronous", "blocking", "batched"):
+    result = attempt(two, sends=sends)
+    print(f"{sends}: {result if isinstance(result, Exception) else 'done'}\n")
+reveal("09b-blocking", measurement=4)
+
+# %% [markdown]
+# With blocking sends four actions are done: `0F0`, `1F0`, `0F1` and `1B0`. Then device 0 wants to hand over the activation of `0F1`, and device 1 wants to hand over the gradient of
+# `1B0`. Each would take the other's message right afterwards. But each waits first. This is a **deadlock**: a ring of
+# devices, each of which waits for the next.
+#
+# ## The first deadlock: both send first
+#
+# It happens wherever activations go down while gradients come up, so everywhere in the steady phase of 1F1B. `naive`
+# and GPipe are free of it. There all forwards are through before the first backward.
+#
+# Batched sends mend it: either device posts its send and its receive together, and both are done. There are other
+# remedies:
+
+# %%
+print("violations with room for some messages that nobody has taken yet:")
+for room in (0, 1, 2):
+    print(f"  outstanding={room}: {len(check_schedule(two, sends='blocking', outstanding=room))}")
+print("the first one, in the checker's words:", check_schedule(two, sends="blocking")[0].message)
+
+# %% [markdown]
+# - **Room for one message.** `outstanding=1` lets one message of each kind lie and wait, and 1F1B gets through. This is
+#   what an asynchronous send does, with a limit. MPI's ordinary send has such room for small messages. So programs
+#   run with small tensors and stop with large ones.
+# - **Even and odd.** Devices with an even number send first and then receive, and odd ones the other way round. Then of
+#   two neighbours never both send first.
+#
+# ## The second deadlock: around the ring
+#
+# With interleaving the last device sends to the first one (lesson 4). So messages can go around in a circle, and pairs
+# of neighbours no longer tell everything. Which schedules get through which sends?
+
+# %%
+question = "Of the six schedules in the next cell, how many get through with batched sends?"
+predict("09b-batched", question, unit="schedules")
+
+# %%
+names = ("gpipe", "1f1b", "zb-h1", "interleaved", "zb-v", "dualpipev")
+tables = {name: build_schedule(name, devices=4, microbatches=8) for name in names}
+print(f"{'violations':<12} asynchronous  blocking  batched  batched, room for 1")
+for name, schedule in tables.items():
+    ways = ({}, {"sends": "blocking"}, {"sends": "batched"}, {"sends": "batched", "outstanding": 1})
+    counts = [len(check_schedule(schedule, **way)) for way in ways]
+    print(f"{name:<12} {counts[0]:>12}  {counts[1]:>8}  {counts[2]:>7}  {counts[3]:>7}")
+reveal("09b-batched", measurement=sum(not check_schedule(schedule, sends="batched") for schedule in tables.values()))
+print(attempt(tables["interleaved"], sends="batched"))
+
+# %% [markdown]
+# The error names a ring of all four devices. Each wants to hand a gradient to the one before it, and takes an activation
+# first when it comes to the next action but one. No pair is to blame, and to batch pairs does not help. Engines that run
+# interleaved schedules let sends and receives overlap with an action, or they keep room for a message.
+#
+# ## The third deadlock: an order that cannot be
+#
+# So asynchronous sends are safe, it seems.
+#
+# ### A claim on trial: "with asynchronous sends nothing can deadlock"
+#
+# In the table below, device 0 runs both actions of micro-batch 0 first, and device 1 runs both forwards first. All sends
+# are asynchronous.
+
+# %%
+crossed = Schedule.from_rows([["0F0", "0B0", "0F1", "0B1"], ["1F0", "1F1", "1B0", "1B1"]], name="crossed")
+print(check_schedule(crossed)[0].message, end="\n\n")
+print(attempt(crossed))
+
+# %% [markdown]
+# False. Device 0 wants the gradient of micro-batch 0 before it runs micro-batch 1 forward, and device 1 wants that
+# forward before it computes this gradient. No way of sending helps against an order that contradicts itself. It is true only of an order
+# that is sound. So pipelab checks a table before anything starts. (Here `check=False` has switched off the search for
+# rings.) And while a step runs, it looks where each device stands. That is why you read the names of the devices, and
+# do not wait for a time-out.
+#
+# ## Order on the wire
+#
+# A line between two devices delivers in the order of sending. Two actions may send on the same line: the activation of
+# one stage and of another, or an activation and a gradient. NCCL's point-to-point messages carry no names. The
+# receiver has to know which message comes next. If it expects another order, nothing stops. It takes the wrong tensor
+# for the right one.
+
+# %%
+wire = [torch.full((2,), float(number)) for number in (0, 1)]  # sent in this order
+expected = ("micro-batch 1", "micro-batch 0")  # what the receiver believes
+for name, tensor in zip(expected, wire, strict=True):
+    print(f"what is taken for {name} holds {tensor.tolist()}")
+swapped = Schedule.from_rows([["0F0", "0F1", "0B0", "0B1"], ["1F1", "1F0", "1B0", "1B1"]], name="other order")
+with Pipeline(model.double(), swapped, loss=next_byte_loss) as pipeline:
+    print(f"the engine, with such a table: gradient error {pipeline.verify(inputs, targets):.0e}")
+_ = model.float()
+
+# %% [markdown]
+# Device 1 of the second table runs micro-batch 1 first, but micro-batch 0 is sent first. Both ends work out from the
+# table what is sent in which order. So the receiver takes the first message, lays it aside, and takes the next one. The
+# gradients are right.
+#
+# How engines go about it:
+#
+# | engine | sends | what keeps it from deadlock |
+# | --- | --- | --- |
+# | pipelab | asynchronous | the table is checked first; each line's order follows from the table |
+# | PyTorch's schedules | asynchronous, batched for each action | the order of actions is computed for all ranks |
+# | Megatron-LM | batched, or even and odd ranks in turns | neighbours exchange in pairs |
+# | DeepSpeed | in pairs of instructions | even and odd stages send and receive in turns |
+#
+# ## Smaller messages
+#
+# On a slow line one can send less. A **compressed** message carries an activation or a gradient as bfloat16, which has 8
+# bits of precision, or as whole numbers from -127 to 127 with one scale for each row. The receiver unpacks it. What
+# travels is smaller, and what is computed with it is no longer exact.
+
+# %%
+predict("09b-int8", "All messages as int8: how large is the largest error of a gradient, of the largest gradient?", unit="%")
+
+# %%
+model, (inputs, targets) = TransformerLM(layers=48), text_batch()
+four = build_schedule("1f1b", devices=4, microbatches=8)
+slow_line = {"latency": 1e-4, "bandwidth": 2e6}
+for compression in (None, "bf16", "int8"):
+    links = Links(**slow_line, compression=compression)
+    with Pipeline(model, four, loss=next_byte_loss, links=links, window=1) as pipeline:
+        error = pipeline.verify(inputs, targets)
+        report = [pipeline.step(inputs, targets) for _ in range(2)][-1]
+    told = "" if report.compression is None else f"; {report.compression}"
+    print(f"{compression}: gradient error {error:.1e}, makespan {1e3 * report.timeline.makespan:.0f} ms{told}")
+reveal("09b-int8", prediction=100 / 254, measurement=100 * error)
+
+# %% [markdown]
+# The line of this cell carries 2 MB/s, and there the step becomes much shorter. The error of one message is at most 1/256 of an element
+# (bfloat16), or 1/254 of the largest in its row (int8). But each message is packed anew, down and up again, and all
+# errors reach the first stage. Whether training bears that is a question to try on the model at hand. On a fast line
+# it is not worth asking: packing takes time too.
+#
+# ## Break it
+#
+# Take an order that gets through with batched sends, and move one action. Let device 1 of GPipe (p = 2, m = 2) run its
+# first backward before its second forward.
+
+# %%
+good = build_schedule("gpipe", devices=2, microbatches=2)
+moved = Schedule.from_rows([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]], name="moved")
+for schedule in (good, moved):
+    told = [f"{sends}: {len(check_schedule(schedule, sends=sends))}" for sends in ("blocking", "batched")]
+    print(f"{schedule.name:<6} violations,", ", ".join(told))
+print(attempt(moved, sends="blocking"))
+
+# %% [markdown]
+# The moved table is sound, and it is as fast as before. But it is now 1F1B's order on device 1, and its gradient
+# crosses the activation of `0F1`.
+#
+# **Try it:** which single further exchange lets the moved table get through with blocking sends again, without undoing
+# the first one?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# Device 0 has to be ready to take the gradient of `1B0` before it sends its next activation: `0F0, 0B0, 0F1, 0B1`. No
+# message crosses another any more. But now only one micro-batch is under way at a time, and nothing overlaps.
+#
+# </details>
+#
+# ## What to remember
+#
+# - A deadlock is a ring of devices, each of which waits for the next. To find it, ask each what it waits for.
+# - Both send first: batched sends, room for one message, or even and odd in turns.
+# - Around the ring: pairs are not enough. Leave room, or overlap messages with actions.
+# - An order that contradicts itself cannot be saved by any way of sending. Check the table first.
+# - Lines deliver in order. Both ends must derive the same order, or a tensor is taken for another.
+
+# %%
+ledger()
