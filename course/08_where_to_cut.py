@@ -94,8 +94,8 @@ for name, report in even.items():
 #
 # `profile_layers` makes each layer a stage of its own and runs it alone, forward and backward, with micro-batches of
 # two sizes. (The embedding counts to the first layer, the head and the loss to the last one.) It also runs the model
-# in one piece. What starting an action costs is in each of the 48 layers' times, but a stage pays it only once. The
-# whole model says how much that is, so the cost of any stage follows without running it.
+# in one piece. To start an action costs something too. That is in each of the 48 times, but a stage pays it only once.
+# The model in one piece says how much it is. So the cost of any stage follows without running it.
 
 # %%
 layers = profile_layers(uneven, inputs, targets, loss=next_byte_loss, sizes=(4, 8), repeats=3, progress=False)
@@ -148,10 +148,11 @@ reveal("08-greedy", prediction=8 / 3, measurement=greedy(equal, 3)[-1])
 #
 # $$T(j, k) = \min_{i < j}\ \max\left(T(i, k - 1),\ c_i + \dots + c_{j-1}\right).$$
 #
-# Computed for small $j$ and $k$ first, this takes about $n^2 p$ steps for $n$ layers, instead of trying all cuts. For 48
-# layers and 4 devices there are 16,215 cuts, for 200 layers and 16 devices about $10^{22}$. PipeDream chose its cuts
-# in this way (Harlap and others, 2018, arXiv 1806.03377). You write it in an exercise. `plan_cuts` begins with it.
-# Then it simulates the best cuts with the schedule, because what comes before and after the bottleneck counts too.
+# Computed for small $j$ and $k$ first, this takes about $n^2 p$ steps for $n$ layers, instead of trying all cuts. For
+# 48 layers and 4 devices there are 16,215 cuts, for 200 layers and 16 devices about $10^{22}$. PipeDream chose its
+# cuts in this way (Harlap and others, 2018, arXiv 1806.03377). You write it in an exercise. `plan_cuts` begins with
+# it. Then it simulates the best cuts with the schedule, because what comes before and after the bottleneck counts
+# too.
 
 # %%
 plan = plan_cuts(layers, devices=4, microbatches=8, batch=64)

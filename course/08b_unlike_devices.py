@@ -75,12 +75,14 @@ plot_schedules([equal, slow], ["Equal devices", "Device 2 at half speed"])
 #
 # ## A new cut
 #
-# The slow device should get less work: so much that its time is again equal to that of the others. A stage's time is its
-# work divided by its device's speed. So the recurrence of lesson 8 needs only one change: it divides. All devices
+# The slow device should get less work: so much that its time is again equal to that of the others. A stage's time is
+# its work divided by its device's speed. So the recurrence of lesson 8 needs only one change: it divides. All devices
 # together now have a speed of 3.5 instead of 4.
 
 # %%
-predict("08b-best", "The layers are cut anew for these speeds. How much longer than with equal devices?", unit="% longer")
+predict(
+    "08b-best", "The layers are cut anew for these speeds. How much longer than with equal devices?", unit="% longer"
+)
 
 # %%
 moved = plan_cuts(layers, **usual, speeds=SLOW)
@@ -150,9 +152,9 @@ print(f"best of all orders: devices {free.order}, {1e3 * free.makespan:.0f} ms")
 reveal("08b-order", measurement=free.order.index(0))
 
 # %% [markdown]
-# (Places with equal times differ only by what the simulation cannot tell apart.) Under 1F1B the first place is the most
-# expensive one in memory, so a small device belongs towards the end. For speed alone the order hardly matters, as long as
-# single layers are small against a stage. It does where links differ (lesson 9).
+# (Places with equal times differ only by what the simulation cannot tell apart.) Under 1F1B the first place is the
+# most expensive one in memory, so a small device belongs towards the end. For speed alone the order hardly matters,
+# as long as single layers are small against a stage. It does where links differ (lesson 9).
 #
 # ## Several stages on one device
 #
@@ -208,8 +210,8 @@ plot_monitor(monitor)
 #
 # A pipeline can act on that. `pipeline.reschedule(schedule, cuts=...)` moves layers to other devices between two steps,
 # with their weights and the optimizer's state. `Adaptive` decides when. After every few steps it compares what each
-# device took with what the profile says of its layers, plans a cut for the speeds that follow, and moves the layers if
-# that saves more than 5 %. It says why.
+# device took with what the profile says of its layers. If devices have changed, it plans a cut for their new speeds. If
+# that saves more than 5 % of a step, it moves the layers. It says why.
 
 # %%
 question = "The same 20 steps with Adaptive. How much longer are the last ones than the first ones?"
@@ -237,7 +239,8 @@ for number in range(20):
     loss.backward()
     optimizer.step()
     unsplit.append(loss.item())
-print(f"largest difference from the unsplit model's losses: {max(abs(a - b) for a, b in zip(losses, unsplit)):.0e}")
+differ = max(abs(a - b) for a, b in zip(losses, unsplit, strict=True))
+print(f"largest difference from the unsplit model's losses: {differ:.0e}")
 measurement = 100 * (median(took[-3:]) / median(took[4:8]) - 1)
 reveal("08b-adaptive", prediction=100 * (4 / 3.5 - 1), measurement=measurement)
 axes = {"across": "step", "up": "milliseconds"}

@@ -186,7 +186,7 @@ question = "p = 4, m = 8, tF = 1, tB = 2. From which latency on is 1F1B faster t
 predict("09-cross", question, unit="units")
 
 # %%
-latencies = [k / 20 for k in range(0, 41)]
+latencies = [k / 20 for k in range(41)]
 curves = {}
 for name in ("gpipe", "1f1b", "interleaved", "zb-v"):
     schedule = build_schedule(name, 4, 8)

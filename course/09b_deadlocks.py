@@ -54,9 +54,9 @@ for sends in ("asynchronous", "blocking", "batched"):
 reveal("09b-blocking", measurement=4)
 
 # %% [markdown]
-# With blocking sends four actions are done: `0F0`, `1F0`, `0F1` and `1B0`. Then device 0 wants to hand over the activation of `0F1`, and device 1 wants to hand over the gradient of
-# `1B0`. Each would take the other's message right afterwards. But each waits first. This is a **deadlock**: a ring of
-# devices, each of which waits for the next.
+# With blocking sends four actions are done: `0F0`, `1F0`, `0F1` and `1B0`. Then device 0 wants to hand over the
+# activation of `0F1`, and device 1 wants to hand over the gradient of `1B0`. Each would take the other's message
+# right afterwards. But each waits first. This is a **deadlock**: a ring of devices, each of which waits for the next.
 #
 # ## The first deadlock: both send first
 #
@@ -100,9 +100,10 @@ reveal("09b-batched", measurement=sum(not check_schedule(schedule, sends="batche
 print(attempt(tables["interleaved"], sends="batched"))
 
 # %% [markdown]
-# The error names a ring of all four devices. Each wants to hand a gradient to the one before it, and takes an activation
-# first when it comes to the next action but one. No pair is to blame, and to batch pairs does not help. Engines that run
-# interleaved schedules let sends and receives overlap with an action, or they keep room for a message.
+# The error names a ring of all four devices. Each wants to hand a gradient to the one before it, and takes an
+# activation first when it comes to the next action but one. No pair is to blame, and to batch pairs does not help.
+# Engines that run interleaved schedules let sends and receives overlap with an action, or they keep room for a
+# message.
 #
 # ## The third deadlock: an order that cannot be
 #
@@ -110,8 +111,8 @@ print(attempt(tables["interleaved"], sends="batched"))
 #
 # ### A claim on trial: "with asynchronous sends nothing can deadlock"
 #
-# In the table below, device 0 runs both actions of micro-batch 0 first, and device 1 runs both forwards first. All sends
-# are asynchronous.
+# In the table below, device 0 runs both actions of micro-batch 0 first, and device 1 runs both forwards first. All
+# sends are asynchronous.
 
 # %%
 crossed = Schedule.from_rows([["0F0", "0B0", "0F1", "0B1"], ["1F0", "1F1", "1B0", "1B1"]], name="crossed")
@@ -120,10 +121,10 @@ print(attempt(crossed))
 
 # %% [markdown]
 # False. Device 0 wants the gradient of micro-batch 0 before it runs micro-batch 1 forward, and device 1 wants that
-# forward before it computes this gradient. No way of sending helps against an order that contradicts itself. It is true only of an order
-# that is sound. So pipelab checks a table before anything starts. (Here `check=False` has switched off the search for
-# rings.) And while a step runs, it looks where each device stands. That is why you read the names of the devices, and
-# do not wait for a time-out.
+# forward before it computes this gradient. No way of sending helps against an order that contradicts itself. It is
+# true only of an order that is sound. So pipelab checks a table before anything starts. (Here `check=False` has
+# switched off the search for rings.) And while a step runs, it looks where each device stands. That is why you read
+# the names of the devices, and do not wait for a time-out.
 #
 # ## Order on the wire
 #
@@ -158,12 +159,14 @@ _ = model.float()
 #
 # ## Smaller messages
 #
-# On a slow line one can send less. A **compressed** message carries an activation or a gradient as bfloat16, which has 8
-# bits of precision, or as whole numbers from -127 to 127 with one scale for each row. The receiver unpacks it. What
-# travels is smaller, and what is computed with it is no longer exact.
+# On a slow line one can send less. A **compressed** message carries an activation or a gradient as bfloat16, which
+# has 8 bits of precision, or as whole numbers from -127 to 127 with one scale for each row. The receiver unpacks it.
+# What travels is smaller, and what is computed with it is no longer exact.
 
 # %%
-predict("09b-int8", "All messages as int8: how large is the largest error of a gradient, of the largest gradient?", unit="%")
+predict(
+    "09b-int8", "All messages as int8: how large is the largest error of a gradient, of the largest gradient?", unit="%"
+)
 
 # %%
 model, (inputs, targets) = TransformerLM(layers=48), text_batch()
@@ -179,10 +182,10 @@ for compression in (None, "bf16", "int8"):
 reveal("09b-int8", prediction=100 / 254, measurement=100 * error)
 
 # %% [markdown]
-# The line of this cell carries 2 MB/s, and there the step becomes much shorter. The error of one message is at most 1/256 of an element
-# (bfloat16), or 1/254 of the largest in its row (int8). But each message is packed anew, down and up again, and all
-# errors reach the first stage. Whether training bears that is a question to try on the model at hand. On a fast line
-# it is not worth asking: packing takes time too.
+# The line of this cell carries 2 MB/s, and there the step becomes much shorter. The error of one message is at most
+# 1/256 of an element (bfloat16), or 1/254 of the largest in its row (int8). But each message is packed anew, down and
+# up again, and all errors reach the first stage. Whether training bears that is a question to try on the model at
+# hand. On a fast line it is not worth asking: packing takes time too.
 #
 # ## Break it
 #

@@ -45,8 +45,8 @@ def message_times(way: str, sizes: Sequence[int], repeats: int = 15) -> dict[int
     """Seconds that a message of so many bytes takes between two devices that have nothing else to do; the median.
 
     ``way``: "threads" and "processes" are a pipeline's launches. Its wall clock says how long after the end of a
-    backward the next stage's begins. "gloo" sends between two processes by ``torch.distributed`` on the loopback
-    interface, as between hosts, and takes half of each round trip. Raises ConfigurationError for another way or size.
+    backward the next stage's begins. "gloo" sends between two processes by ``torch.distributed``, as between hosts, on
+    the loopback interface. It takes half of each round trip. Raises ConfigurationError for another way or size.
     """
     if way not in WAYS:
         raise ConfigurationError(f"way must be one of {', '.join(map(repr, WAYS))}, got {way!r}")
