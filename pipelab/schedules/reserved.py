@@ -74,8 +74,8 @@ def reservable(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        if function.__name__ in _also.get() and _reason.get():
-            raise ReservedError(f"{function.__name__} does not answer here: {_reason.get()}")
+        if function.__qualname__ in _also.get() and _reason.get():
+            raise ReservedError(f"{function.__qualname__} does not answer here: {_reason.get()}")
         return function(*args, **kwargs)
 
     return guarded

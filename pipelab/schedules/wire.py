@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipelab.schedules.action import Action
 from pipelab.schedules.dependencies import SlotGraph
+from pipelab.schedules.reserved import reservable
 
 __all__ = ["Channel", "Route", "Take", "routes", "takes", "wire_waits"]
 
@@ -46,6 +47,7 @@ class Take:
     route: Route
 
 
+@reservable
 def routes(graph: SlotGraph) -> dict[Channel, list[Route]]:
     """Every message of the table, per channel, in the order of sending. To be read, not changed."""
     if "routes" not in graph.kept:

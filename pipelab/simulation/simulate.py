@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.schedules.reserved import reservable
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs
 from pipelab.timeline import Timeline
@@ -20,6 +21,7 @@ __all__ = ["peak_activation_bytes", "simulate", "sweep"]
 _TEXTBOOK = Costs(forward=1.0, backward=1.0)
 
 
+@reservable
 def simulate(
     schedule: Schedule,
     costs: CostModel = _TEXTBOOK,

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelab.schedules.reserved import reservable
 from pipelab.schedules.schedule import Schedule
 from pipelab.timeline.spans import Message, Span
 
@@ -25,6 +26,7 @@ class Overlap:
     links: Mapping[tuple[int, int], tuple[float, float]]
 
     @classmethod
+    @reservable
     def of(cls, messages: Iterable[Message], work: Iterable[Span]) -> Overlap:
         """That of messages between devices that did this ``work``."""
         rows: dict[int, list[Span]] = {}
