@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.table import Array
 
 __all__ = ["Border", "Weight", "bottleneck", "bottleneck_in_any_order", "moved"]
@@ -18,6 +19,7 @@ Border = Callable[[int, int], Array]
 """(device, the next one) -> L, where L[i] is the weight of the link between them if layer i is the first behind it."""
 
 
+@reserved
 def bottleneck(weight: Weight, border: Border, devices: Sequence[int]) -> tuple[float, list[int]]:
     """(the least largest weight, the bounds 0, ..., layers), for stage s on ``devices[s]``; infinite if none fits.
 
@@ -42,6 +44,7 @@ def bottleneck(weight: Weight, border: Border, devices: Sequence[int]) -> tuple[
     return float(best[-1]), bounds[::-1]
 
 
+@reserved
 def bottleneck_in_any_order(weight: Weight, border: Border, devices: int) -> tuple[float, list[int], list[int]]:
     """(the least largest weight, bounds, the device of each stage), over all orders.
 

@@ -15,6 +15,7 @@ from pipelab.errors import ConfigurationError, whole_number
 from pipelab.memory import DeviceMemory
 from pipelab.quantities import Limits, Speeds, format_bytes, format_time, parse_limits, parse_speeds
 from pipelab.schedules.catalogue import build_schedule
+from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array
 from pipelab.simulation.costs import Costs
@@ -107,6 +108,7 @@ class CutPlan:
         )
 
 
+@reserved
 def plan_cuts(
     profile: CostProfile,
     devices: int,
