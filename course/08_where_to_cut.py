@@ -295,3 +295,108 @@ plot_timeline(turned, memory=False)
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices. A model is a list of layers, and a stage is a group of neighbouring layers on one device.
+# A layer's cost is what its forward and backward take for one micro-batch. Messages take no time. Nothing here depends
+# on your machine. What is measured was measured once, and frozen.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check, recorded_run
+
+# %% [markdown] role="lead" exercise="best_cut" difficulty="medium" minutes=20
+# Cut the layers into stages so that the stage with the largest sum has as little as it can. `costs` has a cost for each
+# layer, in the order of the model, each above 0. `stages` is at least 1 and at most the number of layers. Return how
+# many layers each stage has, in order. Each stage has at least one layer, and each layer is in one stage. Where several
+# cuts are equally good, any of them is accepted.
+#
+# There are two parts. In the second, a model has up to 200 layers and up to 16 stages, and your function has 5 seconds.
+# It cannot try all cuts there.
+
+
+# %% role="answer" exercise="best_cut"
+def best_cut(costs: list[float], stages: int) -> list[int]:
+    """How many layers each stage has, such that the largest sum of a stage is least.
+
+    >>> best_cut([3, 1, 1, 1], 2)    # 3 and 3; two layers each would be 4 and 2
+    [1, 3]
+    """
+    ### BEGIN SOLUTION
+    sums = [0.0]
+    for cost in costs:
+        sums.append(sums[-1] + cost)
+    best, chosen = sums, []  # best[j]: the largest sum of the first j layers, in one stage
+    for s in range(1, stages):
+        begins = [0] * (s + 1)  # where the last stage begins; fewer layers than stages are never asked for
+        for j in range(s + 1, len(sums)):
+            begins.append(min(range(s, j), key=lambda i, j=j, best=best: max(best[i], sums[j] - sums[i])))
+        best = [max(best[i], sums[j] - sums[i]) for j, i in enumerate(begins)]
+        chosen.append(begins)
+    end, sizes = len(costs), []
+    for begins in reversed(chosen):
+        sizes.append(end - begins[end])
+        end = begins[end]
+    return [end, *reversed(sizes)]
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="best_cut"
+# A cut that fills one stage after the other never goes back on a choice. Suppose somebody told you where the last stage
+# begins. What is left to decide?
+
+# %% [markdown] role="hint" exercise="best_cut"
+# The layers before the last stage must be cut as well as they can be into one stage fewer. That is the same question
+# for fewer layers. So make a table: the least largest sum for the first j layers in s stages. It follows from the
+# entries for s - 1 stages.
+
+# %% [markdown] role="hint" exercise="best_cut"
+# With one stage, the entry for j layers is their sum. For s stages, try each place i at which the last stage can
+# begin. The larger of two numbers counts: the entry for i layers in s - 1 stages, and the sum of layers i to j - 1.
+# Keep the smallest of these, and the i that gave it. Leave out each i that would make a stage empty. Sums up to each
+# layer make the sum of any stage a difference. At the end go back through the i's that you kept.
+
+# %% [markdown] role="solution" exercise="best_cut"
+# This is PipeDream's recurrence (Narayanan et al., 2019, arXiv 1806.03377) without copies of stages. It looks at each
+# pair of places once per stage: 200 · 200 · 16, at most 640,000 sums. There are about 10²² cuts of 200 layers into 16
+# stages. There is another way. Guess a limit, fill greedily up to it, and count the stages. Then halve the range of the
+# limit. Greedy filling is the best that can be done for a *given* limit. It only fails when the limit is the mean.
+
+# %% [markdown] role="lead" exercise="balance" difficulty="easy" minutes=8
+# How even is the work of a step? `rows` has an entry `(device, start, end)` for each thing that a device did in *one*
+# step, times in seconds. The rows come in any order. Those of one device do not overlap. The step may be any step of a
+# long run, so it need not begin at 0. A device is busy for the sum of `end - start` of its rows. `devices` is p. The
+# devices are 0 to p - 1, and a device that has no row was busy for 0 seconds.
+#
+# Return the load-balance score: the mean busy time of all p devices over the largest busy time. Some device was busy.
+
+
+# %% role="answer" exercise="balance"
+def balance(rows: list[tuple[int, float, float]], devices: int) -> float:
+    """Mean over max of the busy times: 1 if all devices work alike.
+
+    >>> balance([(0, 10, 12), (1, 12, 14), (1, 15, 17)], devices=2)    # busy for 2 and 4 seconds
+    0.75
+    """
+    ### BEGIN SOLUTION
+    busy = [0.0] * devices
+    for device, start, end in rows:
+        busy[device] += end - start
+    return sum(busy) / devices / max(busy)
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="balance"
+# First find one number for each device, then one number for the step. What do you do with a device that no row names?
+
+# %% [markdown] role="hint" exercise="balance"
+# Begin with zero seconds for all p devices. Go through the rows and add what each of them takes to its device. The
+# score needs only these p numbers.
+
+# %% [markdown] role="hint" exercise="balance"
+# A list of p zeros is a good beginning, because the idle devices are already right in it. The mean divides by p, and
+# not by the number of devices that have rows. Which of the two goes on top, the mean or the largest?
+
+# %% [markdown] role="solution" exercise="balance"
+# The score says how much of the devices' time is left if nothing else makes them wait. With a score of 0.8, one fifth
+# of it is lost to the cut alone. So a better cut can save at most one fifth of the step. The score does not see fill
+# and drain, because it does not look at when something ran. Utilisation sees both at once.

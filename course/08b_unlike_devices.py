@@ -279,3 +279,185 @@ for name, timeline in found.items():
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices. A model is a list of layers, and a stage is a group of neighbouring layers on one device.
+# A layer's cost is what its forward and backward take for one micro-batch. Messages take no time. Nothing here depends
+# on your machine. What is measured was measured once, and frozen.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check
+
+# %% [markdown] role="lead" exercise="unlike_cut" difficulty="medium" minutes=25
+# The devices are not alike. `costs` has a cost for each layer, in the order of the model. `speeds` says how fast each
+# device is. A stage takes the sum of its layers' costs, divided by the speed of its device. All numbers are above 0,
+# and each device gets at least one layer. The slowest stage should take as little time as it can. Write
+#
+# - `cut_for`: the devices stand in the order of `speeds`. Return how many layers each has, in this order;
+# - `best_order`: the devices may stand in any order. Return two lists. `order[k]` is the device at place k of the
+#   pipeline, a place in `speeds`. `sizes[k]` is the number of layers at place k. There are at most 6 devices and 12
+#   layers, and your function has 5 seconds.
+#
+# Where several answers are equally good, any of them is accepted. The second function may call the first.
+
+
+# %% role="answer" exercise="unlike_cut"
+from itertools import permutations
+
+
+def cut_for(costs: list[float], speeds: list[float]) -> list[int]:
+    """How many layers each device has, such that the slowest takes the least time.
+
+    >>> cut_for([2, 2, 2, 2, 2], speeds=[1, 4])    # 2 / 1 and 8 / 4
+    [1, 4]
+    """
+    ### BEGIN SOLUTION
+    layers = len(costs)
+    sums = [0.0]
+    for cost in costs:
+        sums.append(sums[-1] + cost)
+    best = [(total / speeds[0], [j]) for j, total in enumerate(sums)]
+    for s, speed in enumerate(speeds[1:], start=1):
+        made = [(float("inf"), [])] * (layers + 1)
+        for j in range(s + 1, layers + 1):
+            for i in range(s, j):
+                slowest = max(best[i][0], (sums[j] - sums[i]) / speed)
+                if slowest < made[j][0]:
+                    made[j] = slowest, [*best[i][1], j - i]
+        best = made
+    return best[layers][1]
+    ### END SOLUTION
+
+
+def best_order(costs: list[float], speeds: list[float]) -> tuple[list[int], list[int]]:
+    """The device at each place, and how many layers each place has.
+
+    >>> best_order([8, 2, 2], speeds=[1, 2])    # the fast device first: 8 / 2 and 4 / 1
+    ([1, 0], [1, 2])
+    """
+
+    ### BEGIN SOLUTION
+    def slowest(order):
+        placed, begin, worst = [speeds[r] for r in order], 0, 0.0
+        for size, speed in zip(cut_for(costs, placed), placed, strict=True):
+            worst = max(worst, sum(costs[begin : begin + size]) / speed)
+            begin += size
+        return worst
+
+    order = min(permutations(range(len(speeds))), key=slowest)
+    return list(order), cut_for(costs, [speeds[r] for r in order])
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="unlike_cut"
+# A sum of 6 on a device of speed 2 takes 3. What changes in the table of `best_cut`? For `best_order`: how many
+# orders do 6 devices have?
+
+# %% [markdown] role="hint" exercise="unlike_cut"
+# In the table, stage s has a device of its own, so the sum of the last stage is divided by the speed of that device.
+# The rest is as before. For `best_order` take each order of the devices, cut for it, and keep the best. 6 devices have
+# only 720 orders.
+
+# %% [markdown] role="hint" exercise="unlike_cut"
+# `itertools.permutations` of the devices' numbers gives the orders. For each, write down the speeds in that order, and
+# give them to your first function. What do you compare? What it returns are numbers of layers, so you need the times
+# too. And what do you return as `sizes`, if `cut_for` was given the speeds by place?
+
+# %% [markdown] role="solution" exercise="unlike_cut"
+# To sort by speed is no rule. A fast device belongs to the dear layers, and these may be in the middle. Layers in
+# proportion to speeds fail where layers differ. Here all orders are tried, and 12 devices have 479 million. pipelab's
+# `plan_cuts` makes a table over *sets* of devices instead, with 2ᵖ entries for p devices. Real
+# plans have more limits: a fast device with little memory may have to leave layers to a slower one.
+
+# %% [markdown] role="lead" exercise="read_monitor" difficulty="hard" minutes=35
+# A run has been watched, and you get its rows, in the order of steps and devices. Each is a dict such as
+#
+# `{"step": 14, "device": 2, "layers": 12, "busy": 0.8261, "idle": 0.1863}`.
+#
+# `layers` is the number of layers that the device held in this step. It can change during a run. `busy` is how many
+# seconds the device worked in this step, and `idle` how many it did not. The last layer has a head, so it may cost as
+# much as several others. There are at least 14 steps, numbered without gaps, and 3 devices or more.
+#
+# Which device holds all others up *at the end*, since which step without a break, and why? Return `(device, since,
+# why)`.
+#
+# - Nobody does if the load balance (mean over max of the busy times) is above 0.95. Return `(None, None, "none")`.
+# - Else it is the busiest device. `since` is the number of the step in which it began. Three steps earlier or later
+#   count as right too. If it was so from the beginning, that is the first step of the rows.
+# - `why` is `"slow device"` if a layer takes this device longer since then. Its seconds per layer must have risen by
+#   more than 10 % against those of the other devices in the same steps. Else it is `"too many layers"`. A device that
+#   was too busy from the first step on has no time before. It counts as `"too many layers"`, whatever the reason.
+#
+# All of this is meant for a typical step. Times vary by some per cent. **A single step may be disturbed**, even the
+# last, so judge by the median of five steps in a row. And the whole machine can be slower for a while. Then all devices
+# take longer, and no device is to blame.
+#
+# Three of the runs were recorded from the 48-layer model, one with `pipeline.speeds` set on the way. `recorded_run()`
+# gives you the rows of that one, to look at in a cell of your own. Others are made up: there the times of a device vary
+# by 1.5 %, and each state lasts for ten steps or more. In all of them the balance at the end is above 0.97 or below
+# 0.86.
+
+
+# %% role="answer" exercise="read_monitor"
+from statistics import mean, median
+
+
+def diagnose(rows: list[dict[str, float]]) -> tuple[int | None, int | None, str]:
+    """The device that holds all others up at the end, since which step, and why.
+
+    >>> busy = {0: 0.2, 1: 0.4, 2: 0.2}
+    >>> rows = [{"step": s, "device": r, "layers": 8, "busy": busy[r], "idle": 0.1} for s in range(14) for r in busy]
+    >>> diagnose(rows)    # so from the first step on
+    (1, 0, 'too many layers')
+    """
+    ### BEGIN SOLUTION
+    steps = sorted({row["step"] for row in rows})
+    devices = sorted({row["device"] for row in rows})
+    at = {(row["step"], row["device"]): row for row in rows}
+
+    def holds_up(step):
+        begin = min(max(step - 2, steps[0]), steps[-1] - 4)
+        busy = [median(at[near, r]["busy"] for near in range(begin, begin + 5)) for r in devices]
+        return None if mean(busy) / max(busy) > 0.95 else devices[busy.index(max(busy))]
+
+    def against_others(chosen):
+        found = []
+        for step in chosen:
+            layer = {r: at[step, r]["busy"] / at[step, r]["layers"] for r in devices}
+            found.append(layer[device] / median(layer[r] for r in devices if r != device))
+        return median(found)
+
+    device = holds_up(steps[-1])
+    if device is None:
+        return None, None, "none"
+    since = steps[-1]
+    while since > steps[0] and holds_up(since - 1) == device:
+        since -= 1
+    if since > steps[0]:
+        before = range(max(since - 5, steps[0]), since)
+        if against_others(range(since, steps[-1] + 1)) > 1.1 * against_others(before):
+            return device, since, "slow device"
+    return device, since, "too many layers"
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="read_monitor"
+# Three questions, one after the other. Who is the busiest now? For how far back is that true? What was different
+# before, the device or its share of the layers? Look at the busy seconds of `recorded_run()`, step by step.
+
+# %% [markdown] role="hint" exercise="read_monitor"
+# For a step, take the five steps around it, and of each device the median of its busy seconds there. These p numbers
+# tell who holds the others up, if anybody does. Start at the end and go back as long as the answer is the same. For the
+# reason compare a layer on that device with a layer on the others, before and after.
+
+# %% [markdown] role="hint" exercise="read_monitor"
+# Write a function that names the device for one step, or None. Near the ends take the first or the last five steps. For
+# the reason: in each step divide seconds by layers for all devices, and then your device's number by the median of
+# the others. That makes one number for each step, in which the speed of the whole machine cancels. Compare the median
+# from `since` on with the median of the five steps before.
+
+# %% [markdown] role="solution" exercise="read_monitor"
+# The two reasons ask for different things. For too many layers, cut the model elsewhere: `plan_cuts`. For a slow
+# device, first look at the device: is it hot, or does something else run on it? If it stays slow, give it fewer layers,
+# and give `plan_cuts` its speed. In the recorded run the whole machine was almost twice as slow in some steps as in
+# others. Seconds alone would have blamed everybody. Sums over the whole run blame whoever was slow once.

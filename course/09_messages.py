@@ -272,3 +272,166 @@ plot_timeline(pair[1], lanes=True, memory=False)
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices, m the number of micro-batches in a batch, v the number of stages on each device. `2F1` and
+# `2B1` are the forward and the backward of micro-batch 1 on stage 2. Devices, stages, layers and nodes are counted from
+# 0. Times are in milliseconds, and bandwidths in bytes per millisecond. Nothing here depends on your machine.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check
+
+# %% [markdown] role="lead" exercise="when_it_hides" difficulty="medium" minutes=14
+# A message is hidden while the device that will receive it computes. Write two functions:
+#
+# - `hidden_share` gets messages on their way to one device, as pairs (sent, arrived), and the intervals in which that
+#   device computes, as pairs (start, end). Return the part of the messages' total time in which the device computes, a
+#   number from 0 to 1. If several messages are on their way at once, each counts with its own time. Messages come in
+#   any order, some take no time, and there may be none. If their total time is 0, return 1.0. The intervals are sorted
+#   and do not overlap.
+# - `least_size` is about two straight lines. A message of b sequences takes `latency + b * sequence_bytes / bandwidth`,
+#   and a forward of b sequences takes `alpha + beta * b`. A message hides behind one forward if it takes at most as
+#   long. Return the smallest whole b, at least 1, such that a message hides at this size *and at all larger ones*.
+#   Return None if there is no such b. All arguments are above 0.
+
+
+# %% role="answer" exercise="when_it_hides"
+def hidden_share(messages: list[tuple[float, float]], busy: list[tuple[float, float]]) -> float:
+    """The part of the messages' time in which the device computes.
+
+    >>> hidden_share(messages=[(0, 4), (3, 5)], busy=[(1, 4)])    # 3 of 4, and 1 of 2
+    0.6666666666666666
+    """
+    ### BEGIN SOLUTION
+    hidden = 0.0
+    for sent, arrived in messages:
+        for start, end in busy:
+            hidden += max(0.0, min(arrived, end) - max(sent, start))
+    total = sum(arrived - sent for sent, arrived in messages)
+    return hidden / total if total else 1.0
+    ### END SOLUTION
+
+
+def least_size(latency: float, bandwidth: float, sequence_bytes: float, alpha: float, beta: float) -> int | None:
+    """The number of sequences from which on a message is no longer than a forward.
+
+    >>> least_size(latency=8, bandwidth=1000, sequence_bytes=2000, alpha=1, beta=4)    # 8 + 2b and 1 + 4b
+    4
+    """
+    ### BEGIN SOLUTION
+    from math import ceil
+
+    each = sequence_bytes / bandwidth
+    if beta > each:
+        return max(1, ceil((latency - alpha) / (beta - each)))
+    return 1 if beta == each and latency <= alpha else None
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="when_it_hides"
+# Take one message and one interval. From when to when do they share time? For `least_size`, draw both lines over b.
+# Which one is steeper, and where do they meet?
+
+# %% [markdown] role="hint" exercise="when_it_hides"
+# The shared time begins at the later of the two beginnings, and ends at the earlier of the two ends. It may be
+# negative, and then nothing is shared. Add it up over all messages and intervals, and divide once at the end. For
+# `least_size` there are three cases: the forward's line is steeper, the message's line is steeper, or neither is.
+
+# %% [markdown] role="hint" exercise="when_it_hides"
+# `min` and `max` give the shared time, and one more `max` replaces what is negative by 0. For `least_size`: where the
+# forward grows faster, divide what the message has too much at b = 0 by what the forward gains with each sequence.
+# Round up, and look at 1. Where the message grows faster, can it stay hidden? Where both grow alike, b does not matter:
+# what does?
+
+# %% [markdown] role="solution" exercise="when_it_hides"
+# A channel carries one message at a time. If a message takes longer than a forward, the next one waits behind it, and
+# after some micro-batches the link sets the pace. So a message that sticks out a little costs time with each
+# micro-batch. A larger micro-batch helps against latency, and never against too little bandwidth. There only fewer
+# bytes help: another cut, or smaller numbers.
+
+# %% [markdown] role="lead" exercise="node_boundary" difficulty="hard" minutes=25
+# Between two nodes the link is slow. Which stages should it lie between, and which devices should be neighbours? Write
+# three functions.
+#
+# - `cut_for_nodes` cuts layers into `devices` stages, one stage a device, in order. `devices` is even. The first half
+#   of the devices is in one node, the second half in the other. For one micro-batch, layer i takes `costs[i]`
+#   milliseconds, and `sizes[i]` bytes leave it. A stage **weighs** the longer of two times: the sum of its layers'
+#   costs, and the time of the message behind it. That message has the bytes that leave the stage's last layer. It takes
+#   bytes / bandwidth, where the bandwidth is `between` if it goes from one node to the other, and `inside` else. The
+#   last stage sends nothing. Each stage has at least one layer. Return the first layers of stages 1 to `devices` - 1,
+#   such that the heaviest stage weighs as little as possible. Any best cut is right. There are at most 14 layers, so
+#   you may try all cuts.
+# - `crossings` counts messages. Now there are v = `chunks` stages on each device: p v stages, and stage s is at place s
+#   mod p. At place k stands device `order[k]`, and device d is in node `nodes[d]`. A micro-batch sends one activation
+#   from each stage to the next, and later one gradient back the same way. Return how many of these messages go from one
+#   node to another.
+# - `best_order` returns an order of the devices with the fewest such messages. Any such order is right. There are at
+#   most 6 devices, so you may try all orders.
+
+
+# %% role="answer" exercise="node_boundary"
+def cut_for_nodes(costs: list[float], sizes: list[float], devices: int, inside: float, between: float) -> list[int]:
+    """The first layers of stages 1, 2, ... of a cut whose heaviest stage weighs as little as possible.
+
+    >>> cut_for_nodes([1, 1, 1, 1], [8, 2, 1, 9], devices=2, inside=4, between=1)    # stages weigh 2 and 2
+    [2]
+    """
+    ### BEGIN SOLUTION
+    from itertools import combinations
+
+    def heaviest(cuts: tuple[int, ...]) -> float:
+        bounds, weights = (0, *cuts, len(costs)), []
+        for k in range(devices):
+            weights.append(sum(costs[bounds[k] : bounds[k + 1]]))
+            if k < devices - 1:
+                link = between if k == devices // 2 - 1 else inside
+                weights.append(sizes[bounds[k + 1] - 1] / link)
+        return max(weights)
+
+    return list(min(combinations(range(1, len(costs)), devices - 1), key=heaviest))
+    ### END SOLUTION
+
+
+def crossings(nodes: list[int], order: list[int], chunks: int) -> int:
+    """How many messages of one micro-batch go from one node to another, activations and gradients.
+
+    >>> crossings(nodes=[0, 0, 1, 1], order=[0, 1, 2, 3], chunks=1)
+    2
+    """
+    ### BEGIN SOLUTION
+    visited = [nodes[device] for device in order] * chunks
+    return 2 * sum(visited[s] != visited[s + 1] for s in range(len(visited) - 1))
+    ### END SOLUTION
+
+
+def best_order(nodes: list[int], chunks: int) -> list[int]:
+    """An order of the devices with as few messages between nodes as possible.
+
+    >>> best_order(nodes=[0, 0, 0], chunks=2)    # one node: any order is right
+    [0, 1, 2]
+    """
+    ### BEGIN SOLUTION
+    return sorted(range(len(nodes)), key=lambda device: nodes[device])
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="node_boundary"
+# How many cuts are there at all? For the other two: write down the nodes that a micro-batch visits, stage by stage.
+# What do you see where it crosses?
+
+# %% [markdown] role="hint" exercise="node_boundary"
+# Write one function for the heaviest weight of a given cut, and take the cut with the least. The message behind stage k
+# depends on the last layer of that stage, and its link on k. For `crossings`, the list of visited nodes has p v
+# entries. Look at neighbours in it. For `best_order`: how often must a micro-batch enter each node in one round?
+
+# %% [markdown] role="hint" exercise="node_boundary"
+# `itertools.combinations` gives all ways to choose first layers, in rising order. Which stage is the last one in the
+# first node? In `crossings`, one round is the nodes of the devices in their order, and the rounds follow one another.
+# So the last place and the first are neighbours too, once less often than there are rounds. `best_order` needs no
+# search: what happens if the devices of each node stand side by side?
+
+# %% [markdown] role="solution" exercise="node_boundary"
+# In a ResNet the activations of early layers are large, and those of late layers small. There the slow link belongs
+# further back, even if the stages before it then weigh more than the others. In a transformer all layers send the same,
+# so for messages no place is better than another, and the number of crossings decides. With two nodes 1F1B crosses 2
+# times a micro-batch, and interleaving with v stages on each device 2 (2v - 1) times.

@@ -224,3 +224,144 @@ print(attempt(moved, sends="blocking"))
 
 # %%
 ledger()
+
+# %% [markdown] page="exercises"
+# p is the number of devices, m the number of micro-batches in a batch, v the number of stages on each device. `2F1` and
+# `2B1` are the forward and the backward of micro-batch 1 on stage 2. Devices, stages, layers and nodes are counted from
+# 0. Times are in milliseconds, and bandwidths in bytes per millisecond. Nothing here depends on your machine.
+
+# %% role="setup"
+from pipelab.teaching import NotWritten, check
+
+# %% [markdown] role="lead" exercise="order_on_the_wire" difficulty="medium" minutes=12
+# Between two GPUs, NCCL matches messages by their order alone: the first receive takes what was sent first. So each
+# device must know in which order the other one sends. You get the table: `rows[r]` has the forwards and backwards of
+# device r, such as `"4F1"`, in its order. There are p = `len(rows)` devices, and the largest stage in the table is the
+# last one. Stage s is on device s mod p.
+#
+# - When a device has run `sFi`, it sends the result to the device of stage s + 1.
+# - When it has run `sBi`, it sends the gradient to the device of stage s - 1.
+# - Behind the last stage and before stage 0 nothing is sent.
+#
+# There is *one* channel from `source` to `destination`, for activations and gradients of all stages. Return what
+# `destination` must receive from `source`, in order. Name each message by the action that made it. The two devices
+# differ, and between some pairs nothing is sent.
+
+
+# %% role="answer" exercise="order_on_the_wire"
+def receives(rows: list[list[str]], source: int, destination: int) -> list[str]:
+    """The messages from source to destination, in order, by the actions that made them.
+
+    >>> receives([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]], source=0, destination=1)
+    ['0F0', '0F1']
+    """
+    ### BEGIN SOLUTION
+    import re
+
+    def parts(cell: str) -> tuple[int, str]:
+        stage, op = re.match(r"(\d+)([FB])", cell).groups()
+        return int(stage), op
+
+    last = max(parts(cell)[0] for row in rows for cell in row)
+    found = []
+    for cell in rows[source]:
+        stage, op = parts(cell)
+        taker = stage + 1 if op == "F" else stage - 1
+        if 0 <= taker <= last and taker % len(rows) == destination:
+            found.append(cell)
+    return found
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="order_on_the_wire"
+# Whose row has the order in which messages come, that of the sender or that of the receiver?
+
+# %% [markdown] role="hint" exercise="order_on_the_wire"
+# Go through the row of the source. For each action find the stage that takes its result. Is there such a stage, and is
+# it on the destination? Think of the last device: which stage comes behind its first one?
+
+# %% [markdown] role="hint" exercise="order_on_the_wire"
+# Split a cell at its letter: the stage is the number before it, and may have two digits. The stage that takes the
+# result is one higher for F, and one lower for B. Compare it with 0 and with the largest stage of the whole table. Its
+# device is the remainder after division by p.
+
+# %% [markdown] role="solution" exercise="order_on_the_wire"
+# A receive in the wrong order raises no error if the shapes agree. The stage computes with another micro-batch, or with
+# a gradient in place of an activation. In pipelab each direction and kind has a channel, and a receiver reads its order
+# off the sender's row.
+
+# %% [markdown] role="lead" exercise="find_deadlock" difficulty="hard" minutes=25
+# Here sends block. Each device has a program: a list of steps, done one after the other. A step is
+# `("send", other, label)` or `("recv", other, label)`, where `other` is a device. A send and a receive **match** if
+# each names the other's device and both have the same label. A device stays at its step until the other device is at
+# the matching step. Then both go on to their next steps. A device behind its last step is through.
+#
+# Run the programs until nothing moves. A device that is not through now waits for the device that its step names.
+# Return the devices that wait *in a ring*: each of them waits for the next one, and the last for the first.
+#
+# - Two devices that wait for each other are a ring. If there are several rings, return the devices of all of them.
+# - A device that waits for one in a ring, but is in none itself, is not returned.
+# - A device that waits for one that is through waits forever, but is in no ring either.
+# - If there is no ring, return an empty list. Else sort the devices.
+#
+# No device names itself. The first part of the check asks only whether there is a ring, so any list that is not empty
+# means yes.
+
+
+# %% role="answer" exercise="find_deadlock"
+def find_deadlock(programs: list[list[tuple[str, int, str]]]) -> list[int]:
+    """The devices that wait for one another in a ring, sorted.
+
+    >>> find_deadlock([[("send", 1, "F1"), ("recv", 1, "B0")], [("send", 0, "B0"), ("recv", 0, "F1")]])
+    [0, 1]
+    >>> find_deadlock([[("send", 1, "F1"), ("recv", 1, "B0")], [("recv", 0, "F1"), ("send", 0, "B0")]])
+    []
+    """
+    ### BEGIN SOLUTION
+    at = [0] * len(programs)
+
+    def step(device: int) -> tuple[str, int, str] | None:
+        return programs[device][at[device]] if at[device] < len(programs[device]) else None
+
+    moved = True
+    while moved:
+        moved = False
+        for device in range(len(programs)):
+            now = step(device)
+            if now is not None and now[0] == "send" and step(now[1]) == ("recv", device, now[2]):
+                at[device] += 1
+                at[now[1]] += 1
+                moved = True
+    waits = {device: step(device)[1] for device in range(len(programs)) if step(device) is not None}
+    found = []
+    for device in waits:
+        follow = waits[device]
+        for _ in waits:
+            if follow == device or follow not in waits:
+                break
+            follow = waits[follow]
+        if follow == device:
+            found.append(device)
+    return found
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="find_deadlock"
+# There are two questions: where does each device stop, and who waits for whom there? Answer the first one by playing
+# the programs. Does it matter in which order you let the pairs pass?
+
+# %% [markdown] role="hint" exercise="find_deadlock"
+# Keep a place in the program for each device. Again and again, look for a device at a send whose other device is at the
+# matching receive, and move both. When nothing moves, each device that is left waits for exactly one other. From there,
+# follow who waits for whom. Which devices do you come back to?
+
+# %% [markdown] role="hint" exercise="find_deadlock"
+# A dictionary from each waiting device to the one it waits for is enough for the second half. Begin at a device, and
+# take as many steps as there are waiting devices. There are three ways to end: you are back where you began, you reach
+# a device that is through, or you walk round a ring without the first device.
+
+# %% [markdown] role="solution" exercise="find_deadlock"
+# In the steady phase of 1F1B a device sends an activation down while its neighbour sends a gradient up. With blocking
+# sends the two wait for each other, and all devices before them wait behind the ring. Megatron-LM therefore posts the
+# send and the receive of such a pair together (`send_forward_recv_backward`). A send that returns at once would also
+# help here. It does not help where all devices receive first.

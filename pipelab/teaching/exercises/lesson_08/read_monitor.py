@@ -249,7 +249,7 @@ def _picture(rows: Sequence[Row]) -> view.Picture:
 
 EXERCISE = Exercise(
     name="read_monitor",
-    lesson="08_where_to_cut",
+    lesson="08b_unlike_devices",
     title="Read a monitor",
     answers=("diagnose",),
     parts={WHO: 2, WHY: 2},

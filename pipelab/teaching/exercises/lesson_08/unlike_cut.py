@@ -150,7 +150,7 @@ def _order_mistake(
 
 EXERCISE = Exercise(
     name="unlike_cut",
-    lesson="08_where_to_cut",
+    lesson="08b_unlike_devices",
     title="Unlike devices",
     answers=("cut_for", "best_order"),
     parts={GIVEN: 2, ANY: 2},

@@ -232,7 +232,7 @@ def _facing(programs: Programs) -> list[int]:
 
 EXERCISE = Exercise(
     name="find_deadlock",
-    lesson="09_messages",
+    lesson="09b_deadlocks",
     title="Find the deadlock",
     answers=("find_deadlock",),
     parts=dict.fromkeys(_PARTS, 2),

@@ -176,7 +176,7 @@ def _framed(rows: Rows, source: int, wanted: Sequence[str]) -> view.Picture:
 
 EXERCISE = Exercise(
     name="order_on_the_wire",
-    lesson="09_messages",
+    lesson="09b_deadlocks",
     title="Order on the wire",
     answers=("receives",),
     parts=dict(zip(_PARTS, (1, 2), strict=True)),
