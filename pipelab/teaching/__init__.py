@@ -57,6 +57,7 @@ _HOMES = {
     "pipelab.simulation": ["SlotCosts"],
     "pipelab.teaching.exercises.lesson_04.depths": ["with_depths"],
     "pipelab.teaching.exercises.lesson_05.forecasts": ["forecasts"],
+    "pipelab.teaching.exercises.lesson_08.monitored": ["recorded_run"],
     "pipelab.teaching.experiment": ["Setting"],
     "pipelab.teaching.family": ["family_table", "measure_family"],
     "pipelab.teaching.grading.check": ["NotWritten", "check"],

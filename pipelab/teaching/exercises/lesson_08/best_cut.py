@@ -41,7 +41,7 @@ def least_squares(costs: Sequence[float], stages: int) -> list[int]:
 
 
 def _case(part: str, costs: Sequence[float], stages: int, what: str = "") -> Case:
-    words = f"{what or f'costs {some(costs)}'}, {stages} stages"
+    words = f"{what or f'costs {some(costs)}'}, {stages} stage{'s' * (stages > 1)}"
     return Case(part, {"costs": list(costs), "stages": stages, "_words": words})
 
 
@@ -137,8 +137,9 @@ EXERCISE = Exercise(
     parts={"small": 2, "large": 2},
     visible=[
         _case("small", [2, 3], 1),
-        _case("small", [1, 2, 3, 4], 2),
         _case("small", [10, 1, 1, 1], 4),
+        _case("small", [5, 1, 8, 5, 8, 8], 3),
+        _case("small", [7, 3, 3, 5, 2], 3),
         _case("small", [4, 7, 3, 6], 3),
         _case("small", [1, 1, 1, 10], 3),
         _case("small", [1, 4, 4, 4, 3], 3),

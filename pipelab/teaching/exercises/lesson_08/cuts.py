@@ -64,7 +64,7 @@ def read_sizes(data: Any, start: str, layers: int, stages: int) -> list[int]:
     if min(found) < 1:
         raise Refused(f"{shown}Stage {found.index(min(found))} has no layer. Its device would idle for the whole step.")
     lost = layers - sum(found)
-    what = f"{lost} are in no stage" if lost > 0 else f"{-lost} are in two stages"
+    what = f"{abs(lost)} {'is' if abs(lost) == 1 else 'are'} in {'no stage' if lost > 0 else 'two stages'}"
     raise Refused(f"{shown}The numbers add up to {sum(found)}, and the model has {layers} layers: {what}.")
 
 

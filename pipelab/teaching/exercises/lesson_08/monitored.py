@@ -8,7 +8,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-__all__ = ["RECORDED", "Run", "made_up"]
+__all__ = ["KINDS", "RECORDED", "Run", "made_up", "recorded_run"]
 
 Row = dict[str, Any]
 
@@ -101,6 +101,15 @@ RECORDED = {
     "recorded, an uneven cut": Run(_recorded(UNEVEN, (11, 13, 15, 9), 14), (2, 0, "too many layers")),
     "recorded, with a slowed device": Run(_recorded(SLOWED, (12, 12, 12, 12), 30), (2, 14, "slow device")),
 }
+
+
+def recorded_run() -> list[Row]:
+    """What a Monitor saw of 30 steps of the 48-layer model, p = 4, of which one device became slower on the way.
+
+    A dict for each step and device: ``step``, ``device``, ``layers``, and ``busy`` and ``idle`` in seconds.
+    """
+    return [dict(row) for row in RECORDED["recorded, with a slowed device"].rows]
+
 
 KINDS = ("even", "recovered", "slow", "slow again", "another slow", "layers", "moved")
 NOISE = 0.015  # a device's seconds, up and down; the whole machine adds some of its own

@@ -167,14 +167,14 @@ def _blamed(rows: Sequence[Row], who: int, device: int | None, steps: Sequence[i
     if who == most("busy", steps, "layers") and who != most("busy", steps[-5:]):
         return (
             "A layer takes it longest. But its layers may be dear ones, such as a head, and it has fewer of them. "
-            "What counts is its busy time. "
+            "Its busy time is what counts. "
         )
     if who == most("idle", steps) or who == most("idle", steps[-5:]):
         return "It idles longest, so it waits for others. The one that all wait for idles least. "
     if who == most("busy", [alone]):
         return f"It was far busier than the others in step {alone}, but in that step alone. "
     if who == most("layers", steps[-1:]):
-        return "It has the most layers, or as many as any. What counts is how long it is busy with them. "
+        return "It has the most layers, or as many as any. Its busy time counts, not their number. "
     return "It was the busiest before. " if _was(rows, who) else ""
 
 

@@ -92,7 +92,8 @@ def _judge_order(case: Case, data: Any) -> Finding | None:
     p, start = len(speeds), f"{case.words}: best_order"
     data = as_lists(data)
     if not isinstance(data, list) or len(data) != 2 or not isinstance(data[0], list):
-        raise Refused(f"{start} should return two lists, (order, sizes), it returned {kind_of(data)}")
+        what = f"a list of {len(data)}" if isinstance(data, list) else kind_of(data)
+        raise Refused(f"{start} should return two lists, (order, sizes), it returned {what}")
     order = [read_whole(device, f"{start}, an entry of order,") for device in numbers(data[0], f"{start}, order,")]
     if sorted(order) != list(range(p)):
         raise Refused(f"{start}: order is {some(order)}. It should have each device 0 to {p - 1} once.")

@@ -58,7 +58,7 @@ def test_least_squares_are_least():
         ([0, 2, 5], "places of the cuts"),
         ([2, 5, 7], "places of the cuts"),
         ([0, 2, 5, 7], "places of the cuts"),
-        ([1, 2, 3], "6, and the model has 7 layers: 1 are in no stage"),
+        ([1, 2, 3], "6, and the model has 7 layers: 1 is in no stage"),
         ([3, 3, 3], "2 are in two stages"),
         ([7, 0, 0], "Stage 1 has no layer"),
         ([4, 3], "2 stages, and 3 are asked for"),

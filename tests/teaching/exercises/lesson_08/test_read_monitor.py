@@ -5,7 +5,7 @@ from statistics import mean, median
 
 import pytest
 
-from pipelab.teaching.exercises.lesson_08.monitored import KINDS, RECORDED, made_up
+from pipelab.teaching.exercises.lesson_08.monitored import KINDS, RECORDED, made_up, recorded_run
 from pipelab.teaching.exercises.lesson_08.read_monitor import dearness, holder, parts, truth
 from tests.teaching.exercises.trying import assert_reserved, open_parts
 
@@ -52,6 +52,11 @@ def test_every_sensible_way_to_read_is_accepted(window, relative, middle):
 @pytest.mark.parametrize("what", RECORDED)
 def test_what_was_recorded_is_read_as_it_was(what):
     assert truth(RECORDED[what].rows) == RECORDED[what].truth
+
+
+def test_the_recorded_run_is_a_copy_for_a_cell_of_ones_own():
+    recorded_run()[0]["busy"] = 0
+    assert truth(recorded_run()) == (2, 14, "slow device")
 
 
 def test_what_is_made_up_is_read_as_it_was_made_and_is_far_from_every_threshold():

@@ -106,7 +106,7 @@ def _greedy(says, full):
 WRONG = [
     _table("Did you add the stages up", both="best[i][0] + sums[j] - sums[i]"),
     _table("the sum of squares", first="total**2", both="best[i][0] + (sums[j] - sums[i]) ** 2"),
-    _table("1 are in no stage", layers="len(costs) - 1 or 1", least="min(s, j - 1)"),
+    _table("1 is in no stage", layers="len(costs) - 1 or 1", least="min(s, j - 1)"),
     _table("Those are the places of the cuts", answer="bounds"),
     _table("Those are the places of the cuts", answer="bounds[1:-1]"),
     _table("Those are the places of the cuts", answer="bounds[:-1]"),

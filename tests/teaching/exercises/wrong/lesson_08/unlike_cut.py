@@ -58,7 +58,7 @@ WRONG = [
     _given("in proportion to the speeds", "whole(layers, [layers * speed / sum(speeds) for speed in speeds])"),
     _given("neither at costs nor at speeds", "[layers // p + (r < layers % p) for r in range(p)]"),
     _given("Return how many layers lie between", "[sum(right(costs, speeds)[:r]) for r in range(p)]"),
-    _given("are in no stage", "[max(1, int(layers * speed / sum(speeds))) for speed in speeds]"),
+    _given("1 is in no stage", "[max(1, int(layers * speed / sum(speeds))) for speed in speeds]"),
     _any("The devices are sorted by speed", order="sorted(range(p), key=lambda r: -speeds[r])"),
     _any("The devices are sorted by speed", order="sorted(range(p), key=lambda r: speeds[r])"),
     _any("Another order is better", order="list(range(p))"),
