@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -83,7 +84,7 @@ def _mistake(given: float, case: Case, busy: Sequence[float]) -> str:
     idle = len(working) < p
     known = [
         (
-            fmean(working) / max(working) if idle else -1.0,
+            fmean(working) / max(working) if idle else math.nan,
             f"That leaves the idle devices out of the mean. There are p = {p} devices, and one without a row counts 0.",
         ),
         (1 / right, "That is max over mean. The score is mean over max: 1 if all work alike, and less if they do not."),
@@ -100,7 +101,7 @@ def _mistake(given: float, case: Case, busy: Sequence[float]) -> str:
             "That is 1 minus the relative spread. A step waits for the busiest device, so compare with the largest.",
         ),
         (
-            1 - stdev(busy) / mean if p > 1 else -1.0,
+            1 - stdev(busy) / mean if p > 1 else math.nan,
             "That is 1 minus the relative spread. A step waits for the busiest device, so compare with the largest.",
         ),
         (

@@ -60,7 +60,7 @@ def read_sizes(data: Any, start: str, layers: int, stages: int) -> list[int]:
     if rises and lengths.get(len(found), False):
         raise Refused(f"{shown}Those are the places of the cuts. Return how many layers lie between them.")
     if len(found) != stages:
-        raise Refused(f"{shown}That makes {len(found)} stages, and {stages} are asked for.")
+        raise Refused(f"{shown}It should have one number for each stage, {stages} in all.")
     if min(found) < 1:
         raise Refused(f"{shown}Stage {found.index(min(found))} has no layer. Its device would idle for the whole step.")
     lost = layers - sum(found)

@@ -43,7 +43,7 @@ def _recorded(text: str, layers: Sequence[int], steps: int) -> list[Row]:
     return rows
 
 
-# TransformerLM(layers=48), 1F1B, p = 4, m = 8, a batch of 64, with a Monitor and window=1, on a laptop that had other
+# TransformerLM(layers=48), 1F1B, p = 4, m = 8, a batch of 64, with a Monitor and window=1, on two cores that had other
 # work at the same time. Behind step 13: pipeline.speeds = [1, 1, 0.7, 1]. Step | makespan | busy of each device, in ms.
 SLOWED = """
  0 |  994.2 | 630.7 566.9 610.8 640.3

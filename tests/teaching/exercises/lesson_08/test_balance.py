@@ -7,7 +7,7 @@ from pipelab.schedules import build_schedule
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises import exercise
 from pipelab.teaching.exercises.lesson_08.balance import busy_times, score
-from tests.teaching.exercises.trying import assert_reserved, open_parts
+from tests.teaching.exercises.trying import assert_reserved, messages, open_parts
 
 
 def test_the_score_of_a_timeline_is_mean_over_max_of_its_busy_times():
@@ -30,6 +30,10 @@ def test_drawn_cases_have_idle_devices_in_their_part_only():
     for case in exercise("balance").cases(seed=5):
         working = {row[0] for row in case["_rows"]}
         assert (len(working) < case["_devices"]) == (case.part == "some devices idle")
+
+
+def test_a_number_that_no_mistake_gives_is_shown_the_mean_and_the_largest():
+    assert "Their mean is 2, and the largest is 2" in messages("balance", balance=lambda rows, p: -1)[0]
 
 
 def test_references_refuse_while_a_learners_function_runs():

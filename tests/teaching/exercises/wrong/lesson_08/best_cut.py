@@ -118,7 +118,7 @@ WRONG = [
     _even("Equal numbers of layers", "[small] * (stages - 1) + [small + rest]"),
     _even("are in no stage", "[small] * stages"),
     Wrong("best_cut", _NEAREST, says="may miss both"),
-    Wrong("best_cut", _BY_LIMIT + "sizes", says="are asked for", open=("small",)),
+    Wrong("best_cut", _BY_LIMIT + "sizes", says="one number for each stage, 4 in all", open=("small",)),
     Wrong("best_cut", _BY_LIMIT + "sizes + [0] * (stages - len(sizes))", says="has no layer", open=("small",)),
     Wrong("best_cut", _ALL, says="did not return within", open=("large",)),
 ]
