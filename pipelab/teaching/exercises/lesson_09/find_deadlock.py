@@ -171,9 +171,9 @@ def _story(programs: Programs) -> str:
     stops = "; ".join(f"device {r} at {_does(programs[r][at[r]])}" for r in stuck[:6])
     rings = _rings(programs, at)
     if not rings:
-        return f"{before} Then {stops}. But nobody there waits in a ring."
+        return f"{before} Then these wait, but in no ring: {stops}."
     told = " and ".join(" -> ".join(map(str, (*ring, ring[0]))) for ring in rings)
-    return f"{before} Then these wait: {stops}. The ring is {told}."
+    return f"{before} Then these wait: {stops}. The ring{'s are' if len(rings) > 1 else ' is'} {told}."
 
 
 def _mistake(programs: Programs, given: list[int]) -> str:
@@ -182,15 +182,17 @@ def _mistake(programs: Programs, given: list[int]) -> str:
     stuck = [r for r, row in enumerate(programs) if at[r] < len(row)]
     sends = [r for r in stuck if programs[r][at[r]][0] == "send"]
     through = [r for r in stuck if programs[r][at[r]][1] not in stuck]
+    behind = next((r for r in stuck if r not in wanted), None)
     over = [r for r in given if r in through]
     known = [
         (
             in_rings(programs, Rules(labels=False)),
-            "A receive of one label does not match a send of another: then both devices wait.",
+            "It would be right if labels did not count. A receive of one label does not match a send of another.",
         ),
         (
             in_rings(programs, Rules(blocking=False)),
-            "Yours lets a send return at once. Here it blocks until the other device is at the matching receive.",
+            "It would be right if a send returned at once. Here it blocks until the other device is at the matching "
+            "receive.",
         ),
         *(
             (sorted(ring), "There is more than one ring: return the devices of all of them.")
@@ -205,7 +207,7 @@ def _mistake(programs: Programs, given: list[int]) -> str:
             stuck,
             f"Device {over[0]} waits for a device that is through, which is no ring."
             if over
-            else "The others wait behind the ring: they wait for it, and nobody in it waits for them.",
+            else f"Device {behind} waits behind the ring, and nobody in the ring waits for it.",
         ),
         *(
             [

@@ -97,7 +97,7 @@ def _weights(case: Case) -> dict[str, tuple[Weight, str]]:
         "": (lambda cost, size, k, i, j: max(cost, sends(size, k, links)), ""),
         "no messages": (
             lambda cost, size, k, i, j: cost,
-            "It is the best cut if messages take no time. A stage is as slow as its layers or as its message.",
+            "It would be best if messages took no time. A stage is as slow as its layers or as its message.",
         ),
         "even": (
             lambda cost, size, k, i, j: float(abs((j - i + 1) - len(costs) / p) >= 1),
@@ -105,17 +105,17 @@ def _weights(case: Case) -> dict[str, tuple[Weight, str]]:
         ),
         "one link": (
             lambda cost, size, k, i, j: max(cost, sends(size, k, [inside] * (p - 1))),
-            f"It is the best cut if all links were like those inside a node. Behind stage {half - 1} the link is slow.",
+            f"It would be best if all links were like those inside a node. Behind stage {half - 1} the link is slow.",
         ),
         "all slow": (
             lambda cost, size, k, i, j: max(cost, sends(size, k, [between] * (p - 1))),
-            f"It is the best cut if all links were slow. Only the one behind stage {half - 1} is.",
+            f"It would be best if all links were slow. Only the one behind stage {half - 1} is.",
         ),
         "shifted": (
             lambda cost, size, k, i, j: max(
                 cost, sends(size, k, [between if n == half else inside for n in range(p - 1)])
             ),
-            f"Devices 0 to {half - 1} are in the first node, so the slow link is behind stage {half - 1}.",
+            f"Device {half - 1} is the last in the first node, so the slow link is behind stage {half - 1}.",
         ),
         "sum": (
             lambda cost, size, k, i, j: cost + sends(size, k, links),
@@ -172,9 +172,9 @@ def _judge_cut(case: Case, data: Any) -> Finding | None:
     given = [read_whole(n, f"{case.words}: a cut") for n in numbers(data, f"{case.words}: cut_for_nodes")]
     start = f"{case.words}: cut_for_nodes returned {shown(given)}. "
     if len(given) == p and sum(given) == len(costs):
-        return Finding(f"{start}These are numbers of layers. Return where stages 1 to {p - 1} begin.")
+        return Finding(f"{start}These are numbers of layers. Return the first layer of each stage but stage 0.")
     if len(given) != p - 1:
-        return Finding(f"{start}There are p = {p} stages, so return {p - 1} first layers. Stage 0's is not among them.")
+        return Finding(f"{start}There are p = {p} stages: return the first layer of each but stage 0.")
     if any(b <= a for a, b in pairwise((0, *given, len(costs)))):
         return Finding(
             f"{start}Each stage needs a layer: first layers rise, from 1 on, and none is above {len(costs) - 1}."
@@ -243,7 +243,7 @@ def _judge_count(case: Case, data: Any) -> Finding | None:
         ),
         (
             2 * v * (inner + wrap),
-            f"The way round was counted v = {v} times. Behind the last of the p v = {p * v} stages nothing is sent.",
+            f"The way round was counted once too often. Behind the last of the p v = {p * v} stages nothing is sent.",
         ),
         (2 * inner, f"That is one round. A micro-batch passes all devices v = {v} times."),
         *(
@@ -263,7 +263,7 @@ def _judge_count(case: Case, data: Any) -> Finding | None:
     ]
     why = the_only((given == value, why) for value, why in known)
     rounds = " ".join(map(str, row * v)) if p * v <= 16 else " ".join(map(str, row)) + " ..."
-    told = f"Stage by stage, a micro-batch visits the nodes {rounds}. That makes {wanted // 2} crossings on its way."
+    told = f"Stage by stage, a micro-batch visits the nodes {rounds}. Crossings on its way: {wanted // 2}."
     return Finding(f"{case.words}: crossings returned {given}, and there are {wanted}. {told} {why}".rstrip())
 
 

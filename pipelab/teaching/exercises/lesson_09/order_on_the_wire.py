@@ -80,7 +80,7 @@ def _judge(case: Case, data: Any) -> Finding | None:
     k = next((k for k, pair in enumerate(zip(given, wanted, strict=False)) if pair[0] != pair[1]), None)
     where = min(len(given), len(wanted)) if k is None else k
     mine, theirs = (repr(row[where]) if where < len(row) else "nothing" for row in (given, wanted))
-    start = f"{case.words}: receive number {where} is {mine}, and device {source} sends {theirs} there. "
+    start = f"{case.words}: at place {where} you receive {mine}, and device {source} sends {theirs} there. "
     return Finding(start + _mistake(given, wanted, rows, source, destination), partial(_framed, rows, source, wanted))
 
 

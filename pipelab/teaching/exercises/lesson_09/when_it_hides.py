@@ -95,16 +95,17 @@ def _judge_share(case: Case, data: Any) -> Finding | None:
     if close(given, wanted):
         return None
     why = the_only((close(given, value), why) for value, why in _share_mistakes(messages, busy))
-    return Finding(f"{case.words}: hidden_share returned {given:.5g}. {why or _counted(messages, busy, wanted)}")
+    start = f"{case.words}: hidden_share returned {given:.5g} instead of {wanted:.5g}. "
+    return Finding(f"{start}{_counted(messages, busy)} {why}".rstrip())
 
 
-def _counted(messages: Pairs, busy: Pairs, wanted: float) -> str:
+def _counted(messages: Pairs, busy: Pairs) -> str:
     """Message by message."""
     if not sum(b - a for a, b in messages):
         return "No message takes any time, so nothing has to be hidden. The share is 1 then."
     listed = [f"{_within(m, busy):g} of {m[1] - m[0]:g}" for m in messages]
     some = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
-    return f"Message by message, the hidden time is {some}. Both sums together make {wanted:.5g}."
+    return f"Message by message, the hidden time is {some}."
 
 
 def _share_mistakes(messages: Pairs, busy: Pairs) -> list[tuple[float, str]]:
@@ -123,7 +124,7 @@ def _share_mistakes(messages: Pairs, busy: Pairs) -> list[tuple[float, str]]:
         next((part for start, end in busy if (part := min(m[1], end) - max(m[0], start)) > 0), 0) for m in messages
     ]
     return [
-        (1 - hidden / total, "That is the part that is not hidden: the time in which the device waits or has nothing."),
+        (1 - hidden / total, "That is the part that is not hidden: the time in which the device is idle."),
         (
             _ratio(sum(_within(u, busy) for u in under_way), sum(b - a for a, b in under_way)),
             "Two messages that are on their way at once were counted once. Each message counts with its own time.",
@@ -150,7 +151,7 @@ def _share_mistakes(messages: Pairs, busy: Pairs) -> list[tuple[float, str]]:
         ),
         (
             sum(b - a for a, b in messages if any(s <= b <= e for s, e in busy)) / total,
-            "You looked at the moment of arrival only. Before it the device may have been idle, and behind it too.",
+            "You looked at the moment of arrival only. Before it the device may have been idle.",
         ),
         (
             sum(b - a for a, b in messages if any(s <= a <= e for s, e in busy)) / total,
@@ -164,7 +165,7 @@ def _judge_size(case: Case, data: Any) -> Finding | None:
     answer = None if data is None else read_whole(data, f"{case.words}: least_size")
     if answer == wanted:
         return None
-    start = f"{case.words}: least_size returned {answer}. "
+    start = f"{case.words}: least_size returned {answer} instead of {wanted}. "
     if answer is not None and answer < 1:
         return Finding(f"{start}A micro-batch has at least 1 sequence, so the least answer is 1.")
     known = the_only((answer == value, why) for value, why in _size_mistakes(*given))

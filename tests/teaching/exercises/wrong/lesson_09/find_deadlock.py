@@ -70,9 +70,9 @@ def _find(says, answer="found", match=_MATCH, open=_SECOND):
 
 
 WRONG = [
-    Wrong("find_deadlock", _AT_ONCE, says="lets a send return at once"),
+    Wrong("find_deadlock", _AT_ONCE, says="if a send returned at once"),
     Wrong("find_deadlock", _FACING, says="only if both devices are there at the same time"),
-    _find("wait behind the ring", "sorted(waits)"),
+    _find("waits behind the ring", "sorted(waits)"),
     _find("a device that is through", "found + [d for d in waits if waits[d] not in waits]"),
     _find("does not match a send of another", match="there[:2] == ('recv', device)", open=()),
     _find("There is more than one ring", "sorted(rings[0]) if rings else []"),

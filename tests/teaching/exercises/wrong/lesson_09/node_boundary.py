@@ -60,7 +60,7 @@ def _order(says, order):
 
 
 WRONG = [
-    _cut("if messages take no time", weight="work"),
+    _cut("if messages took no time", weight="work"),
     _cut("if all links were like those inside", slow="False"),
     _cut("if all links were slow", slow="True"),
     _cut("the slow link is behind stage", slow="k == half"),
@@ -70,11 +70,11 @@ WRONG = [
     _cut("as many layers as any other", cuts="[round(k * len(costs) / p) for k in range(1, p)]"),
     _cut("forgets to balance the work", weight="size if k == half - 1 else 0"),
     _cut("These are numbers of layers", cuts="[b - a for a, b in zip([0, *cuts], [*cuts, len(costs)])]"),
-    _cut("Stage 0's is not among them", cuts="[0, *cuts]"),
+    _cut("of each but stage 0", cuts="[0, *cuts]"),
     _cut("Each stage needs a layer", cuts="[cut - 2 for cut in cuts]"),
     _count("activations alone", "v * inner + (v - 1) * wrap"),
     _count("The way round is missing", "2 * v * inner"),
-    _count("The way round was counted v", "2 * v * (inner + wrap)"),
+    _count("once too often", "2 * v * (inner + wrap)"),
     _count("That is one round", "2 * inner"),
     _count("devices in the order 0, 1, 2", "2 * sum(a != b for a, b in zip(nodes * v, (nodes * v)[1:]))"),
     _count("That is all messages", "2 * (p * v - 1)"),
