@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from random import Random
 from statistics import fmean
 from typing import Any
 
+from pipelab import view
 from pipelab.schedules.reserved import reserve_also, reserved
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import close, read_number, read_whole
@@ -169,7 +171,20 @@ def _judge_size(case: Case, data: Any) -> Finding | None:
     if answer is not None and answer < 1:
         return Finding(f"{start}A micro-batch has at least 1 sequence, so the least answer is 1.")
     known = the_only((answer == value, why) for value, why in _size_mistakes(*given))
-    return Finding(f"{start}{known or _compared(answer, wanted, *given)}")
+    picture = partial(_lines, answer, wanted, *given)
+    return Finding(f"{start}{known or _compared(answer, wanted, *given)}", picture)
+
+
+def _lines(answer: int | None, wanted: int | None, *given: float) -> view.Picture:
+    latency, bandwidth, sequence_bytes, alpha, beta = given
+    sizes = range(1, min(max(answer or 1, wanted or 1, 8), 100) + 3)
+    curves = {
+        "A message": [latency + b * sequence_bytes / bandwidth for b in sizes],
+        "A forward": [alpha + beta * b for b in sizes],
+    }
+    marks = {} if answer is None else {"yours": float(answer)}
+    across, up = "sequences b in a micro-batch", "milliseconds"
+    return view.plot_curves(sizes, curves, across=across, up=up, title="A message and a forward", marks=marks)
 
 
 def _compared(
