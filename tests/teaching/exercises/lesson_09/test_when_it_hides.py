@@ -36,12 +36,17 @@ def test_the_share_is_a_timelines_overlap():
             assert share(case["_messages"], case["_busy"]) == pytest.approx(overlap(case["_messages"], case["_busy"]))
 
 
-def test_trying_all_sizes_is_as_right():
+def by_ticks(messages, busy):
+    """Quarter by quarter of a unit: all times of the check are whole numbers of them."""
+    ticks = [t / 4 for a, b in messages for t in range(round(4 * a), round(4 * b))]
+    return sum(any(start <= t < end for start, end in busy) for t in ticks) / len(ticks) if ticks else 1
+
+
+def test_counting_ticks_and_trying_all_sizes_are_as_right():
     for case in DRAWN:
         if case.part == "least size":
             assert least(*case["_given"]) == search(*case["_given"])
-    by_ticks = lambda messages, busy: share(messages, busy)  # noqa: E731
-    assert open_parts("when_it_hides", hidden_share=by_ticks, least_size=search) == {"hidden share"}, "it is reserved"
+    assert not open_parts("when_it_hides", hidden_share=by_ticks, least_size=search)
 
 
 def test_drawn_cases_meet_answers_of_all_kinds():
