@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
     if world() is not None:
         raise ConfigurationError(
             "tune starts its devices itself; run it without torchrun (--launch processes has one process per device). "
-            "For several nodes, use --save-profile on one, then --profile with their --latency and --bandwidth"
+            "For several nodes, use --save-profile on one, then --profile with --nodes and --between-latency"
         )
     require_places(options, options.save_profile)
     if options.batch is not None:
