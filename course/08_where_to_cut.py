@@ -302,7 +302,7 @@ ledger()
 # on your machine. What is measured was measured once, and frozen.
 
 # %% role="setup"
-from pipelab.teaching import NotWritten, check, recorded_run
+from pipelab.teaching import NotWritten, check
 
 # %% [markdown] role="lead" exercise="best_cut" difficulty="medium" minutes=20
 # Cut the layers into stages so that the stage with the largest sum has as little as it can. `costs` has a cost for each

@@ -286,7 +286,7 @@ ledger()
 # on your machine. What is measured was measured once, and frozen.
 
 # %% role="setup"
-from pipelab.teaching import NotWritten, check
+from pipelab.teaching import NotWritten, check, recorded_run
 
 # %% [markdown] role="lead" exercise="unlike_cut" difficulty="medium" minutes=25
 # The devices are not alike. `costs` has a cost for each layer, in the order of the model. `speeds` says how fast each

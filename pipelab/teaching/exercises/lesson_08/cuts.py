@@ -11,6 +11,7 @@ import numpy as np
 from pipelab import view
 from pipelab.schedules import build_schedule
 from pipelab.schedules.reserved import reserved
+from pipelab.schedules.table import Array
 from pipelab.simulation import Costs, simulate
 from pipelab.teaching.exercises.definition import Refused
 from pipelab.teaching.exercises.judging import as_lists, numbers, read_whole
@@ -32,17 +33,21 @@ def _weight(costs: Values, speeds: Values) -> Weight:
     return lambda stage, device: work / speeds[device]
 
 
+def _no_link(device: int, other: int) -> Array:
+    return np.zeros(1)
+
+
 @reserved
 def best_sizes(costs: Values, speeds: Values) -> list[int]:
     """A cut whose largest time is least, for the devices in the order given."""
-    _, bounds = bottleneck(_weight(costs, speeds), range(len(speeds)))
+    _, bounds = bottleneck(_weight(costs, speeds), _no_link, range(len(speeds)))
     return [b - a for a, b in pairwise(bounds)]
 
 
 @reserved
 def best_placed(costs: Values, speeds: Values) -> tuple[list[int], list[int]]:
     """(the device at each place, how many layers each place has), the largest time being least over all orders."""
-    _, bounds, order = bottleneck_in_any_order(_weight(costs, speeds), len(speeds))
+    _, bounds, order = bottleneck_in_any_order(_weight(costs, speeds), _no_link, len(speeds))
     return order, [b - a for a, b in pairwise(bounds)]
 
 
