@@ -184,6 +184,51 @@ def finishes_with_blocking_sends(schedule: Schedule, outstanding: int) -> bool:
     return not running
 
 
+def finishes_with_groups(schedule: Schedule, outstanding: int) -> bool:
+    """The same where what a device sends after a slot and receives before the next is one group, posted at once.
+
+    A device is through with a group when all that it receives is there, and of what it sends all but ``outstanding``
+    messages a channel are posted by their receiver.
+    """
+    table, stages = everything(schedule), len(schedule.placement)
+    order: dict[tuple[bool, int, int], list[tuple[int, Action]]] = {}
+    needed: dict[Action, tuple[tuple[bool, int, int], Action]] = {}
+    for action, (r, _) in table.items():
+        sender = message_need(action, stages, table)
+        if sender in table and table[sender][0] != r:
+            channel = (sender.op == "F", table[sender][0], r)
+            needed[action] = channel, sender
+            order.setdefault(channel, []).append((table[sender][1], sender))
+    queue = {channel: [sender for _, sender in sorted(found)] for channel, found in order.items()}
+    sent, posted, at = dict.fromkeys(queue, 0), dict.fromkeys(queue, 0), [0] * len(schedule.programs)
+
+    def post(r: int) -> None:
+        for action in parts(schedule.programs[r][at[r]]) if at[r] < len(schedule.programs[r]) else ():
+            if action in needed:
+                channel, sender = needed[action]
+                posted[channel] = max(posted[channel], queue[channel].index(sender) + 1)
+
+    def through(r: int) -> bool:
+        before = parts(schedule.programs[r][at[r] - 1]) if at[r] else ()
+        going = {channel for channel, senders in queue.items() if channel[1] == r and set(senders) & set(before)}
+        came = all(sent[channel] >= posted[channel] for channel in queue if channel[2] == r)
+        return came and all(sent[channel] - posted[channel] <= outstanding for channel in going)
+
+    for r in range(len(at)):
+        post(r)
+    moved = True
+    while moved:
+        moved = False
+        for r, program in enumerate(schedule.programs):
+            if at[r] < len(program) and through(r):
+                for channel, senders in queue.items():
+                    sent[channel] += sum(channel[1] == r and action in senders for action in parts(program[at[r]]))
+                at[r] += 1
+                post(r)
+                moved = True
+    return at == [len(program) for program in schedule.programs]
+
+
 def ends_of(
     schedule: Schedule,
     cost: Callable[[Slot], float],

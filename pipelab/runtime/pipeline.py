@@ -22,7 +22,7 @@ from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
 from pipelab.runtime.observer import Observer, Watch
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
-from pipelab.runtime.setup.assembly import make_stages, require_stages
+from pipelab.runtime.setup.assembly import make_stages, model_again
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.runtime.setup.settings import OptimizerFactory, Settings, require_one_of
@@ -67,7 +67,9 @@ class Pipeline:
     ``tied``: groups of names that are one parameter, for stages that ``build_stage`` makes in different processes;
     of a model, ties are seen.
     ``measure_memory`` and ``measure_costs`` switch off what a report tells of bytes and of time, and their cost.
-    ``seed`` keys the dropout. ``outstanding`` makes the wire strict (see ``Wire``).
+    ``seed`` keys the dropout. ``sends``: how threads send (see ``wire.SENDS``), "asynchronous", "blocking" or
+    "batched"; ``outstanding``: how many messages of a channel wait for no one all the same. A table that devices cannot
+    finish so is refused, unless ``check=False``: then they meet in a ring of waits, and DeadlockError names it.
     ``time_limit``: seconds after which a step that has not come to its end stops with TimeLimitError, which names the
     devices that are stuck (default: ten minutes for the first, then twenty times the longest so far, and a minute at
     least; math.inf: never). Processes are then ended; a thread cannot be, and a new Pipeline works beside it.
@@ -110,7 +112,9 @@ class Pipeline:
         measure_memory: bool = True,
         measure_costs: bool = True,
         memory_limit: Limits = None,
+        sends: str = "asynchronous",
         outstanding: int | None = None,
+        check: bool = True,
         window: int = 9,
         tied: Sequence[Sequence[str]] = (),
         grad_scaler: torch.amp.GradScaler | None = None,
@@ -136,7 +140,9 @@ class Pipeline:
             measure_memory=measure_memory,
             measure_costs=measure_costs,
             memory_limit=memory_limit,
+            sends=sends,
             outstanding=outstanding,
+            check=check,
             window=window,
             tied=tied,
             grad_scaler=grad_scaler,
@@ -186,16 +192,12 @@ class Pipeline:
         old.close(finish=False)
 
     def _as_made(self, schedule: Schedule) -> Any:
-        """The model for another schedule: stages that were built in this process stay what they are."""
+        """The model for another schedule."""
         if self.launch == "processes" and isinstance(self._engine, Engine):
             from pipelab.runtime.processes.join import require_size
 
             require_size(schedule.devices, self.schedule.devices)
-        if isinstance(self._model, nn.Module | SplitModel):
-            return self._model
-        require_stages(schedule, self.schedule.stages)
-        here, model = dict(self._engine.stages()), self._model
-        return (lambda s: here[s] if s in here else model(s)) if here else model
+        return model_again(self._model, schedule, self.schedule.stages, dict(self._engine.stages()))
 
     @property
     def schedule(self) -> Schedule:

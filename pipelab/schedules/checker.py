@@ -15,6 +15,7 @@ from pipelab.schedules.dependencies import GRADIENT, LOCAL, Edge, Need, Place, S
 from pipelab.schedules.reserved import reservable
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.updates import faults
+from pipelab.schedules.wire import room_for
 
 __all__ = ["CODES", "Violation", "check_schedule", "require_sound", "why_blocked"]
 
@@ -57,21 +58,23 @@ class Violation:
 
 @reservable
 def check_schedule(
-    table: Schedule | TimeTable, *, outstanding: int | None = None, stash: bool = True
+    table: Schedule | TimeTable, *, outstanding: int | None = None, stash: bool = True, sends: str = "asynchronous"
 ) -> list[Violation]:
     """Everything that is wrong with ``table``; an empty list when it is sound.
 
     A Schedule is checked as an order: does every slot get to run? A TimeTable is also checked as times: is each input
     there when its slot starts? The wire delivers in the order of sending. A device that needs a message takes all
-    that were sent before it. This never adds a wait, because the earlier ones were sent earlier. ``outstanding`` bounds
-    how many messages may be sent and not yet taken per (kind, source, destination): beyond it sends block. A table that
-    needs an endless buffer then shows the wait cycles that this makes. ``stash=False``: no version of the weights is
-    kept but the newest, so an update between a forward and its backward is a fault.
+    that were sent before it. This never adds a wait, because the earlier ones were sent earlier. ``sends`` is one of
+    ``wire.SENDS``: "blocking" and "batched" sends wait for their receiver. ``outstanding`` bounds how many messages may
+    be sent and not yet taken per (kind, source, destination): so many wait for no one, and with "asynchronous" sends
+    those beyond it block. A table that needs more room shows the wait cycles that this makes. ``stash=False``: no
+    version of the weights is kept but the newest, so an update between a forward and its backward is a fault.
     """
     if not isinstance(table, Schedule | TimeTable):
         raise ConfigurationError(
             f"check_schedule takes a Schedule or a TimeTable, got {type(table).__name__}; Schedule.from_csv reads text"
         )
+    outstanding = room_for(sends, outstanding)
     kept = stash or (isinstance(table, Schedule) and "U" not in table.ops)
     if isinstance(table, Schedule) and outstanding is None and kept and table.resolved is not None:
         return []  # what follows is for tables with which something is wrong
@@ -90,13 +93,19 @@ def check_schedule(
         *(Violation(*fault) for fault in faults(schedule, graph, timed=timed, stash=stash)),
     ]
     if not timed:
-        found += _wait_cycles(graph, outstanding)
+        found += _wait_cycles(graph, outstanding, batched=sends == "batched")
     return sorted(found, key=lambda v: (v.device, -1 if v.position is None else v.position))
 
 
-def require_sound(schedule: Schedule, *, outstanding: int | None = None) -> None:
-    """Raise ScheduleError with all violations unless ``schedule`` is sound (with sends bounded by ``outstanding``)."""
-    violations = check_schedule(schedule, outstanding=outstanding)
+def require_sound(
+    schedule: Schedule, *, outstanding: int | None = None, sends: str = "asynchronous", rings: bool = True
+) -> None:
+    """Raise ScheduleError with all violations unless ``schedule`` is sound (with such sends, see ``check_schedule``).
+
+    Without ``rings`` devices may wait for each other in a ring: who runs it will meet that.
+    """
+    found = check_schedule(schedule, outstanding=outstanding, sends=sends)
+    violations = [violation for violation in found if rings or violation.code != "wait-cycle"]
     if violations:
         raise ScheduleError.refuse(schedule.name, violations)
 
@@ -244,9 +253,9 @@ _ORDER_REASONS = {
 }
 
 
-def _wait_cycles(graph: SlotGraph, outstanding: int | None) -> Iterator[Violation]:
+def _wait_cycles(graph: SlotGraph, outstanding: int | None, *, batched: bool) -> Iterator[Violation]:
     """One violation per ring of slots that wait for each other across devices."""
-    for ring in rings(graph, outstanding):
+    for ring in rings(graph, outstanding, batched=batched):
         clauses, cycle = [], []
         for wait in ring:
             slot = format_slot(graph.programs[wait.device][wait.position] or ())

@@ -5,6 +5,8 @@ and then takes messages; it *runs* the slot once all it needs is there::
 
     run(r, k)    waits for  enter(r, k), and the run of every slot of another device that supplies it
     enter(r, k)  waits for  run(r, k-1); with bounded sends also for messages that it sent before to be taken
+
+Where sends are batched, run(r, k) waits for those messages, not enter(r, k).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Wait:
     reason: Edge | str
 
 
-def rings(graph: SlotGraph, outstanding: int | None) -> Iterator[list[Wait]]:
+def rings(graph: SlotGraph, outstanding: int | None, *, batched: bool = False) -> Iterator[list[Wait]]:
     """One shortest ring of waits for each knot of slots that wait for one another; linear in the actions.
 
     A slot that stands before what it needs *on its own device* is not looked at here: that is a wrong order, whatever
@@ -52,10 +54,10 @@ def rings(graph: SlotGraph, outstanding: int | None) -> Iterator[list[Wait]]:
                     waits[run].append(source)
                     why[run, source] = edge
     if outstanding is not None:
-        for slot, other, entering, reason in wire_waits(graph, outstanding):
-            target = (*other, ENTER if entering else RUN)
-            waits[*slot, ENTER].append(target)
-            why.setdefault(((*slot, ENTER), target), reason)
+        for slot, other, entering, reason in wire_waits(graph, outstanding, batched=batched):
+            held, target = (*slot, RUN if batched else ENTER), (*other, ENTER if entering else RUN)
+            waits[held].append(target)
+            why.setdefault((held, target), reason)
     for members in _knots(waits):
         if len(members) > 1:
             ring = _shortest_ring(waits, set(members))

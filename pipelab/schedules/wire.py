@@ -1,4 +1,4 @@
-"""The wire: which messages a table sends, in which order, and who waits when sends block.
+"""The wire: which messages a table sends, in which order, and who waits when sends are bounded.
 
 There is one channel per (kind, source, destination). A device sends in the order of its program, and the receiver
 takes messages in that order: a slot that needs message k first takes all up to k.
@@ -9,11 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelab.errors import ConfigurationError, whole_number
 from pipelab.schedules.action import Action
 from pipelab.schedules.dependencies import SlotGraph
 from pipelab.schedules.reserved import reservable
 
-__all__ = ["Channel", "Route", "Take", "routes", "takes", "wire_waits"]
+__all__ = ["SENDS", "Channel", "Route", "Take", "room_for", "routes", "takes", "wire_waits"]
+
+SENDS = ("asynchronous", "blocking", "batched")
+"""How a device sends.
+
+- asynchronous: it goes on at once (isend).
+- blocking: it goes on, to the receives of its next slot, once its messages are taken (rendezvous).
+- batched: what it sends after a slot and what it receives before the next are posted as one group, and it goes on to
+  that slot once all of the group is done (``batch_isend_irecv``; Megatron's ``send_forward_recv_backward``).
+
+After its last slot a device waits for nothing.
+"""
+
+
+def room_for(sends: str, outstanding: int | None) -> int | None:
+    """How many messages of a channel may be sent and not taken; None: as many as one likes.
+
+    ``outstanding`` says so itself; else those whose sends wait have room for none. Raises ConfigurationError.
+    """
+    if sends not in SENDS:
+        raise ConfigurationError(f"sends must be one of {', '.join(map(repr, SENDS))}, got {sends!r}")
+    if outstanding:
+        whole_number("outstanding", "", outstanding)
+    return 0 if outstanding is None and sends != "asynchronous" else outstanding
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -88,11 +112,14 @@ def takes(graph: SlotGraph, messages: Mapping[Channel, Sequence[Route]]) -> dict
     return found
 
 
-def wire_waits(graph: SlotGraph, outstanding: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], bool, str]]:
-    """The waits that bounded channels add: (slot to enter, slot it waits for, whether that has but to be entered, why).
+def wire_waits(
+    graph: SlotGraph, outstanding: int, *, batched: bool = False
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], bool, str]]:
+    """The waits that bounded channels add: (who waits, for which slot, whether that has but to be entered, why).
 
     The sender of message k enters its next slot only once message k - ``outstanding`` has been taken. The receiver
-    takes it when it has entered the slot that needs it, and has taken what that slot takes first.
+    takes it when it has entered the slot that needs it, and has taken what that slot takes first. ``batched``: the
+    sender enters, and does not run, and the receiver takes all of its slot's messages at once.
     """
     messages = routes(graph)
     taken_in: dict[tuple[Channel, int], tuple[tuple[int, int], list[Take]]] = {}
@@ -108,5 +135,5 @@ def wire_waits(graph: SlotGraph, outstanding: int) -> Iterator[tuple[tuple[int, 
             blocked = routed[k - outstanding].producer
             reason = f"its send of {routed[k].producer} blocks until {blocked} is taken ({channel})"
             yield (device, position + 1), (receiver, taker), True, reason
-            for take in earlier:
+            for take in () if batched else earlier:
                 yield (device, position + 1), take.route.sent_by, False, reason

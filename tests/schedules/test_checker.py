@@ -4,7 +4,7 @@ import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
-from pipelab import ScheduleError
+from pipelab import ConfigurationError, ScheduleError
 from pipelab.schedules import (
     CODES,
     Action,
@@ -448,6 +448,34 @@ def test_bounded_waits_are_those_of_devices_that_really_block(schedule, outstand
     if check_schedule(schedule) == []:
         runs = oracle.finishes_with_blocking_sends(schedule, outstanding)
         assert runs == (check_schedule(schedule, outstanding=outstanding) == [])
+
+
+@given(reordered(), st.integers(0, 2))
+def test_groups_wait_as_those_of_devices_that_post_them(schedule, outstanding):
+    if check_schedule(schedule) == []:
+        runs = oracle.finishes_with_groups(schedule, outstanding)
+        assert runs == (check_schedule(schedule, sends="batched", outstanding=outstanding) == [])
+
+
+@pytest.mark.parametrize("name", ["1f1b", "zb-h1", "v-half", "chimera"])
+def test_groups_mend_what_blocking_sends_tie_up(name):
+    schedule = build_schedule(name, devices=4, microbatches=8)
+    assert check_schedule(schedule, sends="blocking") != []
+    assert check_schedule(schedule, sends="batched") == []
+
+
+def test_sends_say_how_much_room_there_is():
+    schedule = build_schedule("1f1b", devices=2, microbatches=4)
+    assert check_schedule(schedule, sends="blocking") == check_schedule(schedule, outstanding=0) != []
+    assert check_schedule(schedule, sends="blocking", outstanding=1) == check_schedule(schedule) == []
+    with pytest.raises(ConfigurationError, match="sends must be one of 'asynchronous', 'blocking', 'batched', got 'b'"):
+        check_schedule(schedule, sends="b")
+
+
+def test_rings_alone_may_be_let_pass():
+    require_sound(build_schedule("1f1b", devices=2, microbatches=4), sends="blocking", rings=False)
+    with pytest.raises(ScheduleError, match="missing"):
+        require_sound(read("0F0\n1F0,1B0\n"), rings=False)
 
 
 # ---- against a second opinion ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -18,13 +19,15 @@ from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 from pipelab.simulation.links import INSTANT, Links
 
-__all__ = ["Aborted", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
+__all__ = ["Aborted", "Post", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
 
 Send = Callable[[Payload], float]
 """Send a message and come back at once, with the time of sending."""
 Receive = Callable[[], Payload | None]
 """The next message of a channel, in the order of sending; waits for it, or where devices take turns gives None if it is
 not there yet."""
+Post = Callable[[], None]
+"""Say, ahead of taking it, that the next message of a channel will be taken."""
 Settle = Callable[[], bool]
 """Before a sender's next slot: wait until enough of its messages are taken; where devices take turns, say if so."""
 
@@ -45,6 +48,13 @@ class WireEnd(Protocol):
 
     def inlet(self, channel: Channel) -> Receive:
         """What receives from ``channel``."""
+        ...
+
+    def posting(self, channel: Channel) -> Post | None:
+        """What a receiver on ``channel`` does first, for each message that a slot takes; None but where that matters.
+
+        It matters where sends are batched: then the sender's group waits for this, and not for the taking.
+        """
         ...
 
     def settling(self, channel: Channel) -> Settle | None:
@@ -73,7 +83,7 @@ class StepWire(WireEnd, Protocol):
 
 
 class _Line:
-    """One channel: what was sent and not taken; and, on a strict wire, a token for each message that was taken."""
+    """One channel: what was sent and not taken; on a strict wire a token for each message no longer waited for."""
 
     __slots__ = ("free_at", "messages", "tokens", "unsettled")
 
@@ -89,7 +99,7 @@ class Wire:
 
     Sends are asynchronous. With ``outstanding`` set the wire is strict: a device goes on to its next slot only once
     all but that many messages of each channel it has sent on have been taken (rendezvous), as on a wire whose sends
-    block.
+    block. ``batched``: then it goes on to take its next slot's messages, and to that slot once both is done.
     ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt. ``turns``: all devices run in one
     thread, which must not wait.
     """
@@ -100,6 +110,7 @@ class Wire:
         places: Sequence[torch.device],
         *,
         outstanding: int | None = None,
+        batched: bool = False,
         links: Links = INSTANT,
         turns: bool = False,
     ) -> None:
@@ -107,6 +118,7 @@ class Wire:
         self._places = places
         self.stopped, self._turns = False, turns
         self.outstanding, self._links, self._modelled = outstanding, links, links.take_time
+        self._batched = batched
 
     def outlet(self, channel: Channel) -> Send:
         """What puts a copy of a message, in the receiver's own memory, on ``channel``."""
@@ -130,7 +142,8 @@ class Wire:
     def inlet(self, channel: Channel) -> Receive:
         """What takes the next message of ``channel``."""
         line = self._lines[channel]
-        modelled, strict, take = self._modelled, self.outstanding is not None, self._taker(line.messages)
+        modelled, take = self._modelled, self._taker(line.messages)
+        strict = self.outstanding is not None and not self._batched
         if not (modelled or strict):
             return take
 
@@ -145,6 +158,11 @@ class Wire:
             return payload
 
         return receive
+
+    def posting(self, channel: Channel) -> Post | None:
+        """Where sends are batched: let the sender of the next message go on."""
+        tokens = self._lines[channel].tokens
+        return partial(tokens.put, True) if self._batched else None
 
     def settling(self, channel: Channel) -> Settle | None:
         """Wait until few enough messages of ``channel`` are outstanding."""

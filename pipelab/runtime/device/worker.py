@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, MutableSequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ import torch
 from pipelab.errors import OutOfMemoryError, PipelabError, StageError
 from pipelab.memory import ModelStates
 from pipelab.quantities import format_bytes
-from pipelab.runtime.device.channels import Aborted, WireEnd
+from pipelab.runtime.device.channels import Aborted, Post, Settle, WireEnd
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import MemoryMeter, WallError
@@ -96,17 +96,19 @@ class Worker:
         receive = [wire.inlet(channel) for channel in self.program.inlets]
         send = [wire.outlet(channel) for channel in self.program.outlets]
         settle = [wire.settling(channel) for channel in self.program.outlets]
+        post = [wire.posting(channel) for channel in self.program.inlets]
+        batched = any(post)
         at, device = self.whereabouts, self.device
         outbox: list[tuple[int, Payload]] = []
+        unsettled: list[int] = []
         for position, (slot, acts) in enumerate(zip(self.program.slots, self._acts, strict=True)):
             here = position * SLOT
             at[device] = here
-            for outlet, _ in outbox:
-                if (settled := settle[outlet]) is not None:
-                    at[device] = here + 2 * (len(slot.receives) + outlet) + 1
-                    while not settled():
-                        yield
-            outbox.clear()
+            behind = here + 2 * len(slot.receives) + 1
+            if batched:
+                _post(slot.receives, post)
+            elif unsettled:
+                yield from self._settled(unsettled, settle, behind)
             if wire.stopped:
                 wire.check()
             for number, (inlet, mail) in enumerate(slot.receives):
@@ -114,6 +116,8 @@ class Worker:
                 while (payload := receive[inlet]()) is None:
                     yield
                 self._taken(payload, mail)
+            if unsettled and batched:
+                yield from self._settled(unsettled, settle, behind)
             payload = made = None  # from here on it is the action's
             memory.begin_slot()
             meter.begin()
@@ -135,7 +139,11 @@ class Worker:
             memory.end_slot()
             for outlet, made in outbox:
                 log.sent.append(send[outlet](made))
+            unsettled = [outlet for outlet, _ in outbox if settle[outlet] is not None]
+            outbox.clear()
         at[device] = len(self.program.slots) * SLOT
+        if batched:
+            _post(self.program.late, post)
         for inlet, mail in self.program.late:
             while (payload := receive[inlet]()) is None:
                 yield
@@ -144,6 +152,15 @@ class Worker:
             self.carried[self.program.users[mail]] = self._mail[mail], self._mail_held[mail]
             self._mail[mail] = self._mail_held[mail] = None
         self._catch_up()
+
+    def _settled(self, outlets: Sequence[int], settle: Sequence[Settle | None], behind: int) -> Iterator[None]:
+        """Wait until what was sent through ``outlets`` is taken; ``behind``: where it is when it waits for outlet 0."""
+        for outlet in outlets:
+            settled = settle[outlet]
+            assert settled is not None
+            self.whereabouts[self.device] = behind + 2 * outlet
+            while not settled():
+                yield
 
     def _taken(self, payload: Payload, mail: int) -> None:
         """A message has been taken off the wire."""
@@ -228,6 +245,14 @@ class Worker:
         if self.place.type != "cuda":
             return ""
         return f" (CUDA's allocator: {format_bytes(torch.cuda.memory_allocated(self.place))} in use)"
+
+
+def _post(receives: Sequence[tuple[int, int]], post: Sequence[Post | None]) -> None:
+    """Say that all these messages will be taken."""
+    for inlet, _ in receives:
+        posted = post[inlet]
+        assert posted is not None
+        posted()
 
 
 def stage_error(error: Exception | SystemExit, device: int, where: Action | int, kind: str | None = None) -> StageError:

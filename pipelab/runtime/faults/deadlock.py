@@ -28,17 +28,21 @@ class Waiting:
         return self.channel.destination if self.room else self.channel.source
 
 
-def deadlock(table: ProgramTable, whereabouts: Sequence[int], outstanding: int | None = None) -> DeadlockError | None:
+def deadlock(
+    table: ProgramTable, whereabouts: Sequence[int], outstanding: int | None = None, *, batched: bool = False
+) -> DeadlockError | None:
     """What to raise if devices can never go on; None if, as far as can be seen, all of them may.
 
     ``whereabouts`` (see ``program.SLOT``) need not be of one moment. Who is seen to wait for a device that is seen,
     later, not to have sent yet still waits then: a ring of such waits holds, however late its last member was seen.
-    ``outstanding``: of a strict wire, the messages of a channel that may be on their way.
+    ``outstanding``: of a strict wire, the messages of a channel that may be on their way. ``batched``: a device that
+    waits before a slot has said already that it will take all messages for it.
     """
+    strict = outstanding is not None
     waiting: dict[int, Waiting] = {}
     for device, place in enumerate(whereabouts):
         wait = wait_at(table, device, place)
-        if wait is not None and not _is_over(table, wait, whereabouts, outstanding):
+        if wait is not None and not _is_over(table, wait, whereabouts, outstanding, batched=batched):
             waiting[device] = wait
     for first in sorted(waiting):
         path = [first]
@@ -47,9 +51,9 @@ def deadlock(table: ProgramTable, whereabouts: Sequence[int], outstanding: int |
         if other in path:
             ring = path[path.index(other) :]
             lowest = ring.index(min(ring))
-            return _error(table, waiting, ring[lowest:] + ring[:lowest])
+            return _error(table, waiting, ring[lowest:] + ring[:lowest], strict=strict)
         if whereabouts[other] >= len(table.programs[other].slots) * SLOT:
-            return _error(table, waiting, [])
+            return _error(table, waiting, [], strict=strict)
     return None
 
 
@@ -78,7 +82,9 @@ def _sent(slots: Sequence[CompiledSlot], position: int, outlet: int) -> int:
     return sum(act.outlet == outlet for slot in slots[:position] for act in slot.acts)
 
 
-def _is_over(table: ProgramTable, wait: Waiting, whereabouts: Sequence[int], outstanding: int | None) -> bool:
+def _is_over(
+    table: ProgramTable, wait: Waiting, whereabouts: Sequence[int], outstanding: int | None, *, batched: bool = False
+) -> bool:
     """Whether what it waits for has been sent, or taken."""
     place, program = whereabouts[wait.other], table.programs[wait.other]
     if place < 0:
@@ -89,7 +95,9 @@ def _is_over(table: ProgramTable, wait: Waiting, whereabouts: Sequence[int], out
         return wait.number < len(routes) and position > routes[wait.number].sent_by[1]
     receives = len(program.slots[position].receives) if position < len(program.slots) else 0
     within = inside // 2 if inside % 2 else receives if inside else 0
-    if inside % 2 and within >= receives:  # it waits for room itself, and has taken none of its slot's messages
+    if batched:
+        within = receives if inside else 0
+    elif inside % 2 and within >= receives:  # it waits for room itself, and has taken none of its slot's messages
         within = 0
     inlet = program.inlets.index(wait.channel)
     slots = (*program.slots, CompiledSlot((), ()))
@@ -109,7 +117,7 @@ def is_stuck(table: ProgramTable, device: int, whereabouts: Sequence[int]) -> bo
     return 0 <= whereabouts[device] < len(table.programs[device].slots) * SLOT
 
 
-def _error(table: ProgramTable, waiting: Mapping[int, Waiting], ring: Sequence[int]) -> DeadlockError:
+def _error(table: ProgramTable, waiting: Mapping[int, Waiting], ring: Sequence[int], *, strict: bool) -> DeadlockError:
     shown = [waiting[device] for device in ring] or list(waiting.values())
     lines = [f"  device {wait.device} waits {reason(table, wait)}" for wait in shown]
     if not ring:
@@ -121,6 +129,8 @@ def _error(table: ProgramTable, waiting: Mapping[int, Waiting], ring: Sequence[i
     others = len(waiting) - len(shown)
     more = [f"  ... and {others} more behind them"] if others else []
     hint = "check_schedule(schedule) says which order would do; nothing stays held"
+    if strict:
+        hint = "check_schedule(schedule, sends=..., outstanding=...) says which sends would do; nothing stays held"
     error = DeadlockError("\n".join([head, *lines, *more, hint]))
     error.ring = tuple(ring)
     return error

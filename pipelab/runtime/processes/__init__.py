@@ -30,7 +30,10 @@ def open_engine(
     if not dist.is_available():
         raise ConfigurationError("launch='processes' needs torch.distributed, which this torch has not; use 'threads'")
     if settings.outstanding is not None:
-        raise ConfigurationError("outstanding= makes the wire of threads strict; leave it out for launch='processes'")
+        raise ConfigurationError(
+            "sends= and outstanding= make the wire of threads strict; leave them out for launch='processes', which "
+            "sends asynchronously"
+        )
     if not in_group():
         if group is not None:
             raise ConfigurationError("group= is for processes that are in a torch.distributed group already")

@@ -21,10 +21,10 @@ __all__ = [
     "Parts",
     "StageWithLoss",
     "make_stages",
+    "model_again",
     "refuse_batch_statistics",
     "refuse_hooks_that_would_not_run",
     "refuse_redrawn_masks",
-    "require_stages",
     "warn_of_batch_statistics",
     "warn_of_random_masks",
     "with_loss",
@@ -94,13 +94,19 @@ def _as_split(split: SplitModel, schedule: Schedule, cuts: Sequence[int] | None)
     return split
 
 
-def require_stages(schedule: Schedule, made: int) -> None:
-    """Raise ConfigurationError if ``schedule`` has other stages than those that build_stage has made."""
+def model_again(model: Any, schedule: Schedule, made: int, here: Mapping[int, nn.Module]) -> Any:
+    """The model for another schedule: of ``made`` stages that were built, those that are ``here`` stay what they are.
+
+    Raises ConfigurationError if the schedule has other stages than those that build_stage has made.
+    """
+    if isinstance(model, nn.Module | SplitModel):
+        return model
     if schedule.stages != made:
         raise ConfigurationError(
             f"build_stage has made {made} stages, and schedule '{schedule.name}' has {schedule.stages}; take a "
             f"schedule with {made} stages (devices x chunks), or pass the model itself, which can be cut again"
         )
+    return (lambda s: here[s] if s in here else model(s)) if here else model
 
 
 class StageWithLoss(NamedStage):

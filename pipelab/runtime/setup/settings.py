@@ -17,6 +17,7 @@ from pipelab.runtime.setup.microbatches import LossTerms
 from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.updates import over
+from pipelab.schedules.wire import room_for
 from pipelab.simulation.costs import Costs
 from pipelab.simulation.links import INSTANT, Links, links_of
 
@@ -47,7 +48,9 @@ class Settings:
     measure_memory: bool = True
     measure_costs: bool = True
     memory_limit: Limits = None
+    sends: str = "asynchronous"
     outstanding: int | None = None
+    check: bool = True
     window: int = 9
     tied: Sequence[Sequence[str]] = ()
     grad_scaler: torch.amp.GradScaler | None = None
@@ -76,8 +79,7 @@ class Settings:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigurationError(f"seed must be a whole number, got {self.seed!r}; try 0")
-        if self.outstanding is not None and self.outstanding != 0:
-            whole_number("outstanding", "", self.outstanding)
+        object.__setattr__(self, "outstanding", room_for(self.sends, self.outstanding))
         whole_number("window", "", self.window)
         if self.memory_limit is not None and not self.measure_memory:
             raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
@@ -133,9 +135,18 @@ class Settings:
         if not isinstance(schedule, Schedule):
             hint = "table.schedule() is its order" if isinstance(schedule, TimeTable) else BUILD_HINT
             raise ConfigurationError(f"schedule must be a Schedule, got {type(schedule).__name__}; {hint}")
-        require_sound(schedule, outstanding=self.outstanding)
+        self.require_sound(schedule)
         if "U" in schedule.ops:
             self._check_updates()
+
+    def require_sound(self, schedule: Schedule) -> None:
+        """Raise ScheduleError unless ``schedule`` can be run so."""
+        require_sound(schedule, outstanding=self.outstanding, sends=self.sends, rings=self.check)
+
+    @property
+    def batched(self) -> bool:
+        """Whether what is sent after a slot and received before the next is one group."""
+        return self.sends == "batched"
 
     def _check_post_validation(self) -> None:
         if self.optimizer is None:

@@ -243,6 +243,7 @@ class Stepper:
             sizes,
             signature=(cut.training, *cut.signature),
             outstanding=self.settings.outstanding,
+            batched=self.settings.batched,
             turns=turns,
             links=self.settings.links if self.settings.clock == "wall" else INSTANT,
         )

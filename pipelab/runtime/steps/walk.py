@@ -35,7 +35,6 @@ from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.steps.flight import Flight
 from pipelab.runtime.steps.update import Updates
-from pipelab.schedules.checker import require_sound
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["Walk", "Walked", "device_meter"]
@@ -73,7 +72,7 @@ class Walk:
         early: Callable[[int], None] | None = None,
     ) -> None:
         if flight is None:
-            require_sound(schedule, outstanding=settings.outstanding)
+            settings.require_sound(schedule)
         self._flight, self._drains, self._early = flight, drain or schedule.updating is None, early
         self.settings, self.training, self.memory = settings, training, memory
         self._replicas, self._updates = replicas, updates
@@ -134,7 +133,7 @@ class Walk:
         now = list(self._replicas.peers.look())
         if now == self._seen and now != self._judged:  # who moves is not stuck
             self._judged = now
-            found = deadlock(self.table, now, self.settings.outstanding)
+            found = deadlock(self.table, now, self.settings.outstanding, batched=self.settings.batched)
             if found is not None:
                 raise found
         self._seen, self._reached = now, _reached(now, self._reached or now)

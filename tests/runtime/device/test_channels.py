@@ -84,9 +84,22 @@ def test_where_devices_take_turns_no_end_waits():
         receive()
 
 
+def test_in_a_group_a_sender_waits_until_the_receiver_posts_and_not_until_it_takes():
+    wire, send, receive = ends(outstanding=0, batched=True, turns=True)
+    settle, post = wire.settling(CHANNEL), wire.posting(CHANNEL)
+    send(payload(7))
+    assert not settle()
+    post()
+    assert settle()
+    assert receive().tensors[0][0] == 7
+    send(payload(8))
+    assert receive().tensors[0][0] == 8
+    assert not settle(), "taking says nothing"
+
+
 def test_sends_that_nothing_bounds_need_not_settle():
     wire, _, _ = ends()
-    assert wire.settling(CHANNEL) is None
+    assert wire.settling(CHANNEL) is wire.posting(CHANNEL) is None
 
 
 def test_a_modelled_link_delivers_one_after_the_other():

@@ -31,7 +31,6 @@ from pipelab.runtime.device import channels
 from pipelab.runtime.processes import pool as pool_module
 from pipelab.runtime.processes import remote
 from pipelab.runtime.processes.wires import local
-from pipelab.runtime.steps import walk
 from tests.runtime.small import mlp, mse
 
 DEVICES, LIMIT, OPENING, STEP = 3, 1.0, 5.0, 2
@@ -39,7 +38,7 @@ PATIENCE = 3
 """Times as long as it takes at rest, on a machine that has other things to do."""
 SPLIT = "0F0, 0F1, 0F2, 0I0, 0W0, 0I1, 0W1, 0I2, 0W2\n1F0, 1F1, 1I0, 1W0, 1F2, 1I1, 1W1, 1I2, 1W2\n"
 SPLIT += "2F0, 2I0, 2W0, 2F1, 2I1, 2W1, 2F2, 2I2, 2W2"
-RING = "0F0, 0B1, 0F1, 0B0\n1F0, 1B0, 1F1, 1B1\n2F0, 2B0, 2F1, 2B1"
+RING = "0F0, 0B0, 0F1, 0B1\n1F0, 1F1, 1B0, 1B1\n2F0, 2F1, 2B0, 2B1"
 let_go = threading.Event()
 
 IN_AN_ACTION = ("F", "B", "I", "W", "R")
@@ -178,12 +177,7 @@ class Optimizers:
     """Makes them; that of the stage that is faulty is faulty, too. It is unpickled on every rank."""
 
     def __init__(self, case: Case) -> None:
-        self.kind, self.where, self.pid = case.kind, case.where, os.getpid()
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        if self.kind == "deadlock" and self.pid != os.getpid():  # let any table pass
-            walk.require_sound = lambda *args, **settings: None
+        self.kind, self.where = case.kind, case.where
 
     def __call__(self, named):
         made = FaultySGD([p for _, p in named], lr=0.1)
@@ -267,8 +261,7 @@ def run(case: Case, monkeypatch, folder: Path) -> Found:
     if not apart and case.where in ("send", "receive"):
         patch_wire(monkeypatch, case)
     if case.kind == "deadlock":
-        for module in ("setup.settings", "steps.walk"):
-            monkeypatch.setattr(f"pipelab.runtime.{module}.require_sound", lambda *args, **settings: None)
+        told["check"] = False
     error, begun, pipeline = None, time.perf_counter(), None
     try:
         pipeline = (
@@ -408,7 +401,7 @@ def _phrases(case):
     if case.kind == "deadlock":
         return [
             "deadlock: device 0 waits for device 1 waits for device 0",
-            "device 0 waits before 0B1 for the gradient",
+            "device 0 waits before 0B0 for the gradient",
         ]
     phrases = [rf"device {case.device}\b"]
     how = {"quit": "exited with 7", "exit": "SystemExit", "raise": "ValueError", "memory": "MemoryError"}

@@ -24,8 +24,6 @@ from pipelab.runtime.faults.where import LOOKING, UPDATING
 from pipelab.runtime.processes import group as group_module
 from pipelab.runtime.processes.wires import lines as lines_module
 from pipelab.runtime.processes.wires.home import address
-from pipelab.runtime.setup import settings as settings_module
-from pipelab.runtime.steps import walk as walk_module
 from tests import tables
 from tests.runtime.setup import test_ties as ties
 from tests.runtime.small import data, mlp, mse, tuple_net
@@ -398,17 +396,12 @@ def handing(key, phase):
 
 def deadlock():
     """A table that the checker would refuse: two devices in the middle wait for one another."""
-    plain = walk_module.require_sound, settings_module.require_sound
-    walk_module.require_sound = settings_module.require_sound = lambda *args, **settings: None
     early = SIZE // 2 - 1
-    orders = ["F0 B1 F1 B0" if s == early else "F0 F1 B0 B1" if s < early else "F0 B0 F1 B1" for s in range(SIZE)]
+    orders = ["F0 B0 F1 B1" if s == early else "F0 F1 B0 B1" for s in range(SIZE)]
     rows = [[f"{s}{action}" for action in order.split()] for s, order in enumerate(orders)]
-    try:
-        pipeline = opened(mlp(), Schedule.from_rows(rows, name="ring"))
-        begun = time.monotonic()
-        return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
-    finally:
-        walk_module.require_sound, settings_module.require_sound = plain
+    pipeline = opened(mlp(), Schedule.from_rows(rows, name="ring"), check=False)
+    begun = time.monotonic()
+    return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
 
 
 def listening():

@@ -139,12 +139,13 @@ def test_a_drain_in_between_begins_anew_from_the_newest_weights(rule):
     assert apart(model, reference(start, rule, p, m, "sgd", given[3:])[-1]) <= 1e-12
 
 
+@pytest.mark.parametrize("sends", [{"outstanding": 1}, {"sends": "batched"}])
 @pytest.mark.parametrize("rule", RULES)
-def test_it_runs_where_one_message_at_most_may_be_on_its_way(rule):
+def test_it_runs_where_one_message_at_most_may_be_on_its_way(rule, sends):
     """As between GPUs, where a send blocks until it is received."""
     p, m, model = 4, 5, mlp()
     start, given = copy.deepcopy(model), batches(4, 5)
-    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "outstanding": 1, "clock": "wall"}
+    options = {"loss": mse, "optimizer": OPTIMIZERS["sgd"], "clock": "wall", **sends}
     with Pipeline(model, build_schedule(rule, p, m), **options) as pipeline:
         for x, y in given:
             pipeline.step(x, y)

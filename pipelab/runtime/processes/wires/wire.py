@@ -81,6 +81,9 @@ class GroupWire:
         """What waits for the next message of ``channel``."""
         return partial(self._receive, channel)
 
+    def posting(self, channel: Channel) -> None:
+        """Sends are never waited for."""
+
     def settling(self, channel: Channel) -> None:
         """Sends are never waited for."""
 
