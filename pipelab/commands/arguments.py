@@ -66,12 +66,12 @@ def add_link(group: Any, unit: str = "") -> None:
     group.add_argument("--between-bandwidth", type=float, metavar="X", help="between nodes (default: --bandwidth)")
 
 
-def pick_links(options: argparse.Namespace, devices: int) -> Links:
-    """The link of each pair of devices."""
-    inside, nodes = Link(options.latency, options.bandwidth), options.nodes
+def pick_links(options: argparse.Namespace, devices: int, compression: str | None = None) -> Links:
+    """The link of each pair of devices; ``compression`` is that of all of them."""
+    inside, nodes = Link(options.latency, options.bandwidth, compression), options.nodes
     latency, bandwidth = options.between_latency, options.between_bandwidth
     if nodes is None and latency is bandwidth is None:
-        return Links(inside.latency, inside.bandwidth)
+        return Links(inside.latency, inside.bandwidth, compression=compression)
     if nodes is None or latency is bandwidth is None:
         raise ConfigurationError(
             "--nodes goes with --between-latency or --between-bandwidth, which say what link the nodes have between "
@@ -84,7 +84,11 @@ def pick_links(options: argparse.Namespace, devices: int) -> Links:
             f"{devices} devices cannot be spread evenly over {nodes} nodes; try --nodes {nearest}, or one of "
             f"{', '.join(map(str, fitting))}"
         )
-    between = Link(inside.latency if latency is None else latency, inside.bandwidth if bandwidth is None else bandwidth)
+    between = Link(
+        inside.latency if latency is None else latency,
+        inside.bandwidth if bandwidth is None else bandwidth,
+        compression,
+    )
     return Links.nodes(devices // nodes, inside=inside, between=between)
 
 

@@ -19,6 +19,7 @@ from pipelab.commands.arguments import (
 )
 from pipelab.errors import ConfigurationError
 from pipelab.quantities import format_bytes
+from pipelab.simulation.links import COMPRESSIONS
 
 __all__ = ["add_arguments", "run"]
 
@@ -67,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model and batch (default: the course's worked example)")
     add_sizes(model, ("batch", 64, "sequences in the batch"), ("seed", 0, "of weights, text and dropout"))
     model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="dropout probability (default 0)")
-    add_link(parser.add_argument_group("a modelled link, added to the measured costs"), "seconds")
+    link = parser.add_argument_group("a modelled link, added to the measured costs, and what is packed for it")
+    add_link(link, "seconds")
+    link.add_argument(
+        "--compress",
+        choices=COMPRESSIONS,
+        help="pack activations and gradients for their way; the gradient error says what that does",
+    )
     add_outputs(parser)
 
 
@@ -82,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     if options.steps < 1:
         raise ConfigurationError(f"--steps must be at least 1, got {options.steps}; try 11")
     schedule, m = pick_schedule(options)
-    options.links = pick_links(options, schedule.devices)
+    options.links = pick_links(options, schedule.devices, options.compress)
     setting = Setting(**{field.name: getattr(options, field.name) for field in fields(Setting)})
     # What cannot work is said before the model is built.
     if schedule.forward_only:
@@ -129,6 +136,8 @@ def run(options: argparse.Namespace) -> int:
         f"loss of the first step {report.loss:.6f}{proof}",
         "peak activation bytes per device: " + ", ".join(map(format_bytes, report.peak_activation_bytes)),
     ]
+    if report.compression is not None:
+        lines.append(f"packed as {options.compress}: {report.compression}; so gradients are not exact")
     if experiment.peak_weight_versions:
         lines.append("peak weight versions per device: " + ", ".join(map(str, experiment.peak_weight_versions)))
     if monitor is not None:

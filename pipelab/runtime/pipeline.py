@@ -60,8 +60,8 @@ class Pipeline:
     the last one. ``device``: see ``choose_devices``.
     ``clock``: what the report's timeline is read from. ``"device"``: each slot's own measured cost (median over the
     last ``window`` steps), composed as if each stage had its own device. ``"wall"``: what happened. ``"unit"``:
-    ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top, ``links``
-    (see ``Links``) one for each pair of devices.
+    ``costs`` as given. ``latency`` and ``bandwidth`` (seconds, bytes per second) model a link on top, ``links`` (see
+    ``Links``) one for each pair of devices, and pack messages for those with a compression.
     ``memory_limit``: bytes allowed on each device (or a list, one entry a device; text such as ``"150MB"`` will do) for
     weights, gradients, optimizer state and activations; a step that would cross it stops with OutOfMemoryError.
     ``tied``: groups of names that are one parameter, for stages that ``build_stage`` makes in different processes;
@@ -301,8 +301,8 @@ class Pipeline:
         """The proof: run the schedule on this batch, and the model in one piece on the whole of it, and compare.
 
         Returns max |g - g*| / max |g*| over the whole model: about 1e-15 in float64 and 1e-7 in float32 if all is
-        right. No weight changes. The two differ for layers that look across the batch, for losses that are not a mean
-        over it, and for dropout that is drawn anew (call ``model.eval()`` first, or use KeyedDropout).
+        right. No weight changes. The two differ for layers that look across the batch, losses that are not a mean over
+        it, links with a compression, and dropout that is drawn anew (call ``model.eval()``, or use KeyedDropout).
         """
         return self._engine.verify(inputs, targets)
 

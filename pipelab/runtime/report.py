@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
@@ -17,15 +17,15 @@ from pipelab.memory import DeviceMemory
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
+from pipelab.runtime.messages import Compression, Delivery, compression, deliveries
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
-from pipelab.schedules.wire import Channel, Route
 from pipelab.simulation.costs import CostModel, Costs, SlotCosts
 from pipelab.simulation.links import Links
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "Delivery", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
@@ -97,6 +97,11 @@ class StepReport:
     def deliveries(self) -> tuple[Delivery, ...]:
         """Every message of the step, in the order in which its receiver took it, device by device."""
         return tuple(deliveries(self.schedule, self.logs))
+
+    @property
+    def compression(self) -> Compression | None:
+        """What packing messages has saved, where links have a compression; None where none was packed."""
+        return compression(self.logs)
 
     @property
     def memory(self) -> tuple[DeviceMemory, ...]:
@@ -246,27 +251,6 @@ class _GivenCosts:
 
     def message_size(self, schedule: Schedule, producer: Action, kind: str) -> float:
         return self.sizes.get((producer, kind), 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken."""
-
-    channel: Channel
-    route: Route
-    sent: float
-    ready: float
-    taken: float
-    size: int
-
-
-def deliveries(schedule: Schedule, logs: Sequence[DeviceLog]) -> Iterator[Delivery]:
-    """Every message, from what its two ends have noted down."""
-    for passage in compile_table(schedule).passages:
-        sender, receiver, k = logs[passage.channel.source], logs[passage.channel.destination], passage.taken
-        sent, ready = sender.sent[passage.sent], receiver.ready[k]
-        ready = sent if math.isnan(ready) else ready  # it was there when it was asked for
-        yield Delivery(passage.channel, passage.route, sent, ready, receiver.taken[k], receiver.sizes[k])
 
 
 def merge_logs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
@@ -11,24 +11,36 @@ from typing import Any
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.quantities import format_bytes, format_time
 
-__all__ = ["INSTANT", "Link", "Links", "links_of"]
+__all__ = ["COMPRESSIONS", "INSTANT", "Link", "Links", "links_of"]
+
+COMPRESSIONS = ("bf16", "int8")
 
 
 @dataclass(frozen=True)
 class Link:
     """A message takes ``latency + bytes / bandwidth``, in the unit of the costs and in bytes per that unit.
 
-    Raises ConfigurationError for a latency below 0, and for a bandwidth that is not positive.
+    ``compression``: a Pipeline packs floating-point tensors for this link and unpacks them behind it, activations and
+    gradients alike: "bf16" as bfloat16 (an element is off by 2^-8 of itself at most), "int8" as a byte an element and
+    one scale a row of the last dimension (off by 1/254 of the row's largest at most). Tensors that would not get
+    smaller travel as they are. The bytes of a simulation's costs are those that travel.
+    Raises ConfigurationError for a latency below 0, a bandwidth that is not positive, and another compression.
     """
 
     latency: float = 0.0
     bandwidth: float = math.inf
+    compression: str | None = None
 
     def __post_init__(self) -> None:
         if not self.latency >= 0 or not math.isfinite(self.latency):
             raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
         if not self.bandwidth > 0:
             raise ConfigurationError(f"bandwidth must be positive, got {self.bandwidth!r}; leave it out for no limit")
+        if self.compression is not None and self.compression not in COMPRESSIONS:
+            allowed = " or ".join(map(repr, COMPRESSIONS))
+            raise ConfigurationError(
+                f"compression must be {allowed}, got {self.compression!r}; leave it out to send tensors as they are"
+            )
 
     def time(self, size: float) -> float:
         """What a message of ``size`` bytes takes on a channel that is free."""
@@ -37,7 +49,7 @@ class Link:
     def after(self, other: Link) -> Link:
         """For messages that go by ``other`` first."""
         slow = 1 / other.bandwidth + 1 / self.bandwidth
-        return Link(other.latency + self.latency, 1 / slow if slow else math.inf)
+        return replace(self, latency=other.latency + self.latency, bandwidth=1 / slow if slow else math.inf)
 
     def __str__(self) -> str:
         """Of costs in seconds: "0.05 ms a message, 3.1 GB per second"."""
@@ -58,9 +70,10 @@ class Link:
 class Links:
     """The link between each pair of devices.
 
-    ``latency`` and ``bandwidth`` are those of all pairs that have no other. ``pairs`` has links of their own, such as
-    ``{(0, 1): Link(latency=2)}``. It is the link of both directions, unless ``(1, 0)`` is there too. With ``per_node``
-    device r is on node r // per_node, and ``between`` is the link of devices on different nodes (see :meth:`nodes`).
+    ``latency``, ``bandwidth`` and ``compression`` are those of all pairs that have no other. ``pairs`` has links of
+    their own, such as ``{(0, 1): Link(latency=2)}``. It is the link of both directions, unless ``(1, 0)`` is there too.
+    With ``per_node`` device r is on node r // per_node, and ``between`` is the link of devices on different nodes (see
+    :meth:`nodes`).
     Raises ConfigurationError for what is no link or no pair.
     """
 
@@ -69,6 +82,7 @@ class Links:
     pairs: Mapping[tuple[int, int], Link] = field(default_factory=dict)
     per_node: int | None = None
     between: Link | None = None
+    compression: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.usual  # checks it
@@ -84,10 +98,10 @@ class Links:
     def nodes(cls, per_node: int, *, inside: Link, between: Link) -> Links:
         """Nodes of ``per_node`` devices each, in order: one link ``inside`` a node, another ``between`` nodes.
 
-        >>> Links.nodes(8, inside=Link(2e-6, 300e9), between=Link(1e-5, 25e9)).of(7, 8)
-        Link(latency=1e-05, bandwidth=25000000000.0)
+        >>> Links.nodes(8, inside=Link(2e-6, 300e9), between=Link(1e-5, 25e9)).of(7, 8).latency
+        1e-05
         """
-        return cls(inside.latency, inside.bandwidth, per_node=per_node, between=between)
+        return cls(inside.latency, inside.bandwidth, per_node=per_node, between=between, compression=inside.compression)
 
     @classmethod
     def either(cls, latency: float, bandwidth: float, links: Links | None) -> Links:
@@ -106,7 +120,7 @@ class Links:
     @property
     def usual(self) -> Link:
         """Of pairs that have no other."""
-        return Link(self.latency, self.bandwidth)
+        return Link(self.latency, self.bandwidth, self.compression)
 
     @property
     def uniform(self) -> bool:
@@ -129,15 +143,23 @@ class Links:
 
     def after(self, other: Link) -> Links:
         """For messages that go by ``other`` first, whatever their devices."""
-        usual, between = self.usual.after(other), self.between and self.between.after(other)
-        pairs = {pair: link.after(other) for pair, link in self.pairs.items()}
+        return self._each(lambda link: link.after(other))
+
+    @property
+    def untimed(self) -> Links:
+        """The same compression, and messages that take no time."""
+        return self._each(lambda link: Link(compression=link.compression))
+
+    def _each(self, change: Callable[[Link], Link]) -> Links:
+        usual, between = change(self.usual), None if self.between is None else change(self.between)
+        pairs = {pair: change(link) for pair, link in self.pairs.items()}
         return replace(self, latency=usual.latency, bandwidth=usual.bandwidth, pairs=pairs, between=between)
 
     def placed(self, order: Sequence[int]) -> Links:
         """Between the places of a pipeline, where device ``order[r]`` stands at place r."""
         places = permutations(range(len(order)), 2)
         pairs = {} if self.uniform else {(a, b): self.of(order[a], order[b]) for a, b in places}
-        return Links(self.latency, self.bandwidth, pairs)
+        return Links(self.latency, self.bandwidth, pairs, compression=self.compression)
 
     def require(self, devices: int) -> None:
         """Raises ConfigurationError if a pair has a device that is none of them."""

@@ -131,6 +131,7 @@ class Experiment:
             "loss": self.report.loss,
             "max_gradient_error": self.max_gradient_error,
             **self._without_flush(),
+            **self._compression(),
             "predicted": self.predicted.figures()
             | {"costs": {name: cost for name in _TIMES if (cost := getattr(self.costs, name)) is not None}},
             "measured": measured,
@@ -142,6 +143,11 @@ class Experiment:
         }
         plain: dict[str, Any] = _plain(result)
         return plain
+
+    def _compression(self) -> dict[str, Any]:
+        """Of the messages of the last step: their bytes before they were packed, and after."""
+        found = self.report.compression
+        return {} if found is None else {"compression": {"before": found.before, "after": found.after}}
 
     def _without_flush(self) -> dict[str, Any]:
         if not self.peak_weight_versions:

@@ -84,6 +84,14 @@ def test_run_writes_the_difference_as_json(capsys):
     }
 
 
+def test_run_tells_what_packing_saves_and_costs(capsys, tmp_path):
+    assert run(*SMALL, "--steps", "2", "--compress", "int8", "--json", str(tmp_path / "a.json")) == 0
+    assert re.search(r"packed as int8: .* of messages a step instead of .* less; so gradients", capsys.readouterr().out)
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert told["compression"]["after"] < 0.4 * told["compression"]["before"]
+    assert 1e-5 < told["max_gradient_error"] < 0.1
+
+
 def test_run_tells_what_a_monitor_saw(capsys, tmp_path):
     file = tmp_path / "steps.csv"
     assert run(*SMALL, "--steps", "3", "--monitor", "--monitor-csv", str(file), "--json", str(tmp_path / "a.json")) == 0

@@ -37,6 +37,19 @@ def test_links_go_with_their_devices_to_other_places():
     assert [links.of(a, b) for a, b in ((0, 2), (3, 1), (0, 1), (1, 2))] == [Link(1.0)] * 2 + [Link(9.0)] * 2
 
 
+def test_compression_is_of_a_link_and_time_can_be_taken_away_without_it():
+    slow, packed = Link(1.0, 2.0), Link(3.0, compression="bf16")
+    links = Links(0.5, pairs={(0, 1): packed, (1, 2): slow}, compression="int8")
+    assert [links.of(a, b).compression for a, b in ((0, 1), (1, 2), (0, 2))] == ["bf16", None, "int8"]
+    assert not links.untimed.take_time
+    assert [links.untimed.of(a, b).compression for a, b in ((0, 1), (1, 2), (0, 2))] == ["bf16", None, "int8"]
+    assert links.after(slow).of(0, 1) == packed.after(slow) == Link(4.0, 2.0, "bf16")
+    nodes = Links.nodes(2, inside=Link(), between=Link(compression="int8"))
+    assert [nodes.of(a, b).compression for a, b in ((0, 1), (1, 2))] == [None, "int8"]
+    with pytest.raises(ConfigurationError, match="compression must be 'bf16' or 'int8', got 'int4'; leave it out"):
+        Links(compression="int4")
+
+
 # ---- predictions -----------------------------------------------------------------------------------------------------
 
 

@@ -100,8 +100,8 @@ class Wire:
     Sends are asynchronous. With ``outstanding`` set the wire is strict: a device goes on to its next slot only once
     all but that many messages of each channel it has sent on have been taken (rendezvous), as on a wire whose sends
     block. ``batched``: then it goes on to take its next slot's messages, and to that slot once both is done.
-    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt. ``turns``: all devices run in one
-    thread, which must not wait.
+    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt, and pack messages. ``turns``: all
+    devices run in one thread, which must not wait.
     """
 
     def __init__(
@@ -124,9 +124,12 @@ class Wire:
         """What puts a copy of a message, in the receiver's own memory, on ``channel``."""
         line, place = self._lines[channel], self._places[channel.destination]
         link = self._links.of(channel.source, channel.destination)
+        compression = link.compression
         put, now, modelled, strict = line.messages.put, time.perf_counter, self._modelled, self.outstanding is not None
 
         def send(payload: Payload) -> float:
+            if compression is not None:
+                payload = payload.pack(compression)
             payload = payload.copy_to(place)
             sent = now()
             if modelled:
@@ -144,7 +147,8 @@ class Wire:
         line = self._lines[channel]
         modelled, take = self._modelled, self._taker(line.messages)
         strict = self.outstanding is not None and not self._batched
-        if not (modelled or strict):
+        packs = self._links.of(channel.source, channel.destination).compression is not None
+        if not (modelled or strict or packs):
             return take
 
         def receive() -> Payload | None:
@@ -155,7 +159,7 @@ class Wire:
                 line.tokens.put(True)
             if modelled:
                 sleep_until(payload.ready, self.check)
-            return payload
+            return payload.unpack() if packs else payload
 
         return receive
 

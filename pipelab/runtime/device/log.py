@@ -32,7 +32,9 @@ class DeviceLog:
     taken: list[float] = field(default_factory=list)
     """Host times at which it took them."""
     sizes: list[int] = field(default_factory=list)
-    """Their bytes."""
+    """Their bytes, as they travelled."""
+    saved: list[int] = field(default_factory=list)
+    """How many more they would have been without compression."""
     update_cost: float = 0.0
     """Seconds of the update at the flush."""
     versions: int = 1
@@ -53,13 +55,13 @@ class DeviceLog:
         figures = (held.weights, held.gradients, held.optimizer, self.peak, self.update_cost, allocated)
         timed = (r.host_start, r.host_end, r.start, r.end, r.cost)
         columns: list[Sequence[float]] = [column or [math.nan] * len(self.peaks) for column in timed]
-        columns += [self.peaks, self.after, self.sent, self.ready, self.taken, self.sizes]
+        columns += [self.peaks, self.after, self.sent, self.ready, self.taken, self.sizes, self.saved]
         return [*figures, *(number for column in columns for number in column)]
 
     @staticmethod
     def length(program: Program) -> int:
         """Of the row of a device that runs ``program``."""
-        return _FIGURES + 7 * len(program.slots) + program.sends + 3 * program.takes
+        return _FIGURES + 7 * len(program.slots) + program.sends + 4 * program.takes
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float], program: Program) -> DeviceLog:
@@ -76,6 +78,7 @@ class DeviceLog:
             list(islice(row, program.sends)),
             list(islice(row, takes)),
             list(islice(row, takes)),
+            [int(size) for size in islice(row, takes)],
             [int(size) for size in islice(row, takes)],
             update_cost,
             1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,16 @@ class Payload:
     """Tensors of one message. ``single`` tells a lone tensor from a tuple of one.
 
     ``ready`` is the host time before which a modelled link has not delivered it; nan where no one knows when it came.
+    ``packed``: the dtype of each tensor that travels in another form, None of one that does not; empty if none does.
+    ``saved``: of a message that was packed on its way, how many bytes fewer it took.
     """
 
     tensors: tuple[Tensor, ...]
     single: bool
     takes_gradient: tuple[bool, ...]
     ready: float = math.nan
+    packed: tuple[torch.dtype | None, ...] = ()
+    saved: int = 0
 
     @property
     def size(self) -> int:
@@ -36,7 +40,63 @@ class Payload:
         """A copy in memory of its own on ``device``."""
         with torch.no_grad():
             tensors = tuple([_copied(tensor, device) for tensor in self.tensors])
-        return Payload(tensors, self.single, self.takes_gradient)
+        return Payload(tensors, self.single, self.takes_gradient, packed=self.packed)
+
+    def pack(self, compression: str) -> Payload:
+        """What travels in its place on a link with that ``compression`` (see ``Link``)."""
+        way = {"bf16": _to_bf16, "int8": _to_int8}[compression]
+        with torch.no_grad():
+            parts = [way(tensor) if _is_packed(tensor, compression) else (tensor,) for tensor in self.tensors]
+        packed = [None if part[0] is tensor else tensor.dtype for part, tensor in zip(parts, self.tensors, strict=True)]
+        tensors = tuple([tensor for part in parts for tensor in part])
+        return Payload(tensors, self.single, self.takes_gradient, packed=tuple(packed) if any(packed) else ())
+
+    def unpack(self) -> Payload:
+        """The message that was packed."""
+        if not self.packed:
+            return self
+        rest = iter(self.tensors)
+        with torch.no_grad():
+            tensors = tuple([next(rest) if dtype is None else _unpacked(rest, dtype) for dtype in self.packed])
+        made = Payload(tensors, self.single, self.takes_gradient, self.ready)
+        made.saved = made.size - self.size
+        return made
+
+
+def _is_packed(tensor: Tensor, compression: str) -> bool:
+    """Whether it is made of floating-point numbers, and packed takes fewer bytes."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or not tensor.numel():
+        return False
+    size = tensor.element_size()
+    if compression == "bf16":
+        return size > 2
+    row = tensor.shape[-1] if tensor.dim() else 1
+    return row + _scale_type(tensor).itemsize < row * size
+
+
+def _scale_type(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _to_bf16(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor.to(torch.bfloat16),)
+
+
+def _to_int8(tensor: Tensor) -> tuple[Tensor, ...]:
+    """(codes from -127 to 127, the scale of each row). A row with nan or infinity has the scale nan: all of it is."""
+    wide = tensor.to(_scale_type(tensor))
+    scale = wide.abs().amax(-1, keepdim=True) / 127
+    scale.masked_fill_(scale.isinf(), math.nan)
+    codes = (wide / scale).round_().clamp_(-127, 127).nan_to_num_(0.0)  # nan also where all of the row is 0
+    return codes.to(torch.int8), scale
+
+
+def _unpacked(rest: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
+    codes = next(rest)
+    if codes.dtype != torch.int8:
+        return codes.to(dtype)
+    scale = next(rest)
+    return codes.to(scale.dtype).mul_(scale).to(dtype)
 
 
 def _copied(tensor: Tensor, device: torch.device) -> Tensor:

@@ -167,7 +167,8 @@ class Worker:
         log = self.log
         log.taken.append(time.perf_counter())
         log.ready.append(payload.ready)
-        log.sizes.append(payload.size)
+        log.sizes.append(payload.size - payload.saved)
+        log.saved.append(payload.saved)
         self._keep(mail, payload)
 
     def _catch_up(self) -> None:

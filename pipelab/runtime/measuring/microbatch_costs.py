@@ -25,6 +25,8 @@ class StageCosts:
     """Bytes of the message to the next stage; 0 from the last."""
     waiting: float
     """Bytes that it keeps from I to W; 0 where its backward is whole."""
+    saved: float = 0.0
+    """How many more bytes the message would be without compression."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class MicrobatchCosts:
             message_bytes=sent,
             activation_bytes=each(lambda stage: stage.kept),
             waiting_bytes=each(lambda stage: stage.waiting) if split else None,
-            input_bytes=[input_bytes, *sent[:-1]],
+            input_bytes=[input_bytes, *each(lambda stage: stage.sent + stage.saved)[:-1]],
             unit="s",
         )
 
@@ -64,7 +66,7 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     """Read them off a step of one micro-batch, or of several equal ones: each op's last."""
     schedule = report.schedule
     seconds: list[dict[str, float]] = [{} for _ in range(schedule.stages)]
-    kept, sent, waiting = ([0.0] * schedule.stages for _ in range(3))
+    kept, sent, waiting, saved = ([0.0] * schedule.stages for _ in range(4))
     for device, log in enumerate(report.logs):
         held = 0
         costs = report.slot_costs.slots[device]
@@ -80,8 +82,8 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     for d in report.deliveries:
         messages.append((float(d.size), max(d.taken - d.sent, 0.0)))
         if d.channel.kind == "activation":
-            sent[d.route.producer.stage] = float(d.size)
-    stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, waiting, strict=True))
+            sent[d.route.producer.stage], saved[d.route.producer.stage] = float(d.size), float(d.saved)
+    stages = tuple(StageCosts(*stage) for stage in zip(seconds, kept, sent, waiting, saved, strict=True))
     speeds = [report.speeds[homes[0]] for homes in schedule.placement]
     model_states = tuple(held for held, _ in updates)
     times = tuple(time / speed for (_, time), speed in zip(updates, speeds, strict=False))

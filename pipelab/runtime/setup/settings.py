@@ -193,6 +193,11 @@ class Settings:
         """Bytes allowed on each device; infinite where there is no limit. Raises ConfigurationError."""
         return parse_limits(self.memory_limit, self.schedule.devices)
 
+    @cached_property
+    def felt_links(self) -> Links:
+        """What messages really go by: other clocks than the wall's add their time afterwards."""
+        return self.links if self.clock == "wall" else self.links.untimed
+
     @property
     def unit_costs(self) -> Costs:
         """What the unit clock shows."""

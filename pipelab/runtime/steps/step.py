@@ -36,7 +36,6 @@ from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.validation import Validation
 from pipelab.runtime.steps.walk import Walk, Walked
 from pipelab.schedules.updates import groups
-from pipelab.simulation.links import INSTANT
 
 __all__ = ["Stepper", "common"]
 
@@ -245,7 +244,7 @@ class Stepper:
             outstanding=self.settings.outstanding,
             batched=self.settings.batched,
             turns=turns,
-            links=self.settings.links if self.settings.clock == "wall" else INSTANT,
+            links=self.settings.felt_links,
         )
         self._stop.watch(wire)
         try:

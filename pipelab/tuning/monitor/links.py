@@ -15,7 +15,8 @@ from itertools import pairwise
 from math import inf
 from statistics import median
 
-from pipelab.runtime.report import Delivery, StepReport
+from pipelab.runtime.messages import Delivery
+from pipelab.runtime.report import StepReport
 from pipelab.schedules.schedule import Schedule
 from pipelab.tuning.lines import Line, fit_line
 

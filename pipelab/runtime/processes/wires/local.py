@@ -49,16 +49,26 @@ _FILES = socket.CMSG_LEN(array.array("i").itemsize)
 
 
 class Layout(NamedTuple):
-    """What a message looks like: shapes and dtypes; whether it is one lone tensor; which tensors take a gradient."""
+    """What a message looks like: shapes and dtypes; whether it is one lone tensor; which tensors take a gradient.
+
+    ``packed``: see ``Payload``.
+    """
 
     tensors: tuple[tuple[torch.Size, torch.dtype], ...]
     single: bool = False
     takes_gradient: tuple[bool, ...] = ()
+    packed: tuple[torch.dtype | None, ...] = ()
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor], single: bool = False, takes_gradient: tuple[bool, ...] = ()) -> Layout:
+    def of(
+        cls,
+        tensors: Sequence[Tensor],
+        single: bool = False,
+        takes_gradient: tuple[bool, ...] = (),
+        packed: tuple[torch.dtype | None, ...] = (),
+    ) -> Layout:
         """What ``tensors`` look like."""
-        return cls(tuple([(t.shape, t.dtype) for t in tensors]), single, takes_gradient)
+        return cls(tuple([(t.shape, t.dtype) for t in tensors]), single, takes_gradient, packed)
 
     def sizes(self) -> list[int]:
         """Bytes of each tensor."""

@@ -40,7 +40,7 @@ class GroupWire:
     """One rank's ends of all channels, for one step. ``sizes`` are those of the micro-batches.
 
     Shapes are remembered per ``signature``, which all ranks share: what shapes may depend on besides the sizes.
-    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt.
+    ``links`` (seconds, bytes per second) delay delivery, to let a slow link be felt, and pack messages.
     """
 
     def __init__(
@@ -92,7 +92,11 @@ class GroupWire:
         for tensor in tensors:
             if tensor.layout != torch.strided:
                 raise ConfigurationError(f"stage {producer.stage} sends a sparse tensor; only dense ones can be sent")
-        layout = Layout.of(tensors, payload.single, payload.takes_gradient)
+        compression = self._link[channel].compression
+        if compression is not None:
+            payload = payload.pack(compression)
+            tensors = payload.tensors
+        layout = Layout.of(tensors, payload.single, payload.takes_gradient, payload.packed)
         sent = time.perf_counter()
         stamp = math.nan
         if self._modelled:
@@ -119,7 +123,7 @@ class GroupWire:
             sleep_until(ready, self.check)
         if self._place.type != "cpu" or self._modelled:
             tensors = [tensor.to(self._place) for tensor in tensors]
-        return Payload(tuple(tensors), layout.single, layout.takes_gradient, ready=ready)
+        return Payload(tuple(tensors), layout.single, layout.takes_gradient, ready, layout.packed).unpack()
 
     def check(self) -> None:
         """Raise Aborted if this step is to stop."""

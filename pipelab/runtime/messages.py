@@ -1,0 +1,61 @@
+"""Each message of a step, from what its two ends have noted down; and what packing them has saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipelab.quantities import format_bytes
+from pipelab.runtime.device.log import DeviceLog
+from pipelab.runtime.device.program import compile_table
+from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.wire import Channel, Route
+
+__all__ = ["Compression", "Delivery", "compression", "deliveries"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that was really used: host times at which it was sent, there (a modelled link takes time), taken."""
+
+    channel: Channel
+    route: Route
+    sent: float
+    ready: float
+    taken: float
+    size: int
+    saved: int
+    """How many more bytes it would have been without compression (see ``Link``)."""
+
+
+def deliveries(schedule: Schedule, logs: Sequence[DeviceLog]) -> Iterator[Delivery]:
+    """Every message, from what its two ends have noted down."""
+    for passage in compile_table(schedule).passages:
+        sender, receiver, k = logs[passage.channel.source], logs[passage.channel.destination], passage.taken
+        sent, ready = sender.sent[passage.sent], receiver.ready[k]
+        ready = sent if math.isnan(ready) else ready  # it was there when it was asked for
+        taken, size, saved = receiver.taken[k], receiver.sizes[k], receiver.saved[k]
+        yield Delivery(passage.channel, passage.route, sent, ready, taken, size, saved)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Bytes of all messages of a step: ``before`` they were packed (see ``Link``), and ``after``."""
+
+    before: int
+    after: int
+
+    @property
+    def saving(self) -> float:
+        """The part of the bytes that did not travel."""
+        return 1 - self.after / self.before
+
+    def __str__(self) -> str:
+        return f"{format_bytes(self.after)} of messages a step instead of {format_bytes(self.before)}, {self.saving:.0%} less"
+
+
+def compression(logs: Sequence[DeviceLog]) -> Compression | None:
+    """What packing has saved; None if nothing was packed."""
+    after, saved = sum(sum(log.sizes) for log in logs), sum(sum(log.saved) for log in logs)
+    return Compression(after + saved, after) if saved else None
