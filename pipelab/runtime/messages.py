@@ -52,7 +52,8 @@ class Compression:
         return 1 - self.after / self.before
 
     def __str__(self) -> str:
-        return f"{format_bytes(self.after)} of messages a step instead of {format_bytes(self.before)}, {self.saving:.0%} less"
+        after, before = format_bytes(self.after), format_bytes(self.before)
+        return f"{after} of messages a step instead of {before}, {self.saving:.0%} less"
 
 
 def compression(logs: Sequence[DeviceLog]) -> Compression | None:
