@@ -46,6 +46,7 @@ _HOMES = {
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": [
+        "Adaptive",
         "CostProfile",
         "CutPlan",
         "Monitor",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from pipelab.teaching.trial import Trial, try_schedule
     from pipelab.timeline import Timeline, compare
     from pipelab.tuning import (
+        Adaptive,
         CostProfile,
         CutPlan,
         Monitor,

@@ -9,6 +9,7 @@ _HOMES = {
     "pipelab.tuning.lines": ["Line", "fit_line"],
     "pipelab.tuning.profile": ["CostProfile", "ProfileCosts", "StageProfile"],
     "pipelab.tuning.measure": ["profile_costs", "profile_layers"],
+    "pipelab.tuning.adaptive": ["Adaptive", "Decision"],
     "pipelab.tuning.advice": ["check_configuration"],
     "pipelab.tuning.candidates": ["Candidate", "Forecast"],
     "pipelab.tuning.monitor.monitor": ["Monitor"],
@@ -24,6 +25,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from pipelab.tuning.adaptive import Adaptive, Decision
     from pipelab.tuning.advice import check_configuration
     from pipelab.tuning.candidates import Candidate, Forecast
     from pipelab.tuning.lines import Line, fit_line

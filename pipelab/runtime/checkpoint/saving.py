@@ -164,6 +164,12 @@ class Saving(TensorsByName):
                 raise ConfigurationError(f"the ranks of this pipeline disagree about speeds: {told}")
             self.settings.set_speeds(told[0])
 
+    def decide(self, work: Callable[[], T]) -> T:
+        """What ``work`` comes to in the first process, told to all; what it raises there raises in all."""
+        with self._working():
+            made: T = self.peers.agree(lambda: work() if self.peers.own[0] == 0 else None)[0]  # type: ignore[assignment]
+            return made
+
     def _stay(self, random: Mapping[str, Any]) -> None:
         """After an attempt to go on elsewhere: as it was before."""
         self.take_random_states(random)

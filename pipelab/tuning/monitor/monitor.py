@@ -74,7 +74,12 @@ class Monitor:
 
     def summary(self) -> MonitorSummary:
         """The last ``every`` steps. Raises ConfigurationError before the first."""
-        return self._of([*self._steps][-self._every :])
+        return self._of(self.observed)
+
+    @property
+    def observed(self) -> tuple[Observed, ...]:
+        """The last ``every`` steps as they were noted down."""
+        return tuple(self._steps)[-self._every :]
 
     def line(self) -> str:
         """The same in one short line; nothing before the first step."""
