@@ -91,7 +91,7 @@ class Adaptive:
     move if that saves more than ``least_gain`` of the predicted step. They also move if a device holds more than 95 %
     of ``memory_limit`` (as for Pipeline, whose own is the default; may be set between steps). If no cut fits, 1F1B is
     taken with smaller micro-batches, or with recomputation if that was profiled. When there is memory again, the
-    schedule that was given comes back.
+    schedule that was given comes back, if it is faster.
 
     ``history`` has a Decision for each change that was noticed. ``told`` gets its sentence: ``print``, a tqdm bar's
     ``write``, None. ``monitor`` watches the steps since the last move. Without ``layers`` a copy of the model is
@@ -145,8 +145,9 @@ class Adaptive:
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """One step of the Pipeline; after ``every`` of them, ``consider``."""
-        if self._known != (self.pipeline.schedule, self._cuts):
-            self._start(self.pipeline.schedule)  # someone else has moved them
+        if self._known != (self.pipeline.schedule, self._cuts):  # someone else has moved layers
+            self._start(self.pipeline.schedule)
+            self._looked = ()
         begun = time.perf_counter()
         report = self.pipeline.step(inputs, targets)
         self._count += 1
@@ -183,10 +184,11 @@ class Adaptive:
 
     def _start(self, wanted: Schedule) -> None:
         """Watch anew: figures are about one table and one cut."""
+        _movable(self.pipeline)
         self._wanted, self._known, self._count = wanted, (self.pipeline.schedule, self._cuts), 0
         self.monitor = Monitor(every=self.every, keep=self.every)
         if len(self._slow) != wanted.devices:
-            self._slow, self._looked = [1.0] * wanted.devices, None
+            self._slow = [1.0] * wanted.devices
         if self._layers is not None:  # what cannot be predicted is said now
             self._predict(self.pipeline.schedule.microbatches, self._slow)
 
@@ -222,7 +224,7 @@ class Adaptive:
             )
         if self._layers is None:
             self._layers = self._profiled()
-        first = self._looked is None
+        first = set(self._slow) == {1.0}
         changes, batch = self._follow(steps), max(one.report.batch for one in steps)
         limits = parse_limits(self.pipeline.settings.limits if self._limit is None else self._limit, len(self._slow))
         held = [max(one.report.memory[r].total for one in steps) for r in range(len(limits))]
@@ -279,17 +281,17 @@ class Adaptive:
         def tried(table: Schedule) -> tuple[Schedule, CutPlan]:
             return table, plan_cuts(layers, table.devices, schedule=table, **how, **self._link)
 
-        try:
+        with suppress(ConfigurationError):
             return tried(wanted)
-        except ConfigurationError as error:
-            reason = str(error)
         m = wanted.microbatches
         while m <= least:
             for recompute in (False, True):
                 with suppress(ConfigurationError):
                     found.append(tried(build_schedule("1f1b", wanted.devices, m, recompute=recompute)))
             m *= 2
-        return min(found, key=lambda one: one[1].makespan, default=reason)
+        without = "" if layers.recomputes else "; recomputation was not profiled (recompute=True)"
+        none = f"no cuts fit, nor do they with 1f1b and smaller micro-batches{without}"
+        return min(found, key=lambda one: one[1].makespan, default=none)
 
     def _profiled(self) -> Layers:
         """The layers of a copy, at about the size of a micro-batch."""

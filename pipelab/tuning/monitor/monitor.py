@@ -21,7 +21,8 @@ class Monitor:
 
     A step is only noted down; figures are worked out when they are asked for, and for ``bar`` (a tqdm bar), ``csv``
     (a file), ``tensorboard`` (a folder) and ``sinks`` (functions that take a MonitorSummary) after ``every`` steps.
-    Each of them is about the last ``every`` steps. The last ``keep`` steps stay for pictures.
+    Each of them is about the last ``every`` steps. The last ``keep`` steps stay for pictures. It begins anew with a
+    schedule of another name or placement.
     ``tokens``: how many a sequence has, for tokens per second.
 
     A monitor fails no step: what cannot be written is told in a warning, and left out from then on. Under torchrun the
@@ -56,6 +57,9 @@ class Monitor:
 
     def observe(self, report: StepReport, seconds: float) -> None:
         """A step is over, and ``step()`` has taken ``seconds``: what a Pipeline calls."""
+        if self._steps and _places(self._steps[-1].report) != _places(report):  # rescheduled: other devices or stages
+            self._steps.clear()
+            self._leader, self._doubt = (-1, 0), -1
         each = zip(report.logs, report.speeds, strict=True) if report.past else ()
         busy = tuple(sum(log.readings.cost) / speed for log, speed in each)  # slot_costs would read all messages too
         self._steps.append(Observed(report, seconds, busy))
@@ -115,3 +119,7 @@ class Monitor:
             self._doubt = step
         else:
             self._leader, self._doubt = (busiest, self._doubt), -1
+
+
+def _places(report: StepReport) -> tuple[str, Any]:
+    return report.schedule.name, report.schedule.placement

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from pipelab import ConfigurationError, Monitor
+from pipelab import ConfigurationError, Monitor, build_schedule
 from tests.tuning.monitor.watched import BATCH, Work, after, watched
 
 
@@ -51,6 +51,16 @@ def test_one_hiccup_is_no_new_bottleneck():
     for step, busiest in enumerate([0, 0, 1, 0, 2, 2, 0, 2]):
         monitor._follow(busiest, step)
     assert monitor._leader == (2, 4)
+
+
+def test_another_schedule_begins_anew():
+    monitor = Monitor()
+    with watched(monitor, steps=3) as pipeline:
+        pipeline.reschedule(build_schedule("gpipe", 2, 4))
+        pipeline.step(*BATCH)
+    found = monitor.summary()
+    assert (found.steps, found.schedule, len(found.utilisation), len(found.memory)) == (1, "gpipe", 2, 2)
+    assert found.bottleneck is None or found.bottleneck.since == 3
 
 
 def test_an_evaluation_is_no_step_and_only_the_last_steps_are_kept():

@@ -1,0 +1,22 @@
+"""What ``test_adaptive.py`` runs on each rank under torchrun; what is found goes to ``FOLDER/RANK.json``."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from pipelab import Adaptive, build_schedule
+from tests.runtime.small import Work
+from tests.tuning.test_adaptive import batch, layers, made
+
+if __name__ == "__main__":
+    told = []
+    with made(layers(Work, 0.0005), build_schedule("1f1b", 2, 4), launch="processes") as pipeline:
+        adaptive = Adaptive(pipeline, every=2, told=told.append)
+        losses = []
+        for step in range(8):
+            losses.append(adaptive.step(*batch(step)).loss)
+            pipeline.speeds = [1, 0.2]
+    sizes = [adaptive.history[0].before.sizes, *(one.after.sizes for one in adaptive.history)]
+    found = {"sizes": sizes, "told": len(told), "losses": losses}
+    Path(sys.argv[1], f"{os.environ['RANK']}.json").write_text(json.dumps(found))
