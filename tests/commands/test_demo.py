@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipelab.commands.demo import STEPS, demo
+from pipelab.commands.demo import STEPS, adapt, demo
 from pipelab.teaching.experiment import Setting
 from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH
 
@@ -39,3 +39,14 @@ def test_the_bar_ends_when_the_work_does(capsys, tmp_path, monkeypatch):
 
 def test_the_median_is_of_several_steps():
     assert STEPS - 1 >= 3
+
+
+def test_a_slow_device_is_shown_beside_the_unsplit_model(capsys, tmp_path):
+    picture = tmp_path / "out" / "adaptive.png"
+    adaptive = adapt(picture, setting=SMALL, steps=12, slow=(3, 8), every=2)
+    out = capsys.readouterr().out
+    assert "From step 3 on device 2 is half as fast, from step 8 on as before." in out
+    assert all(str(one).partition("; measured")[0] in out for one in adaptive.history)
+    assert any("device 2 takes" in one.why for one in adaptive.history)
+    assert re.search(r"differs by at most \d\.\de-1\d in any step\n", out)
+    assert picture.stat().st_size > 1000

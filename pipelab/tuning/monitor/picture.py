@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from pipelab.view.letters import FONT, wrap
 from pipelab.view.palette import CAPTION, IDLE_HATCH, INK, MEMORY_LINE, OPS
 from pipelab.view.picture import Picture, plain_style
 
-__all__ = ["plot_monitor"]
+__all__ = ["plot_monitor", "plot_recovery"]
 
 _WIDTH, _HEIGHT, _PANEL = 9.0, 6.9, 1.6  # inches
 _SMALL: dict[str, Any] = {"fontsize": 8.5, "fontfamily": FONT, "color": CAPTION}
@@ -80,9 +81,48 @@ def plot_monitor(monitor: _Watched) -> Picture:
     return picture
 
 
-def _panel(picture: Picture, k: int, label: str) -> Axes:
-    bottom = _HEIGHT - 0.45 - (k + 1) * _PANEL - k * 0.4
-    axes = picture.add_axes((0.8 / _WIDTH, bottom / _HEIGHT, (_WIDTH - 3.0) / _WIDTH, _PANEL / _HEIGHT), label=label)
+@plain_style()
+def plot_recovery(
+    seconds: Sequence[float],
+    losses: Sequence[float],
+    unsplit: Sequence[float],
+    marks: Mapping[str, int],
+    *,
+    title: str,
+) -> Picture:
+    """Draw what each step took and its loss, over the unsplit model's; ``marks``: what happened before which step."""
+    happened = ", ".join(f"{name} from step {step} on" for name, step in sorted(marks.items(), key=lambda one: one[1]))
+    taken = [f"{format_time(seconds[step], 's')} at step {step}" for step in sorted({0, *marks.values()})]
+    worst = max(abs(a - b) for a, b in zip(losses, unsplit, strict=True))
+    note = f"Step time by the device clock. The two losses differ by at most {worst:.1e}."
+    picture = Picture(
+        _WIDTH, 5.0, words.sentences(f"{title}.", f"{happened}.", f"A step takes {', '.join(taken)}.", note)
+    )
+    top, low = _panel(picture, 0, "seconds", 0.75), _panel(picture, 1, "loss", 0.75)
+    across, up = range(len(seconds)), max(seconds) * 1.1
+    top.plot(across, seconds, color=INK, linewidth=1.2, marker="o", markersize=3)
+    low.plot(across, unsplit, color=OPS["F"], linewidth=5, label="unsplit model")
+    low.plot(across, losses, color=INK, linewidth=1.2, label="pipeline")
+    low.legend(**_LEGEND, prop={"family": FONT, "size": 8.5})
+    for k, (name, step) in enumerate(sorted(marks.items(), key=lambda one: one[1])):
+        for axes in (top, low):
+            axes.axvline(step - 0.5, color=CAPTION, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1.5)
+        top.text(step - 0.4, up * (1.08 if k % 2 else 1.01), name, va="bottom", **_SMALL | {"color": INK})
+    top.set_ylim(0, up)
+    for axes in (top, low):
+        axes.set_xlim(-0.5, len(seconds) - 0.5)
+    top.set_ylabel("seconds a step", **_SMALL)
+    low.set_ylabel("loss", **_SMALL)
+    low.set_xlabel("step", **_SMALL)
+    _write(picture, 0.24, title, fontsize=12, fontweight="bold", color=INK)
+    _write(picture, picture.get_figheight() - 0.12, note, fontsize=7.5, color=CAPTION)
+    return picture
+
+
+def _panel(picture: Picture, k: int, label: str, top: float = 0.45) -> Axes:
+    height = picture.get_figheight()
+    bottom = height - top - (k + 1) * _PANEL - k * 0.4
+    axes = picture.add_axes((0.8 / _WIDTH, bottom / height, (_WIDTH - 3.0) / _WIDTH, _PANEL / height), label=label)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color=IDLE_HATCH, linewidth=0.6)
@@ -93,7 +133,15 @@ def _panel(picture: Picture, k: int, label: str) -> Axes:
 
 
 def _write(picture: Picture, down: float, text: str, **look: Any) -> None:
-    picture.text(12 / 72 / _WIDTH, 1 - down / _HEIGHT, text, fontfamily=FONT, va="center", parse_math=False, **look)
+    picture.text(
+        12 / 72 / _WIDTH,
+        1 - down / picture.get_figheight(),
+        text,
+        fontfamily=FONT,
+        va="center",
+        parse_math=False,
+        **look,
+    )
 
 
 def _below(steps: list[MonitorSummary]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelab import ConfigurationError, Monitor, plot_monitor
+from pipelab.tuning.monitor.picture import plot_recovery
 from tests.tuning.monitor.watched import after
 from tests.view.scenes import axes_of, render
 
@@ -24,6 +25,22 @@ def test_it_shows_every_step_that_is_kept(clock):
     assert list(axes_of(picture, "seconds").lines[0].get_ydata()) == [step.seconds for step in steps]
     assert f"1f1b, steps 0 to 2, {clock} clock." in picture.alt
     assert "device 2 is busy" in picture.alt and "fill and drain" in picture.alt
+
+
+def test_a_recovery_shows_step_times_both_losses_and_what_happened():
+    seconds, losses, whole = [1.0, 2.0, 2.0, 1.2], [3.0, 2.5, 2.0, 1.5], [3.0, 2.5, 2.0, 1.25]
+    picture = plot_recovery(seconds, losses, whole, {"slow": 1, "moved": 3}, title="A run")
+    render(picture)
+    top, low = axes_of(picture, "seconds"), axes_of(picture, "loss")
+    assert list(top.lines[0].get_ydata()) == seconds
+    assert [list(line.get_ydata()) for line in low.lines[:2]] == [whole, losses]
+    for axes in (top, low):
+        assert [line.get_xdata()[0] for line in axes.lines[-2:]] == [0.5, 2.5]
+    assert [text.get_text() for text in top.texts] == ["slow", "moved"]
+    assert picture.alt == (
+        "A run. slow from step 1 on, moved from step 3 on. A step takes 1.000 s at step 0, 2.000 s at step 1, 1.200 s "
+        "at step 3. Step time by the device clock. The two losses differ by at most 2.5e-01."
+    )
 
 
 def test_before_the_first_step_it_says_what_to_do():
