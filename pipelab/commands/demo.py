@@ -94,15 +94,15 @@ def demo(
 
 
 def adapt(
-    picture: Path, *, setting: Setting | None = None, steps: int = 40, slow: tuple[int, int] = (12, 26), every: int = 5
+    picture: Path, *, setting: Setting | None = None, steps: int = 32, slow: tuple[int, int] = (8, 20), every: int = 5
 ) -> Adaptive:
     """Train while device 2 is half as fast between two steps; print what was decided, save a picture."""
-    setting = Setting(batch=32, dtype="float64") if setting is None else setting
+    setting = Setting(batch=16, dtype="float64") if setting is None else setting
     slowed, well = slow
     print(
         f"{setting.layers} transformer layers on p = 4 devices, 1F1B with m = 8, {steps} steps. From step {slowed} on "
         f"device 2 is half as fast, from step {well} on as before.\nAfter {every} steps the times are looked at. The "
-        "unsplit model is trained beside it. This takes about three minutes on two cores.\n"
+        "unsplit model is trained beside it. This takes about a minute on two cores.\n"
     )
     spans, losses, whole = [], [], []
     with tqdm(total=2 * steps, bar_format=BAR, smoothing=0, leave=False) as bar:

@@ -188,7 +188,7 @@ class Adaptive:
         self._wanted, self._known, self._count = wanted, (self.pipeline.schedule, self._cuts), 0
         self.monitor = Monitor(every=self.every, keep=self.every)
         if len(self._slow) != wanted.devices:
-            self._slow = [1.0] * wanted.devices
+            self._slow, self._than = [1.0] * wanted.devices, "profiled"
         if self._layers is not None:  # what cannot be predicted is said now
             self._predict(self.pipeline.schedule.microbatches, self._slow)
 
@@ -224,7 +224,7 @@ class Adaptive:
             )
         if self._layers is None:
             self._layers = self._profiled()
-        first = set(self._slow) == {1.0}
+        than, self._than = self._than, "before"
         changes, batch = self._follow(steps), max(one.report.batch for one in steps)
         limits = parse_limits(self.pipeline.settings.limits if self._limit is None else self._limit, len(self._slow))
         held = [max(one.report.memory[r].total for one in steps) for r in range(len(limits))]
@@ -237,10 +237,7 @@ class Adaptive:
         measured = median(one.report.timeline.makespan for one in steps)
         if last is not None and waits:
             self.history[-1] = replace(last, after=replace(last.after, measured=measured))
-        why = [
-            f"device {r} takes {times:.1f} times as long per layer as {'profiled' if first else 'before'}"
-            for r, times in changes.items()
-        ]
+        why = [f"device {r} takes {times:.1f} times as long per layer as {than}" for r, times in changes.items()]
         why += [f"device {r} holds {format_bytes(held[r])} of the {format_bytes(limits[r])} allowed" for r in full]
         profile, now = self._predict(batch, self._slow)
         setup = self._setup(self.pipeline.schedule, self._cuts, now.makespan, measured)
