@@ -129,8 +129,8 @@ def adapt(
     print(
         f"\nstep time by the device clock: {format_time(spans[slowed - 1], 's')} at first, "
         f"{format_time(spans[slowed], 's')} on the slow device, {format_time(spans[well - 1], 's')} with layers moved, "
-        f"{format_time(spans[-1], 's')} at the end\nloss {losses[0]:.3f} -> {losses[-1]:.3f}; the unsplit model's "
-        f"differs by at most {worst:.1e} in any step\npicture: {picture}"
+        f"{format_time(spans[-1], 's')} at the end.\nLoss {losses[0]:.3f} -> {losses[-1]:.3f}; the unsplit model's "
+        f"differs by at most {worst:.1e} in any step.\nPicture: {picture}"
     )
     return adaptive
 

@@ -21,8 +21,8 @@ SENDS = ("asynchronous", "blocking", "batched")
 
 - asynchronous: it goes on at once (isend).
 - blocking: it goes on, to the receives of its next slot, once its messages are taken (rendezvous).
-- batched: what it sends after a slot and what it receives before the next are posted as one group, and it goes on to
-  that slot once all of the group is done (``batch_isend_irecv``; Megatron's ``send_forward_recv_backward``).
+- batched: what it sends after a slot and what it receives before the next are posted as one group. It goes on to that
+  slot once all of the group is done. (So do ``batch_isend_irecv`` and Megatron's ``send_forward_recv_backward``.)
 
 After its last slot a device waits for nothing.
 """

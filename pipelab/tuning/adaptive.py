@@ -199,8 +199,7 @@ class Adaptive:
 
     @property
     def _link(self) -> dict[str, Any]:
-        links = self.pipeline.settings.links
-        return {"latency": links.latency, "bandwidth": links.bandwidth}
+        return {"links": self.pipeline.settings.links}
 
     def _predict(self, batch: int, slow: Sequence[float]) -> tuple[CostProfile, Timeline]:
         """A step as the pipeline is now, on devices that take so many times as long."""
