@@ -21,9 +21,9 @@ class Link:
     """A message takes ``latency + bytes / bandwidth``, in the unit of the costs and in bytes per that unit.
 
     ``compression``: a Pipeline packs floating-point tensors for this link and unpacks them behind it, activations and
-    gradients alike. "bf16" is bfloat16: an element is off by 2^-8 of itself at most. "int8" is a byte an element, and
-    one scale a row of the last dimension. It is off by 1/254 of the row's largest at most. Tensors that would not get
-    smaller travel as they are. The bytes of a simulation's costs are those that travel.
+    gradients alike. With "bf16" (bfloat16) an element is off by 2^-8 of itself at most. With "int8" it is a byte, and each
+    row of the last dimension has a scale. Then it is off by 1/254 of the row's largest at most. Tensors that would not
+    get smaller travel as they are. The bytes of a simulation's costs are those that travel.
     Raises ConfigurationError for a latency below 0, a bandwidth that is not positive, and another compression.
     """
 
