@@ -102,7 +102,7 @@ def adapt(
     print(
         f"{setting.layers} transformer layers on p = 4 devices, 1F1B with m = 8, {steps} steps. From step {slowed} on "
         f"device 2 is half as fast, from step {well} on as before.\nAfter {every} steps the times are looked at. The "
-        "unsplit model is trained beside it. This takes about a minute on two cores.\n"
+        "unsplit model is trained beside it. This takes a minute or two on two cores.\n"
     )
     spans, losses, whole = [], [], []
     with tqdm(total=2 * steps, bar_format=BAR, smoothing=0, leave=False) as bar:
@@ -120,7 +120,7 @@ def adapt(
             assert report.loss is not None
             losses.append(report.loss)
             spans.append(report.timeline.makespan)
-    marks = {"device 2 half as fast": slowed, "as before": well}
+    marks = {"device 2 half as fast": slowed, "device 2 as before": well}
     marks |= {f"layers {' '.join(map(str, one.after.sizes))}": one.step + 1 for one in adaptive.history if one.moved}
     plot_recovery(spans, losses, whole, marks, title="1F1B on four devices, one of them slower for a while").save(
         picture
