@@ -386,6 +386,7 @@ def test_a_slip_of_the_hand_does_not_make_ten_million_violations(text):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"sends": "rendezvous"}, "sends must be one of 'asynchronous', 'blocking', 'batched', got 'rendezvous'"),
         ({"outstanding": -1}, "outstanding must be a whole number"),
         ({"outstanding": 1.5}, "outstanding must be a whole number"),
         ({"device": 0}, "device must be a name"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelab import DeadlockError, Pipeline, Schedule, build_schedule, check_schedule
+from pipelab import DeadlockError, Pipeline, Schedule, ScheduleError, build_schedule, check_schedule
 from pipelab.schedules.wire import SENDS
 from tests.runtime.small import data, mlp, mse
 
@@ -27,6 +27,8 @@ def deadlocked(table, **told):
     schedule = Schedule.from_csv(table, name="mine") if isinstance(table, str) else table
     found = check_schedule(schedule, **{name: told[name] for name in told if name in ROOM})
     assert {violation.code for violation in found} == {"wait-cycle"}
+    with pytest.raises(ScheduleError, match="wait cycle"):
+        Pipeline(mlp(schedule.stages), schedule, loss=mse, **told)
     pipeline = Pipeline(mlp(schedule.stages), schedule, loss=mse, time_limit=10, check=False, **told)
     begun = time.perf_counter()
     with pytest.raises(DeadlockError) as caught:
