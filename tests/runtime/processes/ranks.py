@@ -397,11 +397,12 @@ def handing(key, phase):
 def deadlock():
     """A table that the checker would refuse: two devices in the middle wait for one another."""
     early = SIZE // 2 - 1
-    orders = ["F0 B0 F1 B1" if s == early else "F0 F1 B0 B1" for s in range(SIZE)]
+    before, there, behind = "F0 F1 F2 B0 B1 B2", "F0 B0 F1 B1 F2 B2", "F0 B0 F1 F2 B1 B2"
+    orders = [before if s < early else there if s == early else behind for s in range(SIZE)]
     rows = [[f"{s}{action}" for action in order.split()] for s, order in enumerate(orders)]
     pipeline = opened(mlp(), Schedule.from_rows(rows, name="ring"), check=False)
     begun = time.monotonic()
-    return {"said": said(lambda: pipeline.step(*data(8))), "seconds": time.monotonic() - begun}
+    return {"said": said(lambda: pipeline.step(*data(9))), "seconds": time.monotonic() - begun}
 
 
 def listening():

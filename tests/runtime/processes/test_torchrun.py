@@ -261,7 +261,7 @@ def test_a_deadlock_is_seen_within_a_host_and_between_hosts(three, four):
             assert f"DeadlockError: deadlock: device {a} waits for device {b} waits for device {a}" in told["said"], (
                 told
             )
-            assert f"device {a} waits before {a}B0 for the gradient of {b}B0 from device {b}" in told["said"]
+            assert f"device {a} waits before {a}B1 for the gradient of {b}B1 from device {b}" in told["said"]
             assert told["seconds"] < 5
 
 
