@@ -120,7 +120,7 @@ def adapt(
             assert report.loss is not None
             losses.append(report.loss)
             spans.append(report.timeline.makespan)
-    marks = {"device 2 half as fast": slowed, "device 2 as before": well}
+    marks = {"device 2 half as fast": slowed, "as before": well}
     marks |= {f"layers {' '.join(map(str, one.after.sizes))}": one.step + 1 for one in adaptive.history if one.moved}
     plot_recovery(spans, losses, whole, marks, title="1F1B on four devices, one of them slower for a while").save(
         picture

@@ -225,6 +225,7 @@ def test_processes_move_layers_too(monkeypatch):
     assert "device 1 takes" in moved[0].why and moved[-1].after.sizes[1] < 4
 
 
+@pytest.mark.slow
 def test_under_torchrun_rank_0_decides_for_all(tmp_path):
     ((code, _, err),) = agents([Path(__file__).with_name("adaptive_ranks.py"), tmp_path], ranks=2)
     assert code == 0, err[-3000:]
