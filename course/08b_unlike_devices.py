@@ -96,7 +96,8 @@ plot_timeline(anew, memory=False)
 
 # %% [markdown]
 # Nearly all of the loss is won back. 4/3.5 assumes that each device can get exactly its share, but a layer is not
-# divisible. It also leaves the bubble out.
+# divisible. It also leaves the bubble out. The plan may give the slow device even less than its share. A short stage
+# fills and drains quickly, and with few micro-batches that counts.
 #
 # ## A claim on trial: "a device twice as fast saves a fifth"
 #
