@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,11 +34,11 @@ def heavy_head() -> tuple[nn.Module, Any, Any, Any]:
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around; ``down`` halves the picture and doubles the channels."""
+    """Two convolutions and a way around; where the channels change, the picture is halved."""
 
-    def __init__(self, channels: int, *, down: bool = False) -> None:
+    def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        out, stride = channels * (1 + down), 1 + down
+        stride = 1 + (out != channels)
         self.way = nn.Sequential(
             nn.Conv2d(channels, out, 3, stride, 1),
             nn.GroupNorm(4, out),
@@ -45,18 +46,18 @@ class Block(nn.Module):
             nn.Conv2d(out, out, 3, 1, 1),
             nn.GroupNorm(4, out),
         )
-        self.around = nn.Conv2d(channels, out, 1, stride) if down else nn.Identity()
+        self.around = nn.Identity() if out == channels else nn.Conv2d(channels, out, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.way(x) + self.around(x))
 
 
 def resnet() -> tuple[nn.Module, Any, Any, Any]:
-    """Eighteen layers whose costs and messages differ much."""
-    blocks = [Block(16 * 2 ** (k // 4), down=k % 4 == 3 and k < 12) for k in range(12)]
-    blocks += [Block(128) for _ in range(4)]
+    """Eighteen layers: the first ones have large pictures and large messages, the last ones many channels."""
+    widths = [16] * 4 + [24] * 4 + [32] * 4 + [48] * 5
+    blocks = [Block(a, b) for a, b in pairwise(widths)]
     model = nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1), *blocks, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+        nn.Conv2d(3, 16, 3, 1, 1), *blocks, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
     )
     random = torch.Generator().manual_seed(0)
     x, y = torch.randn(32, 3, 32, 32, generator=random), torch.randint(0, 10, (32,), generator=random)

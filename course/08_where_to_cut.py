@@ -64,7 +64,7 @@ reveal("08-last", measurement=100 * (busy[3] / busy[0] - 1))
 plot_schedules([report.timeline for report in even.values()], [f"The {name} model, cut evenly" for name in even])
 
 # %% [markdown]
-# In the picture below, devices 0 to 2 wait for device 3 even in the middle of the step, where 1F1B has no bubble. This
+# In the lower picture, devices 0 to 2 wait for device 3 even in the middle of the step, where 1F1B has no bubble. This
 # idle time is not the schedule's. It comes from the cut.
 #
 # ## The bottleneck decides
@@ -221,9 +221,8 @@ except OutOfMemoryError as error:
 reveal("08-memory", measurement=fitting.sizes[0])
 
 # %% [markdown]
-# The fastest cut needs more memory on device 0 than any other device has to give, and the last device needs little. A
-# limit pushes layers towards the end of the pipeline, away from the devices that hold many micro-batches. The step
-# becomes longer, because the last device is the bottleneck again. So before you pay that price, look at the other ways
+# The fastest cut needs much memory on device 0, and little on the last device. A limit pushes layers towards the end of
+# the pipeline, away from the devices that hold many micro-batches. The step becomes longer, because the last device is the bottleneck again. So before you pay that price, look at the other ways
 # to save memory: more micro-batches, recomputation (lesson 2b), or another schedule.
 #
 # ## A claim on trial: "take one layer less at both ends"
@@ -356,7 +355,7 @@ def best_cut(costs: list[float], stages: int) -> list[int]:
 # layer make the sum of any stage a difference. At the end go back through the i's that you kept.
 
 # %% [markdown] role="solution" exercise="best_cut"
-# This is PipeDream's recurrence (Narayanan et al., 2019, arXiv 1806.03377) without copies of stages. It looks at each
+# This is PipeDream's recurrence (Harlap et al., 2018, arXiv 1806.03377) without copies of stages. It looks at each
 # pair of places once per stage: 200 · 200 · 16, at most 640,000 sums. There are about 10²² cuts of 200 layers into 16
 # stages. There is another way. Guess a limit, fill greedily up to it, and count the stages. Then halve the range of the
 # limit. Greedy filling is the best that can be done for a *given* limit. It only fails when the limit is the mean.

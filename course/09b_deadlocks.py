@@ -100,10 +100,10 @@ reveal("09b-batched", measurement=sum(not check_schedule(schedule, sends="batche
 print(attempt(tables["interleaved"], sends="batched"))
 
 # %% [markdown]
-# The error names a ring of all four devices. Each wants to hand a gradient to the one before it, and takes an
-# activation first when it comes to the next action but one. No pair is to blame, and to batch pairs does not help.
-# Engines that run interleaved schedules let sends and receives overlap with an action, or they keep room for a
-# message.
+# The error names a ring of all four devices. Each has a gradient to hand to the device before it. That one would take
+# it for a backward, but it has to run a forward first. And before this forward it has to get rid of its own gradient.
+# No pair of neighbours is to blame, so it does not help to batch pairs. Engines that run interleaved schedules let
+# sends and receives overlap with an action, or they keep room for a message.
 #
 # ## The third deadlock: an order that cannot be
 #
@@ -182,10 +182,11 @@ for compression in (None, "bf16", "int8"):
 reveal("09b-int8", prediction=100 / 254, measurement=100 * error)
 
 # %% [markdown]
-# The line of this cell carries 2 MB/s, and there the step becomes much shorter. The error of one message is at most
-# 1/256 of an element (bfloat16), or 1/254 of the largest in its row (int8). But each message is packed anew, down and
-# up again, and all errors reach the first stage. Whether training bears that is a question to try on the model at
-# hand. On a fast line it is not worth asking: packing takes time too.
+# The line of this cell carries only 2 MB/s. There the step becomes much shorter. An element of one message is off by at
+# most 1/256 of itself (bfloat16), or by 1/254 of the largest in its row (int8). A gradient is a sum of many such
+# elements, and their errors partly cancel. But each message is packed anew, down and up again, and all errors reach the
+# first stage. Whether training bears that is a question to try on the model at hand. On a fast line it is not worth
+# asking: packing takes time too.
 #
 # ## Break it
 #

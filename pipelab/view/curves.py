@@ -23,6 +23,7 @@ _STYLES = (
     (INK, "D", (0, (7, 2, 1, 2))),
     ("#7A7A7A", "v", (0, (1, 1))),
 )
+_LABELLED = 20  # up to so many places each have a label
 _WIDTH, _HEIGHT, _TOP = 7.5, 4.2, 0.32  # inches; the last: a line of the title
 
 
@@ -81,7 +82,8 @@ def plot_curves(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
     else:
         axes.set_xlim(0, max(x) * 1.04)
-    axes.xaxis.set_major_locator(FixedLocator(list(x)))
+    if log or len(x) <= _LABELLED:
+        axes.xaxis.set_major_locator(FixedLocator(list(x)))
     for name, place in shown.items():
         _mark(axes, name, place)
     for side in ("top", "right"):

@@ -22,6 +22,13 @@ def test_curves_hold_what_was_given_and_start_at_zero():
     assert list(axes.get_xticks()) == M
 
 
+def test_many_places_do_not_write_over_each_other():
+    picture = plot_curves(range(48), {"one": range(48)}, across="layer", up="ms", title="Each layer")
+    render(picture)
+    boxes = [label.get_window_extent() for label in axes_of(picture, "curves").get_xticklabels() if label.get_text()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
 def test_a_logarithmic_axis_gives_each_doubling_the_same_width_and_names_the_places():
     picture = draw(log=True)
     render(picture)
