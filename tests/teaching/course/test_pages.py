@@ -251,6 +251,8 @@ INTRODUCED = {
     5: [r"m\*", r"latency-bound", r"granularity", r"sweet spot", r"memory wall"],
     6: [r"weight stash", r"vertical sync", r"2bw"],
     7: [r"zero[- ]bubble", r"dualpipe", r"zb-"],
+    8: [r"load balance", r"plan_cuts", r"greedy"],
+    9: [r"(blocking|batched) sends?", r"node boundary"],
 }
 
 
