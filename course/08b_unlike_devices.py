@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 8b
 #     title: "Where to cut: unlike devices, and devices that change"
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [4, 8]
 #     goals:
 #       - predict what one slow device costs, with and without a new cut
@@ -20,8 +20,8 @@
 # works at half speed. Under the wall clock it is really held back. Under the device clock its measured costs are
 # divided by 0.5. The timeline says so in its caption.
 #
-# The model is the one with the heavy head, and the layers are profiled as in lesson 8. The cut is the plan for equal
-# devices. So all four are about equally busy, until one of them slows down.
+# The model has the heavy head of lesson 8, and the layers are profiled as there. The cut is the plan for equal devices.
+# So all four are about equally busy, until one of them slows down.
 
 # %% role="setup"
 import torch
@@ -44,7 +44,10 @@ SLOW = [1, 1, 0.5, 1]
 
 
 def measured(runs, steps=3):
-    """Run steps of 1F1B, m = 8, in turns: of each run (cuts, speeds) the last timeline, with the medians of all."""
+    """Run steps of 1F1B, m = 8, for each (cuts, speeds) in turns: the last timeline of each.
+
+    By the device clock each action takes the median of all steps but the first.
+    """
     how, found = {"loss": next_byte_loss, "window": steps}, {}
     with ExitStack() as stack:
         made = {
@@ -61,23 +64,19 @@ for name, timeline in found.items():
     told = ", ".join(f"{time / timeline.makespan:.0%}" for time in timeline.busy)
     print(f"{name}: {1e3 * timeline.makespan:.0f} ms; devices busy {told}")
 equal, slow = found.values()
-reveal(
-    "08b-slow",
-    prediction=100 * ((8 * 2 + 3) / (8 + 3) - 1),
-    measurement=100 * (slow.makespan / equal.makespan - 1),
-)
-plot_schedules([equal, slow], ["Equal devices", "Device 2 at half speed"])
+display(plot_schedules([equal, slow], ["Equal devices", "Device 2 at half speed"]))
+expected = 100 * ((8 * 2 + 3) / (8 + 3) - 1)
+reveal("08b-slow", prediction=expected, measurement=100 * (slow.makespan / equal.makespan - 1))
 
 # %% [markdown]
 # Let a micro-batch take 1 on each equal stage, forward and backward together. Then a step takes m + p - 1 = 11. With
-# the slow device it takes about 2 for each of the m micro-batches, and 3 before and after: 19. The one slow device
-# doubles what all four have to wait for.
+# the slow device it takes about 2 for each of the m micro-batches, and 3 before and after: 19. Once the pipeline is
+# full, all four devices wait for the slow one. (Compare only times from the same cell, here as in lesson 8.)
 #
 # ## A new cut
 #
-# The slow device should get less work: so much that its time is again equal to that of the others. A stage's time is
-# its work divided by its device's speed. So the recurrence of lesson 8 needs only one change: it divides. All devices
-# together now have a speed of 3.5 instead of 4.
+# The slow device should get less work, just so much that it again takes as long as the others. A stage's time is its
+# work divided by its device's speed. So the recurrence of lesson 8 needs only one change: it divides.
 
 # %%
 predict(
@@ -91,13 +90,16 @@ found = measured({"equal devices": (start.cuts, None), "cut anew": (moved.cuts, 
 for name, timeline in found.items():
     print(f"{name}: {1e3 * timeline.makespan:.0f} ms")
 equal, anew = found.values()
+display(plot_timeline(anew, memory=False))
 reveal("08b-best", prediction=100 * (4 / 3.5 - 1), measurement=100 * (anew.makespan / equal.makespan - 1))
-plot_timeline(anew, memory=False)
 
 # %% [markdown]
-# Nearly all of the loss is won back. 4/3.5 assumes that each device can get exactly its share, but a layer is not
-# divisible. It also leaves the bubble out. The plan may give the slow device even less than its share. A short stage
-# fills and drains quickly, and with few micro-batches that counts.
+# Most of the loss is won back. The prediction is 4/3.5: the four devices have a speed of 3.5 together, instead of 4. It
+# assumes that each device can get exactly its share, and it leaves the bubble out.
+#
+# Look at the slow device. It got even less than its share, and idles. `plan_cuts` looks for the shortest step, and not
+# only for the least bottleneck. A short stage fills and drains quickly. With eight micro-batches that counts, and with
+# many it does not.
 #
 # ## A claim on trial: "a device twice as fast saves a fifth"
 #
@@ -118,12 +120,13 @@ for m in (4, 8, 32):
     print(f"predicted, m = {m}: {other.makespan / one.makespan - 1:+.1%}")
 
 # %% [markdown]
-# With the same cut the step becomes hardly shorter: the other three are still as slow as before. It is true only after
-# a new cut, and about as far as the cut can give each device its share. A layer cannot be divided, and a stage has
-# costs that do not shrink with its layers.
+# With the same cut the step hardly becomes shorter: the other three are still as slow as before. The claim needs a new
+# cut. Then the prediction comes near a fifth for each m, and a run may stay behind it. A layer cannot be divided, and a
+# stage has costs that do not shrink with its layers.
 #
-# **Try it:** what if the *first* device is the fast one, and the limit is 60 MB? Plan with `speeds=[2, 1, 1, 1]` and
-# `memory_limit="60MB"`, then without the limit.
+# **Try it:** what if the *first* device is the fast one, and the limit is 60 MB? Print
+# `plan_cuts(layers, **usual, speeds=[2, 1, 1, 1], memory_limit="60MB")`, then the same without the limit. (The bytes of
+# each device are in a plan's `memory`, as `held.total`.)
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -135,15 +138,15 @@ for m in (4, 8, 32):
 #
 # ## In which order?
 #
-# The order of the devices is free, if all links are equal. Suppose one card has only 36 MB and the others 70 MB. Where
-# does it belong? `any_order=True` compares all orders. (The number of layers that the card gets is part of the answer.)
+# The order of the devices is free, if all links are equal. Suppose one card has only 30 MB and the others 70 MB. Where
+# does it belong? `any_order=True` compares all orders. (The planner also chooses how many layers each device gets.)
 
 # %%
-question = "Four equally fast devices, one with 36 MB, three with 70 MB. Where should the small one stand?"
+question = "Four equally fast devices, one with 30 MB, three with 70 MB. Where should the small one stand?"
 predict("08b-order", question, unit="(place 0 to 3)")
 
 # %%
-small = ["36MB", "70MB", "70MB", "70MB"]
+small = ["30MB", "70MB", "70MB", "70MB"]
 for place in range(4):
     limits = [*small[1 : place + 1], small[0], *small[place + 1 :]]
     placed = plan_cuts(layers, **usual, memory_limit=limits)
@@ -153,9 +156,9 @@ print(f"best of all orders: devices {free.order}, {1e3 * free.makespan:.0f} ms")
 reveal("08b-order", measurement=free.order.index(0))
 
 # %% [markdown]
-# (Places with equal times differ only by what the simulation cannot tell apart.) Under 1F1B the first place is the
-# most expensive one in memory, so a small device belongs towards the end. For speed alone the order hardly matters,
-# as long as single layers are small against a stage. It does where links differ (lesson 9).
+# (The three large devices are alike, so their own order means nothing.) Under 1F1B the first place is the most
+# expensive one in memory, so a small device belongs towards the end. The order also matters where links differ
+# (lesson 9), and where single layers are large: a fast device should get them.
 #
 # ## Several stages on one device
 #
@@ -171,13 +174,14 @@ print(f"layers on each device: {per_device}")
 print(f"bubble: cut evenly {apart.even.bubble_fraction:.1%}, planned {apart.timeline.bubble_fraction:.1%}")
 
 # %% [markdown]
-# The last stage gets hardly any layers beside the head, as in Llama 3 (lesson 8). What is balanced is the sum of stages
-# r and r + 4, and each of them should not be too long either: others wait for it.
+# The last stage gets hardly any layers beside the head. (In Llama 3 405B it has the head and nothing else.) What is
+# balanced is the sum of stages r and r + 4 on each device r. And none of the eight should be too long, because others
+# wait for it.
 #
 # ## Watch it
 #
-# In a real run nobody tells you which device is slow. A **monitor** looks at each step. Below the model trains for
-# sixteen steps. Before the ninth, device 2 becomes slow, without a word to anybody.
+# In a real run nobody tells you which device is slow. A **monitor** looks at each step. Below the pipeline runs sixteen
+# steps of 16 sequences, numbered from 0. Before step 8, device 2 becomes slow, without a word to anybody.
 
 
 # %%
@@ -202,10 +206,14 @@ with Pipeline(model, start.schedule, loss=next_byte_loss, cuts=start.cuts, monit
 plot_monitor(monitor)
 
 # %% [markdown]
-# The load balance has fallen, and the monitor names the bottleneck and the step since when. The bubble's causes have
-# changed: the part that comes from unequal devices has grown. But a bottleneck can have two reasons. It may hold too
-# much work, or it may be slow. The time for each layer tells them apart: has it grown since the profile? An exercise
-# asks you to tell them apart.
+# The load balance has fallen. The monitor names the bottleneck, and since which step it is one. (By chance a device
+# may be the busiest some steps before it becomes slow.) It also says where the bubble comes from. *Fill and drain* is
+# what the schedule itself costs, and *imbalance* is what unequal devices add. This part has grown. The lowest panel
+# shows how long `step()` took here, where your cores do the work of all four devices. So a device that is slow by the
+# device clock does not show in it.
+#
+# A device can be the bottleneck for two reasons: it has too much work, or it is slow. Its time for each layer tells
+# them apart, if you know it from before. An exercise asks you to do so.
 #
 # ## Let it move layers
 #
@@ -213,9 +221,12 @@ plot_monitor(monitor)
 # with their weights and the optimizer's state. `Adaptive` decides when. After every few steps it compares what each
 # device took with what the profile says of its layers. If devices have changed, it plans a cut for their new speeds. If
 # that saves more than 5 % of a step, it moves the layers. It says why.
+#
+# The next cell trains a copy for 20 steps, and slows device 2 down before step 8 as well. `Adaptive` may report smaller
+# changes too, because the machine is not the same in each minute. A decision after step 12 takes effect in step 13.
 
 # %%
-question = "The same 20 steps with Adaptive. How much longer are the last ones than the first ones?"
+question = "With Adaptive: how much longer are the last steps than those just before device 2 slows down?"
 predict("08b-adaptive", question, unit="% longer")
 
 # %%
@@ -228,7 +239,7 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.05)
 
 
-split, whole = copy.deepcopy(model), copy.deepcopy(model)
+split, whole = copy.deepcopy(model), copy.deepcopy(model)  # the same weights, to train apart
 with Pipeline(split, start.schedule, loss=next_byte_loss, optimizer=sgd, cuts=start.cuts, window=2) as pipeline:
     adaptive = Adaptive(pipeline, layers, every=4)
     took, losses = train(pipeline, adaptive.step, range(20))
@@ -242,26 +253,27 @@ for number in range(20):
     unsplit.append(loss.item())
 differ = max(abs(a - b) for a, b in zip(losses, unsplit, strict=True))
 print(f"largest difference from the unsplit model's losses: {differ:.0e}")
-measurement = 100 * (median(took[-3:]) / median(took[4:8]) - 1)
-reveal("08b-adaptive", prediction=100 * (4 / 3.5 - 1), measurement=measurement)
 axes = {"across": "step", "up": "milliseconds"}
 note = "Clock: device. Before step 8 device 2 falls to half speed."
-plot_curves(range(20), {"makespan": [1e3 * time for time in took]}, **axes, title="Layers move", note=note)
+display(plot_curves(range(20), {"makespan": [1e3 * time for time in took]}, **axes, title="Layers move", note=note))
+measurement = 100 * (median(took[-3:]) / median(took[4:8]) - 1)
+reveal("08b-adaptive", prediction=100 * (4 / 3.5 - 1), measurement=measurement)
 
 # %% [markdown]
-# The step grows longer, a few steps later the layers move, and it is nearly as short as before. The losses are those
+# The step grows longer, a few steps later the layers move, and most of the loss is won back. The losses are those
 # of the unsplit model all along: a cut changes where something is computed, and not what.
 #
 # ## Break it
 #
 # A plan for the wrong device is worse than none. Tell the planner that device 1 is the slow one, and run its cut where
-# device 2 is.
+# device 2 is slow.
 
 # %%
 wrong = plan_cuts(layers, **usual, speeds=[1, 0.5, 1, 1])
 found = measured({"cut for equal devices": (start.cuts, SLOW), "cut for the wrong one": (wrong.cuts, SLOW)})
 for name, timeline in found.items():
-    print(f"{name}: {1e3 * timeline.makespan:.0f} ms; device 2 is busy {timeline.busy[2] / timeline.makespan:.0%}")
+    print(f"{name}: {1e3 * timeline.makespan:.0f} ms; device 2 is busy for {1e3 * timeline.busy[2]:.0f} ms")
+print(f"layers {start.sizes} -> {wrong.sizes}")
 
 # %% [markdown]
 # The plan took layers from device 1, and gave some of them to the slow device. So the slow one has even more to do. A
@@ -270,13 +282,13 @@ for name, timeline in found.items():
 # ## What to remember
 #
 # - One slow device slows down all of them. In the middle of the step they all run at its pace.
-# - Divide work by speed. Then the best cut wins back what the devices can give together.
+# - Divide work by speed. Then the best cut wins back most of the loss.
 # - A faster device helps only after a new cut.
 # - Under 1F1B memory decides the order: a small device belongs towards the end.
 # - Balance devices, not stages: with interleaving their sums count.
 # - A monitor says who holds the others up. The time for each layer says why.
 #
-# In the repository `docs/monitor.md` and `docs/adaptive.md` say how to use both with your own model.
+# In the repository, `docs/monitor.md` and `docs/adaptive.md` say how to use both with your own model.
 
 # %%
 ledger()
@@ -296,7 +308,7 @@ from pipelab.teaching import NotWritten, check, recorded_run
 #
 # - `cut_for`: the devices stand in the order of `speeds`. Return how many layers each has, in this order;
 # - `best_order`: the devices may stand in any order. Return two lists. `order[k]` is the device at place k of the
-#   pipeline, a place in `speeds`. `sizes[k]` is the number of layers at place k. There are at most 6 devices and 12
+#   pipeline, an index into `speeds`. `sizes[k]` is the number of layers at place k. There are at most 6 devices and 12
 #   layers, and your function has 5 seconds.
 #
 # Where several answers are equally good, any of them is accepted. The second function may call the first.
@@ -351,8 +363,8 @@ def best_order(costs: list[float], speeds: list[float]) -> tuple[list[int], list
 
 
 # %% [markdown] role="hint" exercise="unlike_cut"
-# A sum of 6 on a device of speed 2 takes 3. What changes in the table of `best_cut`? For `best_order`: how many
-# orders do 6 devices have?
+# A sum of 6 on a device of speed 2 takes 3. What changes in the table of lesson 8's `best_cut`? For `best_order`: how
+# many orders do 6 devices have?
 
 # %% [markdown] role="hint" exercise="unlike_cut"
 # In the table, stage s has a device of its own, so the sum of the last stage is divided by the speed of that device.
@@ -370,7 +382,7 @@ def best_order(costs: list[float], speeds: list[float]) -> tuple[list[int], list
 # `plan_cuts` makes a table over *sets* of devices instead, with 2ᵖ entries for p devices. Real
 # plans have more limits: a fast device with little memory may have to leave layers to a slower one.
 
-# %% [markdown] role="lead" exercise="read_monitor" difficulty="hard" minutes=35
+# %% [markdown] role="lead" exercise="read_monitor" difficulty="hard" minutes=45
 # A run has been watched, and you get its rows, in the order of steps and devices. Each is a dict such as
 #
 # `{"step": 14, "device": 2, "layers": 12, "busy": 0.8261, "idle": 0.1863}`.
@@ -383,20 +395,22 @@ def best_order(costs: list[float], speeds: list[float]) -> tuple[list[int], list
 # why)`.
 #
 # - Nobody does if the load balance (mean over max of the busy times) is above 0.95. Return `(None, None, "none")`.
-# - Else it is the busiest device. `since` is the number of the step in which it began. Three steps earlier or later
-#   count as right too. If it was so from the beginning, that is the first step of the rows.
-# - `why` is `"slow device"` if a layer takes this device longer since then. Its seconds per layer must have risen by
-#   more than 10 % against those of the other devices in the same steps. Else it is `"too many layers"`. A device that
-#   was too busy from the first step on has no time before. It counts as `"too many layers"`, whatever the reason.
+# - Else it is the busiest device. `since` is the first step from which on it has held the others up without a break, in
+#   the same sense. Three steps earlier or later count as right too. If it was so from the beginning, that is the first
+#   step of the rows.
+# - `why` is `"slow device"` if a layer takes this device longer since then. Take its seconds per layer, divided by
+#   the median of the other devices' in the same step. This must have risen by more than 10 %, from the five steps
+#   before `since` to those after it. Else `why` is `"too many layers"`. A device that was too busy from the first
+#   step on has no time before. It counts as `"too many layers"`, whatever the reason.
 #
-# All of this is meant for a typical step. Times vary by some per cent. **A single step may be disturbed**, even the
-# last, so judge by the median of five steps in a row. And the whole machine can be slower for a while. Then all devices
-# take longer, and no device is to blame.
+# All of this is meant for a typical step. Times vary by a few per cent. **A single step may be disturbed**, even the
+# last, so take the median of a device's times over five steps in a row. And the whole machine can be slower for a
+# while. Then all devices take longer, and no device is to blame.
 #
-# Three of the runs were recorded from the 48-layer model, one with `pipeline.speeds` set on the way. `recorded_run()`
-# gives you the rows of that one, to look at in a cell of your own. Others are made up: there the times of a device vary
-# by 1.5 %, and each state lasts for ten steps or more. In all of them the balance at the end is above 0.97 or below
-# 0.86.
+# Three of the runs were recorded from the 48-layer model, one with `pipeline.speeds` changed during the run.
+# `recorded_run()` gives you the rows of that one, to look at in a cell of your own. Others are made up: there the
+# times of a device vary by 1.5 %, and each state lasts for ten steps or more. In all of them the balance at the end
+# is above 0.97 or below 0.86.
 
 
 # %% role="answer" exercise="read_monitor"

@@ -3,10 +3,10 @@
 #   pipelab:
 #     number: 9
 #     title: "Messages"
-#     minutes: 45
-#     builds_on: [3, 4, 5]
+#     minutes: 50
+#     builds_on: [3b, 4b, 5, 7]
 #     goals:
-#       - measure what a message costs, and write it as t = α + β · bytes
+#       - measure what a message costs, and say what its latency and its bandwidth are
 #       - say which schedules hide their messages behind work, which do not, and why
 #       - buy hidden messages with memory, by a deeper warm-up
 #       - choose m, v and the place of a node boundary for a given link
@@ -18,7 +18,8 @@
 # Nearly all pictures so far drew messages as if they took no time. In this lesson they take some. First measure: two
 # devices with hardly anything to compute send each other tensors of different sizes. There are three ways to send:
 #
-# - **threads** of one process. A message is a reference to memory that both can see.
+# - **threads** of one process. A message is a reference to memory that both can see. But a large tensor has to come
+#   out of memory again, into the cache of the other core.
 # - **processes** of one machine. Small messages go through a socket, and large ones through memory that both can see.
 # - **gloo**, the library that PyTorch uses between machines without GPUs. All bytes go through a network interface,
 #   here the one that leads back to the same machine.
@@ -28,7 +29,7 @@ from contextlib import ExitStack
 from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch()
-predict("09-large", "By gloo: how many times as long does 1 MB take as 4 KB?", unit="times")
+predict("09-large", "With gloo: how many times as long as 4 KiB do 1024 KiB take?", unit="times")
 
 # %%
 sizes = [2**k for k in (12, 14, 16, 18, 20, 22)]
@@ -39,20 +40,23 @@ for way, line in lines.items():
     print(f"{way:<9} t = {1e6 * line.alpha:.0f} µs + bytes / ({rate})")
 shown = {way: [1e3 * times[way][size] for size in sizes] for way in times}
 note = "Clock: wall, medians of 15 messages to a device that waits for them."
-axes = {"across": "bytes of a message", "up": "milliseconds"}
-display(plot_curves(sizes, shown, **axes, title="One message", note=note, log=True))
-reveal("09-large", prediction=2**8, measurement=times["gloo"][2**20] / times["gloo"][2**12])
+axes = {"across": "KiB of a message", "up": "milliseconds"}
+display(plot_curves([size / 1024 for size in sizes], shown, **axes, title="One message", note=note, log=True))
+by_line = lines["gloo"](2**20) / lines["gloo"](2**12)
+reveal("09-large", prediction=by_line, measurement=times["gloo"][2**20] / times["gloo"][2**12])
 
 # %% [markdown]
-# A message 256 times as large takes much less than 256 times as long. The time is nearly a line,
+# A message 256 times as large takes much less than 256 times as long. Roughly, the time is a line,
 #
 # $$t = \alpha + \beta \cdot \text{bytes}.$$
 #
-# α is the **latency**: what any message costs. 1/β is the **bandwidth**. It is the line of lesson 5, with bytes in
-# place of sequences. Between GPUs of one node bandwidths are some hundred GB/s (NVLink), between nodes some ten GB/s
-# for each network card, and latencies some microseconds up to some ten.
+# (The axis is logarithmic, so a line looks bent. And single sizes can be off by a factor of two: caches, buffers, and
+# other work on the machine.) α is the **latency**: what any message costs. 1/β is the **bandwidth**. It is the line of
+# lesson 5, with bytes in place of sequences. Between GPUs of one node, bandwidths are several hundred GB/s (NVLink),
+# between nodes tens of GB/s for each network card. Latencies are a few microseconds to a few tens.
 #
-# The messages of our example are small: 16 sequences of 32 tokens at a width of 64, in float32.
+# The messages of our example are small. A batch of 64 sequences in 4 micro-batches makes messages of 16 sequences, with
+# 32 tokens each, at a width of 64, in float32.
 
 # %%
 message = inputs[:16].numel() * 64 * 4
@@ -60,7 +64,7 @@ step = build_schedule("1f1b", devices=4, microbatches=4)
 with Pipeline(model, step, loss=next_byte_loss) as pipeline:
     report = pipeline.step(inputs, targets)
 costs = report.timeline.busy
-print(f"a message has {message / 1e3:.0f} kB; one stage computes {1e3 * costs[1] / 4:.0f} ms for a micro-batch")
+print(f"a message has {message / 1e3:.0f} kB; forward and backward take a stage {1e3 * costs[1] / 4:.0f} ms")
 for way, line in lines.items():
     print(f"{way:<9} {1e3 * line(message):.2f} ms, {line(message) / (costs[1] / 4):.1%} of that")
 
@@ -84,32 +88,31 @@ drawn = {name: simulate(build_schedule(name, devices=4, microbatches=16), unit) 
 for name, timeline in drawn.items():
     told = f"{timeline.overlap.fraction:.0%} of its messages' time is hidden"
     print(f"{name:<6} {timeline.makespan:g} units; {told}")
-reveal("09-latency", prediction=57 + 6, measurement=drawn["1f1b"].makespan)
-small = {name: simulate(build_schedule(name, devices=4, microbatches=6), unit) for name in drawn}
-plot_timeline(small["1f1b"], lanes=True, memory=False)
+display(plot_timeline(simulate(build_schedule("1f1b", devices=4, microbatches=6), unit), lanes=True, memory=False))
+reveal("09-latency", measurement=drawn["1f1b"].makespan)
 
 # %% [markdown]
-# Six messages lie one after the other on the way of the first micro-batch down and of the last one up. GPipe pays
-# these six and no more. 1F1B pays for nearly all of its messages. The picture (with m = 6, to be readable) shows why:
-# the thin lanes are messages that a device sends and receives.
+# Six messages cannot hide: three on the first micro-batch's way down, and three on the last one's way up. GPipe pays
+# for these six and no more. 1F1B pays 28. The picture (with m = 6, to be readable) shows why. The thin lanes are
+# messages that a device sends and receives.
 #
-# In GPipe, device 1 has the next micro-batch before it has finished the one before. So it never waits in the middle of
-# a phase. In 1F1B each device has only as many micro-batches under way as it needs *without* latency. Look at devices
-# 2 and 3. Device 3 sends a gradient up and has nothing until the next activation comes down. Device 2 cannot send that
-# one earlier, because it waits for this very gradient.
+# In GPipe, device 1 has the next micro-batch by the time it has finished the one before. So it never waits in the
+# middle of a phase. In 1F1B each device has only as many micro-batches under way as it needs *without* latency. Look
+# at `F4` on device 0. It comes after `B0`, whose gradient is late, and so `F4` is late on every device after it. A
+# forward waits there for an earlier gradient, which is still on its way up.
 #
 # Count it for device 0. It has p micro-batches under way. Each goes down and up again, which takes p(tF + tB) of work
-# and 2(p - 1) latencies L. In this time device 0 finishes p of them. So each micro-batch takes
+# and 2(p - 1) latencies L. In this time device 0 finishes p of them. So in the steady phase each micro-batch takes
 #
 # $$t_F + t_B + \frac{2(p - 1)}{p} L.$$
 #
-# At p = 4 and L = 1 this is 4.5 instead of 3.
+# At p = 4 and L = 1 this is 4.5 instead of 3. (Sixteen times 1.5 is 24, and filling and draining make it 28.)
 #
 # ## Is that so on a real machine?
 #
 # The next cell trains the 48-layer model with p = 2 under the *wall* clock. Two cores can really compute at once, and
 # each message really arrives 20 ms late. (With one free core only, the two devices take turns. Then everything takes
-# longer, and messages hide behind the other device's work.)
+# longer, and a message costs less, because the core has other work meanwhile.)
 
 
 # %%
@@ -142,11 +145,12 @@ plot_timeline(clocked["1f1b", 0.02], lanes=True, memory=False)
 
 # %% [markdown]
 # At p = 2 the formula gives one latency for each micro-batch, so eight for the step. GPipe pays two: one on the way
-# down, and one on the way up.
+# down, and one on the way up. (Two steps of the same kind can differ by more than these two.)
 #
 # ## A claim on trial: "communication is free, because it overlaps with computation"
 #
-# One reads this of pipelines in general. You have just seen that it depends on the order. Which schedules fulfil it?
+# One often reads this about pipelines. You have just seen that it depends on the order. For which schedules is it true?
+# (`with_warmups` was in lesson 3b. Device r runs w forwards before its first backward in turn.)
 
 # %%
 tried = {
@@ -165,34 +169,37 @@ for name, schedule in tried.items():
 
 # %% [markdown]
 # False for 1F1B, true for GPipe, and otherwise a matter of memory. A message hides where its receiver has something
-# else to do. That something is another micro-batch, which must be there already, and it is held. 1F1B with a
-# deeper warm-up hides its messages, and holds seven micro-batches in place of four. (In lesson 3b this warm-up was a
-# waste: it held more, and was not faster. There messages took no time.) ZB-H2 holds seven as well. ZB-H1 holds four,
-# and latency costs it nearly as much as 1F1B.
+# else to do: another micro-batch, which must be there already and is held, or a W that was put off. 1F1B with a deeper
+# warm-up hides its messages, and holds seven micro-batches in place of four. (In lesson 3b this warm-up was a waste: it
+# held more, and was not faster. There messages took no time.) ZB-H2 holds seven as well. ZB-H1 holds four, and latency
+# costs it 20 units, against 28 for 1F1B.
+#
+# The hidden share alone does not say what messages cost. One that is not hidden costs nothing if its receiver would
+# have stood idle anyway.
 #
 # **Try it:** how deep must the warm-up be? Try `with_warmups([k * (3 - r) for r in range(4)], 16)` with k = 1, 2, 3 and
 # latencies of 1 and 3.
 #
 # <details><summary>What you should see, and why</summary>
 #
-# At latency 1, k = 2 is as good as k = 3. At latency 3 one needs k = 3. A micro-batch comes back from the stage behind
+# At latency 1, k = 2 is as good as k = 3. At latency 3 one needs k = 3. A micro-batch comes back from the next stage
 # after tF + tB and two latencies, 2L + 3. In this time a device could compute (2L + 3)/3 other micro-batches: less
-# than 2 at L = 1, and 3 at L = 3. So each stage behind needs that many more in flight.
+# than 2 at L = 1, and 3 at L = 3. So each stage needs that many more in flight than the next one.
 #
 # </details>
 #
 # ## Small micro-batches and many stages
 #
 # The latency comes once per message. More micro-batches make more messages, and so do more stages on each device.
-# Interleaving halves the bubble at v = 2, but it sends 2.33 times as many messages (lesson 4b). From which latency on
-# does it lose?
+# Interleaving halves the bubble at v = 2, but at p = 4 it sends 2.33 times as many messages (lesson 4b). From which
+# latency on does it lose?
 
 # %%
 question = "p = 4, m = 8, tF = 1, tB = 2. From which latency on is 1F1B faster than interleaved 1F1B (v = 2)?"
 predict("09-cross", question, unit="units")
 
 # %%
-latencies = [k / 20 for k in range(41)]
+latencies = [k / 10 for k in range(21)]
 curves = {}
 for name in ("gpipe", "1f1b", "interleaved", "zb-v"):
     schedule = build_schedule(name, 4, 8)
@@ -205,8 +212,12 @@ print("1f1b is faster than interleaved from", "no latency here" if crossing is N
 reveal("09-cross", measurement=crossing)
 
 # %% [markdown]
-# And m? At a fixed batch a larger m makes each message smaller and their number larger. So a latency acts as the fixed
-# cost α of lesson 5 does: it pulls the best m down. With bandwidth alone the sum of all bytes stays the same.
+# Interleaving begins with the shorter step, and loses it message by message. And from a latency of about 0.9 on GPipe
+# is faster than all others here. It holds all eight micro-batches.
+#
+# And m? Under 1F1B each micro-batch pays its latencies. So there a latency acts as the fixed cost α of lesson 5 does:
+# it pulls the best m down. GPipe pays 2(p - 1) latencies at every m. Bandwidth alone does not pull m down: the sum of
+# all bytes stays the same. The next cell asks the frozen profile of lesson 5b, for a batch of 64 sequences.
 
 # %%
 frozen = CostProfile.shipped()
@@ -224,12 +235,13 @@ for latency in (0, 1e-3, 1e-2):
 # ## Where should the node boundary lie?
 #
 # Eight devices in two nodes: links within a node are fast, and the one between the nodes is slow. `Links.nodes(4, ...)`
-# says that four devices each are in a node, in order. What if the devices are numbered the other way, so that
-# neighbours in the pipeline are never in the same node?
+# puts four devices in each node, in order. What if they are numbered in turns, so that neighbours in the pipeline are
+# never in the same node?
 
 # %%
 fast, slow = Link(latency=0.05), Link(latency=1)
 nodes = Links.nodes(4, inside=fast, between=slow)
+# odd and even devices are in different nodes
 mixed = Links(fast.latency, pairs={(a, b): slow for a in range(8) for b in range(8) if a != b and (a + b) % 2})
 for name, chunks in (("1f1b", None), ("interleaved", 2)):
     schedule = build_schedule(name, 8, 16, chunks)
@@ -240,15 +252,17 @@ for name, chunks in (("1f1b", None), ("interleaved", 2)):
     print(f"{name:<12}", "; ".join(told))
 
 # %% [markdown]
-# In order, one boundary of seven is slow under 1F1B. Interleaving has a second one: from the last device back to the
-# first. Alternating makes every boundary slow. So keep neighbours together, and cross the slow link as rarely as
-# possible. If the layers' messages differ in size, as in a network for images, put the boundary where a layer sends
-# least. `plan_cuts(..., links=...)` counts that. An exercise asks you to do it by hand.
+# In order, one boundary of seven is slow under 1F1B. Still it costs almost one slow latency for each micro-batch. The
+# two devices beside it wait for one another, as in the formula with p = 2. Interleaving crosses once more, from the
+# last device back to the first. It suffers less, because its devices have more micro-batches under way. Alternating
+# makes every boundary slow. So keep neighbours together, and cross the slow link as rarely as possible. If the
+# layers' messages differ in size, as in a network for images, put the boundary where a layer sends least.
+# `plan_cuts(..., links=...)` takes all this into account. In an exercise you write it yourself.
 #
 # ## Break it
 #
-# Latency makes late what was in time. Let device 0 of 1F1B (m = 8) run its first backward one forward earlier: `0B0`
-# before `0F3`. Without latency, this table is sound but slower. Is it worse with latency?
+# What was on time without latency can be late with it. Let device 0 of 1F1B (m = 8) run its first backward one forward
+# earlier: `0B0` before `0F3`. What does that cost without latency, and with it?
 
 # %%
 right = build_schedule("1f1b", devices=4, microbatches=8)
@@ -264,14 +278,15 @@ plot_timeline(pair[1], lanes=True, memory=False)
 
 # %% [markdown]
 # With the exchange only three micro-batches are under way at first. `0F3` has to wait until the first one has gone down
-# and come up again, and all that follows is late by that. The longer the way, the more it costs.
+# and come up again, and part of that wait stays to the end. The longer the way, the more it costs.
 #
 # ## What to remember
 #
 # - A message takes α + β · bytes. For small ones α is nearly everything.
-# - A message hides only if its receiver has other work at hand. That work is a micro-batch that is held in memory.
-# - 1F1B has no micro-batch to spare: each one pays 2(p - 1)/p latencies. GPipe and deeper warm-ups pay 2(p - 1) in all.
-# - Latency speaks for few, large messages: a smaller m, a smaller v.
+# - A message hides only if its receiver has other work at hand: a micro-batch that is held in memory, or a W.
+# - 1F1B has no micro-batch to spare: each one pays 2(p - 1)/p latencies. GPipe pays 2(p - 1) in all, and so does a
+#   warm-up that is deep enough for the latency.
+# - Under 1F1B latency speaks for few, large messages: a smaller m, a smaller v.
 # - Neighbours belong in one node, and the boundary between nodes where the least has to cross it.
 #
 # Lesson 9b looks at the other way in which messages go wrong: an order in which everybody waits.
@@ -362,11 +377,11 @@ def least_size(latency: float, bandwidth: float, sequence_bytes: float, alpha: f
 # - `cut_for_nodes` cuts layers into `devices` stages, one stage a device, in order. `devices` is even. The first half
 #   of the devices is in one node, the second half in the other. For one micro-batch, layer i takes `costs[i]`
 #   milliseconds, and `sizes[i]` bytes leave it. A stage **weighs** the longer of two times: the sum of its layers'
-#   costs, and the time of the message behind it. That message has the bytes that leave the stage's last layer. It takes
-#   bytes / bandwidth, where the bandwidth is `between` if it goes from one node to the other, and `inside` else. The
-#   last stage sends nothing. Each stage has at least one layer. Return the first layers of stages 1 to `devices` - 1,
-#   such that the heaviest stage weighs as little as possible. Any best cut is right. There are at most 14 layers, so
-#   you may try all cuts.
+#   costs, and the time of the message behind it. That message has the bytes that leave the stage's last layer. It
+#   takes bytes / bandwidth, where the bandwidth is `between` if it goes from one node to the other, and `inside`
+#   otherwise. The last stage sends nothing. Each stage has at least one layer. Return the first layers of stages 1 to
+#   `devices` - 1, such that the heaviest stage weighs as little as possible. Any best cut is right. There are at most
+#   14 layers, so you may try all cuts.
 # - `crossings` counts messages. Now there are v = `chunks` stages on each device: p v stages, and stage s is at place s
 #   mod p. At place k stands device `order[k]`, and device d is in node `nodes[d]`. A micro-batch sends one activation
 #   from each stage to the next, and later one gradient back the same way. Return how many of these messages go from one
@@ -433,7 +448,7 @@ def best_order(nodes: list[int], chunks: int) -> list[int]:
 # %% [markdown] role="hint" exercise="node_boundary"
 # `itertools.combinations` gives all ways to choose first layers, in rising order. Which stage is the last one in the
 # first node? In `crossings`, one round is the nodes of the devices in their order, and the rounds follow one another.
-# So the last place and the first are neighbours too, once less often than there are rounds. `best_order` needs no
+# So the last place and the first are neighbours too, v - 1 times. `best_order` needs no
 # search: what happens if the devices of each node stand side by side?
 
 # %% [markdown] role="solution" exercise="node_boundary"

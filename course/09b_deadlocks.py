@@ -3,7 +3,7 @@
 #   pipelab:
 #     number: 9b
 #     title: "Messages: order and deadlock"
-#     minutes: 40
+#     minutes: 45
 #     builds_on: [3, 4, 9]
 #     goals:
 #       - tell asynchronous, blocking and batched sends apart, and say what each waits for
@@ -18,14 +18,16 @@
 # In lesson 9 messages were late. Here they never come. `send` looks like one thing, but there are at least three:
 #
 # - **asynchronous**: the message is put away, and the sender goes on at once. All lessons so far sent like this.
-# - **blocking**: the sender waits until the receiver takes the message. Nothing has to be stored.
+# - **blocking**: the sender waits until the receiver takes the message. A receiver takes it right before the action
+#   that needs it. Nothing has to be stored.
 # - **batched**: what a device has to send and to receive between two actions is started together, as one group. The
 #   device waits until all of the group is done.
 #
-# Two devices run 1F1B. Below is the table for four micro-batches. Does it get to its end with blocking sends? Follow
-# the first few actions with a finger on each row.
+# Two devices run 1F1B. Below is the table for four micro-batches. How far does it get with blocking sends? Follow the
+# first few actions with a finger on each row.
 
 # %% role="setup"
+import re
 import torch
 from pipelab.teaching import *
 
@@ -34,7 +36,7 @@ model, (inputs, targets) = TransformerLM(layers=8), text_batch(batch=16)
 # %%
 two = build_schedule("1f1b", devices=2, microbatches=4)
 display(plot_table(two))
-question = "1F1B, p = 2, m = 4, blocking sends. How many of its 16 actions are done before everything stands still?"
+question = "1F1B, p = 2, m = 4, blocking sends. How many of the 16 actions get done?"
 predict("09b-blocking", question, unit="actions")
 
 
@@ -48,10 +50,12 @@ def attempt(schedule, **how):
             return error
 
 
-for sends in ("asynchronous", "blocking", "batched"):
-    result = attempt(two, sends=sends)
+results = {sends: attempt(two, sends=sends) for sends in ("asynchronous", "blocking", "batched")}
+for sends, result in results.items():
     print(f"{sends}: {result if isinstance(result, Exception) else 'done'}\n")
-reveal("09b-blocking", measurement=4)
+waits = re.findall(r"waits before (\w+)", str(results["blocking"]))  # the action that each device does not get to
+rows = [[str(action) for action in row] for row in two.programs]
+reveal("09b-blocking", measurement=sum(row.index(action) for row, action in zip(rows, waits, strict=True)))
 
 # %% [markdown]
 # With blocking sends four actions are done: `0F0`, `1F0`, `0F1` and `1B0`. Then device 0 wants to hand over the
@@ -60,24 +64,25 @@ reveal("09b-blocking", measurement=4)
 #
 # ## The first deadlock: both send first
 #
-# It happens wherever activations go down while gradients come up, so everywhere in the steady phase of 1F1B. `naive`
-# and GPipe are free of it. There all forwards are through before the first backward.
+# It happens wherever two neighbours have messages for each other at once, so everywhere in the steady phase of 1F1B.
+# GPipe is free of it. There all forwards are through before the first backward.
 #
-# Batched sends mend it: either device posts its send and its receive together, and both are done. There are other
+# Batched sends mend it: each device posts its send and its receive together, and both are done. There are other
 # remedies:
 
 # %%
-print("violations with room for some messages that nobody has taken yet:")
+print("rings that the checker finds, with room for some messages that nobody has taken yet:")
 for room in (0, 1, 2):
     print(f"  outstanding={room}: {len(check_schedule(two, sends='blocking', outstanding=room))}")
 print("the first one, in the checker's words:", check_schedule(two, sends="blocking")[0].message)
 
 # %% [markdown]
-# - **Room for one message.** `outstanding=1` lets one message of each kind lie and wait, and 1F1B gets through. This is
-#   what an asynchronous send does, with a limit. MPI's ordinary send has such room for small messages. So programs
-#   run with small tensors and stop with large ones.
-# - **Even and odd.** Devices with an even number send first and then receive, and odd ones the other way round. Then of
-#   two neighbours never both send first.
+# - **Room for one message.** `outstanding=1` lets one message of each channel wait until it is taken, and 1F1B gets
+#   through. (A channel carries activations or gradients from one device to another.) This is what an asynchronous
+#   send does, with a limit. MPI's ordinary send has such room for small messages. So programs run with small tensors
+#   and stop with large ones.
+# - **Even and odd.** Devices with an even number send first and then receive, and odd ones the other way round. Then
+#   of two neighbours never both send first. (In a ring with an odd number of devices, two even ones meet.)
 #
 # ## The second deadlock: around the ring
 #
@@ -91,19 +96,24 @@ predict("09b-batched", question, unit="schedules")
 # %%
 names = ("gpipe", "1f1b", "zb-h1", "interleaved", "zb-v", "dualpipev")
 tables = {name: build_schedule(name, devices=4, microbatches=8) for name in names}
-print(f"{'violations':<12} asynchronous  blocking  batched  batched, room for 1")
+print(f"{'rings':<12} asynchronous  blocking  batched  batched, room for 1")
 for name, schedule in tables.items():
     ways = ({}, {"sends": "blocking"}, {"sends": "batched"}, {"sends": "batched", "outstanding": 1})
     counts = [len(check_schedule(schedule, **way)) for way in ways]
     print(f"{name:<12} {counts[0]:>12}  {counts[1]:>8}  {counts[2]:>7}  {counts[3]:>7}")
+for name in ("interleaved", "zb-v"):
+    print(f"{name}: {attempt(tables[name], sends='batched')}\n")
 reveal("09b-batched", measurement=sum(not check_schedule(schedule, sends="batched") for schedule in tables.values()))
-print(attempt(tables["interleaved"], sends="batched"))
 
 # %% [markdown]
-# The error names a ring of all four devices. Each has a gradient to hand to the device before it. That one would take
-# it for a backward, but it has to run a forward first. And before this forward it has to get rid of its own gradient.
-# No pair of neighbours is to blame, so it does not help to batch pairs. Engines that run interleaved schedules let
-# sends and receives overlap with an action, or they keep room for a message.
+# (A schedule gets through where the checker finds no ring. "Sends block here" is true of a group as well: it waits
+# until all of its messages are taken.)
+#
+# The first error names a ring of all four devices. Each has a gradient to hand to the device before it. That one takes
+# it only for its next backward, and it has to run a forward first. Before this forward it has to get rid of its own
+# gradient. No single pair is to blame, so batching pairs does not help. A V-shaped schedule has no ring around all
+# devices. But there, too, a device sometimes runs two actions in a row that its neighbour does not match. Engines that
+# run such schedules let sends and receives overlap with an action, or they keep room for a message.
 #
 # ## The third deadlock: an order that cannot be
 #
@@ -121,30 +131,31 @@ print(attempt(crossed))
 
 # %% [markdown]
 # False. Device 0 wants the gradient of micro-batch 0 before it runs micro-batch 1 forward, and device 1 wants that
-# forward before it computes this gradient. No way of sending helps against an order that contradicts itself. It is
-# true only of an order that is sound. So pipelab checks a table before anything starts. (Here `check=False` has
-# switched off the search for rings.) And while a step runs, it looks where each device stands. That is why you read
-# the names of the devices, and do not wait for a time-out.
+# forward before it computes this gradient. No way of sending helps against an order that contradicts itself. The
+# claim is true only for an order without such a ring. So pipelab checks a table before anything starts. (Here
+# `check=False` has switched off the search for rings.) And while a step runs, it keeps track of where each device
+# stands. That is why you read the names of the devices, and do not wait for a time-out.
 #
 # ## Order on the wire
 #
-# A line between two devices delivers in the order of sending. Two actions may send on the same line: the activation of
-# one stage and of another, or an activation and a gradient. NCCL's point-to-point messages carry no names. The
-# receiver has to know which message comes next. If it expects another order, nothing stops. It takes the wrong tensor
-# for the right one.
+# A connection between two devices delivers in the order of sending. Where devices have several stages, two of their
+# actions may send on the same one. The messages of NCCL, NVIDIA's library for GPUs, carry no names between two devices.
+# The receiver has to know which message comes next. If it expects another order, nothing stops. It takes the wrong
+# tensor for the right one. The first lines of the next cell imitate that.
 
 # %%
 wire = [torch.full((2,), float(number)) for number in (0, 1)]  # sent in this order
 expected = ("micro-batch 1", "micro-batch 0")  # what the receiver believes
 for name, tensor in zip(expected, wire, strict=True):
     print(f"what is taken for {name} holds {tensor.tolist()}")
+# really run: device 1 begins with micro-batch 1, but micro-batch 0 is sent first
 swapped = Schedule.from_rows([["0F0", "0F1", "0B0", "0B1"], ["1F1", "1F0", "1B0", "1B1"]], name="other order")
 with Pipeline(model.double(), swapped, loss=next_byte_loss) as pipeline:
     print(f"the engine, with such a table: gradient error {pipeline.verify(inputs, targets):.0e}")
 _ = model.float()
 
 # %% [markdown]
-# Device 1 of the second table runs micro-batch 1 first, but micro-batch 0 is sent first. Both ends work out from the
+# Both ends work out from the
 # table what is sent in which order. So the receiver takes the first message, lays it aside, and takes the next one. The
 # gradients are right.
 #
@@ -165,7 +176,9 @@ _ = model.float()
 
 # %%
 predict(
-    "09b-int8", "All messages as int8: how large is the largest error of a gradient, of the largest gradient?", unit="%"
+    "09b-int8",
+    "All messages as int8: how large is the largest error in a gradient, in % of the largest gradient?",
+    unit="%",
 )
 
 # %%
@@ -176,10 +189,10 @@ for compression in (None, "bf16", "int8"):
     links = Links(**slow_line, compression=compression)
     with Pipeline(model, four, loss=next_byte_loss, links=links, window=1) as pipeline:
         error = pipeline.verify(inputs, targets)
-        report = [pipeline.step(inputs, targets) for _ in range(2)][-1]
+        report = [pipeline.step(inputs, targets) for _ in range(2)][-1]  # the second step
     told = "" if report.compression is None else f"; {report.compression}"
     print(f"{compression}: gradient error {error:.1e}, makespan {1e3 * report.timeline.makespan:.0f} ms{told}")
-reveal("09b-int8", prediction=100 / 254, measurement=100 * error)
+reveal("09b-int8", measurement=100 * error)
 
 # %% [markdown]
 # The line of this cell carries only 2 MB/s. There the step becomes much shorter. An element of one message is off by at
@@ -198,11 +211,11 @@ good = build_schedule("gpipe", devices=2, microbatches=2)
 moved = Schedule.from_rows([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]], name="moved")
 for schedule in (good, moved):
     told = [f"{sends}: {len(check_schedule(schedule, sends=sends))}" for sends in ("blocking", "batched")]
-    print(f"{schedule.name:<6} violations,", ", ".join(told))
+    print(f"{schedule.name:<6} {simulate(schedule).makespan:g} slots; rings:", ", ".join(told))
 print(attempt(moved, sends="blocking"))
 
 # %% [markdown]
-# The moved table is sound, and it is as fast as before. But it is now 1F1B's order on device 1, and its gradient
+# The moved table is sound, and it is as fast as before. But it is now 1F1B, and the gradient of `1B0`
 # crosses the activation of `0F1`.
 #
 # **Try it:** which single further exchange lets the moved table get through with blocking sends again, without undoing
@@ -227,9 +240,9 @@ print(attempt(moved, sends="blocking"))
 ledger()
 
 # %% [markdown] page="exercises"
-# p is the number of devices, m the number of micro-batches in a batch, v the number of stages on each device. `2F1` and
-# `2B1` are the forward and the backward of micro-batch 1 on stage 2. Devices, stages, layers and nodes are counted from
-# 0. Times are in milliseconds, and bandwidths in bytes per millisecond. Nothing here depends on your machine.
+# p is the number of devices, m the number of micro-batches in a batch, v the number of stages on each device. `2F1`
+# and `2B1` are the forward and the backward of micro-batch 1 on stage 2. Devices and stages are counted from 0.
+# Nothing here depends on your machine.
 
 # %% role="setup"
 from pipelab.teaching import NotWritten, check
@@ -242,7 +255,7 @@ from pipelab.teaching import NotWritten, check
 #
 # - When a device has run `sFi`, it sends the result to the device of stage s + 1.
 # - When it has run `sBi`, it sends the gradient to the device of stage s - 1.
-# - Behind the last stage and before stage 0 nothing is sent.
+# - After the last stage and before stage 0 nothing is sent.
 #
 # There is *one* channel from `source` to `destination`, for activations and gradients of all stages. Return what
 # `destination` must receive from `source`, in order. Name each message by the action that made it. The two devices
@@ -358,8 +371,8 @@ def find_deadlock(programs: list[list[tuple[str, int, str]]]) -> list[int]:
 
 # %% [markdown] role="hint" exercise="find_deadlock"
 # A dictionary from each waiting device to the one it waits for is enough for the second half. Begin at a device, and
-# take as many steps as there are waiting devices. There are three ways to end: you are back where you began, you reach
-# a device that is through, or you walk round a ring without the first device.
+# take at most as many steps as there are waiting devices. There are three ways to end: you are back where you began,
+# you reach a device that is through, or you walk round a ring without the first device.
 
 # %% [markdown] role="solution" exercise="find_deadlock"
 # In the steady phase of 1F1B a device sends an activation down while its neighbour sends a gradient up. With blocking
