@@ -109,11 +109,12 @@ reveal("09b-batched", measurement=sum(not check_schedule(schedule, sends="batche
 # (A schedule gets through where the checker finds no ring. "Sends block here" is true of a group as well: it waits
 # until all of its messages are taken.)
 #
-# The first error names a ring of all four devices. Each has a gradient to hand to the device before it. That one takes
-# it only for its next backward, and it has to run a forward first. Before this forward it has to get rid of its own
-# gradient. No single pair is to blame, so batching pairs does not help. A V-shaped schedule has no ring around all
-# devices. But there, too, a device sometimes runs two actions in a row that its neighbour does not match. Engines that
-# run such schedules let sends and receives overlap with an action, or they keep room for a message.
+# The first error names a ring of all four devices. Each has a gradient to hand to the device before it. That one
+# takes it only for its next backward, and it has to run a forward first. Before this forward it has to get rid of its
+# own gradient. No single pair is to blame, so batching pairs does not help. In a V messages go between neighbours
+# only. But there a device hands over an activation long before its neighbour needs it, and the neighbour needs
+# something else from it first. Engines that run such schedules let sends and receives overlap with an action, or they
+# keep room for a message.
 #
 # ## The third deadlock: an order that cannot be
 #
