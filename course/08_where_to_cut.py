@@ -296,15 +296,16 @@ from dataclasses import replace
 wrong = plan_cuts(
     replace(layers, stages={**layers.stages, 48: layers.stages[48][::-1]}), devices=4, microbatches=8, batch=64
 )
-for name, report in measured({"even": (uneven, None), "wrong": (uneven, wrong.cuts)}).items():
+runs = {"even": (uneven, None), "planned": (uneven, plan.cuts), "wrong": (uneven, wrong.cuts)}
+for name, report in measured(runs).items():
     turned = report.timeline
-    print(f"{name}: measured {1e3 * turned.makespan:.0f} ms")
+    print(f"{name}: measured {1e3 * turned.makespan:.0f} ms, load balance {share(turned):.2f}")
 print(f"wrong: layers {wrong.sizes}, promised {1e3 * wrong.makespan:.0f} ms instead of {1e3 * wrong.even.makespan:.0f}")
 plot_timeline(turned, memory=False)
 
 # %% [markdown]
 # The program ran without complaint, and its gradients are right: any cut is sound. Only the clock shows that this one
-# is worse than no plan at all. So measure after each change of the model, the micro-batch size or the machine.
+# is no better than no plan at all. So measure after each change of the model, the micro-batch size or the machine.
 #
 # ## What to remember
 #
