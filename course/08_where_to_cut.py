@@ -81,7 +81,7 @@ reveal("08-last", measurement=100 * (busy[3] / busy[0] - 1))
 # If the bottleneck never rested, the devices would work for this share of the time.
 #
 # More micro-batches make the schedule's bubble small. Do they help against the other one? The next cell simulates
-# 1F1B with the work just measured, for more and more micro-batches of the same size. (It counts a third of a stage's
+# 1F1B with the work measured above, for more and more micro-batches of the same size. (It counts a third of a stage's
 # work as forward, and the rest as backward.)
 
 # %%

@@ -13,7 +13,7 @@
 # ---
 
 # %% [markdown]
-# ## One device becomes slow
+# ## One device becomes slow. What do the other three do?
 #
 # Lesson 8 cut a model for four equal devices. Real ones differ. One card is older, one shares its machine with another
 # job, and one gets too hot and lowers its clock. `Pipeline(speeds=[1, 1, 0.5, 1])` plays this on a laptop: device 2
@@ -26,13 +26,12 @@
 # %% role="setup"
 import torch
 from contextlib import ExitStack
-from torch import nn
 from pipelab.teaching import *
 
 model, (inputs, targets) = TransformerLM(layers=48), text_batch()
 
 # %%
-model.head = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 6000))
+model.head = torch.nn.Sequential(torch.nn.LayerNorm(64), torch.nn.Linear(64, 6000))
 layers = profile_layers(model, inputs, targets, loss=next_byte_loss, sizes=(2, 8), repeats=3, progress=False)
 usual = {"devices": 4, "microbatches": 8, "batch": 64}
 start = plan_cuts(layers, **usual)
@@ -75,7 +74,7 @@ reveal("08b-slow", prediction=expected, measurement=100 * (slow.makespan / equal
 #
 # ## A new cut
 #
-# The slow device should get less work, just so much that it again takes as long as the others. A stage's time is its
+# The slow device should get less work, so that it takes as long as the others again. A stage's time is its
 # work divided by its device's speed. So the recurrence of lesson 8 needs only one change: it divides.
 
 # %%
@@ -226,7 +225,7 @@ plot_monitor(monitor)
 # changes too, because the machine is not the same in each minute. A decision after step 12 takes effect in step 13.
 
 # %%
-question = "With Adaptive: how much longer are the last steps than those just before device 2 slows down?"
+question = "With Adaptive: how much longer are the last steps than those right before device 2 slows down?"
 predict("08b-adaptive", question, unit="% longer")
 
 # %%

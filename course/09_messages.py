@@ -140,7 +140,7 @@ for name in ("gpipe", "1f1b"):
     before, after = (clocked[name, latency] for latency in (0, 0.02))
     extra = 1e3 * (after.makespan - before.makespan)
     print(f"{name:<6} {1e3 * before.makespan:.0f} ms without latency, {extra:+.0f} ms with it")
-print(f"expected: gpipe {2 * 20:+} ms, {'1f1b'} {8 * 20:+} ms")
+print(f"expected: gpipe {2 * 20:+} ms, 1F1B {8 * 20:+} ms")
 plot_timeline(clocked["1f1b", 0.02], lanes=True, memory=False)
 
 # %% [markdown]
@@ -149,7 +149,7 @@ plot_timeline(clocked["1f1b", 0.02], lanes=True, memory=False)
 #
 # ## A claim on trial: "communication is free, because it overlaps with computation"
 #
-# One often reads this about pipelines. You have just seen that it depends on the order. For which schedules is it true?
+# One often reads this about pipelines. You have seen that it depends on the order. For which schedules is it true?
 # (`with_warmups` was in lesson 3b. Device r runs w forwards before its first backward in turn.)
 
 # %%
@@ -208,7 +208,7 @@ axes = {"across": "latency of a message (units)", "up": "makespan (units)"}
 note = "Simulated, p = 4, m = 8, tF = 1, tB = 2 for a device's whole share."
 display(plot_curves(latencies, curves, **axes, title="Who suffers from latency?", note=note))
 crossing = next((x for x, a, b in zip(latencies, curves["1f1b"], curves["interleaved"], strict=True) if a < b), None)
-print("1f1b is faster than interleaved from", "no latency here" if crossing is None else f"{crossing:g} units on")
+print("1F1B is faster than interleaved from", "no latency here" if crossing is None else f"{crossing:g} units on")
 reveal("09-cross", measurement=crossing)
 
 # %% [markdown]
@@ -273,7 +273,7 @@ early = Schedule.from_rows([row, *right.programs[1:]], name="0B0 early")
 print("violations:", len(check_schedule(early)))
 for latency in (0, 1):
     pair = [simulate(schedule, Costs(1, 2, latency=latency)) for schedule in (right, early)]
-    print(f"latency {latency}: 1f1b {pair[0].makespan:g} units, with 0B0 early {pair[1].makespan:g}")
+    print(f"latency {latency}: 1F1B {pair[0].makespan:g} units, {early.name} {pair[1].makespan:g}")
 plot_timeline(pair[1], lanes=True, memory=False)
 
 # %% [markdown]

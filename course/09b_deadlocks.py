@@ -96,7 +96,7 @@ predict("09b-batched", question, unit="schedules")
 # %%
 names = ("gpipe", "1f1b", "zb-h1", "interleaved", "zb-v", "dualpipev")
 tables = {name: build_schedule(name, devices=4, microbatches=8) for name in names}
-print(f"{'rings':<12} asynchronous  blocking  batched  batched, room for 1")
+print(f"{'rings':<12} asynchronous  blocking  batched  batched with room")
 for name, schedule in tables.items():
     ways = ({}, {"sends": "blocking"}, {"sends": "batched"}, {"sends": "batched", "outstanding": 1})
     counts = [len(check_schedule(schedule, **way)) for way in ways]

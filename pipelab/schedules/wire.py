@@ -35,7 +35,7 @@ def room_for(sends: str, outstanding: int | None) -> int | None:
     """
     if sends not in SENDS:
         raise ConfigurationError(f"sends must be one of {', '.join(map(repr, SENDS))}, got {sends!r}")
-    if outstanding:
+    if outstanding is not None and (outstanding != 0 or not isinstance(outstanding, int) or outstanding is False):
         whole_number("outstanding", "", outstanding)
     return 0 if outstanding is None and sends != "asynchronous" else outstanding
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
+from numbers import Real
 from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
@@ -20,10 +21,11 @@ COMPRESSIONS = ("bf16", "int8")
 class Link:
     """A message takes ``latency + bytes / bandwidth``, in the unit of the costs and in bytes per that unit.
 
-    ``compression``: a Pipeline packs floating-point tensors for this link and unpacks them behind it, activations and
-    gradients alike. With "bf16" (bfloat16) an element is off by 2^-8 of itself at most. With "int8" it is a byte, and each
-    row of the last dimension has a scale. Then it is off by 1/254 of the row's largest at most. Tensors that would not
-    get smaller travel as they are. The bytes of a simulation's costs are those that travel.
+    ``compression``: a Pipeline packs floating-point activations that take a gradient, and gradients, for this link, and
+    unpacks them behind it. What takes no gradient may be a mask or a position, and travels as it is. With "bf16"
+    (bfloat16) an element is off by 2^-8 of itself at most. With "int8" it is a byte, and each row of the last dimension
+    has a scale. Then it is off by 1/254 of the row's largest at most. Tensors that would not get smaller travel as they
+    are. ``plan_cuts`` and ``tune`` price messages by their bytes before packing.
     Raises ConfigurationError for a latency below 0, a bandwidth that is not positive, and another compression.
     """
 
@@ -32,6 +34,10 @@ class Link:
     compression: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("latency", "bandwidth"):
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, Real):
+                raise ConfigurationError(f"{name} must be a number, got {given!r}; leave it out for none")
         if not self.latency >= 0 or not math.isfinite(self.latency):
             raise ConfigurationError(f"latency must be finite and not negative, got {self.latency!r}; try 0")
         if not self.bandwidth > 0:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from pipelab.errors import ConfigurationError, whole_number
+from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.models.cut import cut_layers, sections_of
 from pipelab.quantities import Limits, format_bytes, format_time, parse_limits
 from pipelab.runtime.pipeline import Pipeline
@@ -119,6 +119,8 @@ class Adaptive:
             raise ConfigurationError(
                 f"least_gain is a part of a step and must be at least 0 and below 1, got {least_gain!r}; try 0.05"
             )
+        if told is not None and not callable(told):
+            raise ConfigurationError(f"told must be a function of a sentence, or None, got {told!r}; try told=print")
         self.pipeline, self.every, self.least_gain = pipeline, whole_number("every", "", every), least_gain
         self.history: list[Decision] = []
         self._told, self._layers = told, None if layers is None else Layers(layers)
@@ -145,9 +147,7 @@ class Adaptive:
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """One step of the Pipeline; after ``every`` of them, ``consider``."""
-        if self._known != (self.pipeline.schedule, self._cuts):  # someone else has moved layers
-            self._start(self.pipeline.schedule)
-            self._looked = ()
+        self._follow_others()
         begun = time.perf_counter()
         report = self.pipeline.step(inputs, targets)
         self._count += 1
@@ -165,6 +165,7 @@ class Adaptive:
 
         Raises ConfigurationError before the second step with these cuts.
         """
+        self._follow_others()
         decision: Decision | None = self.pipeline._engine.decide(self._decide)
         if decision is None:
             return None
@@ -172,8 +173,8 @@ class Adaptive:
             new = decision.after
             try:
                 self.pipeline.reschedule(new.schedule, new.cuts)
-            except ConfigurationError as error:
-                why = f"{decision.why}, but {new} and cuts {list(new.cuts)} cannot run: {error}"
+            except (ConfigurationError, ScheduleError) as error:
+                why = f"{decision.why}, but {new} and cuts {list(new.cuts)} cannot run: {str(error).splitlines()[0]}"
                 decision = replace(decision, why=why, after=decision.before)
             else:
                 self._start(self._wanted)
@@ -181,6 +182,11 @@ class Adaptive:
         if self._told is not None and self.pipeline.rank == 0:
             self._told(str(decision))
         return decision
+
+    def _follow_others(self) -> None:
+        if self._known != (self.pipeline.schedule, self._cuts):  # someone else has moved layers
+            self._start(self.pipeline.schedule)
+            self._looked = ()
 
     def _start(self, wanted: Schedule) -> None:
         """Watch anew: figures are about one table and one cut."""
@@ -241,7 +247,7 @@ class Adaptive:
         profile, now = self._predict(batch, self._slow)
         setup = self._setup(self.pipeline.schedule, self._cuts, now.makespan, measured)
         known = [one.total for one in profile.memory(now)]
-        free = [ROOM * b / max(have / one, 1) if one else b for b, have, one in zip(limits, held, known, strict=True)]
+        free = [ROOM * b * one / have if one and have else b for b, have, one in zip(limits, held, known, strict=True)]
         step, found = steps[-1].report.step, self._plan(batch, min(one.report.batch for one in steps), free)
         if isinstance(found, str):
             return Decision(step, ", ".join([*why, found]), setup, setup) if why else None
@@ -261,7 +267,7 @@ class Adaptive:
         """By device, how many times as long as known it takes now, beside the others; and that is known from here."""
         size = len(self._slow)
         alone = {batch: self._predict(batch, [1.0] * size)[1].busy for batch in {one.report.batch for one in steps}}
-        now = [median_low(one.busy[r] / alone[one.report.batch][r] for one in steps) for r in range(size)]
+        now = [median_low(one.busy[r] / (alone[one.report.batch][r] or 1e-9) for one in steps) for r in range(size)]
         times = [new / old for new, old in zip(now, self._slow, strict=True)]
         common = median_low(times)  # the machine's, or the profile's: it moves no layer
         changes = {r: one / common for r, one in enumerate(times) if abs(one / common - 1) > NOTICED}
@@ -292,7 +298,13 @@ class Adaptive:
     def _profiled(self) -> Layers:
         """The layers of a copy, at about the size of a micro-batch."""
         settings, (inputs, targets) = self.pipeline.settings, self._last
-        b = max(batch_size(inputs, targets) // settings.schedule.microbatches, 1)
+        batch = batch_size(inputs, targets)
+        if batch < 2:
+            raise ConfigurationError(
+                "layers are profiled with micro-batches of two sizes, and this batch has one sequence; give Adaptive a "
+                "profile: profile_layers(model, inputs, targets, loss=...) with a larger batch"
+            )
+        b = max(batch // settings.schedule.microbatches, 1)
         profile = profile_layers(
             copy.deepcopy(self._model),
             inputs,
@@ -301,7 +313,7 @@ class Adaptive:
             loss_terms=settings.loss_terms,
             optimizer=settings.optimizer,
             device=str(self.pipeline.torch_devices[0]),
-            sizes=sorted({max(b // 2, 1), b, 2 * b}),
+            sizes=sorted({max(b // 2, 1), b, min(2 * b, batch)}),
             recompute="R" in settings.schedule.ops,
             split="I" in settings.schedule.ops,
             seed=settings.seed,

@@ -48,5 +48,5 @@ def test_a_slow_device_is_shown_beside_the_unsplit_model(capsys, tmp_path):
     assert "From step 3 on device 2 is half as fast, from step 8 on as before." in out
     assert all(str(one).partition("; measured")[0] in out for one in adaptive.history)
     assert any("device 2 takes" in one.why for one in adaptive.history)
-    assert re.search(r"differs by at most \d\.\de-1\d in any step\n", out)
+    assert re.search(r"differs by at most \d\.\de-1\d in any step\.\n", out)
     assert picture.stat().st_size > 1000

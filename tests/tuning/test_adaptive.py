@@ -199,6 +199,39 @@ def test_what_cannot_run_is_said_and_training_goes_on():
     assert adaptive.pipeline.schedule is four
 
 
+def test_a_schedule_that_cannot_be_sent_so_is_said_and_training_goes_on():
+    adaptive = Adaptive(
+        made(table=build_schedule("gpipe", 3, 4), sends="blocking"), profiled(), every=2, least_gain=0.5, told=None
+    )
+    for step in range(6):
+        report = adaptive.step(*batch(step))
+        if step == 2:
+            adaptive.memory_limit = 0.6 * max(one.total for one in report.memory)
+    refused = adaptive.history[-1]
+    assert not refused.moved and "cannot run: schedule '1f1b' cannot run" in refused.why
+
+
+def test_cuts_that_others_made_are_judged_by_their_own_steps():
+    adaptive = Adaptive(made(), profiled(), every=9, told=None)
+    for step in range(3):
+        adaptive.step(*batch(step))
+    adaptive.pipeline.reschedule(TABLE, [2, 4])
+    with pytest.raises(ConfigurationError, match="no step was watched with these cuts"):
+        adaptive.consider()
+
+
+def test_one_micro_batch_can_be_profiled_and_one_sequence_cannot():
+    for size in (2, 1):
+        adaptive = Adaptive(made(table=build_schedule("naive", 3, 1)), every=2, told=None)
+        for step in range(2):
+            adaptive.step(*batch(step, size))
+        if size == 2:
+            adaptive.step(*batch(2, size))
+            continue
+        with pytest.raises(ConfigurationError, match="this batch has one sequence; give Adaptive a profile"):
+            adaptive.step(*batch(2, size))
+
+
 def test_without_a_profile_a_copy_is_profiled_and_nothing_of_the_model_changes():
     whole, losses = layers(), []
     pipeline = made()
@@ -245,6 +278,7 @@ def test_under_torchrun_rank_0_decides_for_all(tmp_path):
         ({"memory_limit": "much"}, "memory_limit must be positive bytes"),
         ({"memory_limit": [1, 2]}, "memory_limit is given for 2 devices, there are 3"),
         ({"layers": 3}, "a cut is planned from a CostProfile of single layers, got int"),
+        ({"told": "print"}, "told must be a function of a sentence, or None, got 'print'; try told=print"),
     ],
 )
 def test_wrong_arguments_are_refused(settings, said):

@@ -45,8 +45,13 @@ class Payload:
     def pack(self, compression: str) -> Payload:
         """What travels in its place on a link with that ``compression`` (see ``Link``)."""
         way = {"bf16": _to_bf16, "int8": _to_int8}[compression]
+        # Gradients are there only for tensors that take one, so they may be fewer.
+        takes = self.takes_gradient if len(self.takes_gradient) == len(self.tensors) else (True,) * len(self.tensors)
         with torch.no_grad():
-            parts = [way(tensor) if _is_packed(tensor, compression) else (tensor,) for tensor in self.tensors]
+            parts = [
+                way(tensor) if one and _is_packed(tensor, compression) else (tensor,)
+                for one, tensor in zip(takes, self.tensors, strict=True)
+            ]
         packed = [None if part[0] is tensor else tensor.dtype for part, tensor in zip(parts, self.tensors, strict=True)]
         tensors = tuple([tensor for part in parts for tensor in part])
         return Payload(tensors, self.single, self.takes_gradient, packed=tuple(packed) if any(packed) else ())

@@ -166,6 +166,8 @@ class Settings:
                 "with, and the next step would run those; leave updating out, and your table is run to its end in "
                 "each step"
             )
+        if self.outstanding is not None and schedule.updating is not None:
+            self.require_sound(over(schedule, 3))  # later steps have other rows than the first
         name = f"schedule '{self.schedule.name}' updates weights while micro-batches are on their way"
         if self.optimizer is None:
             raise ConfigurationError(f"{name}: give optimizer=..., or take '1f1b', which updates nothing by itself")

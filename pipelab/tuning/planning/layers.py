@@ -115,7 +115,7 @@ class Layers:
         used = [names[op] for op in names if op in schedule.ops and not (once and op in "WR")]
         if once and "I" in schedule.ops:
             used = [names["F"]]  # W may run while stages before it go on
-        sums, beside = np.zeros(len(self) + 1), 0.0
+        found: dict[str, tuple[Array, float]] = {}
         for name in used:
             if name not in self._lines:
                 kind = "recompute" if name in ("bare_forward", "recompute") else "split"
@@ -124,9 +124,14 @@ class Layers:
                     f"take a profile with {kind}=True"
                 )
             own, extra = self._lines[name]
-            sums += own @ (count, total)
-            beside += float(extra @ (count, total))
-        return sums, beside
+            found[name] = own @ (count, total), float(extra @ (count, total))
+        if {"backward", "input_gradient"} <= found.keys():  # a micro-batch goes back by one or the other
+            whole, halves = found.pop("backward"), [found.pop(name) for name in ("input_gradient", "weight_gradient")]
+            cut = sum(np.diff(part) for part, _ in halves)
+            least = np.concatenate([[0.0], np.minimum(np.diff(whole[0]), cut).cumsum()])
+            found["back"] = least, min(whole[1], sum(extra for _, extra in halves))
+        sums = np.sum([part for part, _ in found.values()], axis=0)
+        return sums, sum(extra for _, extra in found.values())
 
     def sent(self, schedule: Schedule, batch: int) -> Array:
         """By layer, the bytes of all activations that a cut behind it sends in a step."""

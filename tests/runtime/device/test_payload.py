@@ -86,6 +86,15 @@ def test_among_several_each_comes_back_to_its_place():
     assert (arrived[3] - tensors[3]).abs().max() < tensors[3].abs().max() / 250
 
 
+@pytest.mark.parametrize("compression", ["bf16", "int8"])
+def test_what_takes_no_gradient_travels_as_it_is(compression):
+    mask, positions = torch.full((2, 8), -math.inf), torch.arange(1024.0)
+    packed = Payload((torch.randn(2, 8), mask, positions), False, (True, False, False)).pack(compression)
+    arrived = packed.unpack().tensors
+    assert packed.packed == (torch.float32, None, None)
+    assert torch.equal(arrived[1], mask) and torch.equal(arrived[2], positions)
+
+
 def test_rows_of_zeros_and_the_largest_of_each_row_survive():
     rows = torch.tensor([[0.0] * 6, [3.0, -1.0, 0, 0, 0, 2], [1e-44] * 6, [-3e38, 1, 0, 0, 0, 0]])
     arrived, _ = there_and_back(rows, "int8")

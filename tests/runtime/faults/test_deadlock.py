@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +119,11 @@ def test_what_the_checker_calls_sound_runs_and_nothing_else_does(launch_clock, t
             pipeline.step(*data(6))
     else:
         assert pipeline.verify(*data(6)) < 1e-10
+
+
+def test_the_rows_of_later_steps_are_checked_beforehand_too():
+    schedule = build_schedule("2bw", 3, 4, recompute=True)
+    assert check_schedule(schedule, sends="batched") == []
+    how = {"loss": mse, "optimizer": lambda named: torch.optim.SGD([p for _, p in named], lr=0.1), "sends": "batched"}
+    with pytest.raises(ScheduleError, match="wait cycle"):
+        Pipeline(mlp(3), schedule, **how)

@@ -13,8 +13,12 @@ def layer_profile(
     kept: Sequence[float] | None = None,
     sent: float | Sequence[float] = 0.0,
     states: int = 0,
+    split: bool = False,
 ) -> CostProfile:
-    """Layers whose forward takes ``costs`` a sequence and whose backward twice that, and ``once`` an action."""
+    """Layers whose forward takes ``costs`` a sequence and whose backward twice that, and ``once`` an action.
+
+    With ``split`` each half of a backward takes as much as a forward.
+    """
 
     def part(cost: float, keeps: float, sends: float, stays: int) -> StageProfile:
         return StageProfile(
@@ -27,6 +31,9 @@ def layer_profile(
             sent=Line(0.0, sends),
             model_states=ModelStates(weights=stays),
             update=0.0,
+            input_gradient=Line(once, cost) if split else None,
+            weight_gradient=Line(once, cost) if split else None,
+            waiting=Line(0.0, keeps) if split else None,
         )
 
     keeps = [1.0] * len(costs) if kept is None else list(kept)

@@ -69,6 +69,12 @@ def test_never_worse_than_even(layers, name):
     assert plan.makespan == pytest.approx(again.makespan)
 
 
+def test_a_bound_counts_each_backward_once_where_some_are_whole_and_some_are_cut():
+    plan = plan_cuts(layer_profile([1.0] * 6, split=True), 3, schedule="dualpipev", microbatches=6, batch=6)
+    assert {"B", "I", "W"} <= set(plan.schedule.ops)
+    assert plan.bound <= plan.makespan * (1 + 1e-9)
+
+
 def test_heavy_head_gets_company_elsewhere():
     plan = plan_cuts(layer_profile([1.0] * 11 + [4.0]), 4, microbatches=8, batch=8)
     assert plan.sizes[-1] == 1
