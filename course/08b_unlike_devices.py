@@ -20,20 +20,21 @@
 # works at half speed. Under the wall clock it is really held back. Under the device clock its measured costs are
 # divided by 0.5. The timeline says so in its caption.
 #
-# The model has the heavy head of lesson 8, and the layers are profiled as there. The cut is the plan for equal devices.
-# So all four are about equally busy, until one of them slows down.
+# The model has the heavy head of lesson 8, but only 24 layers and a batch of 32 sequences, to save time. The layers are
+# profiled as there. The cut is the plan for equal devices. So all four are about equally busy, until one of them slows
+# down.
 
 # %% role="setup"
 import torch
 from contextlib import ExitStack
 from pipelab.teaching import *
 
-model, (inputs, targets) = TransformerLM(layers=48), text_batch()
+model, (inputs, targets) = TransformerLM(layers=24), text_batch(batch=32)
 
 # %%
 model.head = torch.nn.Sequential(torch.nn.LayerNorm(64), torch.nn.Linear(64, 6000))
-layers = profile_layers(model, inputs, targets, loss=next_byte_loss, sizes=(2, 8), repeats=3, progress=False)
-usual = {"devices": 4, "microbatches": 8, "batch": 64}
+layers = profile_layers(model, inputs, targets, loss=next_byte_loss, sizes=(2, 4), repeats=3, progress=False)
+usual = {"devices": 4, "microbatches": 8, "batch": 32}
 start = plan_cuts(layers, **usual)
 print(f"layers in each stage: {start.sizes}")
 predict("08b-slow", "Device 2 falls to half speed. How much longer is the step with the same cut?", unit="% longer")
@@ -115,7 +116,7 @@ for name, timeline in found.items():
     print(f"{name}: {told}; bubble {timeline.bubble_fraction:.0%}")
 print(f"layers {start.sizes} -> {best.sizes}")
 for m in (4, 8, 32):
-    one, other = (plan_cuts(layers, 4, microbatches=m, batch=8 * m, speeds=speeds) for speeds in (None, FAST))
+    one, other = (plan_cuts(layers, 4, microbatches=m, batch=4 * m, speeds=speeds) for speeds in (None, FAST))
     print(f"predicted, m = {m}: {other.makespan / one.makespan - 1:+.1%}")
 
 # %% [markdown]
@@ -123,29 +124,29 @@ for m in (4, 8, 32):
 # cut. Then the prediction comes near a fifth for each m, and a run may stay behind it. A layer cannot be divided, and a
 # stage has costs that do not shrink with its layers.
 #
-# **Try it:** what if the *first* device is the fast one, and the limit is 60 MB? Print
-# `plan_cuts(layers, **usual, speeds=[2, 1, 1, 1], memory_limit="60MB")`, then the same without the limit. (The bytes of
+# **Try it:** what if the *first* device is the fast one, and the limit is 20 MB? Print
+# `plan_cuts(layers, **usual, speeds=[2, 1, 1, 1], memory_limit="20MB")`, then the same without the limit. (The bytes of
 # each device are in a plan's `memory`, as `held.total`.)
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Without a limit the first device gets about twice as many layers as the second one, and needs about twice the memory:
-# it holds four micro-batches of each of its layers. The limit takes most of that away, so the fast device
-# cannot be used well there. A fast device at the end of the pipeline holds only one micro-batch.
+# Without a limit the first device gets most of the layers, and needs most of the memory: it holds four micro-batches
+# of each of its layers. The limit takes most of that away, so the fast device cannot be used well there. A fast
+# device at the end of the pipeline holds only one micro-batch.
 #
 # </details>
 #
 # ## In which order?
 #
-# The order of the devices is free, if all links are equal. Suppose one card has only 30 MB and the others 70 MB. Where
+# The order of the devices is free, if all links are equal. Suppose one card has only 9 MB and the others 24 MB. Where
 # does it belong? `any_order=True` compares all orders. (The planner also chooses how many layers each device gets.)
 
 # %%
-question = "Four equally fast devices, one with 30 MB, three with 70 MB. Where should the small one stand?"
+question = "Four equally fast devices, one with 9 MB, three with 24 MB. Where should the small one stand?"
 predict("08b-order", question, unit="(place 0 to 3)")
 
 # %%
-small = ["30MB", "70MB", "70MB", "70MB"]
+small = ["9MB", "24MB", "24MB", "24MB"]
 for place in range(4):
     limits = [*small[1 : place + 1], small[0], *small[place + 1 :]]
     placed = plan_cuts(layers, **usual, memory_limit=limits)
@@ -179,16 +180,16 @@ print(f"bubble: cut evenly {apart.even.bubble_fraction:.1%}, planned {apart.time
 #
 # ## Watch it
 #
-# In a real run nobody tells you which device is slow. A **monitor** looks at each step. Below the pipeline runs sixteen
-# steps of 16 sequences, numbered from 0. Before step 8, device 2 becomes slow, without a word to anybody.
+# In a real run nobody tells you which device is slow. A **monitor** looks at each step. Below the pipeline runs
+# twelve steps of 16 sequences, numbered from 0. Before step 6, device 2 becomes slow, without a word to anybody.
 
 
 # %%
 def train(pipeline, step, steps):
-    """Train on other sequences in each step. Before step 8 device 2 slows down. Makespans and losses."""
+    """Train on other sequences in each step. Before step 6 device 2 slows down. Makespans and losses."""
     took, losses = [], []
     for number in steps:
-        if number == 8:
+        if number == 6:
             pipeline.speeds = SLOW
         report = step(*text_batch(number, batch=16))
         took.append(report.timeline.makespan)
@@ -196,11 +197,11 @@ def train(pipeline, step, steps):
     return took, losses
 
 
-monitor = Monitor(every=6, tokens=32)
+monitor = Monitor(every=5, tokens=32)
 with Pipeline(model, start.schedule, loss=next_byte_loss, cuts=start.cuts, monitor=monitor) as pipeline:
-    train(pipeline, pipeline.step, range(8))
+    train(pipeline, pipeline.step, range(6))
     print(monitor.summary(), end="\n\n")
-    train(pipeline, pipeline.step, range(8, 16))
+    train(pipeline, pipeline.step, range(6, 12))
     print(monitor.summary())
 plot_monitor(monitor)
 
@@ -221,8 +222,8 @@ plot_monitor(monitor)
 # device took with what the profile says of its layers. If devices have changed, it plans a cut for their new speeds. If
 # that saves more than 5 % of a step, it moves the layers. It says why.
 #
-# The next cell trains a copy for 20 steps, and slows device 2 down before step 8 as well. `Adaptive` may report smaller
-# changes too, because the machine is not the same in each minute. A decision after step 12 takes effect in step 13.
+# The next cell trains a copy for 14 steps, and slows device 2 down before step 6 as well. `Adaptive` may report smaller
+# changes too, because the machine is not the same in each minute. A decision after one step takes effect in the next.
 
 # %%
 question = "With Adaptive: how much longer are the last steps than those right before device 2 slows down?"
@@ -240,10 +241,10 @@ def sgd(parameters):
 
 split, whole = copy.deepcopy(model), copy.deepcopy(model)  # the same weights, to train apart
 with Pipeline(split, start.schedule, loss=next_byte_loss, optimizer=sgd, cuts=start.cuts, window=2) as pipeline:
-    adaptive = Adaptive(pipeline, layers, every=4)
-    took, losses = train(pipeline, adaptive.step, range(20))
+    adaptive = Adaptive(pipeline, layers, every=3)
+    took, losses = train(pipeline, adaptive.step, range(14))
 optimizer, unsplit = sgd(whole.parameters()), []
-for number in range(20):
+for number in range(14):
     x, y = text_batch(number, batch=16)
     optimizer.zero_grad()
     loss = next_byte_loss(whole(x), y)
@@ -253,9 +254,9 @@ for number in range(20):
 differ = max(abs(a - b) for a, b in zip(losses, unsplit, strict=True))
 print(f"largest difference from the unsplit model's losses: {differ:.0e}")
 axes = {"across": "step", "up": "milliseconds"}
-note = "Clock: device. Before step 8 device 2 falls to half speed."
-display(plot_curves(range(20), {"makespan": [1e3 * time for time in took]}, **axes, title="Layers move", note=note))
-measurement = 100 * (median(took[-3:]) / median(took[4:8]) - 1)
+note = "Clock: device. Before step 6 device 2 falls to half speed."
+display(plot_curves(range(14), {"makespan": [1e3 * time for time in took]}, **axes, title="Layers move", note=note))
+measurement = 100 * (median(took[-3:]) / median(took[3:6]) - 1)
 reveal("08b-adaptive", prediction=100 * (4 / 3.5 - 1), measurement=measurement)
 
 # %% [markdown]
