@@ -189,7 +189,7 @@ for name, sizes in {"even": [12] * 4, "greedy": greedy(sums, 4), "planned": plan
 # The plan is a prediction. Does the step really become shorter by as much? The next cell alternates between both cuts.
 
 # %%
-reports = measured({"even": (uneven, None), "planned": (uneven, plan.cuts)})
+reports = measured({"even": (uneven, None), "planned": (uneven, plan.cuts)}, steps=5)
 took = {name: report.timeline for name, report in reports.items()}
 for name, timeline in took.items():
     busy = ", ".join(f"{1e3 * time:.0f}" for time in timeline.busy)
