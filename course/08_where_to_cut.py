@@ -294,7 +294,7 @@ for name, costs in {"equal layers": [1] * 48, "our uneven model": sums}.items():
 # in the 8B model it is worth more than two layers, in GPT-2 small more than five. A lookup takes nearly no time. So
 # the layer that the *first* stage gives away does not balance time in any of them. It saves memory on the device that
 # holds most micro-batches. Where all layers are equal, and the head is small, the rule makes the step longer. Our
-# uneven model needs more of it than one layer. So count or, better, measure.
+# uneven model has to give away more than one layer at its end. So count or, better, measure.
 #
 # ## Break it
 #
