@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -50,6 +50,8 @@ def message_times(way: str, sizes: Sequence[int], repeats: int = 15) -> dict[int
     """
     if way not in WAYS:
         raise ConfigurationError(f"way must be one of {', '.join(map(repr, WAYS))}, got {way!r}")
+    if not isinstance(sizes, Iterable):
+        raise ConfigurationError(f"sizes must be a list of bytes, got {sizes!r}; try [{sizes!r}]")
     floats = [-(-whole_number("size", "", size) // 4) for size in sizes]
     whole_number("repeats", "", repeats)
     found = _gloo(floats, repeats) if way == "gloo" else _pipeline(way, floats, repeats)

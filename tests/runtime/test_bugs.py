@@ -389,6 +389,7 @@ def test_a_slip_of_the_hand_does_not_make_ten_million_violations(text):
         ({"sends": "rendezvous"}, "sends must be one of 'asynchronous', 'blocking', 'batched', got 'rendezvous'"),
         ({"outstanding": -1}, "outstanding must be a whole number"),
         ({"outstanding": 1.5}, "outstanding must be a whole number"),
+        ({"check": "no"}, "check must be True or False, got 'no'"),
         ({"outstanding": 0.0}, "outstanding must be a whole number"),
         ({"outstanding": False}, "outstanding must be a whole number"),
         ({"outstanding": []}, "outstanding must be a whole number"),

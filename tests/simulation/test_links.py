@@ -107,6 +107,7 @@ def test_the_search_counts_each_message_by_its_own_link():
     ("make", "sentence"),
     [
         (lambda: Link(latency=-1), "latency must be finite and not negative, got -1; try 0"),
+        (lambda: Links(pairs=[(0, 1)]), "pairs must say which Link each pair has, got list; try {"),
         (lambda: Link(latency=None), "latency must be a number, got None; leave it out for none"),
         (lambda: Links(bandwidth="1"), "bandwidth must be a number, got '1'; leave it out for none"),
         (lambda: Links(bandwidth=0), "bandwidth must be positive, got 0; leave it out for no limit"),

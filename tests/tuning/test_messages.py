@@ -17,5 +17,7 @@ def test_a_message_takes_time_and_a_large_one_more(way):
 def test_strange_ways_and_sizes_are_refused():
     with pytest.raises(ConfigurationError, match="'threads', 'processes', 'gloo', got 'mail'"):
         message_times("mail", [4])
+    with pytest.raises(ConfigurationError, match=r"sizes must be a list of bytes, got 4; try \[4\]"):
+        message_times("threads", 4)
     with pytest.raises(ConfigurationError, match="size"):
         message_times("threads", [0])

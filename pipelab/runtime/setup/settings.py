@@ -80,6 +80,8 @@ class Settings:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigurationError(f"seed must be a whole number, got {self.seed!r}; try 0")
         object.__setattr__(self, "outstanding", room_for(self.sends, self.outstanding))
+        if not isinstance(self.check, bool):
+            raise ConfigurationError(f"check must be True or False, got {self.check!r}; False lets a table deadlock")
         whole_number("window", "", self.window)
         if self.memory_limit is not None and not self.measure_memory:
             raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
