@@ -96,7 +96,8 @@ class Links:
             whole_number("per_node", "", self.per_node)
         if not isinstance(self.pairs, Mapping):
             raise ConfigurationError(
-                f"pairs must say which Link each pair has, got {type(self.pairs).__name__}; try {{(0, 1): Link(latency=2)}}"
+                f"pairs must say which Link each pair has, got {type(self.pairs).__name__}; try "
+                "{(0, 1): Link(latency=2)}"
             )
         for pair, link in self.pairs.items():
             if not (isinstance(pair, tuple) and len(pair) == 2 and pair[0] != pair[1] and _are_devices(pair)):
