@@ -10,7 +10,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,8 +20,10 @@ from results import Table, main, parser
 from torch import nn
 from tqdm import tqdm
 
-from pipelab import CostProfile, Pipeline, plan_cuts, profile_layers
+from pipelab import CostProfile, Pipeline, plan_cuts, profile_layers, simulate
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
+from pipelab.models.cut import even_cuts
+from pipelab.tuning.planning.layers import Layers
 
 P, M = 4, 8
 
@@ -65,30 +67,42 @@ def resnet() -> tuple[nn.Module, Any, Any, Any]:
 
 
 def compare(title: str, made: tuple[nn.Module, Any, Any, Any], rounds: int) -> dict[str, Any]:
+    """The cuts are planned once; what each gives is predicted from a new profile in every round, beside its steps."""
     model, x, y, loss = made
     batch = len(x)
-    layers = profile_layers(model, x, y, loss=loss, sizes=(batch // M // 2, batch // M), repeats=9, progress=False)
+
+    def profile(repeats: int) -> CostProfile:
+        sizes = (batch // M // 2, batch // M)
+        return profile_layers(model, x, y, loss=loss, sizes=sizes, repeats=repeats, progress=False)
+
+    layers = profile(9)
     begun = time.perf_counter()
     plan = plan_cuts(layers, P, microbatches=M, batch=batch)
     planned = time.perf_counter() - begun
-    pipelines = {
-        name: Pipeline(model, plan.schedule, loss=loss, cuts=cuts, window=3)
-        for name, cuts in (("even", None), ("planned", plan.cuts))
-    }
-    found: dict[str, list[float]] = {name: [] for name in pipelines}
+    cuts = {"even": even_cuts([1] * plan.layers, P), "planned": plan.cuts}
+    pipelines = {name: Pipeline(model, plan.schedule, loss=loss, cuts=given, window=3) for name, given in cuts.items()}
+    predicted, measured, busy = [], [], []
     for number in range(rounds):
-        for name in list(pipelines)[:: 1 if number % 2 else -1]:
-            for _ in range(3):
-                report = pipelines[name].step(x, y)
-            found[name].append(report.timeline.makespan)
-    measured = median(1 - b / a for a, b in zip(found["even"], found["planned"], strict=True))
+        now = Layers(profile(3))
+        before = {
+            name: simulate(plan.schedule, now.cut((0, *given, plan.layers), P).costs(batch), check=False)
+            for name, given in cuts.items()
+        }
+        found: dict[str, list[float]] = {name: [] for name in pipelines}
+        for turn in range(8):
+            for name in list(pipelines)[:: 1 if (number + turn) % 2 else -1]:
+                found[name].append(pipelines[name].step(x, y).timeline.makespan)
+        predicted.append(1 - before["planned"].makespan / before["even"].makespan)
+        measured.append(1 - median(found["planned"][2:]) / median(found["even"][2:]))
+        busy.append([sum(one.busy) / P / max(one.busy) for one in before.values()])
     return {
         "model": title,
         "layers in each stage": " ".join(map(str, plan.sizes)),
-        "predicted gain": plan.gain,
-        "measured gain": measured,
-        "balance, even": sum(plan.even.busy) / P / max(plan.even.busy),
-        "balance, planned": plan.balance,
+        "predicted gain": median(predicted),
+        "measured gain": median(measured),
+        "measured, middle half": " to ".join(f"{part:.1%}" for part in quantiles(measured, n=4)[::2]),
+        "balance, even": median(one[0] for one in busy),
+        "balance, planned": median(one[1] for one in busy),
         "planned in": f"{planned:.2f} s",
     }
 

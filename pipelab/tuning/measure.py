@@ -34,6 +34,9 @@ from pipelab.tuning.workload import Model, Workload
 
 __all__ = ["Run", "Runner", "default_sizes", "profile_costs", "profile_layers"]
 
+RUN = 4
+"""About how many layers a run has that is profiled as one stage, too."""
+
 
 def default_sizes(batch: int) -> tuple[int, ...]:
     """1, 2, 4, 8, ... sequences, up to half of the batch: larger ones lie on the same line, and take long."""
@@ -104,8 +107,8 @@ def profile_layers(
     The layers are what ``Pipeline(cuts=...)`` can cut between; the first one comes with all that goes before it, such
     as an embedding, and the last one with the head and the loss. Of a model without visible layers give
     ``split_model(model, example_inputs, stages)`` with as many stages as there are layers. The profile has the model in
-    one piece and in one stage a layer, for one device. The other arguments are those of ``profile_costs``;
-    recomputation and the halves of backwards are measured only if they are asked for.
+    one piece, in runs of about four layers, and in one stage a layer, for one device. The other arguments are those of
+    ``profile_costs``; recomputation and the halves of backwards are measured only if they are asked for.
     """
     if isinstance(model, SplitModel):
         model = nn.Sequential(*model)
@@ -118,7 +121,8 @@ def profile_layers(
     if layers < 2:
         raise ConfigurationError(f"a model of {layers} layer cannot be cut; give one of two layers or more")
     work = Workload(model, inputs, targets, loss, launch, device, loss_terms, seed)
-    tables = [_empty(((0,),)), _empty(tuple((s % 2,) for s in range(layers)))]  # in turns, so that each layer sends
+    cuts = sorted({1, max(layers // RUN, 1), layers})
+    tables = [_empty(tuple((s % 2,) for s in range(cut))) for cut in cuts]  # in turns, so that each layer sends
     how: dict[str, Any] = {"optimizer": optimizer, "recompute": recompute, "split": split}
     return _profile(work, 1, tables, sizes, repeats=repeats, progress=progress, **how)
 

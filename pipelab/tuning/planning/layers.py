@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelab.errors import ConfigurationError
 from pipelab.memory import ModelStates
+from pipelab.models.cut import cut_layers
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array
 from pipelab.tuning.lines import Line
@@ -24,10 +25,12 @@ _SUMS = ("forward", "backward", "bare_forward", "recompute", "input_gradient", "
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """A profile of the layers, ``profile_layers(...)``: the model cut into one stage a layer, and left in one piece.
+    """A profile of the layers, ``profile_layers(...)``: one stage a layer, the model in one piece, and runs of layers.
 
     Each stage pays something once: what starts an action, hands over a message, checks the graph. It is the part of
     the layers' sum that the model in one piece does not cost, divided by the cuts between. The rest is the layers' own.
+    Where a cut falls matters, too: what is large there takes longer to hand over. So the layers of a run are brought
+    to what the run costs as one stage, each by the same amount.
     """
 
     profile: CostProfile
@@ -38,7 +41,7 @@ class Layers:
                 f"a cut is planned from a CostProfile of single layers, got {type(self.profile).__name__}; take one "
                 "with profile_layers(model, inputs, targets, loss=...)"
             )
-        if self.profile.devices != 1 or len(self.profile.stages) != 2 or 1 not in self.profile.stages:
+        if self.profile.devices != 1 or len(self.profile.stages) not in (2, 3) or 1 not in self.profile.stages:
             cuts = " and ".join(map(str, sorted(self.profile.stages)))
             raise ConfigurationError(
                 f"a cut is planned from a profile of single layers, got one of p = {self.profile.devices} cut into "
@@ -63,8 +66,19 @@ class Layers:
             each, one = np.array([(line.alpha, line.beta) for line in lines]), getattr(whole, name)
             once = np.maximum((each.sum(0) - (one.alpha, one.beta)) / (len(self) - 1), 0)
             own = np.maximum(each - once, 0)
+            for (first, end), run in self._runs:
+                alone = getattr(run, name)
+                own[first:end] += ((alone.alpha, alone.beta) - once - own[first:end].sum(0)) / (end - first)
+            own = np.maximum(own, 0)
             found[name] = np.concatenate([np.zeros((1, 2)), own.cumsum(0)]), once
         return found
+
+    @property
+    def _runs(self) -> Iterator[tuple[tuple[int, int], StageProfile]]:
+        """The layers of each run, from the first one to that after the last, and what they cost as one stage."""
+        for count in self.profile.stages.keys() - {1, len(self)}:
+            runs = cut_layers(len(self), count)
+            yield from zip([(run.start, run.stop) for run in runs], self.profile.cut(count), strict=True)
 
     @cached_property
     def _updates(self) -> tuple[list[float], float]:

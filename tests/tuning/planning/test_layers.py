@@ -1,5 +1,7 @@
 """From layers to stages: bytes are exact, time is the layers' own and something once a stage."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,3 +55,15 @@ def test_what_has_no_layers_is_refused():
     for model, said in ((lambda s: one, "build_stage"), (torch.nn.Sequential(one), "1 layer")):
         with pytest.raises(ConfigurationError, match=said):
             profile_layers(model, x, y, loss=torch.nn.functional.mse_loss, progress=False)
+
+
+def test_layers_of_a_run_come_to_what_the_run_costs():
+    """Found on a chain of convolutions: a cut through large pictures costs more, so early layers seem dear."""
+    alone = layer_profile([2.0, 2.0, 1.0, 1.0], once=0.5)
+    together = layer_profile([3.0, 2.0], once=0.5).cut(2)
+    layers = Layers(replace(alone, stages={**alone.stages, 2: together}))
+    for (first, end), run in zip(((0, 2), (2, 4)), together, strict=True):
+        for name in ("forward", "backward"):
+            found, true = getattr(layers.stage(first, end), name), getattr(run, name)
+            assert (found.alpha, found.beta) == pytest.approx((true.alpha, true.beta))
+    assert layers.stage(1, 2).forward.beta == pytest.approx(1.5)
