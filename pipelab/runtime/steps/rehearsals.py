@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from pipelab.errors import whole_number
+from pipelab.models.shards import whole
 from pipelab.models.split import SplitModel
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
@@ -99,7 +101,7 @@ class Rehearsals:
     def _found(self) -> dict[str, Tensor]:
         """This process's gradients."""
         named = [pair for s, stage in self._stages.items() for pair in self._replicas.owned(s, stage)]
-        return {name: _gradient(p).clone() for name, p in named if p.requires_grad}
+        return {name: whole(_gradient(p).clone()) for name, p in named if p.requires_grad}
 
     @property
     def _is_last(self) -> bool:
@@ -125,4 +127,4 @@ class Rehearsals:
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    return parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
