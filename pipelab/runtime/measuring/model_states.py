@@ -98,7 +98,7 @@ def _copied(optimizer: torch.optim.Optimizer, device: str | None) -> torch.optim
 def _bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of what is here of tensors; those that share memory, as tied weights do, count once."""
     seen = {}
-    for tensor in [part for tensor in tensors for part in parts_of(tensor)]:
-        address = tensor.data_ptr() if tensor.layout == torch.strided else 0
-        seen[address or id(tensor)] = tensor.element_size() * tensor.numel()
+    for part in [part for tensor in list(tensors) for part in parts_of(tensor)]:
+        address = part.data_ptr() if part.layout == torch.strided else 0
+        seen[address or id(part)] = part.element_size() * part.numel()
     return sum(seen.values())

@@ -157,7 +157,7 @@ class DataParallel:
         """After a step that failed in all replicas: nothing may be left on its way."""
         if not self._open:
             return
-        if self.sharded or isinstance(error, LostProcessError) or getattr(error, "stuck", ()):
+        if self.sharded or isinstance(error, LostProcessError) or getattr(error, "stuck", None):
             self._broken, self._open = True, False
             return
         try:

@@ -59,8 +59,8 @@ def parallelize(stage: nn.Module, mesh: DeviceMesh, plan: TensorPlan | None = No
     if not any(map(is_split, stage.parameters())):
         has = [name for name, module in _named(stage) if next(module.parameters(recurse=False), None) is not None]
         raise ConfigurationError(
-            f"the tensor plan splits nothing in a stage that has {', '.join(has[:4])}; give tensor_plan={{'layers.*.up': "
-            "ColwiseParallel(), 'layers.*.down': RowwiseParallel()} with such names, or a mesh without 'tp'"
+            f"the tensor plan splits nothing in a stage that has {', '.join(has[:4])}; give tensor_plan= with such "
+            "names, {'layers.*.up': ColwiseParallel(), 'layers.*.down': RowwiseParallel()}, or a mesh without 'tp'"
         )
 
 
