@@ -41,7 +41,9 @@ def parts_of(tensor: Tensor) -> Iterator[Tensor]:
         yield tensor
     else:
         for name in tensor.__tensor_flatten__()[0]:
-            yield from parts_of(getattr(tensor, name))
+            inner = getattr(tensor, name)
+            if isinstance(inner, Tensor):  # and no mesh
+                yield from parts_of(inner)
 
 
 def with_part(tensor: Tensor, part: Tensor) -> Tensor:

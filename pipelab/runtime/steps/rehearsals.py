@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pipelab.errors import whole_number
-from pipelab.models.shards import whole
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.models.shards import is_split, whole
 from pipelab.models.split import SplitModel
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
@@ -91,6 +91,14 @@ class Rehearsals:
             if self._data is not None:
                 given = self._data.whole(given[0]), self._data.whole(given[1])
             return prove_gradients(self._found(), self._replicas, self._whole, given, self._settings, step=number)
+
+    def require_whole(self) -> None:
+        """Raise ConfigurationError where there is nothing to compare with."""
+        if self._whole is None and any(is_split(p) for stage in self._stages.values() for p in stage.parameters()):
+            raise ConfigurationError(
+                "verify compares with the model in one piece, and of stages that build_stage made each process has a "
+                "part; pass the model itself, or compare gather(gradients()) with those of a model of your own"
+            )
 
     def gradients(self, inputs: Any, targets: Any, number: int) -> dict[str, Tensor] | None:
         """All gradients of a step on this batch, by name, where device 0 is; None elsewhere."""
