@@ -43,6 +43,7 @@ _HOMES = {
     "pipelab.models.split": ["SplitModel", "split_model"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.runtime.measuring.delayed": ["delayed_training"],
+    "pipelab.runtime.processes.mesh": ["make_mesh"],
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": [
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.runtime.checkpoint import Checkpoint, export_safetensors, newest_checkpoint
     from pipelab.runtime.measuring.delayed import delayed_training
+    from pipelab.runtime.processes.mesh import make_mesh
     from pipelab.schedules import (
         Action,
         Schedule,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,12 @@ from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.walk import device_meter
 from pipelab.simulation.costs import Costs
 
+if TYPE_CHECKING:  # it loads torch.distributed
+    from pipelab.runtime.mesh.data import DataParallel
+
 __all__ = ["Engine"]
+
+T = TypeVar("T")
 
 
 class Engine(Saving):
@@ -68,9 +73,10 @@ class Engine(Saving):
         places: Sequence[torch.device],
         peers: Peers,
         identity: Callable[[nn.Parameter], object] = lambda parameter: None,
+        data: DataParallel | None = None,
     ) -> None:
         self.settings, self.places, self.peers = settings, tuple(places), peers
-        self.step_number = 0
+        self.step_number, self._data = 0, data
         if any(self.places[r].type == "cpu" for r in peers.own):
             keep_freed_memory()
         parts = with_loss(parts, settings)
@@ -95,9 +101,23 @@ class Engine(Saving):
         fit = FitCheck(self._stages, settings.loss, TimeLimit(settings.time_limit))
         made = make_optimizers(settings, replicas)
         updates = Updates(replicas, meter, settings.times, *made, idle=settings.optimizer is None)
-        self._stepper = Stepper(settings, replicas, updates, fit, self._stop)
+        self._stepper = Stepper(settings, replicas, updates, fit, self._stop, data)
         self._reports = Reports(settings, self.places)
-        self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole)
+        self._rehearsals = Rehearsals(settings, replicas, updates, fit, self._stop, parts.whole, data)
+
+    def start_alike(self) -> None:
+        """All replicas of a mesh make this call, once each has its engine: they start from the first one's weights."""
+        if self._data is not None:
+            self._data.belong(self._replicas)
+
+    @property
+    def replica(self) -> int:
+        """Which replica of the pipeline this is a part of."""
+        return 0 if self._data is None else self._data.shape.replica
+
+    def first_says(self, work: Callable[[Peers], T]) -> T:
+        """What ``work`` comes to in the processes of the first replica, told to all."""
+        return work(self.peers) if self._data is None else self._data.first_says(work)
 
     def step(self, inputs: Any, targets: Any) -> StepReport:
         """All micro-batches forward and backward, then one update."""
@@ -239,11 +259,12 @@ class Engine(Saving):
     @property
     def processes(self) -> list[str]:
         """Whose random generators this is in charge of: what they are called in a checkpoint."""
-        return [str(self.rank)]
+        return [str(self.rank)] if self.replica == 0 else []
 
     def random_states(self) -> dict[str, Any]:
         """The states of this process's random generators."""
-        return {str(self.rank): random_state([self.places[r] for r in self.peers.own])}
+        state = random_state([self.places[r] for r in self.peers.own])
+        return {name: state for name in self.processes}
 
     def take_random_states(self, states: Mapping[str, Any]) -> None:
         """Go on from there."""

@@ -16,7 +16,7 @@ from pipelab.runtime.device.program import ProgramTable
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.schedules.wire import Channel, Route
 
-__all__ = ["Alone", "Move", "Numbers", "Peers", "note"]
+__all__ = ["Alone", "Move", "Numbers", "Peers", "Share", "note"]
 
 T = TypeVar("T")
 Numbers = Sequence[float] | np.ndarray
@@ -29,6 +29,14 @@ class Move:
     source: int
     destination: int
     tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Share:
+    """One replica's part of a batch: the sequences before it, and the loss terms of the whole batch."""
+
+    first: int = 0
+    terms: float = 0.0
 
 
 class Peers(Protocol):

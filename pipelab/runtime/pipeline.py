@@ -85,6 +85,9 @@ class Pipeline:
     after each slot and update.
     ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
     is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
+    ``mesh``: a DeviceMesh of processes that torchrun started (see ``make_mesh``), with axes "dp" and "pp". Each replica
+    takes its share of the batch, of any size, and gradients, loss and clipping are those of all shares together. With
+    threads each process is a replica, and the mesh has a "dp" axis alone.
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -124,6 +127,7 @@ class Pipeline:
         post_validation: bool = False,
         speeds: Speeds = None,
         monitor: Observer | None = None,
+        mesh: Any = None,
     ) -> None:
         require_one_of("launch", launch, LAUNCHES)
         settings = Settings(
@@ -153,7 +157,7 @@ class Pipeline:
             speeds=speeds,
         )
         self.settings, self.launch, self._watch = settings, launch, Watch(monitor)
-        self._model, self._cuts, self._device, self._group = model, cuts, device, group
+        self._model, self._cuts, self._device, self._group, self._mesh = model, cuts, device, group, mesh
         self._engine: Any = self._open(settings, model, cuts)
 
     def _open(self, settings: Settings, model: Any, cuts: Sequence[int] | None) -> Any:
@@ -161,12 +165,16 @@ class Pipeline:
         if self.launch == "threads":
             if self._group is not None:
                 raise ConfigurationError("group= is for launch='processes'; threads need none")
+            if self._mesh is not None:
+                from pipelab.runtime.processes import open_replica
+
+                return open_replica(settings, model, cuts, self._device, self._mesh)
             places = choose_devices(self._device, settings.schedule.devices)
             parts = make_stages(model, settings.schedule, cuts, range(settings.schedule.stages))
             return Engine(settings, parts, places, Alone(settings.schedule.devices))
         from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
 
-        return open_engine(settings, model, cuts, self._device, self._group)
+        return open_engine(settings, model, cuts, self._device, self._group, self._mesh)
 
     def reschedule(self, schedule: Schedule, cuts: Sequence[int] | None = None) -> None:
         """Go on with another schedule, or other ``cuts`` of the model, from the next step on.
@@ -279,8 +287,8 @@ class Pipeline:
     def profile(self, inputs: Any, targets: Any, repeats: int = 3) -> Costs:
         """Measure what one micro-batch of weight 1 costs, stage by stage, with one device at work at a time.
 
-        Runs the first batch / m sequences through all stages and back, ``repeats`` times after a warm-up, and returns
-        Costs with one forward, backward, message size and activation size per stage. Parameters do not change.
+        Runs the first batch / m sequences through all stages and back, ``repeats`` times after a warm-up. Returns Costs
+        with a forward, backward, message and activation size per stage. Parameters do not change.
         """
         return self._engine.profile(inputs, targets, repeats)
 

@@ -25,10 +25,21 @@ from pipelab.simulation.links import Links
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "Reduction", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Gradients of one stage on their way, to be summed over the replicas: host times (seconds) and bytes."""
+
+    stage: int
+    device: int
+    size: int
+    begun: float
+    ended: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +83,8 @@ class StepReport:
     speeds: tuple[float, ...] = ()
     """By what this clock divides the costs of each device (see ``speeds`` of Pipeline)."""
     speeds_note: str = ""
+    reductions: tuple[Reduction, ...] = ()
+    """Sums of gradients over the replicas of a mesh, stage by stage, by the clock of ``deliveries``."""
 
     def __repr__(self) -> str:
         loss = "none" if self.loss is None else f"{self.loss:.6g}"
@@ -193,6 +206,7 @@ class StepRecord:
     stepped_early: tuple[int, ...] = ()
     rolled_back: bool = False
     outputs: Any = None
+    reductions: Sequence[Reduction] = ()
     part: tuple[int, bool, tuple[int, ...]] | None = None
     """Of a schedule without a flush: steps since it was empty, whether it was drained, all micro-batches' sizes."""
 

@@ -93,7 +93,7 @@ class Saving(TensorsByName):
 
         self.require_even("saving")
         with self._working(), self._saving():
-            return save(self.peers, folder, collect, keep)
+            return self.first_says(lambda peers: save(peers, folder, collect, keep))
 
     def load(self, folder: Path, optimizer: bool) -> Checkpoint:
         """Go on from a checkpoint. Raises ConfigurationError, and changes nothing, if it does not fit."""
@@ -167,8 +167,14 @@ class Saving(TensorsByName):
     def decide(self, work: Callable[[], T]) -> T:
         """What ``work`` comes to in the first process, told to all; what it raises there raises in all."""
         with self._working():
-            made: T = self.peers.agree(lambda: work() if self.peers.own[0] == 0 else None)[0]  # type: ignore[assignment]
+            made: T = self.first_says(
+                lambda peers: peers.agree(lambda: work() if peers.own[0] == 0 else None)[0]  # type: ignore[arg-type]
+            )
             return made
+
+    def first_says(self, work: Callable[[Peers], T]) -> T:
+        """What ``work`` comes to in the processes of the first replica, of several, told to all."""
+        return work(self.peers)
 
     def _stay(self, random: Mapping[str, Any]) -> None:
         """After an attempt to go on elsewhere: as it was before."""

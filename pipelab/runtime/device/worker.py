@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,7 +39,10 @@ LOOKS_EVERY = 1e-4
 
 
 class Worker:
-    """Runs one device's program, step after step. ``whereabouts[device]`` says where it is (see ``program.SLOT``)."""
+    """Runs one device's program, step after step. ``whereabouts[device]`` says where it is (see ``program.SLOT``).
+
+    ``after`` are done right after their action, in its slot.
+    """
 
     def __init__(
         self,
@@ -48,11 +52,13 @@ class Worker:
         memory: MemoryMeter,
         place: torch.device,
         whereabouts: MutableSequence[int],
+        after: Mapping[Action, Callable[[], None]] = MappingProxyType({}),
     ) -> None:
         self.device, self.program, self.runners = device, program, runners
         self.memory, self.place, self.whereabouts = memory, place, whereabouts
         self._acts = [
-            [(act, runners[act.action.stage].acts[act.action.op]) for act in slot.acts] for slot in program.slots
+            [(act, _and_then(runners[act.action.stage].acts[act.action.op], after.get(act.action))) for act in slot.acts]
+            for slot in program.slots
         ]
         self._mail: list[Payload | None] = [None] * len(program.users)
         self._mail_held: list[Any] = [None] * len(program.users)
@@ -246,6 +252,18 @@ class Worker:
         if self.place.type != "cuda":
             return ""
         return f" (CUDA's allocator: {format_bytes(torch.cuda.memory_allocated(self.place))} in use)"
+
+
+def _and_then(run: Callable[..., Any], more: Callable[[], None] | None) -> Callable[..., Any]:
+    if more is None:
+        return run
+
+    def both(microbatch: int, message: Payload | None) -> Any:
+        made = run(microbatch, message)
+        more()
+        return made
+
+    return both
 
 
 def _post(receives: Sequence[tuple[int, int]], post: Sequence[Post | None]) -> None:

@@ -20,7 +20,7 @@ from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
 from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
-__all__ = ["LOOPBACK", "enter_world", "in_group", "join", "require_size", "world"]
+__all__ = ["LOOPBACK", "enter_world", "in_group", "join", "make_group", "require_size", "world"]
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
@@ -91,8 +91,13 @@ def _joined(devices: int, device: DeviceChoice, group: Any, board: Board | None)
         torch.cuda.set_device(place)
     _enter_world()
     ranks = dist.get_process_group_ranks(dist.group.WORLD if group is None else group)
+    return make_group(ranks, place, "pipelab", board)
+
+
+def make_group(ranks: Sequence[int], place: torch.device, kind: str, board: Board | None = None) -> Group:
+    """A group of ``ranks`` of the world; all of them make theirs in the same order. ``kind`` keeps groups apart."""
     store = dist.distributed_c10d._get_default_store()
-    name = f"pipelab/{'-'.join(map(str, ranks))}"
+    name = f"{kind}/{'-'.join(map(str, ranks))}"
     number = store.add(f"{name}/made/{dist.get_rank()}", 1)  # all ranks make their pipelines in the same order
     try:
         made = Group(store, ranks.index(dist.get_rank()), len(ranks), f"{name}/{number}", place, board)

@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import Payload, flatten
 from pipelab.runtime.device.stage import Task
 
-__all__ = ["LossTerms", "batch_size", "make_inputs", "make_tasks", "reduction_of"]
+__all__ = ["LossTerms", "batch_size", "count_tasks", "default_terms", "join_batches", "make_inputs", "make_tasks", "reduction_of", "weigh"]
 
 LossTerms = Callable[[Any], float]
 
@@ -49,23 +50,35 @@ def make_inputs(inputs: Any, sizes: Sequence[int]) -> list[Payload]:
     return [Payload(tuple(part), single, flags) for part in parts]
 
 
-def make_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: str) -> list[Task]:
-    """What the last stage needs per micro-batch.
+def join_batches(parts: Sequence[Any]) -> Any:
+    """The batch whose parts these are, in order: tensors or tuples of tensors."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    A mean loss over n_i terms counts n_i / sum(n) of the batch's mean, a summed loss counts whole.
-    """
+
+def make_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: str) -> list[Task]:
+    """What the last stage needs per micro-batch, for the loss of this batch: see :func:`count_tasks`, :func:`weigh`."""
+    tasks = count_tasks(targets, sizes, terms, reduction)
+    return tasks if reduction == "sum" else weigh(tasks, sum(task.factor for task in tasks))
+
+
+def weigh(tasks: Sequence[Task], terms: float) -> list[Task]:
+    """A mean loss over n_i terms counts n_i / ``terms``, those of the whole batch, of the batch's mean."""
+    if not terms > 0:
+        raise ConfigurationError("the targets of this batch hold no loss terms (every target is ignored)")
+    return [Task(task.targets, task.factor / terms) for task in tasks]
+
+
+def count_tasks(targets: Any, sizes: Sequence[int], terms: LossTerms, reduction: str) -> list[Task]:
+    """The targets of each micro-batch, and over how many terms its loss is a mean; a summed loss counts whole."""
     tensors, single = flatten(targets, "targets")
     tensors = tuple(tensor.detach() for tensor in tensors)
     parts = list(zip(*(tensor.split(list(sizes)) for tensor in tensors), strict=True))
     pieces = [part[0] if single else tuple(part) for part in parts]
     if reduction == "sum":
         return [Task(piece, 1.0) for piece in pieces]
-    counts = [float(terms(piece)) for piece in pieces]
-    total = sum(counts)
-    if not total > 0:
-        raise ConfigurationError("the targets of this batch hold no loss terms (every target is ignored)")
-    factors = [count / total for count in counts]
-    return [Task(piece, factor) for piece, factor in zip(pieces, factors, strict=True)]
+    return [Task(piece, float(terms(piece))) for piece in pieces]
 
 
 def _setting(loss: Any, name: str, default: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -28,6 +28,9 @@ from pipelab.runtime.steps.walk import device_meter
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
+if TYPE_CHECKING:  # it loads torch.distributed
+    from pipelab.runtime.mesh.data import DataParallel
+
 __all__ = ["Rehearsals"]
 
 
@@ -42,9 +45,10 @@ class Rehearsals:
         fit: FitCheck,
         stop: Stop,
         whole: nn.Module | SplitModel | None,
+        data: DataParallel | None = None,
     ) -> None:
         self._settings, self._replicas, self._updates, self._fit, self._stop = settings, replicas, updates, fit, stop
-        self._whole = whole
+        self._whole, self._data = whole, data
         self._stages, self._peers = replicas.stages, replicas.peers
 
     def profile(self, inputs: Any, targets: Any, repeats: int, number: int) -> Costs:
@@ -81,6 +85,8 @@ class Rehearsals:
         with self._rehearsal(self._settings.schedule) as (alone, _):
             alone.record(inputs, targets, training=True, number=number)
             given = (inputs if 0 in self._stages else None, targets if self._is_last else None)
+            if self._data is not None:
+                given = self._data.whole(given[0]), self._data.whole(given[1])
             return prove_gradients(self._found(), self._replicas, self._whole, given, self._settings, step=number)
 
     def gradients(self, inputs: Any, targets: Any, number: int) -> dict[str, Tensor] | None:
@@ -111,7 +117,8 @@ class Rehearsals:
         run = [self._whole.model if isinstance(self._whole, SplitModel) else self._whole, self._settings.loss]
         with buffers_kept([*self._stages.values(), *(module for module in run if isinstance(module, nn.Module))]):
             try:
-                yield Stepper(settings, replicas, nothing, self._fit, self._stop), Reports(settings, replicas.places)
+                stepper = Stepper(settings, replicas, nothing, self._fit, self._stop, self._data)
+                yield stepper, Reports(settings, replicas.places)
             finally:
                 for parameter, grad in grads:
                     parameter.grad = grad

@@ -71,6 +71,7 @@ class Reports:
             stash=settings.stash,
             speeds=settings.shown_speeds,
             speeds_note=settings.speeds_note,
+            reductions=tuple(record.reductions),
         )
 
     def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:

@@ -11,8 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,10 +24,18 @@ from pipelab.runtime.device.stage import Task
 from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.faults.where import LOOKING, UPDATING
-from pipelab.runtime.peers import note
+from pipelab.runtime.peers import Share, note
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.fit import FitCheck
-from pipelab.runtime.setup.microbatches import batch_size, default_terms, make_inputs, make_tasks, reduction_of
+from pipelab.runtime.setup.microbatches import (
+    batch_size,
+    count_tasks,
+    default_terms,
+    make_inputs,
+    make_tasks,
+    reduction_of,
+    weigh,
+)
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.steps.flight import Flight, part_of
@@ -36,6 +43,9 @@ from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.validation import Validation
 from pipelab.runtime.steps.walk import Walk, Walked
 from pipelab.schedules.updates import groups
+
+if TYPE_CHECKING:  # it loads torch.distributed
+    from pipelab.runtime.mesh.data import DataParallel
 
 __all__ = ["Stepper", "common"]
 
@@ -79,15 +89,25 @@ class _Cut:
     tasks: list[Task] | None = None
     signature: tuple[int, ...] = ()
     drain: bool = False
+    share: Share = Share()
+    """Of a batch that replicas share."""
 
 
 class Stepper:
     """Runs steps of ``settings.schedule`` on the devices of this process; ``updates`` follow a training step."""
 
-    def __init__(self, settings: Settings, replicas: Replicas, updates: Updates, fit: FitCheck, stop: Stop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        replicas: Replicas,
+        updates: Updates,
+        fit: FitCheck,
+        stop: Stop,
+        data: DataParallel | None = None,
+    ) -> None:
         self.settings, self.schedule = settings, settings.schedule
         self.places, self.peers, self._stages = replicas.places, replicas.peers, replicas.stages
-        self._replicas, self.updates, self._fit, self._stop = replicas, updates, fit, stop
+        self._replicas, self.updates, self._fit, self._stop, self._data = replicas, updates, fit, stop, data
         loss = settings.loss
         self._terms = default_terms(loss) if settings.loss_terms is None else settings.loss_terms
         self._reduction = "mean" if loss is None else reduction_of(loss)
@@ -126,7 +146,9 @@ class Stepper:
             if cut.training:
                 self._update(record)
             self._set_clocks(record)
-        except BaseException:
+        except BaseException as error:
+            if self._data is not None:
+                self._data.give_up(error)
             self.validation.undo()
             if self.flight is not None and cut.training:
                 self.flight.crash()
@@ -143,7 +165,12 @@ class Stepper:
         cut = _Cut(training, number)
         told = self.peers.agree_numbers(lambda: self._look(cut, inputs, targets).to_numbers())
         calls = [_Call.from_numbers(row) for row in told]
-        batch = _same_call(calls)
+        if self._data is None:
+            batch = _same_call(calls)
+        else:
+            terms = sum(task.factor for task in cut.tasks or ())
+            cut.share = self._data.share((training, number), lambda: (_same_call(calls), terms))
+            batch = _same_call(calls)
         cut.sizes = cut.sizes or self.schedule.microbatch_sizes(batch)
         cut.signature = tuple(call.signature for call in calls)
         return cut
@@ -166,7 +193,8 @@ class Stepper:
             if 0 in self._stages:
                 cut.payloads = make_inputs(inputs, cut.sizes)
             if last in self._stages and targets is not None:
-                cut.tasks = make_tasks(targets, cut.sizes, self._terms, self._reduction)
+                make = make_tasks if self._data is None else count_tasks
+                cut.tasks = make(targets, cut.sizes, self._terms, self._reduction)
                 if cut.training and self.flight is not None:
                     self._weigh_by_update(cut.tasks)
             if cut.payloads is not None and len(self._stages) > last:
@@ -247,8 +275,15 @@ class Stepper:
             links=self.settings.felt_links,
         )
         self._stop.watch(wire)
+        if self._data is not None and cut.training:
+            self._data.open(walk.ends)
+
+        def run() -> Walked:
+            shared = self._data is not None and tasks is not None and self._reduction == "mean"
+            weighed = weigh(tasks, cut.share.terms) if shared else tasks
+            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=cut.share.first)
+
         try:
-            run = partial(walk.run, wire, cut.number, sizes, payloads, tasks, turns=turns)
             record = self._recorded(walk, run)
         except BaseException:
             wire.abort()
@@ -257,6 +292,8 @@ class Stepper:
             self._stop.forget()
             wire.close()
         record.number, record.batch = cut.number, sum(cut.sizes)
+        if self._data is not None:
+            record.loss = self._data.total(record.loss)
         if self.flight is not None and cut.training:
             record.part = (steps, cut.drain, tuple(sizes))
         if not cut.training:
@@ -272,7 +309,8 @@ class Stepper:
         if key not in self._walks:
             made = (schedule, self.settings, self._replicas, self.updates, self.memory)
             early = self.validation.step if training and self.validation.early else None
-            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early)
+            after = self._data.send if training and self._data is not None else None
+            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early, after=after)
         return self._walks[key]
 
     def _versions_of(self, r: int, s: int, behind: int) -> Versions:
@@ -286,7 +324,7 @@ class Stepper:
     def _recorded(self, walk: Walk, run: Callable[[], Walked]) -> StepRecord:
         """What everyone's walk came to."""
         if len(self.peers.own) == self.schedule.devices:
-            walked = run()
+            walked = self.peers.agree_own(run)
             return StepRecord(walk.training, walked.loss, walked.cpu, [walked.logs[r] for r in self.peers.own])
         told = self.peers.agree_numbers(lambda: walk.to_numbers(run()))
         losses = told[told[:, 0] > 0, 1]
@@ -310,6 +348,9 @@ class Stepper:
             record.updates = told.reshape(self.schedule.devices, -1).tolist()
             return
         self._replicas.reduce()
+        if self._data is not None:
+            moved = self.peers.agree_own(self._data.finish)
+            record.reductions = [one for part in self.peers.exchange(moved) for one in part]
         found = self.validation.verdict()
         record.norm, record.skipped = found.norm, found.skipped
         record.stepped_early, record.rolled_back = found.early, found.rolled_back

@@ -35,6 +35,7 @@ from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.steps.flight import Flight
 from pipelab.runtime.steps.update import Updates
+from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 
 __all__ = ["Walk", "Walked", "device_meter"]
@@ -55,7 +56,8 @@ class Walked:
 class Walk:
     """Runs the devices of this process through ``schedule``; ``memory`` are their meters.
 
-    ``early(r)`` is what device r does when its own part is over, while others go on.
+    ``early(r)`` is what device r does when its own part is over, while others go on; ``after((r, s))`` what it does
+    when the last backward of stage s is.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Walk:
         flight: Flight | None = None,
         drain: bool = False,
         early: Callable[[int], None] | None = None,
+        after: Callable[[tuple[int, int]], None] | None = None,
     ) -> None:
         if flight is None:
             settings.require_sound(schedule)
@@ -97,7 +100,19 @@ class Walk:
                 make = partial(self._runner, r, s, splits=s in splits)
                 runners[s] = make() if flight is None else flight.runner((r, s), make)
             told = (self.table.programs[r], runners, memory[r], self._places[r])
-            self.workers.append(Worker(r, *told, replicas.peers.whereabouts))
+            ends = {action: partial(after, (r, action.stage)) for action in self._last_backwards(r)} if after else {}
+            self.workers.append(Worker(r, *told, replicas.peers.whereabouts, ends))
+
+    @property
+    def ends(self) -> list[tuple[int, int]]:
+        """(device, stage), in the order of their last backwards on each device of this process."""
+        return [(r, action.stage) for r in self._own for action in self._last_backwards(r)]
+
+    def _last_backwards(self, r: int) -> list[Action]:
+        """The last action of each stage on device r that adds to a gradient."""
+        acts = [action for slot in self.schedule.programs[r] for action in actions_of(slot) if action.op in "BIW"]
+        last = {action.stage: action for action in acts}
+        return [action for action in acts if last[action.stage] == action]
 
     def _runner(self, r: int, s: int, *, splits: bool) -> StageRunner:
         module, settings, schedule = self._replicas.modules[r, s], self.settings, self.schedule
@@ -181,8 +196,9 @@ class Walk:
         tasks: Sequence[Task] | None,
         *,
         turns: bool,
+        first: int = 0,
     ) -> Walked:
-        """Step ``number``. If one device fails, the others stop, and its error is raised."""
+        """Step ``number``, of a batch that begins with sequence ``first``. If one device fails, the others stop, and its error is raised."""
         own = self._own
         self._replicas.require_returned()
         self._replicas.busy = []
@@ -191,7 +207,7 @@ class Walk:
         allocators = {r: AllocatorPeak(self._places[r]) for r in own if self._has_own_allocator(r)}
         try:
             carried = 0 if self._flight is None else self._flight.microbatches
-            firsts = [0] * carried + [0, *accumulate(sizes[carried:])]
+            firsts = [0] * carried + list(accumulate(sizes[carried:], initial=first))
             if self._flight is not None:
                 self._flight.take_off(self.workers, self.schedule)
             scale = scale_of(self.settings.grad_scaler) if self.training else 1.0

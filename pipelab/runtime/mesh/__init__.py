@@ -1,0 +1,1 @@
+"""Around a pipeline: replicas of it, each with its share of the batch."""

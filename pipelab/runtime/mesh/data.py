@@ -1,0 +1,211 @@
+"""Data parallelism around a pipeline: each replica has its share of the batch, and gradients are summed over replicas.
+
+A stage's gradients are summed as soon as its last backward of the step is over, while other micro-batches and stages go
+on. Losses are weighted by the terms of the whole batch, so it is a sum and no mean: shares may be of any size.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipelab.errors import ConfigurationError, LostProcessError, PipelabError
+from pipelab.runtime.mesh.across import Across
+from pipelab.runtime.mesh.shape import Shape
+from pipelab.runtime.peers import Peers, Share
+from pipelab.runtime.report import Reduction
+from pipelab.runtime.setup.microbatches import join_batches
+from pipelab.runtime.setup.replicas import Replicas
+
+__all__ = ["DataParallel"]
+
+T = TypeVar("T")
+
+_WAIT = timedelta(minutes=30)
+"""How long a sum may take once all replicas have come to the same step."""
+
+
+@dataclass
+class _Bucket:
+    """The gradients of one stage on one device, in one piece of memory for each dtype, on their way."""
+
+    parameters: list[nn.Parameter]
+    pieces: list[Tensor] = field(default_factory=list)
+    works: list[Any] = field(default_factory=list)
+    begun: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+
+class DataParallel:
+    """The replicas of this process's stages. ``peers.column``: the processes that hold them (see ``Shape.column``).
+
+    ``groups[r]`` is the torch.distributed group that sums what device r of this process has; threads have one each,
+    because a group's messages have an order.
+    """
+
+    def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any]) -> None:
+        self.shape, self.peers, self.column, self._groups = shape, peers, peers.column, groups
+        self._buckets: dict[tuple[int, int], _Bucket] = {}
+        self._lock = threading.Lock()
+        self._broken = self._open = False
+        self._order: list[tuple[int, int]] = []
+        self._replicas: Replicas
+
+    def belong(self, replicas: Replicas) -> None:
+        """Sum the gradients of ``replicas``, which start from what the first replica of the pipeline holds."""
+        self._replicas = replicas
+        if self.shape.sizes["dp"] == 1:
+            return
+        for (r, _), module in replicas.modules.items():
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), self.shape.ranks("dp")[0], group=self._groups[r])
+
+    # ---- the batch -----------------------------------------------------------------------------------------------
+
+    def share(self, call: tuple[bool, int], look: Callable[[], tuple[int, float]]) -> Share:
+        """What comes before this replica's part; ``look`` says (sequences, loss terms) of that, or fails everywhere.
+
+        Raises ConfigurationError everywhere unless all replicas make the same ``call`` (training, number of the step).
+        """
+        everyone = self.column.agree(lambda: (call, look()))
+        for replica, (its, _) in enumerate(self._of_replicas(everyone)):
+            if its != everyone[0][0]:
+                one, other = (f"{'step' if learns else 'evaluate'} {number}" for learns, number in (everyone[0][0], its))
+                raise ConfigurationError(
+                    f"the replicas of this pipeline disagree about what to run: {one} in replica 0, {other} in replica "
+                    f"{replica}; every rank must do the same"
+                )
+        told = [part for _, part in self._of_replicas(everyone)]
+        return Share(sum(size for size, _ in told[: self.shape.replica]), sum(terms for _, terms in told))
+
+    def total(self, loss: float | None) -> float | None:
+        """The loss of the whole batch, from each replica's part of it."""
+        told = [part for part in self._of_replicas(self.column.exchange(loss)) if part is not None]
+        return sum(told) if told else None
+
+    def whole(self, given: Any) -> Any:
+        """The whole batch's tensors, from each replica's; None where this process has none."""
+        parts = self._of_replicas(self.column.exchange(given))
+        return None if given is None else join_batches(parts)
+
+    def first_says(self, work: Callable[[Peers], T]) -> T:
+        """What ``work`` comes to in the processes of the first replica, told to all."""
+        found: list[T] = self.column.agree(lambda: None if self.column.rank else work(self.peers.inner))
+        return found[0]
+
+    def _of_replicas(self, told: Sequence[T]) -> list[T]:
+        """One entry a replica: slices of one replica have the same batch."""
+        return list(told[:: self.shape.sizes["tp"]])
+
+    # ---- gradients -----------------------------------------------------------------------------------------------
+
+    def open(self, order: Sequence[tuple[int, int]]) -> None:
+        """A step begins, in all replicas; ``order`` is that of the stages' last backwards on each device."""
+        if self._broken:
+            raise PipelabError("an earlier step has lost a replica; make a new Pipeline")
+        self._buckets, self._open = {}, True
+        late = [key for key in sorted(self._replicas.modules) if key not in order or self._waits(key)]
+        self._order = [key for key in order if key not in late] + late
+
+    def send(self, key: tuple[int, int]) -> None:
+        """Stage s on device r has its gradients: sum them over the replicas, while others go on."""
+        if not self._waits(key):
+            self._begin(key)
+
+    def finish(self) -> list[Reduction]:
+        """At the flush: all gradients are those of the whole batch. Says what was moved, and when."""
+        self._settle()
+        moved = [(key, bucket) for key, bucket in self._buckets.items() if bucket.works]
+        found = [Reduction(s, r, bucket.size, bucket.begun, bucket.ended) for (r, s), bucket in moved]
+        self._give_back()
+        return found
+
+    def give_up(self, error: BaseException) -> None:
+        """After a step that failed in all replicas: nothing may be left on its way."""
+        if not self._open:
+            return
+        if isinstance(error, LostProcessError) or getattr(error, "stuck", ()):
+            self._broken, self._open = True, False
+            return
+        try:
+            self._settle()
+        except PipelabError:
+            self._broken = True
+        self._buckets, self._open = {}, False
+
+    def _settle(self) -> None:
+        """Begin what has not begun, in the same order in all replicas, and wait for all of it."""
+        for key in self._order:
+            if key not in self._buckets:
+                self._begin(key)
+        with self._lost():
+            for bucket in self._buckets.values():
+                for work in bucket.works:
+                    work.wait(_WAIT)
+                bucket.ended = bucket.ended or time.perf_counter()
+
+    def _waits(self, key: tuple[int, int]) -> bool:
+        """Whether gradients of other devices are added first."""
+        return self._replicas.needs_others(key[1])
+
+    def _begin(self, key: tuple[int, int]) -> None:
+        if self.shape.sizes["dp"] == 1:
+            return
+        owned = [p for _, p in self._replicas.owned(key[1], self._replicas.modules[key]) if p.requires_grad]
+        bucket = _Bucket(owned, begun=time.perf_counter())
+        for dtype in sorted({p.dtype for p in owned}, key=str):
+            same = [p for p in owned if p.dtype == dtype]
+            there = torch.tensor([float(p.grad is not None) for p in same], dtype=dtype, device=same[0].device)
+            grads = [(torch.zeros_like(p) if p.grad is None else _dense(p.grad)).reshape(-1) for p in same]
+            bucket.pieces.append(torch.cat([there, *(grad.detach() for grad in grads)]))
+        with self._lost():
+            for piece in bucket.pieces:
+                bucket.works.append(dist.all_reduce(piece, group=self._groups[key[0]], async_op=True))
+        if bucket.works and bucket.pieces[-1].device.type == "cpu":
+            bucket.works[-1].get_future().then(lambda _: setattr(bucket, "ended", time.perf_counter()))
+        with self._lock:
+            self._buckets[key] = bucket
+
+    def _give_back(self) -> None:
+        """Sums into the parameters; where no replica has a gradient, there is none."""
+        for bucket in self._buckets.values():
+            pieces = iter(bucket.pieces)
+            for dtype in sorted({p.dtype for p in bucket.parameters}, key=str):
+                same, piece = [p for p in bucket.parameters if p.dtype == dtype], next(pieces)
+                there = piece[: len(same)].tolist()
+                sums = piece[len(same) :].split([p.numel() for p in same])
+                for parameter, found, total in zip(same, there, sums, strict=True):
+                    parameter.grad = total.view_as(parameter) if found else None
+        self._buckets, self._open = {}, False
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, PipelabError):
+                raise
+            self._broken = True
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise LostProcessError(
+                f"a process of another replica is gone, or the network between them: {reason}; go on from the last "
+                "checkpoint"
+            ) from None
+
+
+def _dense(grad: Tensor) -> Tensor:
+    return grad.to_dense() if grad.layout != torch.strided else grad

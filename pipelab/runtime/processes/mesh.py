@@ -1,0 +1,92 @@
+"""Meshes: processes in which a pipeline is replicated, and what joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.runtime.mesh.across import Across
+from pipelab.runtime.mesh.data import DataParallel
+from pipelab.runtime.mesh.shape import AXES, Shape, require_ranks, shape_of
+from pipelab.runtime.peers import Peers
+from pipelab.runtime.processes.agreement import require_agreement
+from pipelab.runtime.processes.join import enter_world, in_group, make_group
+from pipelab.runtime.setup.settings import Settings
+
+__all__ = ["group_of_pipeline", "make_mesh", "replicate"]
+
+
+def make_mesh(dp: int = 1, pp: int = 1, tp: int = 1, device: str | None = None) -> DeviceMesh:
+    """A mesh of dp x pp x tp processes, with axes of these names: what ``Pipeline(mesh=...)`` takes.
+
+    All processes that torchrun has started make this call. Ranks that differ in tp alone are next to each other, those
+    of one pipeline tp apart, replicas pp * tp apart. ``device``: "cpu" or "cuda" (default: where there is a GPU).
+
+    Raises ConfigurationError unless there are so many processes.
+    """
+    sizes = {axis: whole_number(axis, axis, size) for axis, size in zip(AXES, (dp, pp, tp), strict=True)}
+    if not in_group():
+        raise ConfigurationError(
+            "a mesh is of processes, and this one was started alone; start them with torchrun: torchrun "
+            f"--nproc-per-node {dp * pp * tp} script.py"
+        )
+    enter_world()
+    require_ranks(sizes, dist.get_world_size())
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=AXES)
+
+
+def group_of_pipeline(settings: Settings, mesh: Any, *, launch: str) -> tuple[Shape, Any]:
+    """What ``mesh`` says, and the torch.distributed group of this process's pipeline (None with threads).
+
+    Raises ConfigurationError for what cannot be replicated.
+    """
+    shape, schedule = shape_of(mesh), settings.schedule
+    pp = shape.sizes["pp"]
+    if launch == "threads" and (pp > 1 or shape.sizes["tp"] > 1):
+        raise ConfigurationError(
+            f"launch='threads' has all devices of a pipeline in each process, so the mesh has a 'dp' axis alone, got "
+            f"pp = {pp} and tp = {shape.sizes['tp']}; use launch='processes', or make_mesh(dp={len(shape.column) * pp})"
+        )
+    if launch == "processes" and pp != schedule.devices:
+        raise ConfigurationError(
+            f"the schedule has {schedule.devices} devices, and the mesh has pp = {pp}; make the mesh with "
+            f"pp={schedule.devices}, or a schedule for {pp}"
+        )
+    if "U" in schedule.ops:
+        raise ConfigurationError(
+            f"schedule '{schedule.name}' updates weights while micro-batches are on their way, and the gradients of "
+            "replicas are summed at the flush; use '1f1b', which flushes, or leave mesh out"
+        )
+    if settings.post_validation:
+        raise ConfigurationError(
+            "post_validation updates a device before the others' gradients are known, and a replica has to wait for "
+            "the other replicas'; leave post_validation or mesh out"
+        )
+    if launch == "threads":
+        return shape, None
+    alone = "pp" not in (mesh.mesh_dim_names or ())
+    return shape, dist.new_group(list(shape.pipeline), use_local_synchronization=True) if alone else shape.group("pp")
+
+
+def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: Any) -> DataParallel:
+    """Join the processes that hold the same stages; ``peers`` are those of this pipeline.
+
+    Raises ConfigurationError on all of them if they were not made alike.
+    """
+    across = Across(peers, make_group(shape.column, torch.device("cpu"), "column"))
+    groups: dict[int, Any] = {}
+    try:
+        require_agreement(across.column, settings, model, cuts)
+        if shape.sizes["dp"] > 1 and len(peers.own) == 1:
+            groups[peers.own[0]] = shape.group("dp")
+        elif shape.sizes["dp"] > 1:  # in one group, the order of sums would be that of threads
+            groups = {r: dist.new_group(shape.ranks("dp"), use_local_synchronization=True) for r in peers.own}
+    except BaseException:
+        across.close()
+        raise
+    return DataParallel(shape, across, groups)
