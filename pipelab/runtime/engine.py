@@ -264,7 +264,7 @@ class Engine(Saving):
     def random_states(self) -> dict[str, Any]:
         """The states of this process's random generators."""
         state = random_state([self.places[r] for r in self.peers.own])
-        return {name: state for name in self.processes}
+        return dict.fromkeys(self.processes, state)
 
     def take_random_states(self, states: Mapping[str, Any]) -> None:
         """Go on from there."""

@@ -18,7 +18,7 @@ from pipelab.models.split import SplitModel
 from pipelab.quantities import Limits, Speeds
 from pipelab.runtime.checkpoint import Checkpoint
 from pipelab.runtime.engine import Engine
-from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts
+from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, require_one_microbatch
 from pipelab.runtime.observer import Observer, Watch
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.report import StepReport
@@ -31,8 +31,6 @@ from pipelab.simulation.costs import Costs
 from pipelab.simulation.links import Links
 
 __all__ = ["Pipeline"]
-
-LAUNCHES = ("threads", "processes")
 
 
 class Pipeline:
@@ -129,7 +127,7 @@ class Pipeline:
         monitor: Observer | None = None,
         mesh: Any = None,
     ) -> None:
-        require_one_of("launch", launch, LAUNCHES)
+        require_one_of("launch", launch, ("threads", "processes"))
         settings = Settings(
             schedule,
             loss=loss,
@@ -162,18 +160,16 @@ class Pipeline:
 
     def _open(self, settings: Settings, model: Any, cuts: Sequence[int] | None) -> Any:
         """An engine that runs ``model`` by these settings."""
-        if self.launch == "threads":
+        if self.launch == "threads" and self._mesh is None:
             if self._group is not None:
                 raise ConfigurationError("group= is for launch='processes'; threads need none")
-            if self._mesh is not None:
-                from pipelab.runtime.processes import open_replica
-
-                return open_replica(settings, model, cuts, self._device, self._mesh)
             places = choose_devices(self._device, settings.schedule.devices)
             parts = make_stages(model, settings.schedule, cuts, range(settings.schedule.stages))
             return Engine(settings, parts, places, Alone(settings.schedule.devices))
-        from pipelab.runtime.processes import open_engine  # torch.distributed is loaded when it is needed
+        from pipelab.runtime.processes import open_engine, open_replica  # torch.distributed is loaded when it is needed
 
+        if self.launch == "threads":
+            return open_replica(settings, model, cuts, self._device, self._mesh)
         return open_engine(settings, model, cuts, self._device, self._group, self._mesh)
 
     def reschedule(self, schedule: Schedule, cuts: Sequence[int] | None = None) -> None:
@@ -223,6 +219,11 @@ class Pipeline:
         return self._engine.rank
 
     @property
+    def replica(self) -> int:
+        """Which replica of a mesh this process is a part of; 0 without one."""
+        return self._engine.replica
+
+    @property
     def backend(self) -> str:
         """What carries messages: "memory" between threads, "gloo" or "nccl" between processes."""
         backend: str = self._engine.backend
@@ -260,9 +261,8 @@ class Pipeline:
         """One training step: all micro-batches forward and backward, then (with an optimizer) one update.
 
         ``inputs`` and ``targets`` hold the whole batch along their first dimension: tensors or tuples of tensors.
-        Gradients stay in the parameters' ``.grad`` until the next step. Raises ConfigurationError before anything
-        starts, StageError (which is also of the original exception's type) if a stage raises, OutOfMemoryError if an
-        action would take more memory than its device is allowed.
+        Gradients stay in ``.grad`` until the next step. Raises ConfigurationError before anything starts, StageError
+        (also of the original exception's type) if a stage raises, OutOfMemoryError if a device is not allowed enough.
         """
         run = partial(self._engine.step, inputs, targets)
         return run() if self.rank > 0 else self._watch.step(run)
@@ -293,16 +293,8 @@ class Pipeline:
         return self._engine.profile(inputs, targets, repeats)
 
     def measure_microbatch(self, inputs: Any, targets: Any, *, updates: bool = False) -> MicrobatchCosts:
-        """What one micro-batch costs, for a schedule that has but one: what a cost profile is made of.
-
-        Runs it through all stages and back; ``updates`` also times an update of a copy. No weight changes.
-        """
-        if self.schedule.microbatches != 1 or "U" in self.schedule.ops:
-            raise ConfigurationError(
-                f"measure_microbatch is for one micro-batch and a schedule that flushes, '{self.schedule.name}' has "
-                f"{self.schedule.microbatches}{' and updates on the way' if 'U' in self.schedule.ops else ''}; try "
-                f"build_schedule('1f1b', devices={self.schedule.devices}, microbatches=1)"
-            )
+        """What a table's only micro-batch costs, there and back; ``updates``: also an update, of a copy."""
+        require_one_microbatch(self.schedule)
         return self._engine.measure_microbatch(inputs, targets, updates)
 
     def verify(self, inputs: Any, targets: Any) -> float:
@@ -396,7 +388,6 @@ class Pipeline:
         """Finish what is on its way (see ``drain``), and let go of processes and connections.
 
         A ``with`` block that ends by an exception forgets what is on its way instead: no weight changes any more.
-
         Processes that were started here wait two seconds for another Pipeline, then end.
         """
         self._engine.close()

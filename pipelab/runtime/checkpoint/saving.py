@@ -39,6 +39,11 @@ class Saving(TensorsByName):
     """How many steps had failed when weights were loaded last."""
 
     @property
+    def replica(self) -> int:
+        """Which replica of a mesh this is a part of."""
+        return 0
+
+    @property
     def flown(self) -> tuple[int, int]:
         """Steps since the pipeline was empty, and steps that have failed where weights change on the way."""
         return 0, 0
@@ -167,10 +172,7 @@ class Saving(TensorsByName):
     def decide(self, work: Callable[[], T]) -> T:
         """What ``work`` comes to in the first process, told to all; what it raises there raises in all."""
         with self._working():
-            made: T = self.first_says(
-                lambda peers: peers.agree(lambda: work() if peers.own[0] == 0 else None)[0]  # type: ignore[arg-type]
-            )
-            return made
+            return self.first_says(lambda peers: peers.agree(lambda: work() if peers.own[0] == 0 else None)[0])  # type: ignore[return-value]
 
     def first_says(self, work: Callable[[Peers], T]) -> T:
         """What ``work`` comes to in the processes of the first replica, of several, told to all."""

@@ -57,7 +57,10 @@ class Worker:
         self.device, self.program, self.runners = device, program, runners
         self.memory, self.place, self.whereabouts = memory, place, whereabouts
         self._acts = [
-            [(act, _and_then(runners[act.action.stage].acts[act.action.op], after.get(act.action))) for act in slot.acts]
+            [
+                (act, _and_then(runners[act.action.stage].acts[act.action.op], after.get(act.action)))
+                for act in slot.acts
+            ]
             for slot in program.slots
         ]
         self._mail: list[Payload | None] = [None] * len(program.users)

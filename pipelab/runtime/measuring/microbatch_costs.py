@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipelab.errors import ConfigurationError
 from pipelab.memory import ModelStates
 from pipelab.runtime.report import StepReport
 from pipelab.schedules.action import Action
+from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import Costs
 
-__all__ = ["MicrobatchCosts", "StageCosts", "microbatch_costs"]
+__all__ = ["MicrobatchCosts", "StageCosts", "microbatch_costs", "require_one_microbatch"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,13 @@ def microbatch_costs(report: StepReport, updates: Sequence[tuple[ModelStates, fl
     model_states = tuple(held for held, _ in updates)
     times = tuple(time / speed for (_, time), speed in zip(updates, speeds, strict=False))
     return MicrobatchCosts(report.batch // schedule.microbatches, stages, tuple(messages), model_states, times)
+
+
+def require_one_microbatch(schedule: Schedule) -> None:
+    """Raise ConfigurationError for a table that is not of one micro-batch, or has no flush."""
+    if schedule.microbatches != 1 or "U" in schedule.ops:
+        raise ConfigurationError(
+            f"measure_microbatch is for one micro-batch and a schedule that flushes, '{schedule.name}' has "
+            f"{schedule.microbatches}{' and updates on the way' if 'U' in schedule.ops else ''}; try "
+            f"build_schedule('1f1b', devices={schedule.devices}, microbatches=1)"
+        )

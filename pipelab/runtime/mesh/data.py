@@ -84,7 +84,9 @@ class DataParallel:
         everyone = self.column.agree(lambda: (call, look()))
         for replica, (its, _) in enumerate(self._of_replicas(everyone)):
             if its != everyone[0][0]:
-                one, other = (f"{'step' if learns else 'evaluate'} {number}" for learns, number in (everyone[0][0], its))
+                one, other = (
+                    f"{'step' if learns else 'evaluate'} {number}" for learns, number in (everyone[0][0], its)
+                )
                 raise ConfigurationError(
                     f"the replicas of this pipeline disagree about what to run: {one} in replica 0, {other} in replica "
                     f"{replica}; every rank must do the same"
@@ -138,7 +140,7 @@ class DataParallel:
         """After a step that failed in all replicas: nothing may be left on its way."""
         if not self._open:
             return
-        if isinstance(error, LostProcessError) or getattr(error, "stuck", ()):
+        if isinstance(error, LostProcessError) or getattr(error, "stuck", None):
             self._broken, self._open = True, False
             return
         try:

@@ -40,8 +40,7 @@ from pipelab.runtime.processes.errors import CarriedError
 from pipelab.runtime.processes.group import CONNECT
 from pipelab.runtime.processes.join import LOOPBACK, join
 from pipelab.runtime.processes.link import Link
-from pipelab.runtime.processes.modules import Modules, tensors_of
-from pipelab.runtime.processes.skeleton import Skeleton, fleshed
+from pipelab.runtime.processes.skeleton import Modules, Skeleton, fleshed, tensors_of
 from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.report import StepRecord
 from pipelab.runtime.setup.assembly import Parts, make_stages

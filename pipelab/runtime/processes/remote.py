@@ -34,11 +34,10 @@ from pipelab.runtime.measuring.reference import buffers_kept, gradient_error, mo
 from pipelab.runtime.peers import Alone
 from pipelab.runtime.processes.block import Block, Feed, batch_in_block, pack_with_tensors, unpack_with_tensors
 from pipelab.runtime.processes.carry import pack
-from pipelab.runtime.processes.modules import Modules
 from pipelab.runtime.processes.pool import forget, lease, let_go
 from pipelab.runtime.processes.rank import TRAINING, Flags, Given, Table, Task, table_of
 from pipelab.runtime.processes.share import Share, as_parameters
-from pipelab.runtime.processes.skeleton import skeleton
+from pipelab.runtime.processes.skeleton import Modules, skeleton
 from pipelab.runtime.report import StepRecord, StepReport
 from pipelab.runtime.setup.assembly import make_stages, warn_of_random_masks, with_loss
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices

@@ -13,7 +13,17 @@ from pipelab.errors import ConfigurationError
 from pipelab.runtime.device.payload import Payload, flatten
 from pipelab.runtime.device.stage import Task
 
-__all__ = ["LossTerms", "batch_size", "count_tasks", "default_terms", "join_batches", "make_inputs", "make_tasks", "reduction_of", "weigh"]
+__all__ = [
+    "LossTerms",
+    "batch_size",
+    "count_tasks",
+    "default_terms",
+    "join_batches",
+    "make_inputs",
+    "make_tasks",
+    "reduction_of",
+    "weigh",
+]
 
 LossTerms = Callable[[Any], float]
 

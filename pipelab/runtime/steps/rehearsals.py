@@ -21,8 +21,9 @@ from pipelab.runtime.setup.fit import FitCheck
 from pipelab.runtime.setup.microbatches import make_inputs
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.steps.call import common
 from pipelab.runtime.steps.reports import Reports
-from pipelab.runtime.steps.step import Stepper, common
+from pipelab.runtime.steps.step import Stepper
 from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.walk import device_meter
 from pipelab.schedules.schedule import Schedule

@@ -38,6 +38,7 @@ from pipelab.runtime.setup.microbatches import (
 )
 from pipelab.runtime.setup.replicas import Replicas
 from pipelab.runtime.setup.settings import Settings
+from pipelab.runtime.steps.call import UNDER_WAY, Call, common, same_call
 from pipelab.runtime.steps.flight import Flight, part_of
 from pipelab.runtime.steps.update import Updates
 from pipelab.runtime.steps.validation import Validation
@@ -47,35 +48,10 @@ from pipelab.schedules.updates import groups
 if TYPE_CHECKING:  # it loads torch.distributed
     from pipelab.runtime.mesh.data import DataParallel
 
-__all__ = ["Stepper", "common"]
+__all__ = ["Stepper"]
 
-_UNDER_WAY = "how many steps there were since the pipeline was empty"
 ANCHOR = 1e-3
 """How far times that a GPU has stamped may be off the host's clock (seconds)."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What one process was asked for: all of them must have been asked for the same."""
-
-    training: bool
-    batch: int | None
-    step: int
-    learns: bool
-    signature: int
-    under_way: int
-    """Steps since the pipeline was empty."""
-
-    def to_numbers(self) -> list[float]:
-        """For the other processes."""
-        batch = -1 if self.batch is None else self.batch
-        return [self.training, batch, self.step, self.learns, self.signature, self.under_way]
-
-    @classmethod
-    def from_numbers(cls, row: Sequence[float]) -> _Call:
-        """Read :meth:`to_numbers`."""
-        training, batch, step, learns, signature, under_way = map(int, row)
-        return cls(bool(training), None if batch < 0 else batch, step, bool(learns), signature, under_way)
 
 
 @dataclass
@@ -89,7 +65,7 @@ class _Cut:
     tasks: list[Task] | None = None
     signature: tuple[int, ...] = ()
     drain: bool = False
-    share: Share = Share()
+    share: Share | None = None
     """Of a batch that replicas share."""
 
 
@@ -135,7 +111,7 @@ class Stepper:
         if not self._steps:
             return None
         note(self.peers, LOOKING)
-        common(_UNDER_WAY, self.peers.agree_numbers(lambda: [float(self._steps)])[:, 0].tolist())
+        common(UNDER_WAY, self.peers.agree_numbers(lambda: [float(self._steps)])[:, 0].tolist())
         return self._run(_Cut(True, number, drain=True))
 
     def _run(self, cut: _Cut) -> StepRecord:
@@ -164,18 +140,18 @@ class Stepper:
     def _look_and_cut(self, inputs: Any, targets: Any, training: bool, number: int) -> _Cut:
         cut = _Cut(training, number)
         told = self.peers.agree_numbers(lambda: self._look(cut, inputs, targets).to_numbers())
-        calls = [_Call.from_numbers(row) for row in told]
+        calls = [Call.from_numbers(row) for row in told]
         if self._data is None:
-            batch = _same_call(calls)
+            batch = same_call(calls)
         else:
             terms = sum(task.factor for task in cut.tasks or ())
-            cut.share = self._data.share((training, number), lambda: (_same_call(calls), terms))
-            batch = _same_call(calls)
+            cut.share = self._data.share((training, number), lambda: (same_call(calls), terms))
+            batch = same_call(calls)
         cut.sizes = cut.sizes or self.schedule.microbatch_sizes(batch)
         cut.signature = tuple(call.signature for call in calls)
         return cut
 
-    def _look(self, cut: _Cut, inputs: Any, targets: Any) -> _Call:
+    def _look(self, cut: _Cut, inputs: Any, targets: Any) -> Call:
         """Check what this process was given, before anything starts anywhere, and cut the batch."""
         loss, last = self.settings.loss, self.schedule.stages - 1
         if cut.training:
@@ -200,7 +176,7 @@ class Stepper:
             if cut.payloads is not None and len(self._stages) > last:
                 self._fit.check(cut.payloads[0], None if cut.tasks is None else cut.tasks[0].targets)
         learns = any(p.requires_grad for stage in self._stages.values() for p in stage.parameters())
-        return _Call(cut.training, batch, cut.number, learns, self._signature(cut), self._steps)
+        return Call(cut.training, batch, cut.number, learns, self._signature(cut), self._steps)
 
     def _weigh_by_update(self, tasks: Sequence[Task]) -> None:
         """Each update takes the mean of its own micro-batches' losses."""
@@ -279,9 +255,12 @@ class Stepper:
             self._data.open(walk.ends)
 
         def run() -> Walked:
-            shared = self._data is not None and tasks is not None and self._reduction == "mean"
-            weighed = weigh(tasks, cut.share.terms) if shared else tasks
-            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=cut.share.first)
+            first, weighed = 0, tasks
+            if cut.share is not None:
+                first = cut.share.first
+                if tasks is not None and self._reduction == "mean":
+                    weighed = weigh(tasks, cut.share.terms)
+            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=first)
 
         try:
             record = self._recorded(walk, run)
@@ -367,30 +346,6 @@ class Stepper:
             offsets = offsets * self.schedule.devices
         record.offsets, record.on_device = offsets, self.peers.asynchronous
         record.slack = slack + (ANCHOR if record.on_device else 0.0)
-
-
-def _same_call(calls: Sequence[_Call]) -> int:
-    """The batch size, if all processes were asked for the same step. Raises ConfigurationError on all of them."""
-    common("what to run", ["step" if call.training else "evaluate" for call in calls])
-    common("the number of the step", [call.step for call in calls])
-    common(_UNDER_WAY, [call.under_way for call in calls])
-    if calls[0].training and not any(call.learns for call in calls):
-        raise ConfigurationError("no parameter takes a gradient, all are frozen; use evaluate(inputs, targets)")
-    batch: int = common("the number of sequences", [c.batch for c in calls], skip_none=True)
-    return batch
-
-
-def common(what: str, values: Sequence[Any], *, skip_none: bool = False) -> Any:
-    """The one value that all ranks gave. Raises ConfigurationError that names two that differ."""
-    given = [(rank, value) for rank, value in enumerate(values) if not (skip_none and value is None)]
-    first_rank, first = given[0]
-    for rank, value in given:
-        if value != first:
-            raise ConfigurationError(
-                f"the ranks of this pipeline disagree about {what}: {first!r} on rank {first_rank}, {value!r} on rank "
-                f"{rank}; every rank must do the same"
-            )
-    return first
 
 
 def _join(found: Sequence[tuple[tuple[Tensor, ...], bool]]) -> Any:

@@ -198,7 +198,10 @@ class Walk:
         turns: bool,
         first: int = 0,
     ) -> Walked:
-        """Step ``number``, of a batch that begins with sequence ``first``. If one device fails, the others stop, and its error is raised."""
+        """Step ``number``, of a batch that begins with sequence ``first``.
+
+        If one device fails, the others stop, and its error is raised.
+        """
         own = self._own
         self._replicas.require_returned()
         self._replicas.busy = []
