@@ -255,12 +255,14 @@ class Stepper:
             self._data.open(walk.ends)
 
         def run() -> Walked:
-            first, weighed = 0, tasks
-            if cut.share is not None:
-                first = cut.share.first
-                if tasks is not None and self._reduction == "mean":
-                    weighed = weigh(tasks, cut.share.terms)
-            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=first)
+            share, weighed = cut.share or Share(), tasks
+            if cut.share is not None and tasks is not None and self._reduction == "mean":
+                try:
+                    weighed = weigh(tasks, share.terms)
+                except ConfigurationError:
+                    wire.abort()  # the other devices wait for this one
+                    raise
+            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=share.first)
 
         try:
             record = self._recorded(walk, run)
