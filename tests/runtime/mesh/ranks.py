@@ -91,7 +91,7 @@ def parity():
 
 def training():
     """Twenty steps with clipping and dropout."""
-    mesh, (losses, true) = make_mesh(dp=2, pp=dist.get_world_size() // 2), trained(20, dropout=0.1)
+    mesh, losses = make_mesh(dp=2, pp=dist.get_world_size() // 2), trained(20, dropout=0.1)[0]
     torch.manual_seed(dist.get_rank())  # replicas start from the first one's weights
     made = TransformerLM(8, width=16, heads=2, tokens=8, dropout=0.1).double()
     if mesh["dp"].get_local_rank() == 0:
