@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError
 from pipelab.runtime.mesh.across import Across
 from pipelab.runtime.mesh.shape import Shape
+from pipelab.runtime.messages import Reduction
 from pipelab.runtime.peers import Peers, Share
-from pipelab.runtime.report import Reduction
 from pipelab.runtime.setup.microbatches import join_batches
 from pipelab.runtime.setup.replicas import Replicas
 

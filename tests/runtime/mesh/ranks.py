@@ -98,12 +98,14 @@ def training():
         made = model(dropout=0.1)
     with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as pipeline:
         told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
-        moved = [one.size for one in pipeline.step(*share(mesh, *batch())).reductions]
+        report = pipeline.step(*share(mesh, *batch()))
+        moved = [one.size for one in report.reductions]
+        shown = [(one.kind, one.source, one.sent < one.arrived) for one in report.timeline.sums]
         largest = max(abs(a - b) for a, b in zip(told, losses, strict=True))
         size = sum(p.nbytes + p.element_size() for p in made.parameters())  # and a word of each: whether it has one
         with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as other:
             evaluated = other.evaluate(*share(mesh, *batch())).loss
-    return {"losses": largest, "sent": sum(moved), "size": size, "evaluated": evaluated}
+    return {"losses": largest, "sent": sum(moved), "size": size, "evaluated": evaluated, "shown": shown}
 
 
 def weights():
