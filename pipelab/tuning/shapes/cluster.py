@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.quantities import parse_bytes
@@ -65,7 +66,7 @@ class Cluster:
         """All of them."""
         return self.nodes * self.per_node
 
-    @property
+    @cached_property
     def allowed(self) -> float:
         """Bytes of a device that may be planned; the rest is for the framework and for fragments."""
         return parse_bytes(self.memory) * self.usable
@@ -83,7 +84,13 @@ class Cluster:
         if self.holds(stride, size):
             return self.inside
         members = max(1, math.gcd(stride * size, self.per_node) // stride)  # of the group that has fewest there
-        return Link(self.between.latency, min(self.inside.bandwidth, members * self.between.bandwidth))
+        return self.adapters[members - 1]
+
+    @cached_property
+    def adapters(self) -> tuple[Link, ...]:
+        """The link between nodes for 1, 2, ... members of a group in each of them."""
+        latency, alone, most = self.between.latency, self.between.bandwidth, self.inside.bandwidth
+        return tuple(Link(latency, min(most, n * alone)) for n in range(1, self.per_node + 1))
 
 
 CLUSTERS: dict[str, dict] = {

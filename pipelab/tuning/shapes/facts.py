@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipelab.errors import ConfigurationError, whole_number
 
@@ -58,12 +59,13 @@ class ModelFacts:
                     f"{name} must be divisible by {part}: {given} and {above}; try {name} = {nearest}"
                 )
         for name in ("value_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes"):
-            given = getattr(self, name)
-            number = isinstance(given, int | float) and not isinstance(given, bool)
+            given, positive = getattr(self, name), name == "value_bytes"
             if given is None and name == "activation_bytes":
                 continue
-            if not number or not 0 <= given < math.inf or (name == "value_bytes" and not given):
-                raise ConfigurationError(f"{name} must be a number of bytes, got {given!r}; try 2 or 4")
+            number = isinstance(given, int | float) and not isinstance(given, bool)
+            if not number or not 0 <= given < math.inf or (positive and not given):
+                what = "a positive number" if positive else "a number"
+                raise ConfigurationError(f"{name} must be {what} of bytes, got {given!r}; try 2 or 4")
 
     @classmethod
     def gpt(
@@ -119,79 +121,79 @@ class ModelFacts:
 
     # ---- parameters ----------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """Key and value heads."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
-    @property
+    @cached_property
     def feed_forward(self) -> int:
         """Width inside the feed-forward part."""
         return 4 * self.width if self.ffn_width is None else self.ffn_width
 
-    @property
+    @cached_property
     def kv_width(self) -> int:
         """Width of all keys, or all values, of a token."""
         return self.width * self.groups // self.heads
 
-    @property
+    @cached_property
     def layer_matrices(self) -> int:
         """Parameters of a layer that are multiplied with every token."""
         attention = 2 * self.width * (self.width + self.kv_width)
         return attention + (3 if self.gated else 2) * self.width * self.feed_forward
 
-    @property
+    @cached_property
     def layer_parameters(self) -> int:
         """All parameters of a layer."""
         biases = 2 * self.width + 2 * self.kv_width + (2 if self.gated else 1) * self.feed_forward + self.width
         return self.layer_matrices + 2 * self.norm_parameters + (biases if self.bias else 0)
 
-    @property
+    @cached_property
     def norm_parameters(self) -> int:
         """Of one norm."""
         return (2 if self.bias else 1) * self.width
 
-    @property
+    @cached_property
     def embedding_parameters(self) -> int:
         """Of the first stage, beside its layers."""
         return (self.vocabulary + (self.tokens if self.positions else 0)) * self.width
 
-    @property
+    @cached_property
     def head_parameters(self) -> int:
         """Of the last stage, beside its layers: a norm, and the scores of all words unless they are tied."""
         bias = self.vocabulary if self.bias else 0
         return self.norm_parameters + (0 if self.tied else self.vocabulary * self.width + bias)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Of the model."""
         return self.layers * self.layer_parameters + self.embedding_parameters + self.head_parameters
 
     # ---- operations, of one token in a forward -------------------------------------------------------------------
 
-    @property
+    @cached_property
     def score_operations(self) -> float:
         """Of a layer's attention scores and their mix: 4 s h, as in arXiv 2104.04473. A causal mask saves nothing."""
         return 4.0 * self.tokens * self.width
 
-    @property
+    @cached_property
     def layer_operations(self) -> float:
         """Of a layer: a multiplication and an addition for each parameter, and the scores."""
         return 2.0 * self.layer_matrices + self.score_operations
 
-    @property
+    @cached_property
     def head_operations(self) -> float:
         """Of the head."""
         return 2.0 * self.vocabulary * self.width
 
-    @property
+    @cached_property
     def step_operations(self) -> float:
         """Of one sequence forward and backward, without recomputation: three times its forward."""
         return 3 * self.tokens * (self.layers * self.layer_operations + self.head_operations)
 
     # ---- bytes that a layer keeps of one token, on one of tp devices ------------------------------------------------
 
-    @property
+    @cached_property
     def score_bytes(self) -> float:
         """Of attention scores: softmax, dropout's mask and result; one float32 a head where attention is fused."""
         if self.fused_attention:

@@ -100,12 +100,13 @@ def shapes(job: Job, fixed: Mapping[str, Sequence[Any] | None]) -> Iterator[Shap
             dp = devices // tp // pp
             if job.batch % dp or not among("dp", [dp]):
                 continue
+            sharded = among("sharding", SHARDING)[: None if dp > 1 else 1]  # alike for one replica
             for b in among("microbatch", _divisors(job.batch // dp)):
                 for v in among("chunks", _divisors(-(-job.model.layers // pp))):
                     one = Shape(dp, pp, tp, b, job.batch // dp // b, v)
                     if job.problem(one) is None:
                         for recompute in among("recompute", RECOMPUTE):
-                            for sharding in among("sharding", SHARDING if dp > 1 else SHARDING[:1]):
+                            for sharding in sharded:
                                 yield Shape(dp, pp, tp, b, one.microbatches, v, recompute, sharding)
 
 

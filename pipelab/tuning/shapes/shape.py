@@ -88,7 +88,7 @@ class Job:
     def layers_on(self, shape: Shape, device: int) -> int:
         """Layers of a device of the pipeline; a remainder goes to the first stages, one layer each."""
         small, rest = divmod(self.model.layers, shape.pp * shape.chunks)
-        return sum(small + (chunk * shape.pp + device < rest) for chunk in range(shape.chunks))
+        return shape.chunks * small + max(0, -(-(rest - device) // shape.pp))
 
     def group(self, shape: Shape, kind: str) -> tuple[int, int]:
         """(stride, size) of the groups of ``kind``: "tp", "pp" or "dp"."""
