@@ -65,7 +65,7 @@ def on_device(job: Job, shape: Shape, device: int) -> ShapeMemory:
         return size * parameters / (dp if split >= level else 1)
 
     whole, alone = model.kept_bytes(tp, job.sequence_parallel), model.input_bytes(tp, job.sequence_parallel)
-    kept = {"none": whole, "selective": whole - model.score_bytes / tp, "full": alone}[shape.recompute]
+    kept = {"none": whole, "selective": max(alone, whole - model.score_bytes / tp), "full": alone}[shape.recompute]
     flight = shape.in_flight(device)
     mask = model.width / (tp if job.sequence_parallel else 1) if model.dropout else 0
     buffers = 2 * (shape.pp > 1) * tokens * alone

@@ -92,8 +92,8 @@ def _settled(job: Job, shape: Shape) -> Shape:
 
 
 def _change(best: Shape, shape: Shape) -> str:
-    """ "tp 8 -> 16, dp 4 -> 2": m follows from the others."""
-    symbols = {"microbatch": "b", "chunks": "v"}
-    names = ("tp", "pp", "dp", "microbatch", "chunks", "recompute", "sharding")
+    """ "tp 8 -> 16, dp 4 -> 2, m 8 -> 16"."""
+    symbols = {"microbatch": "b", "microbatches": "m", "chunks": "v"}
+    names = ("tp", "pp", "dp", "microbatch", "microbatches", "chunks", "recompute", "sharding")
     changed = [name for name in names if getattr(best, name) != getattr(shape, name)]
     return ", ".join(f"{symbols.get(n, n)} {getattr(best, n)} -> {getattr(shape, n)}" for n in changed)

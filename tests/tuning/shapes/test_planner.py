@@ -40,7 +40,7 @@ def planned(facts, cluster, batch, **more):
         return None
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(problems())
 def test_every_shape_that_is_found_can_be_and_fits(problem):
     facts, cluster, batch = problem
@@ -60,7 +60,7 @@ def test_every_shape_that_is_found_can_be_and_fits(problem):
     assert seconds == sorted(seconds)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(problems(), st.sampled_from([1.5, 4, 100]))
 def test_more_memory_never_makes_the_best_slower(problem, factor):
     facts, cluster, batch = problem
@@ -71,7 +71,7 @@ def test_more_memory_never_makes_the_best_slower(problem, factor):
     assert more.fitting >= plan.fitting
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(problems())
 def test_quicker_links_never_make_the_best_slower(problem):
     facts, cluster, batch = problem
