@@ -103,7 +103,8 @@ def step_time(job: Job, shape: Shape) -> StepTime:
 
     The busiest device works on m micro-batches. Beside that, one micro-batch passes all other devices once, and v
     chunks make that v times shorter. Messages between stages delay 1F1B in its steady state too: of p micro-batches in
-    flight, each waits for 2 (p - 1) messages. Interleaved starts so early that only the first ones count.
+    flight, each waits for 2 (p - 1) messages. Interleaved starts so early that only those of the first micro-batch
+    count, as long as a message takes no longer than a chunk's forward. What is longer is taken to delay each message.
     """
     layer, head = layer_time(job, shape), head_time(job, shape)
     p, m, v = shape.pp, shape.microbatches, shape.chunks
@@ -117,7 +118,11 @@ def step_time(job: Job, shape: Shape) -> StepTime:
     message = job.cluster.link(*job.group(shape, "pp")).time(
         tokens * job.model.width * job.model.value_bytes / shape.tp
     )
-    pipeline = message * (2 * (p * v - 1) if v > 1 else 2 * (p - 1) * (m + p - 1) / p)
+    if v == 1:
+        pipeline = message * 2 * (p - 1) * (m + p - 1) / p
+    else:
+        chunk = first / v * (layer.forward + layer.tensor)
+        pipeline = message * 2 * (p * v - 1) + m * v * max(0.0, message - chunk)
     makespan = m * busiest + bubble + pipeline
 
     def busy(name: str) -> float:
@@ -177,7 +182,8 @@ def assumptions(job: Job) -> tuple[str, ...]:
         f"A device reaches others in its node at {cluster.inside}, and other nodes at {cluster.between}.",
         f"Devices are numbered {job.order}, innermost first. Collectives are rings. They leave a node by the adapters "
         "of all members there.",
-        "Messages inside layers do not overlap with work. Messages between stages do, as simulate has it.",
+        "Messages inside layers do not overlap with work. Messages between stages do, as simulate has it, and "
+        "each of the tp devices sends its part.",
         "Messages between replicas hide behind the last backward and the next forward; sharded gradients and "
         "parameters move with every micro-batch."
         if job.overlap

@@ -67,6 +67,16 @@ def test_unequal_stages_are_near_it(p, v, m, off):
     assert time.total - time.update == pytest.approx(simulated(of, shape), rel=off)
 
 
+@pytest.mark.parametrize(("v", "times"), [(1, 2), (1, 8), (2, 2), (2, 4), (3, 4)])
+def test_messages_that_are_longer_than_work_are_not_underrated(v, times):
+    of, shape = job(4, 32), Shape(1, 4, 1, 1, 32, v)
+    chunk = GPT.layers / 4 / v * layer_time(of, shape).forward
+    links = {"inside": Link(times * chunk), "between": Link(times * chunk)}
+    of = replace(of, cluster=replace(of.cluster, **links))
+    time, real = step_time(of, shape), simulated(of, shape)
+    assert 0.999 * real <= time.total - time.update < 1.3 * real
+
+
 def test_the_bubble_is_the_textbooks_where_a_head_costs_nothing():
     of = job(4, 16, replace(GPT, vocabulary=1))
     assert step_time(of, Shape(1, 4, 1, 1, 16)).bubble_fraction == pytest.approx(3 / 19, abs=0.005)
