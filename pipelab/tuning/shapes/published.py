@@ -99,7 +99,7 @@ RUNS: Mapping[str, Run] = {
             35,
             8,
             0.542,
-            "arXiv 2205.05198, 6.3",
+            "arXiv 2205.05198",
             fixed={"recompute": "selective", "sharding": "none", "overlap": False},
         ),
         Run(
@@ -110,7 +110,7 @@ RUNS: Mapping[str, Run] = {
             12,
             4,
             150e12 / 312e12,
-            "arXiv 2211.05100, 3.4",
+            "arXiv 2211.05100",
             True,
             {**_EARLY, "sharding": "optimizer"},
         ),
