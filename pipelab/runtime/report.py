@@ -17,7 +17,7 @@ from pipelab.memory import DeviceMemory
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
-from pipelab.runtime.messages import Compression, Delivery, compression, deliveries
+from pipelab.runtime.messages import Compression, Delivery, Reduction, compression, deliveries, sums
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs, SlotCosts
@@ -25,21 +25,10 @@ from pipelab.simulation.links import Links
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "Reduction", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """Gradients of one stage on their way, to be summed over the replicas: host times (seconds) and bytes."""
-
-    stage: int
-    device: int
-    size: int
-    begun: float
-    ended: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -357,7 +346,12 @@ def _wall_timeline(report: StepReport) -> Timeline:
     sequences = report.sequences / sum(schedule.weights)
     updates = tuple(span for span in spans if all(action.op == "U" for action in actions_of(span.slot)))
     work = tuple(span for span in spans if span not in updates) if updates else spans
-    return Timeline(schedule, work, messages, clock="wall", unit="s", sequences=sequences, updates=updates)
+    made: dict[str, Any] = {
+        "sequences": sequences,
+        "updates": updates,
+        "sums": sums(report.schedule, report.reductions, origin),
+    }
+    return Timeline(schedule, work, messages, clock="wall", unit="s", **made)
 
 
 def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, ...]:

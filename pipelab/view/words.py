@@ -17,6 +17,7 @@ __all__ = [
     "headline",
     "lanes_note",
     "memory_note",
+    "message_kinds",
     "number",
     "percent",
     "schedule_title",
@@ -110,9 +111,16 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
     return note
 
 
+def message_kinds(timelines: Sequence[Timeline]) -> list[str]:
+    """What lanes of these timelines may show."""
+    return ["activation", "gradient", *(["sum of gradients"] if any(timeline.sums for timeline in timelines) else [])]
+
+
 def lanes_note(timeline: Timeline) -> str:
     """What the lanes show, and how much of the messages' time is hidden."""
     told = "Lanes below a row: what the device sends, then what it receives."
+    if timeline.sums:
+        told += " Gradients are summed over the replicas: those are sent and received at once."
     overlap = timeline.overlap
     if not any(way for way, _ in overlap.links.values()):
         return f"{told} No message takes any time."

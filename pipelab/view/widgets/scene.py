@@ -85,7 +85,7 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
     waits, versions = Waits(timeline), versions_of(timeline)
     (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
-    kinds = list(palette.MESSAGES)
+    kinds = words.message_kinds([timeline])
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)
@@ -113,10 +113,10 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
         ],
         "lanes": {
             "note": words.lanes_note(timeline),
-            "kinds": [[f"{kind} under way", colour] for kind, colour in palette.MESSAGES.items()],
+            "kinds": [[f"{kind} under way", palette.MESSAGES[kind]] for kind in kinds],
             "rows": [
                 [[[kinds.index(m.kind), at(m.sent), at(m.arrived)] for m in row] for row in lane.rows]
-                for lane in lanes(timeline.messages, timeline.schedule.devices)
+                for lane in lanes((*timeline.messages, *timeline.sums), timeline.schedule.devices)
             ],
         },
     }

@@ -31,7 +31,7 @@ def true(steps):
 
 
 def checked(mesh, name="1f1b", **more):
-    """(error of gradients, of losses, of weights after two steps, of a loss in evaluation), against the unsplit model."""
+    """Errors of gradients, two losses, weights after two steps and an evaluation, against the unsplit model."""
     losses, weights = true(2)
     with opened(mesh, MODEL(), name, **SETTINGS | more) as pipeline:
         proof = pipeline.verify(*share(mesh, *batch()))
