@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipelab import ConfigurationError, Link, Links, build_schedule, plan_cuts, simulate
 from pipelab.tuning import CostProfile
 from pipelab.tuning.planning.layers import Layers
+from tests.fuzz.cases import fuzzed
 from tests.tuning.planning.synthetic import layer_profile
 
 costs = st.lists(st.integers(1, 9).map(float), min_size=4, max_size=9)
@@ -56,8 +57,11 @@ def test_least_of_all(layers, name, devices, microbatches, data):
     assert plan.gain >= -1e-12
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 9).map(float), min_size=12, max_size=20), st.sampled_from(["1f1b", "interleaved"]))
+@fuzzed(
+    *(st.lists(st.integers(1, 9).map(float), min_size=12, max_size=20), st.sampled_from(["1f1b", "interleaved"])),
+    few=6,
+    many=30,
+)
 def test_never_worse_than_even(layers, name):
     chunks = 2 if name == "interleaved" else 1
     plan = plan_cuts(layer_profile(layers, once=0.1), 4, schedule=name, chunks=chunks, microbatches=4, batch=8)
