@@ -349,13 +349,13 @@ class _Search:
         return least, tuple(bounds) if least < math.inf else None, tuple(order)
 
     def _hop(self, a: int, b: int) -> tuple[float, float]:
-        """From one device to the next: (latency there and back again, seconds per byte of the slower way)."""
+        """From one device to the next: (latency there and back again, seconds per unpacked byte of the slower way)."""
         there, back = self.links.of(a, b), self.links.of(b, a)
         ops, apart = self.schedule.ops, a != b
         waits = "B" in ops and "I" not in ops  # W may run while a gradient of I is on its way
         late = there.latency + (back.latency if waits else 0.0)
-        slow = min(there.bandwidth, back.bandwidth if "B" in ops or "I" in ops else math.inf)
-        return apart * late, apart / slow
+        ways = (there, back) if "B" in ops or "I" in ops else (there,)
+        return apart * late, apart * max(way.packing / way.bandwidth for way in ways)
 
     def _needs(self) -> list[Array]:
         """By stage, the bytes that layers i to j - 1 need there at least; nothing is said of devices with several."""

@@ -25,10 +25,14 @@ def simulated(profile, schedule, bounds, batch, speeds=(), **link):
 @st.composite
 def linked(draw, devices):
     """One link for all devices, nodes, or a link for each pair."""
-    one = st.builds(Link, st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.5, 4.0, math.inf]))
+    packed = st.sampled_from([None, "bf16", "int8"])
+    one = st.builds(Link, st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.5, 4.0, math.inf]), packed)
     a, b = draw(one), draw(one)
     pairs = st.fixed_dictionaries(dict.fromkeys(permutations(range(devices), 2), one))
-    alike = [st.just(Links(a.latency, a.bandwidth)), st.just(Links.nodes(2, inside=a, between=b))]
+    alike = [
+        st.just(Links(a.latency, a.bandwidth, compression=a.compression)),
+        st.just(Links.nodes(2, inside=a, between=b)),
+    ]
     return draw(st.one_of(*alike, pairs.map(lambda found: Links(pairs=found))))
 
 
@@ -81,10 +85,6 @@ def test_a_bound_counts_each_backward_once_where_some_are_whole_and_some_are_cut
     assert plan.bound <= plan.makespan * (1 + 1e-9)
 
 
-def test_heavy_head_gets_company_elsewhere():
-    plan = plan_cuts(layer_profile([1.0] * 11 + [4.0]), 4, microbatches=8, batch=8)
-    assert plan.sizes[-1] == 1
-    assert plan.gain > 0.1
 def test_what_is_hardly_shorter_does_not_pay_for_a_worse_balance():
     """Story: for 1.3 % a device of half speed got 4 of 48 layers, and idled while two others had 15."""
     plan = plan_cuts(layer_profile([1.0] * 48), 4, microbatches=8, batch=8, speeds=[1, 1, 0.5, 1])
@@ -92,6 +92,10 @@ def test_what_is_hardly_shorter_does_not_pay_for_a_worse_balance():
     assert max(plan.timeline.busy) == pytest.approx(plan.least)
 
 
+def test_heavy_head_gets_company_elsewhere():
+    plan = plan_cuts(layer_profile([1.0] * 11 + [4.0]), 4, microbatches=8, batch=8)
+    assert plan.sizes[-1] == 1
+    assert plan.gain > 0.1
     assert "bottleneck" in str(plan)
 
 
