@@ -80,12 +80,16 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
 
     Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Then
     what each micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
-    Last, two lanes for each device, of what it sends and what it receives: rows of [kind, sent, arrived].
+    Last, two lanes for each device, of what it sends and what it receives: rows of [kind, sent, arrived,
+    which message].
     """
     waits, versions = Waits(timeline), versions_of(timeline)
     (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
     kinds = list(palette.MESSAGES)
+    under_way = zip(timeline.messages, timeline.overlap.times, strict=True)
+    timed = [(m, words.message_words(timeline, m, hidden)) for m, (way, hidden) in under_way if way > 0]
+    which = {m: k for k, (m, _) in enumerate(timed)}
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)
@@ -115,9 +119,10 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
             "note": words.lanes_note(timeline),
             "kinds": [[f"{kind} under way", colour] for kind, colour in palette.MESSAGES.items()],
             "rows": [
-                [[[kinds.index(m.kind), at(m.sent), at(m.arrived)] for m in row] for row in lane.rows]
+                [[[kinds.index(m.kind), at(m.sent), at(m.arrived), which[m]] for m in row] for row in lane.rows]
                 for lane in lanes(timeline.messages, timeline.schedule.devices)
             ],
+            "told": [told for _, told in timed],
         },
     }
 
