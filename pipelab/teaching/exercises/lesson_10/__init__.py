@@ -1,0 +1,9 @@
+"""Lesson 10's exercises."""
+
+from __future__ import annotations
+
+from pipelab.teaching.exercises.lesson_10 import bytes_per_step, ranks_and_groups
+
+__all__ = ["EXERCISES"]
+
+EXERCISES = (ranks_and_groups.EXERCISE, bytes_per_step.EXERCISE)
