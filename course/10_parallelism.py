@@ -151,7 +151,7 @@ def sends_to(rank: int, dp: int, pp: int, tp: int) -> int | None:
 
 # %% role="answer" exercise="bytes_per_step"
 def tensor_bytes(model: dict[str, int], shape: dict[str, int]) -> float:
-    """What a device sends for tensor parallelism.
+    """Bytes that a device sends for tensor parallelism.
 
     >>> model = {"layers": 4, "layer_parameters": 100, "width": 8, "tokens": 10, "number_bytes": 2}
     >>> tensor_bytes(model, {"dp": 1, "pp": 2, "tp": 2, "m": 1, "v": 1, "batch": 1})    # 160 in each of 8 rings
@@ -166,7 +166,7 @@ def tensor_bytes(model: dict[str, int], shape: dict[str, int]) -> float:
 
 
 def pipeline_bytes(model: dict[str, int], shape: dict[str, int], device: int) -> float:
-    """What a device sends to its neighbours in the pipeline.
+    """Bytes that a device sends to its neighbours in the pipeline.
 
     >>> model = {"layers": 4, "layer_parameters": 100, "width": 8, "tokens": 10, "number_bytes": 2}
     >>> pipeline_bytes(model, {"dp": 1, "pp": 2, "tp": 1, "m": 4, "v": 1, "batch": 4}, device=0)    # 4 activations
@@ -184,7 +184,7 @@ def pipeline_bytes(model: dict[str, int], shape: dict[str, int], device: int) ->
 
 
 def data_bytes(model: dict[str, int], shape: dict[str, int]) -> float:
-    """What a device sends to reduce its gradients.
+    """Bytes that a device sends to reduce its gradients.
 
     >>> model = {"layers": 4, "layer_parameters": 100, "width": 8, "tokens": 10, "number_bytes": 2}
     >>> data_bytes(model, {"dp": 2, "pp": 1, "tp": 1, "m": 1, "v": 1, "batch": 2})
@@ -197,7 +197,7 @@ def data_bytes(model: dict[str, int], shape: dict[str, int]) -> float:
 
 
 def zero3_bytes(model: dict[str, int], shape: dict[str, int]) -> float:
-    """What a device sends if weights and gradients are sharded over the replicas.
+    """Bytes that a device sends if weights and gradients are sharded over the replicas.
 
     >>> model = {"layers": 4, "layer_parameters": 100, "width": 8, "tokens": 10, "number_bytes": 2}
     >>> zero3_bytes(model, {"dp": 2, "pp": 1, "tp": 1, "m": 1, "v": 1, "batch": 2})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.exercises.lesson_10 import bytes_per_step, ranks_and_groups
+from pipelab.teaching.exercises.lesson_10 import bytes_per_step, ranks_and_groups, uneven_replicas
 
 __all__ = ["EXERCISES"]
 
-EXERCISES = (ranks_and_groups.EXERCISE, bytes_per_step.EXERCISE)
+EXERCISES = (ranks_and_groups.EXERCISE, bytes_per_step.EXERCISE, uneven_replicas.EXERCISE)
