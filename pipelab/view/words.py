@@ -134,12 +134,13 @@ def message_words(timeline: Timeline, message: Message, hidden: float) -> str:
     sent, arrived = (timeline.time_words(time - timeline.start) for time in (message.sent, message.arrived))
     size = f", {format_bytes(message.size)}" if message.size else ""
     part, there = hidden / (message.arrived - message.sent), f"device {message.destination}"
-    way = f"{message.kind.capitalize()} of {message.producer} for {message.consumer}, from device {message.source} to "
+    kind = message.kind.capitalize()
+    way = f"{kind} of {message.producer} for {message.consumer}, from device {message.source} to "
     if message.source == message.destination:
-        way = f"{message.kind.capitalize()} of stage {message.producer.stage} over the replicas, on "
+        way = f"{kind} of stage {message.producer.stage} over the replicas, on "
     return (
-        f"{way}{there}{size}: sent at {sent}, there at {arrived}. {there.capitalize()} works in {percent(part)} of this "
-        "time: that part is hidden."
+        f"{way}{there}{size}: sent at {sent}, there at {arrived}. {there.capitalize()} works in {percent(part)} of "
+        "this time: that part is hidden."
     )
 
 
