@@ -21,7 +21,7 @@ from pipelab.runtime.messages import Compression, Delivery, Reduction, compressi
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs, SlotCosts
-from pipelab.simulation.links import Links
+from pipelab.simulation.links import Links, links_of
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
@@ -90,7 +90,7 @@ class StepReport:
     def slot_costs(self) -> SlotCosts:
         """What each slot of this very step cost, at the speed of its device."""
         self._require_costs()
-        return SlotCosts(self._at_speed(slot_table(self.logs)), self._sizes, links=self.links)
+        return SlotCosts(self._at_speed(slot_table(self.logs)), self._sizes, links=self.links.unpacked)
 
     def _at_speed(self, slots: SlotTable) -> SlotTable:
         return tuple(tuple(cost / speed for cost in row) for row, speed in zip(slots, self.speeds, strict=True))
@@ -149,7 +149,7 @@ class StepReport:
             return self.slot_costs
         if self.clock == "unit":
             return _GivenCosts(self.unit_costs, self._sizes, self.speeds)
-        return SlotCosts(self._at_speed(_median(self.past)), self._sizes, links=self.links)
+        return SlotCosts(self._at_speed(_median(self.past)), self._sizes, links=self.links.unpacked)
 
     def _require_costs(self) -> None:
         if not self.past:
@@ -246,8 +246,8 @@ class _GivenCosts:
         return self.given.bandwidth
 
     @property
-    def links(self) -> Links | None:
-        return self.given.links
+    def links(self) -> Links:
+        return links_of(self.given).unpacked
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         return self.given.slot_cost(schedule, device, position) / self.speeds[device]

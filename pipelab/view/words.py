@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelab.quantities import format_bytes
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import part_in
-from pipelab.timeline import Timeline
+from pipelab.timeline import Message, Timeline
 from pipelab.timeline.versions import versions_of
 from pipelab.view.memory import Held, held, kept_versions
 
@@ -18,6 +19,7 @@ __all__ = [
     "lanes_note",
     "memory_note",
     "message_kinds",
+    "message_words",
     "number",
     "percent",
     "schedule_title",
@@ -125,6 +127,21 @@ def lanes_note(timeline: Timeline) -> str:
     if not any(way for way, _ in overlap.links.values()):
         return f"{told} No message takes any time."
     return f"{told} {percent(overlap.fraction)} of the messages' time is hidden: the receiver works meanwhile."
+
+
+def message_words(timeline: Timeline, message: Message, hidden: float) -> str:
+    """What a message is, when it was under way, and the part of that time that is hidden."""
+    sent, arrived = (timeline.time_words(time - timeline.start) for time in (message.sent, message.arrived))
+    size = f", {format_bytes(message.size)}" if message.size else ""
+    part, there = hidden / (message.arrived - message.sent), f"device {message.destination}"
+    kind = message.kind.capitalize()
+    way = f"{kind} of {message.producer} for {message.consumer}, from device {message.source} to "
+    if message.source == message.destination:
+        way = f"{kind} of stage {message.producer.stage} over the replicas, on "
+    return (
+        f"{way}{there}{size}: sent at {sent}, there at {arrived}. {there.capitalize()} works in {percent(part)} of "
+        "this time: that part is hidden."
+    )
 
 
 def versions_note(timelines: Sequence[Timeline], *, strips: bool = False) -> str:
