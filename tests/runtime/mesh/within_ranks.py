@@ -85,7 +85,11 @@ def both():
 def checkpoint(folder):
     """Saved at one shape, gone on with at another."""
     found, size = {}, dist.get_world_size()
-    shapes = [({"tp": 2, "pp": size // 2}, {}), ({"dp": 2, "pp": size // 2}, {"shard": "keep"}), ({"dp": size // 2, "pp": 2}, {})]
+    shapes = [
+        ({"tp": 2, "pp": size // 2}, {}),
+        ({"dp": 2, "pp": size // 2}, {"shard": "keep"}),
+        ({"dp": size // 2, "pp": 2}, {}),
+    ]
     for number, (sizes, more) in enumerate(shapes):
         mesh = make_mesh(**sizes)
         with opened(mesh, MODEL(), **SETTINGS | more) as pipeline:
