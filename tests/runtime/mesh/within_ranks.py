@@ -166,6 +166,10 @@ def traffic():
     return found
 
 
+def at_once(named):
+    return torch.optim.AdamW([p for _, p in named], foreach=True)
+
+
 def refused():
     size = dist.get_world_size()
     slices, replicas = make_mesh(tp=2, pp=size // 2), make_mesh(dp=2, pp=size // 2)
@@ -179,6 +183,7 @@ def refused():
         said(lambda: opened(slices, Net(), loss=nn.MSELoss())),
         said(lambda: parallelize(model(layers=1, heads=1), threes["tp"])),
         said(lambda: Pipeline(MODEL(), build_schedule("1f1b", 2, 2), loss=next_byte_loss, shard="keep")),
+        said(lambda: opened(slices, MODEL(), m=2, optimizer=at_once)),
     ]
     with opened(slices, MODEL(), m=2) as pipeline:
         told.append(said(lambda: pipeline.reschedule(build_schedule("gpipe", size // 2, 2))))
