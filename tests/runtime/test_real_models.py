@@ -27,14 +27,6 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
 
 
-# In processes, in make test, the table with more messages.
-WAYS = [
-    pytest.param(schedule, launch, marks=[pytest.mark.slow] if (schedule, launch) == ("1f1b", "processes") else [])
-    for schedule in SCHEDULES
-    for launch in LAUNCHES
-]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _warm():
     """Ranks that stay: they import what the models come from once."""
@@ -56,7 +48,8 @@ def split(name, stages):
     return case, made, unsplit_gradients(made, case.loss, case.inputs, case.targets)
 
 
-@pytest.mark.parametrize(("schedule", "launch"), WAYS)
+@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize("schedule", [pytest.param("1f1b", marks=pytest.mark.slow), "interleaved"])
 @pytest.mark.parametrize("name", list(map(marked, REAL)))
 def test_a_real_model_in_a_pipeline_is_the_model(name, schedule, launch):
     table = SCHEDULES[schedule]
