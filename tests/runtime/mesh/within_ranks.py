@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from functools import partial
+from itertools import product
+from math import prod
 from pathlib import Path
 
 import torch
@@ -13,12 +15,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
-from pipelab import Pipeline, build_schedule, make_mesh
-from pipelab.models import next_byte_loss
+from pipelab import Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.shards import local, parts_of
 from pipelab.runtime.mesh.tensor import parallelize, sequence_parallel
 from pipelab.runtime.mesh.traffic import TrafficCounter
 from pipelab.runtime.processes.join import enter_world
+from pipelab.tuning.shapes.memory import on_device
+from pipelab.tuning.shapes.shape import Job, Shape
 from tests.runtime.mesh.ranks import adam, batch, model, opened, said, share, trained
 
 DROPOUT, CLIP, LAYERS = 0.1, 0.5, 2
@@ -163,6 +167,44 @@ def traffic():
         found[name] = {"weights": whole} | {
             f"{axis} {kind}": [one.count, one.sent] for (axis, kind), one in counter.found.items()
         }
+    return found
+
+
+def shapes():
+    """(dp, pp, tp), each 1 or 2, of as many processes as there are."""
+    return [one for one in product((1, 2), repeat=3) if prod(one) == dist.get_world_size()]
+
+
+def cube():
+    """Gradients, twenty steps and weights, of every shape of so many processes."""
+    (losses, weights), found = true(20), {}
+    for sizes in shapes():
+        mesh = make_mesh(*sizes)
+        with opened(mesh, MODEL(), **SETTINGS) as pipeline:
+            proof = pipeline.verify(*share(mesh, *batch()))
+            told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
+            apart = [abs(a - b) for a, b in zip(told, losses, strict=True)]
+            state = pipeline.state_dict()
+            far = max(float((state[name] - weights[name]).abs().max().detach()) for name in state)
+            found[str(sizes)] = [proof, max(apart), far]
+    return found
+
+
+def planned():
+    """Bytes that a device holds in a step, over those that the planner of shapes predicts for it."""
+    layers, width, heads, tokens, b, m = 24, 32, 4, 16, 4, 2
+    found, facts = {}, ModelFacts.course(layers, width, heads, tokens)
+    for dp, pp, tp in shapes():
+        mesh, whole = make_mesh(dp, pp, tp), dp * b * m
+        cluster = Cluster.of("a100", 1, per_node=dp * pp * tp)
+        job = Job(facts, cluster, whole, sequence_parallel=False)
+        for sharding in ("none", "parameters") if dp > 1 else ("none",):
+            more = {"shard": "regather"} if sharding == "parameters" else {}
+            made = TransformerLM(layers, width=width, heads=heads, tokens=tokens)
+            told = on_device(job, Shape(dp, pp, tp, b, m, sharding=sharding), mesh["pp"].get_local_rank())
+            with opened(mesh, made, m=m, optimizer=adam, **more) as pipeline:
+                report = pipeline.step(*text_batch(0, b * m, tokens))
+                found[f"{dp} {pp} {tp} {sharding}"] = report.memory[pipeline.rank].total / told.total
     return found
 
 
