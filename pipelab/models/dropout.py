@@ -79,6 +79,8 @@ class KeyedDropout(nn.Module):
         if not 0 <= p < 1:
             raise ConfigurationError(f"dropout must be at least 0 and below 1, got {p!r}; try 0.1")
         self.p, self.layer = float(p), layer
+        self.part = 0
+        """Which of the equal parts of a sequence its input is, where processes share sequences out."""
         self._was_keyed = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +102,8 @@ class KeyedDropout(nn.Module):
             base = _mix_int(_mix_int(_mix_int(key.seed) + key.step * _GOLDEN) + self.layer * _GOLDEN)
             first = key.first_sequence
             rows = _mix(base + torch.arange(first, first + x.shape[0], device=x.device) * _GOLDEN)
-            places = _mix(torch.arange(x[0].numel(), device=x.device) * _GOLDEN)
+            size = x[0].numel()
+            places = _mix((torch.arange(size, device=x.device) + size * self.part) * _GOLDEN)
             bits = _mix(rows[:, None] ^ places[None, :])
             keep = (bits >= int(self.p * 2**32)).view(x.shape).to(x.dtype).mul_(1 / (1 - self.p))
         return x * keep

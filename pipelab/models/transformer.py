@@ -31,7 +31,11 @@ class Embedding(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """One transformer layer: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Rows of ``qkv`` are in the order of heads, as in Megatron-LM: q, k and v of head 0, then those of head 1. So whoever
+    cuts its rows evenly gives each part whole heads, and ``forward`` runs as many heads as there are.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float, index: int) -> None:
         super().__init__()
@@ -47,10 +51,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, width) -> the same shape."""
-        batch, tokens, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        heads = self.qkv(self.norm1(x)).unflatten(2, (-1, 3, x.shape[2] // self.heads))
+        q, k, v = heads.permute(3, 0, 2, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.drop1(self.out(mixed.transpose(1, 2).reshape(batch, tokens, width)))
+        x = x + self.drop1(self.out(mixed.transpose(1, 2).flatten(2)))
         return x + self.drop2(self.down(nn.functional.gelu(self.up(self.norm2(x)))))
 
 

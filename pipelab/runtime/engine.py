@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, TimeLimitError
+from pipelab.models.shards import is_split
 from pipelab.runtime.checkpoint.generators import random_state, set_random_state
 from pipelab.runtime.checkpoint.saving import Saving
 from pipelab.runtime.device.allocator import keep_freed_memory
@@ -176,6 +177,7 @@ class Engine(Saving):
     def verify(self, inputs: Any, targets: Any) -> float:
         """max |g - g*| / max |g*| of a step on this batch, against the model in one piece on the whole of it."""
         require_one_gradient(self.settings.schedule)
+        self._rehearsals.require_whole()
         with self._working():
             warn_of_random_masks(self._stages)
             return self._rehearsals.verify(inputs, targets, self.step_number)
@@ -302,6 +304,15 @@ class Engine(Saving):
     def together(self, work: Callable[[], None]) -> None:
         """Do ``work``; if it raises in any process of the pipeline, it raises in all."""
         self.peers.agree(work)
+
+    def succeeded(self, plan: Callable[[], Any], make: Callable[[Any], Saving]) -> Saving:
+        """The engine that ``make`` makes of what is planned. Raises ConfigurationError where layers are split."""
+        if any(is_split(p) for _, p in self.named_parameters()):
+            raise ConfigurationError(
+                "rescheduling is not possible where layers are split over processes (tp, shard): save a checkpoint, "
+                "and load it in a new Pipeline of a new model"
+            )
+        return super().succeeded(plan, make)
 
     def interrupt(self) -> None:
         """Stop the step that is running or about to; callable from another thread."""

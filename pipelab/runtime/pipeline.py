@@ -83,9 +83,12 @@ class Pipeline:
     after each slot and update.
     ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
     is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
-    ``mesh``: a DeviceMesh of processes that torchrun started (see ``make_mesh``), with axes "dp" and "pp". Each replica
-    takes its share of the batch, of any size, and gradients, loss and clipping are those of all shares together. With
-    threads each process is a replica, and the mesh has a "dp" axis alone.
+    ``mesh``: a DeviceMesh of processes that torchrun started (see ``make_mesh``), with axes "dp", "pp" and "tp". Each
+    replica takes its share of the batch, of any size; gradients, loss and clipping are those of all shares together.
+    With threads each process is a replica, and the mesh has a "dp" axis alone. Over "tp" layers are split by
+    ``tensor_plan``: styles of torch.distributed.tensor.parallel by names, or a function of (stage, mesh); TransformerLM
+    needs none. ``shard``: each replica keeps a part of the weights, and gathers them once a step ("keep") or for each
+    forward and backward ("regather"). All ranks together ask for what is split: gradients, states, checkpoints.
 
     Raises ConfigurationError or ScheduleError before anything starts.
     """
@@ -126,6 +129,8 @@ class Pipeline:
         speeds: Speeds = None,
         monitor: Observer | None = None,
         mesh: Any = None,
+        tensor_plan: Any = None,
+        shard: str | None = None,
     ) -> None:
         require_one_of("launch", launch, ("threads", "processes"))
         settings = Settings(
@@ -153,7 +158,11 @@ class Pipeline:
             stash=stash,
             post_validation=post_validation,
             speeds=speeds,
+            tensor_plan=tensor_plan,
+            shard=shard,
         )
+        if mesh is None and (tensor_plan is not None or shard is not None):
+            raise ConfigurationError("tensor_plan= and shard= say how a mesh splits layers; give mesh=make_mesh(...)")
         self.settings, self.launch, self._watch = settings, launch, Watch(monitor)
         self._model, self._cuts, self._device, self._group, self._mesh = model, cuts, device, group, mesh
         self._engine: Any = self._open(settings, model, cuts)
@@ -226,18 +235,12 @@ class Pipeline:
     @property
     def backend(self) -> str:
         """What carries messages: "memory" between threads, "gloo" or "nccl" between processes."""
-        backend: str = self._engine.backend
-        return backend
+        return str(self._engine.backend)
 
     @property
     def torch_devices(self) -> tuple[torch.device, ...]:
         """Where each device keeps its tensors."""
         return self._engine.places
-
-    @property
-    def unit_costs(self) -> Costs:
-        """What the unit clock shows."""
-        return self.settings.unit_costs
 
     @property
     def step_number(self) -> int:

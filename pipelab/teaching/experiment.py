@@ -215,7 +215,7 @@ def run_experiment(
             if number == 0:  # the reference ran with the dropout of step 0
                 found = pipeline.gather(pipeline.gradients()) if setting.verify and not updates else None
                 loss = report.loss
-        costs = _prediction_costs(schedule, typical_costs(alone), setting) if alone else pipeline.unit_costs
+        costs = _prediction_costs(schedule, typical_costs(alone), setting) if alone else pipeline.settings.unit_costs
         predicted = _predicted(schedule, costs, setting)
         error = None
         if found is not None and prepared.reference is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class Contents:
     data: Any
 
 
-def save(peers: Peers, folder: Path, collect: Callable[[], Contents], keep: int | None) -> Path:
+def save(peers: Peers, folder: Path, contents: Contents, keep: int | None) -> Path:
     """Where it is now. All processes of the pipeline call it, and what fails in one of them fails in all.
 
     ``data`` is the first process's.
@@ -46,7 +46,6 @@ def save(peers: Peers, folder: Path, collect: Callable[[], Contents], keep: int 
 
         def begin() -> tuple[dict[str, Any], str]:
             require_keep(keep)
-            contents = collect()
             told = _described(contents, me, tensors)
             draft = stack.enter_context(drafted(folder, contents.step_number)).name if first else ""
             return told, draft

@@ -98,7 +98,8 @@ class Saving(TensorsByName):
 
         self.require_even("saving")
         with self._working(), self._saving():
-            return self.first_says(lambda peers: save(peers, folder, collect, keep))
+            contents = self.peers.agree_own(collect)  # what is split is put together by all who hold a part
+            return self.first_says(lambda peers: save(peers, folder, contents, keep))
 
     def load(self, folder: Path, optimizer: bool) -> Checkpoint:
         """Go on from a checkpoint. Raises ConfigurationError, and changes nothing, if it does not fit."""

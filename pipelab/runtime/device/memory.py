@@ -1,8 +1,9 @@
 """Activation bytes that one device really holds.
 
 Counted are the tensors that autograd saves (each storage once, parameters and buffers left out), the inputs that the
-runtime keeps for a backward, and messages that were taken off the wire and not used yet. The figure is read from
-the tensors themselves, on CPU and GPU alike.
+runtime keeps for a backward, and messages that were taken off the wire and not used yet. Of a tensor that several
+processes hold, the part that is here. Weights that are gathered for a stage to run (FSDP2) count, as long as they stay.
+The figure is read from the tensors themselves, on CPU and GPU alike.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from weakref import ref
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+
+from pipelab.models.shards import parts_of
 
 __all__ = ["NOTHING_COUNTED", "AllocatorPeak", "MemoryMeter", "NothingCounted", "SavedTensors", "WallError"]
 
@@ -284,17 +287,23 @@ class _Held:
 def _sizes(tensors: Sequence[Tensor]) -> dict[int, int]:
     """Their storages: address and bytes."""
     try:
+        if not _PLAIN.issuperset(map(type, tensors)):
+            raise NotImplementedError
         storages = list(map(torch.Tensor.untyped_storage, tensors))
-    except NotImplementedError:  # a sparse one is among them
+    except NotImplementedError:  # a sparse one is among them, or one that stands for others
         storages = [storage for tensor in tensors for storage in _storages(tensor)]
     return dict(zip(map(_address, storages), map(_bytes, storages), strict=True))
 
 
+_PLAIN = {Tensor, torch.nn.Parameter}
 _address, _bytes, _version = torch.UntypedStorage.data_ptr, torch.UntypedStorage.nbytes, attrgetter("_version")
 
 
 def _storages(tensor: Tensor) -> tuple[torch.UntypedStorage, ...]:
-    """The memory behind a tensor: one storage, of a sparse one those of its parts."""
+    """The memory behind a tensor: one storage, of a sparse one and of a wrapper (a DTensor) those of its parts."""
+    parts = tuple(parts_of(tensor))
+    if parts[0] is not tensor:
+        return tuple(storage for part in parts for storage in _storages(part))
     if tensor.layout == torch.strided:
         return (tensor.untyped_storage(),)
     if tensor.layout == torch.sparse_coo:

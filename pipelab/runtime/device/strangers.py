@@ -13,6 +13,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.shards import is_gathered
 from pipelab.runtime.device.versions import Versions
 
 __all__ = ["Strangers"]
@@ -26,7 +27,7 @@ class Strangers:
 
     def __init__(self, index: int, module: nn.Module) -> None:
         self._index, self._module = index, module
-        self._left = 2
+        self._left = 0 if is_gathered(module) else 2  # gathered ones are not the stage's own
         self._seen: Any = ()
 
     def begin(self) -> None:

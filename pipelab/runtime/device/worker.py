@@ -41,7 +41,7 @@ LOOKS_EVERY = 1e-4
 class Worker:
     """Runs one device's program, step after step. ``whereabouts[device]`` says where it is (see ``program.SLOT``).
 
-    ``after`` are done right after their action, in its slot.
+    ``around`` are what is done right before and right after an action, in its slot.
     """
 
     def __init__(
@@ -52,15 +52,12 @@ class Worker:
         memory: MemoryMeter,
         place: torch.device,
         whereabouts: MutableSequence[int],
-        after: Mapping[Action, Callable[[], None]] = MappingProxyType({}),
+        around: Mapping[Action, tuple[Callable[[], None], Callable[[], None]]] = MappingProxyType({}),
     ) -> None:
         self.device, self.program, self.runners = device, program, runners
         self.memory, self.place, self.whereabouts = memory, place, whereabouts
         self._acts = [
-            [
-                (act, _and_then(runners[act.action.stage].acts[act.action.op], after.get(act.action)))
-                for act in slot.acts
-            ]
+            [(act, _within(runners[act.action.stage].acts[act.action.op], around.get(act.action))) for act in slot.acts]
             for slot in program.slots
         ]
         self._mail: list[Payload | None] = [None] * len(program.users)
@@ -257,16 +254,20 @@ class Worker:
         return f" (CUDA's allocator: {format_bytes(torch.cuda.memory_allocated(self.place))} in use)"
 
 
-def _and_then(run: Callable[..., Any], more: Callable[[], None] | None) -> Callable[..., Any]:
-    if more is None:
+def _within(
+    run: Callable[..., Any], around: tuple[Callable[[], None], Callable[[], None]] | None
+) -> Callable[..., Any]:
+    if around is None:
         return run
+    before, after = around
 
-    def both(microbatch: int, message: Payload | None) -> Any:
+    def all_three(microbatch: int, message: Payload | None) -> Any:
+        before()
         made = run(microbatch, message)
-        more()
+        after()
         return made
 
-    return both
+    return all_three
 
 
 def _post(receives: Sequence[tuple[int, int]], post: Sequence[Post | None]) -> None:

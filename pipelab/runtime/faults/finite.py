@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import NonFiniteError
+from pipelab.models.shards import local
 from pipelab.runtime.device.payload import Payload
 from pipelab.runtime.device.stage import StageRunner
 
@@ -53,7 +54,7 @@ def _require(what: str, tensors: Iterable[Tensor]) -> None:
 
 def describe_non_finite(tensor: Tensor) -> str:
     """Says how many values of ``tensor`` are nan or infinite, and where the first is; nothing if all are finite."""
-    values: Any = tensor.detach()
+    values: Any = local(tensor.detach())
     if values.layout != torch.strided:
         values = values.coalesce().values() if values.layout == torch.sparse_coo else values.to_dense()
     if not (values.is_floating_point() or values.is_complex()) or bool((finite := torch.isfinite(values)).all()):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.memory import ModelStates
+from pipelab.models.shards import parts_of
 from pipelab.runtime.device.clocks import SlotMeter
 
 __all__ = ["Planner", "read_model_states", "rehearse_update"]
@@ -95,9 +96,9 @@ def _copied(optimizer: torch.optim.Optimizer, device: str | None) -> torch.optim
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors; those that share memory, as tied weights do, count once."""
+    """Bytes of what is here of tensors; those that share memory, as tied weights do, count once."""
     seen = {}
-    for tensor in list(tensors):
-        address = tensor.data_ptr() if tensor.layout == torch.strided else 0
-        seen[address or id(tensor)] = tensor.element_size() * tensor.numel()
+    for part in [part for tensor in list(tensors) for part in parts_of(tensor)]:
+        address = part.data_ptr() if part.layout == torch.strided else 0
+        seen[address or id(part)] = part.element_size() * part.numel()
     return sum(seen.values())

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.shards import whole as put_together
 from pipelab.models.split import SplitModel
+from pipelab.runtime.measuring.bare import fill, is_bare
 from pipelab.runtime.measuring.reference import (
     Chain,
     Reference,
@@ -43,7 +45,8 @@ def prove_gradients(
     copy of the model gets everyone's weights.
     """
     assert settings.loss is not None
-    here = len(replicas.peers.own) == settings.schedule.devices
+    weightless = is_bare(whole)
+    here = len(replicas.peers.own) == settings.schedule.devices and not weightless
     sent: dict[int, Any] = dict(replicas.stages) if here else {}
     tell = _tensors if whole is not None else _copies
     replicas.peers.agree(lambda: None if here else sent.update(tell(replicas.stages)))
@@ -64,12 +67,17 @@ def prove_gradients(
         elif here and one_place:
             true = unsplit_gradients(whole, loss, *moved((x, y), place), **options)
         else:
-            copied, own_loss = _copy((whole, loss if isinstance(loss, nn.Module) else None))
+            copied, own_loss = _copy((None if weightless else whole, loss if isinstance(loss, nn.Module) else None))
+            copied = whole if weightless else copied
             module = copied.model if isinstance(copied, SplitModel) else copied
+            if weightless:
+                fill(copied, full=True)
             if not here:
                 _fill(module, own_loss, told)
             module.to(place)
             true = unsplit_gradients(copied, own_loss or loss, *moved((x, y), place), **options)
+            if weightless:
+                fill(copied, full=False)
         return gradient_error(grads, true.gradients)
 
     return replicas.peers.agree(compare)[0]
@@ -104,7 +112,7 @@ def _replace(stage: nn.Module, parameter: nn.Parameter, other: nn.Parameter) -> 
 
 
 def _tensors(stages: Mapping[int, nn.Module]) -> dict[int, dict[str, Tensor]]:
-    return {s: {name: t.detach().cpu() for name, t in named_state(s, stage)} for s, stage in stages.items()}
+    return {s: {name: put_together(t).detach().cpu() for name, t in named_state(s, stage)} for s, stage in stages.items()}
 
 
 def _fill(model: nn.Module, loss: nn.Module | None, told: Mapping[int, Mapping[str, Tensor]]) -> None:

@@ -19,8 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError
+from pipelab.models.shards import is_split, local, with_part
 from pipelab.runtime.mesh.across import Across
 from pipelab.runtime.mesh.shape import Shape
+from pipelab.runtime.mesh.sharded import Sharded
+from pipelab.runtime.mesh.tensor import add_partial
 from pipelab.runtime.peers import Peers, Share
 from pipelab.runtime.report import Reduction
 from pipelab.runtime.setup.microbatches import join_batches
@@ -59,6 +62,7 @@ class DataParallel:
 
     def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any]) -> None:
         self.shape, self.peers, self.column, self._groups = shape, peers, peers.column, groups
+        self.sharded: dict[int, Sharded] = {}
         self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._lock = threading.Lock()
         self._broken = self._open = False
@@ -72,7 +76,8 @@ class DataParallel:
             return
         for (r, _), module in replicas.modules.items():
             for tensor in (*module.parameters(), *module.buffers()):
-                dist.broadcast(tensor.detach(), self.shape.ranks("dp")[0], group=self._groups[r])
+                if not _is_shared_out(tensor):
+                    dist.broadcast(local(tensor.detach()), self.shape.ranks("dp")[0], group=self._groups[r])
 
     # ---- the batch -----------------------------------------------------------------------------------------------
 
@@ -115,10 +120,22 @@ class DataParallel:
 
     # ---- gradients -----------------------------------------------------------------------------------------------
 
+    def prepare(self, *, training: bool) -> None:
+        """A step or an evaluation begins, in all replicas."""
+        for stage in self.sharded.values():
+            stage.begin(training=training)
+
+    def before_last(self, key: tuple[int, int]) -> None:
+        """The next backward of stage s is its last one in this step."""
+        if key[1] in self.sharded:
+            self.sharded[key[1]].before_last()
+
     def open(self, order: Sequence[tuple[int, int]]) -> None:
         """A step begins, in all replicas; ``order`` is that of the stages' last backwards on each device."""
         if self._broken:
-            raise PipelabError("an earlier step has lost a replica; make a new Pipeline")
+            raise PipelabError(
+                "an earlier step has lost a replica, or failed halfway with weights gathered; make a new Pipeline"
+            )
         self._buckets, self._open = {}, True
         late = [key for key in sorted(self._replicas.modules) if key not in order or self._waits(key)]
         self._order = [key for key in order if key not in late] + late
@@ -140,7 +157,7 @@ class DataParallel:
         """After a step that failed in all replicas: nothing may be left on its way."""
         if not self._open:
             return
-        if isinstance(error, LostProcessError) or getattr(error, "stuck", None):
+        if self.sharded or isinstance(error, LostProcessError) or getattr(error, "stuck", None):
             self._broken, self._open = True, False
             return
         try:
@@ -165,14 +182,16 @@ class DataParallel:
         return self._replicas.needs_others(key[1])
 
     def _begin(self, key: tuple[int, int]) -> None:
+        owned = [p for _, p in self._replicas.owned(key[1], self._replicas.modules[key]) if p.requires_grad]
+        add_partial(owned)
         if self.shape.sizes["dp"] == 1:
             return
-        owned = [p for _, p in self._replicas.owned(key[1], self._replicas.modules[key]) if p.requires_grad]
+        owned = [p for p in owned if not _is_shared_out(p)]
         bucket = _Bucket(owned, begun=time.perf_counter())
         for dtype in sorted({p.dtype for p in owned}, key=str):
             same = [p for p in owned if p.dtype == dtype]
             there = torch.tensor([float(p.grad is not None) for p in same], dtype=dtype, device=same[0].device)
-            grads = [(torch.zeros_like(p) if p.grad is None else _dense(p.grad)).reshape(-1) for p in same]
+            grads = [local(torch.zeros_like(p) if p.grad is None else _dense(p.grad)).reshape(-1) for p in same]
             bucket.pieces.append(torch.cat([there, *(grad.detach() for grad in grads)]))
         with self._lost():
             for piece in bucket.pieces:
@@ -189,9 +208,9 @@ class DataParallel:
             for dtype in sorted({p.dtype for p in bucket.parameters}, key=str):
                 same, piece = [p for p in bucket.parameters if p.dtype == dtype], next(pieces)
                 there = piece[: len(same)].tolist()
-                sums = piece[len(same) :].split([p.numel() for p in same])
+                sums = piece[len(same) :].split([local(p).numel() for p in same])
                 for parameter, found, total in zip(same, there, sums, strict=True):
-                    parameter.grad = total.view_as(parameter) if found else None
+                    parameter.grad = with_part(parameter, total.view_as(local(parameter))) if found else None
         self._buckets, self._open = {}, False
 
     @contextmanager
@@ -207,6 +226,11 @@ class DataParallel:
                 f"a process of another replica is gone, or the network between them: {reason}; go on from the last "
                 "checkpoint"
             ) from None
+
+
+def _is_shared_out(tensor: Tensor) -> bool:
+    """Whether replicas have a part of it each, which FSDP2 sums."""
+    return is_split(tensor) and "dp" in tensor.device_mesh.mesh_dim_names  # type: ignore[attr-defined]
 
 
 def _dense(grad: Tensor) -> Tensor:

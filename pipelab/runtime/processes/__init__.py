@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -44,7 +45,7 @@ def open_engine(
         return RemoteEngine(settings, model, cuts, device)
     schedule, shape = settings.schedule, None
     if mesh is not None:
-        from pipelab.runtime.processes.mesh import group_of_pipeline, replicate
+        from pipelab.runtime.processes.mesh import group_of_pipeline, replicate, split_stages
 
         shape, group = group_of_pipeline(settings, mesh, launch="processes")
     members = join(schedule.devices, device, group)
@@ -57,6 +58,8 @@ def open_engine(
         parts = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
         if parts.whole is None:
             peers.agree_own(lambda: refuse_ties_out_of_sight(parts.stages, settings.tied))
+        if data is not None:
+            parts = peers.agree_own(partial(split_stages, data, parts, settings, members.places[members.rank]))
         engine = peers.agree_own(lambda: Engine(settings, parts, members.places, peers, data=data))
         engine.start_alike()
         return engine

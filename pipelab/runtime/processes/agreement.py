@@ -54,6 +54,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "lr_scheduler": settings.lr_scheduler is not None,
         "clip_norm": settings.clip_norm,
         "post_validation": settings.post_validation,
+        "shard": settings.shard,
         "tied": tuple(map(tuple, settings.tied)),
         "grad_scaler": None if settings.grad_scaler is None else settings.grad_scaler.state_dict(),
         "clock": settings.clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,15 +10,21 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.models.shards import is_split
+from pipelab.runtime.measuring.bare import bare
 from pipelab.runtime.mesh.across import Across
 from pipelab.runtime.mesh.data import DataParallel
 from pipelab.runtime.mesh.shape import AXES, Shape, require_ranks, shape_of
+from pipelab.runtime.mesh.sharded import Sharded
+from pipelab.runtime.mesh.tensor import parallelize
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.processes.agreement import require_agreement
 from pipelab.runtime.processes.join import enter_world, in_group, make_group
+from pipelab.runtime.setup.assembly import Parts
+from pipelab.runtime.setup.by_name import named_parameters
 from pipelab.runtime.setup.settings import Settings
 
-__all__ = ["group_of_pipeline", "make_mesh", "replicate"]
+__all__ = ["group_of_pipeline", "make_mesh", "replicate", "split_stages"]
 
 
 def make_mesh(dp: int = 1, pp: int = 1, tp: int = 1, device: str | None = None) -> DeviceMesh:
@@ -67,6 +74,7 @@ def group_of_pipeline(settings: Settings, mesh: Any, *, launch: str) -> tuple[Sh
             "post_validation updates a device before the others' gradients are known, and a replica has to wait for "
             "the other replicas'; leave post_validation or mesh out"
         )
+    _require_splittable(settings, shape, launch)
     if launch == "threads":
         return shape, None
     alone = "pp" not in (mesh.mesh_dim_names or ())
@@ -90,3 +98,56 @@ def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: 
         across.close()
         raise
     return DataParallel(shape, across, groups)
+
+
+def _require_splittable(settings: Settings, shape: Shape, launch: str) -> None:
+    """Raise ConfigurationError for what cannot be within a stage that several processes hold."""
+    schedule, dp, tp = settings.schedule, shape.sizes["dp"], shape.sizes["tp"]
+    if settings.tensor_plan is not None and tp == 1:
+        raise ConfigurationError(
+            "tensor_plan says how layers are split over the axis 'tp', and the mesh has tp = 1; make it with tp=2, or "
+            "leave tensor_plan out"
+        )
+    if settings.shard is not None and (dp == 1 or launch == "threads"):
+        raise ConfigurationError(
+            f"shard gives each replica a part of the weights, and needs dp > 1 and a process for each device, got dp = "
+            f"{dp} and launch='{launch}'; use launch='processes' and make_mesh(dp=2, ...), or leave shard out"
+        )
+    if tp == 1 and settings.shard is None:
+        return
+    what = "shard" if settings.shard is not None else "tp"
+    if any(len(homes) > 1 for homes in schedule.placement):
+        raise ConfigurationError(
+            f"schedule '{schedule.name}' has stages that live on two devices, and {what} splits a stage over the "
+            f"processes of one; use 'interleaved', or leave {what} out"
+        )
+    if settings.shard is not None and "I" in schedule.ops:
+        raise ConfigurationError(
+            f"schedule '{schedule.name}' splits backwards in I and W, and shard gathers weights for a backward in one "
+            "piece; use '1f1b' or 'interleaved', or leave shard out"
+        )
+
+
+def split_stages(data: DataParallel, parts: Parts, settings: Settings, place: torch.device) -> Parts:
+    """``parts`` with each stage split over the processes of "tp", and its weights shared out over those of "dp".
+
+    Raises ConfigurationError for what cannot be split.
+    """
+    shape = data.shape
+    if shape.sizes["tp"] == 1 and settings.shard is None:
+        return parts
+    whole = bare(parts.whole)
+    for s, stage in parts.stages.items():
+        stage.to(place)
+        if shape.sizes["tp"] > 1:
+            parallelize(stage, shape.mesh["tp"], settings.tensor_plan)
+        if settings.shard is not None:
+            data.sharded[s] = Sharded(stage, shape.mesh["dp"], again=settings.shard == "regather")
+    tied = {name for group in (*parts.tied, *settings.tied) for name in group}
+    held = [name for s, stage in parts.stages.items() for name, p in named_parameters(s, stage) if is_split(p)]
+    if both := sorted(tied.intersection(held)):
+        raise ConfigurationError(
+            f"'{both[0]}' is tied to another parameter, and several processes hold a part of it; leave it out of "
+            "tensor_plan, or shard out"
+        )
+    return replace(parts, whole=whole)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import NamedStage
+from pipelab.models.shards import like, whole
 
 __all__ = ["TensorsByName", "named_parameters", "named_state"]
 
@@ -43,14 +44,14 @@ class TensorsByName:
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the last step by name; zeros where a parameter got none."""
         return {
-            name: torch.zeros_like(p) if p.grad is None else p.grad
+            name: whole(torch.zeros_like(p) if p.grad is None else p.grad)
             for name, p in self.named_parameters()
             if p.requires_grad
         }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers by name."""
-        return {name: tensor.detach() for name, tensor in self.named_state()}
+        return {name: whole(tensor.detach()) for name, tensor in self.named_state()}
 
     def aliases(self) -> Mapping[str, str]:
         """Other names of tied parameters, and the one that each is known under."""
@@ -78,7 +79,7 @@ class TensorsByName:
         self.together(check)
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(state[name])
+                tensor.copy_(like(tensor, state[name]))
 
     def all_names(self) -> set[str]:
         """The names of the whole model's state, wherever it is."""

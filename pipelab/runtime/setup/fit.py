@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from pipelab.errors import ConfigurationError
 from pipelab.models.cut import call_layer
+from pipelab.models.shards import is_split
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.payload import Payload, describe, flatten
 from pipelab.runtime.device.threads import Overdue, run_threads
@@ -35,20 +36,24 @@ _LITTLE = 5e9
 
 
 class FitCheck:
-    """Checks ``stages`` and ``loss`` once per kind of micro-batch, within the time that a step may take."""
+    """Checks ``stages`` and ``loss`` once per kind of micro-batch, within the time that a step may take.
+
+    Of stages that several processes hold in parts no one has a copy to try.
+    """
 
     def __init__(
         self, stages: Mapping[int, nn.Module], loss: Callable[[Any, Any], Tensor] | None, limit: TimeLimit
     ) -> None:
         self._stages, self._loss, self._limit = list(stages.values()), loss, limit
         self._seen: set[Any] = set()
+        self._tries = not any(is_split(p) for stage in self._stages for p in stage.parameters())
 
     def check(self, inputs: Payload, targets: Any) -> None:
         """``inputs`` and ``targets`` are one micro-batch. Raises ConfigurationError, see :func:`check_fit`."""
         first = inputs.tensors[0] if inputs.single else inputs.tensors
         tensors = [t for value in (first, targets) if value is not None for t in flatten(value, "targets")[0]]
         signature = tuple((tuple(t.shape[1:]), t.dtype) for t in tensors)
-        if signature not in self._seen:
+        if self._tries and signature not in self._seen:
             loss, limit, at = self._loss if targets is not None else None, self._limit.seconds, list[int]()
             caller = CallerSettings(sorted({t.device for t in tensors}, key=str))
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.shards import whole
 
 __all__ = ["advance", "require_scale", "require_scaler", "scale_of", "unscale"]
 
@@ -48,7 +49,7 @@ def unscale(parameters: Iterable[nn.Parameter], scale: float) -> bool:
         if parameter.grad is not None:
             parameter.grad.mul_(1 / scale)
             values = parameter.grad._values() if parameter.grad.is_sparse else parameter.grad
-            finite = finite and bool(torch.isfinite(values).all())
+            finite = finite and bool(whole(torch.isfinite(values).all()))
     return finite
 
 

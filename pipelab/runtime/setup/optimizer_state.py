@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.shards import like, whole
 
 __all__ = ["OptimizerState", "merge", "on_cpu", "plan", "read", "renamed", "require_names", "scheduler_state"]
 
@@ -25,7 +26,7 @@ OptimizerState = dict[str, Any]
 
 def read(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> OptimizerState:
     """The state of one optimizer; ``names`` are those of its parameters, by id."""
-    state = {names[id(p)]: dict(kept) for p, kept in optimizer.state.items()}
+    state = {names[id(p)]: {key: whole(value) for key, value in kept.items()} for p, kept in optimizer.state.items()}
     told = [{key: value for key, value in group.items() if key != "param_names"} for group in optimizer.param_groups]
     groups = [{**group, "params": [names[id(p)] for p in group["params"]]} for group in told]
     return {"state": state, "param_groups": groups}
@@ -115,9 +116,18 @@ def plan(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: Mapp
                 )
         called = {key: value for key, value in group.items() if key == "param_names"}
         groups.append({**first, **called, "params": [number[name] for name in own]})
-    kept = {number[name]: state["state"][name] for name in order if name in state["state"]}
+    kept = {
+        number[name]: {key: _as_held(value, of_name[name]) for key, value in state["state"][name].items()}
+        for name in order
+        if name in state["state"]
+    }
     # A copy: torch keeps the tensors that it is given, and would go on in the saved ones.
     return copy.deepcopy({"state": kept, "param_groups": groups})
+
+
+def _as_held(value: Any, parameter: Tensor) -> Any:
+    """A value of an optimizer's state for ``parameter``, of which this process may hold a part."""
+    return like(parameter, value) if isinstance(value, Tensor) else value
 
 
 def _require_kin(

@@ -58,7 +58,8 @@ class Replicas:
     def settle(self) -> None:
         """Bring each stage to its own device."""
         for (r, _), module in self.modules.items():
-            module.to(self.places[r])
+            if any(tensor.device != self.places[r] for tensor in (*module.parameters(), *module.buffers())):
+                module.to(self.places[r])
         for tie in self.ties:  # a stage that borrows it may have taken it along to its own device
             s, name = tie.home
             if s in self.stages:

@@ -25,6 +25,7 @@ __all__ = ["CLOCKS", "OptimizerFactory", "Settings", "require_one_of"]
 
 OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 CLOCKS = ("device", "wall", "unit")
+SHARDS = ("keep", "regather")
 BUILD_HINT = "build one with build_schedule('1f1b', devices=4, microbatches=4)"
 
 
@@ -59,6 +60,8 @@ class Settings:
     stash: bool = True
     post_validation: bool = False
     speeds: Speeds = None
+    tensor_plan: Any = None
+    shard: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("loss", self.loss), ("loss_terms", self.loss_terms)):
@@ -86,6 +89,8 @@ class Settings:
         if self.memory_limit is not None and not self.measure_memory:
             raise ConfigurationError("memory_limit needs measure_memory=True: what is not measured cannot be limited")
         require_one_of("clock", self.clock, CLOCKS)
+        if self.shard is not None:
+            require_one_of("shard", self.shard, SHARDS)
         given = self.speeds
         self._check_schedule()
         _ = self.limits  # checks them

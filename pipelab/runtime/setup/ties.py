@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pipelab.errors import ConfigurationError
+from pipelab.models.shards import local
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.setup.by_name import named_parameters
 
@@ -159,9 +160,10 @@ def refuse_overlaps(stages: Mapping[int, nn.Module], *, within: bool = False) ->
     Asked of tensors of different stages, and with ``within`` of those of one stage.
     """
     spans = sorted(
-        (tensor.data_ptr(), tensor.data_ptr() + _extent(tensor), name, s, id(tensor))
+        (tensor.data_ptr(), tensor.data_ptr() + _extent(tensor), name, s, id(held))
         for s, stage in stages.items()
-        for name, tensor in (*named_parameters(s, stage), *(stage.named_buffers() if within else ()))
+        for name, held in (*named_parameters(s, stage), *(stage.named_buffers() if within else ()))
+        for tensor in (local(held),)
         if not is_lazy(tensor) and tensor.numel() and tensor.device.type != "meta" and _is_dense(tensor)
     )
     for (_, end, one, s, own), (start, _, other, t, its) in pairwise(spans):

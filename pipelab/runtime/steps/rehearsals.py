@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from pipelab.errors import whole_number
+from pipelab.errors import ConfigurationError, whole_number
+from pipelab.models.shards import is_split, whole
 from pipelab.models.split import SplitModel
 from pipelab.runtime.faults.stop import Stop
 from pipelab.runtime.measuring.microbatch_costs import MicrobatchCosts, microbatch_costs
@@ -90,6 +92,14 @@ class Rehearsals:
                 given = self._data.whole(given[0]), self._data.whole(given[1])
             return prove_gradients(self._found(), self._replicas, self._whole, given, self._settings, step=number)
 
+    def require_whole(self) -> None:
+        """Raise ConfigurationError where there is nothing to compare with."""
+        if self._whole is None and any(is_split(p) for stage in self._stages.values() for p in stage.parameters()):
+            raise ConfigurationError(
+                "verify compares with the model in one piece, and of stages that build_stage made each process has a "
+                "part; pass the model itself, or compare gather(gradients()) with those of a model of your own"
+            )
+
     def gradients(self, inputs: Any, targets: Any, number: int) -> dict[str, Tensor] | None:
         """All gradients of a step on this batch, by name, where device 0 is; None elsewhere."""
         with self._rehearsal(self._settings.schedule) as (alone, _):
@@ -100,7 +110,7 @@ class Rehearsals:
     def _found(self) -> dict[str, Tensor]:
         """This process's gradients."""
         named = [pair for s, stage in self._stages.items() for pair in self._replicas.owned(s, stage)]
-        return {name: _gradient(p).clone() for name, p in named if p.requires_grad}
+        return {name: whole(_gradient(p).clone()) for name, p in named if p.requires_grad}
 
     @property
     def _is_last(self) -> bool:
@@ -126,4 +136,4 @@ class Rehearsals:
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    return parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

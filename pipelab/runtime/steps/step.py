@@ -251,8 +251,10 @@ class Stepper:
             links=self.settings.felt_links,
         )
         self._stop.watch(wire)
-        if self._data is not None and cut.training:
-            self._data.open(walk.ends)
+        if self._data is not None:
+            self._data.prepare(training=cut.training)
+            if cut.training:
+                self._data.open(walk.ends)
 
         def run() -> Walked:
             share, weighed = cut.share or Share(), tasks
@@ -290,8 +292,8 @@ class Stepper:
         if key not in self._walks:
             made = (schedule, self.settings, self._replicas, self.updates, self.memory)
             early = self.validation.step if training and self.validation.early else None
-            after = self._data.send if training and self._data is not None else None
-            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early, after=after)
+            around = (self._data.before_last, self._data.send) if training and self._data is not None else ()
+            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early, around=around)
         return self._walks[key]
 
     def _versions_of(self, r: int, s: int, behind: int) -> Versions:

@@ -8,12 +8,14 @@ have been another, it is undone and made anew, bit for bit as without ``post_val
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from pipelab.models.shards import whole
 from pipelab.runtime.device.threads import one_intra_op_thread
 from pipelab.runtime.faults.where import UPDATING
 from pipelab.runtime.setup.before import as_now, require_copies
@@ -23,6 +25,8 @@ from pipelab.runtime.setup.settings import Settings
 from pipelab.runtime.steps.update import Updates, Verdict
 
 __all__ = ["Validation"]
+
+T = TypeVar("T", bound=Tensor)
 
 
 class Validation:
@@ -119,7 +123,8 @@ class Validation:
             return
         for (r, s), module in self._replicas.modules.items():
             own = [parameter for _, parameter in self._replicas.owned(s, module)]
-            torch.nn.utils.clip_grads_with_norm_(own, self._limit, norm.to(self._replicas.places[r]))
+            for same in _by_mesh(own):
+                torch.nn.utils.clip_grads_with_norm_(same, self._limit, norm.to(self._replicas.places[r]))
 
     def _look_at_all(self) -> tuple[bool, dict[int, Tensor], list[int]]:
         """Of the stages here: whether all is finite, the norms, and who has been stepped."""
@@ -137,6 +142,20 @@ class Validation:
             finite, norm = self._scaler is None or unscale(owned, scale_of(self._scaler)), None
             grads = [p.grad for p in owned if p.grad is not None]
             if self._limit is not None and grads and self._replicas.placement[s][0] == r:
-                norm = torch.nn.utils.get_total_norm(grads).cpu()
+                norm = _norm(grads).cpu()
             seen[key] = finite, norm
         return seen[key]
+
+
+def _norm(grads: Iterable[Tensor]) -> Tensor:
+    """Of all of them; of what several processes hold each part counts once, and a copy is no second one."""
+    norms = [whole(torch.nn.utils.get_total_norm(same)) for same in _by_mesh(grads)]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _by_mesh(tensors: Iterable[T]) -> Iterable[list[T]]:
+    """Those that the same processes hold, in one operation: torch takes no others together."""
+    found: dict[Any, list[T]] = defaultdict(list)
+    for tensor in tensors:
+        found[getattr(tensor, "device_mesh", None)].append(tensor)
+    return found.values()

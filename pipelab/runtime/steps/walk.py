@@ -56,8 +56,8 @@ class Walked:
 class Walk:
     """Runs the devices of this process through ``schedule``; ``memory`` are their meters.
 
-    ``early(r)`` is what device r does when its own part is over, while others go on; ``after((r, s))`` what it does
-    when the last backward of stage s is.
+    ``early(r)`` is what device r does when its own part is over, while others go on; ``around`` are what it does
+    before and after the last backward of stage s, called with (r, s).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Walk:
         flight: Flight | None = None,
         drain: bool = False,
         early: Callable[[int], None] | None = None,
-        after: Callable[[tuple[int, int]], None] | None = None,
+        around: Sequence[Callable[[tuple[int, int]], None]] = (),
     ) -> None:
         if flight is None:
             settings.require_sound(schedule)
@@ -100,7 +100,9 @@ class Walk:
                 make = partial(self._runner, r, s, splits=s in splits)
                 runners[s] = make() if flight is None else flight.runner((r, s), make)
             told = (self.table.programs[r], runners, memory[r], self._places[r])
-            ends = {action: partial(after, (r, action.stage)) for action in self._last_backwards(r)} if after else {}
+            ends: dict[Action, Any] = {}
+            for action in self._last_backwards(r) if around else ():
+                ends[action] = tuple(partial(work, (r, action.stage)) for work in around)
             self.workers.append(Worker(r, *told, replicas.peers.whereabouts, ends))
 
     @property

@@ -1,0 +1,60 @@
+"""Fully sharded stages: each replica keeps a part of each weight, by FSDP2 (``torch.distributed.fsdp.fully_shard``).
+
+A layer's weights are gathered before its first forward of a step, or, with ``again``, before each forward and each
+backward and let go of after it. Gradients are summed over micro-batches here, and over replicas once, with the last
+backward of a stage, when each replica keeps the part that its optimizer steps (ZeRO, arXiv 1910.02054).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from pipelab.models.shards import local
+
+__all__ = ["Sharded"]
+
+
+class Sharded:
+    """Shards ``stage`` over ``mesh``, in place and layer by layer, and tells it what it has to know in a step.
+
+    ``again``: weights are gathered for each forward and backward. All replicas make the same calls in the same order.
+    """
+
+    def __init__(self, stage: nn.Module, mesh: DeviceMesh, *, again: bool) -> None:
+        self.again = again
+        for tensor in (*stage.parameters(), *stage.buffers()):  # replicas start alike
+            dist.broadcast(local(tensor.detach()), group=mesh.get_group(), group_src=0)
+        for module in (*_layers(stage), stage):
+            fully_shard(module, mesh=mesh, reshard_after_forward=again)
+        self._modules = [module for module in stage.modules() if isinstance(module, FSDPModule)]
+        for module in self._modules:
+            module.set_gradient_divide_factor(1.0)  # losses are weighted by the whole batch: a sum, and no mean
+
+    def begin(self, *, training: bool) -> None:
+        """A step begins, or an evaluation, after which weights are parts again."""
+        for module in self._modules:
+            module.set_reshard_after_forward(self.again or not training, recurse=False)
+        self._tell(last=False)
+
+    def before_last(self) -> None:
+        """The next backward is the stage's last one in this step."""
+        self._tell(last=True)
+
+    def _tell(self, *, last: bool) -> None:
+        self._modules[0].set_requires_gradient_sync(last)
+        self._modules[0].set_is_last_backward(last)
+        self._modules[0].set_reshard_after_backward(last or self.again)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """What stands in its outermost lists, if it has parameters."""
+    for child in module.children():
+        if not isinstance(module, nn.ModuleList | nn.Sequential):
+            yield from _layers(child)
+        elif next(child.parameters(), None) is not None:
+            yield child
