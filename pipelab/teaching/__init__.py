@@ -63,7 +63,7 @@ _HOMES = {
     "pipelab.teaching.grading.check": ["NotWritten", "check"],
     "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
     "pipelab.teaching.lifetimes": ["plot_lives"],
-    "pipelab.teaching.parallelism": ["plot_parallelism"],
+    "pipelab.teaching.parallelism.ways": ["plot_parallelism"],
     "pipelab.tuning.lines": ["fit_line"],
     "pipelab.tuning.messages": ["message_times"],
     "pipelab.view": ["plot_curves"],
