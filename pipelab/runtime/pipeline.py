@@ -76,11 +76,9 @@ class Pipeline:
     With a schedule that updates weights on the way (``"pipedream"``, ``"vertical-sync"``, ``"2bw"``) a step takes m
     micro-batches and leaves the pipeline full (see ``drain``). ``lr_scheduler`` then acts at each update of its stage:
     what it counts (``total_steps``, say) are updates, m a step, or one with ``"2bw"``. A step that fails leaves nothing
-    under way, and stages that may differ in updates: load a checkpoint then. ``stash=False`` keeps no older versions of
-    the weights, to show what goes wrong then.
+    under way, and stages that may differ in updates: load a checkpoint then. ``stash=False`` keeps no older weights.
     ``speeds``: how fast each device is, relative to what is measured (2: twice as fast; default: all 1). Clocks divide
-    the costs of a device by its speed. Under the wall clock the fastest one is as measured, and the others really wait
-    after each slot and update.
+    the costs of a device by its speed; under the wall clock the fastest is as measured, and the others really wait.
     ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
     is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
     ``mesh``: a DeviceMesh of processes that torchrun started (see ``make_mesh``), with axes "dp", "pp" and "tp". Each

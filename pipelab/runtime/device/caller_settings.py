@@ -1,6 +1,7 @@
 """The caller's torch settings, carried into worker threads.
 
-Threads do not inherit autocast, default device, CUDA device or stream, nor context variables; workers re-enter them.
+Threads do not inherit autocast, default device, CUDA device or stream, nor context variables, nor who looks at each
+operator (a TorchDispatchMode, such as FlopCounterMode); workers re-enter them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 __all__ = ["CallerSettings"]
 
@@ -30,6 +32,7 @@ class CallerSettings:
         self.casts = bool(self._autocast)
         self._cache = torch.is_autocast_cache_enabled()
         mode = torch.get_default_device()
+        self._modes = _get_current_dispatch_mode_stack()
         self._default_device = mode if mode != torch.device("cpu") else None
         cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
         # All threads use the caller's stream of each GPU, so that what one enqueues the next finds done.
@@ -46,6 +49,9 @@ class CallerSettings:
                     stack.enter_context(torch.cuda.device(device))
                 if self._default_device is not None:
                     stack.enter_context(self._default_device)
+                for mode in self._modes:
+                    if mode not in _get_current_dispatch_mode_stack():  # another thread than the caller's
+                        stack.enter_context(mode)
                 return work()
 
         return self._context.copy().run(inside)

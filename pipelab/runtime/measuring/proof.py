@@ -113,7 +113,7 @@ def _replace(stage: nn.Module, parameter: nn.Parameter, other: nn.Parameter) -> 
 
 def _tensors(stages: Mapping[int, nn.Module]) -> dict[int, dict[str, Tensor]]:
     return {
-        s: {name: put_together(t).detach().cpu() for name, t in named_state(s, stage)} for s, stage in stages.items()
+        s: {name: put_together(t.detach()).cpu() for name, t in named_state(s, stage)} for s, stage in stages.items()
     }
 
 

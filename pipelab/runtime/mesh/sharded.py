@@ -8,6 +8,7 @@ backward of a stage, when each replica keeps the part that its optimizer steps (
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
@@ -29,8 +30,12 @@ class Sharded:
         self.again = again
         for tensor in (*stage.parameters(), *stage.buffers()):  # replicas start alike
             dist.broadcast(local(tensor.detach()), group=mesh.get_group(), group_src=0)
-        for module in (*_layers(stage), stage):
+        layers: list[Any] = list(_layers(stage))
+        for module in (*layers, stage):
             fully_shard(module, mesh=mesh, reshard_after_forward=again)
+        for before, layer in zip([*layers[:1], *layers], layers, strict=False):
+            # By itself FSDP2 would go on from the first layer to what ran before it: an earlier micro-batch's last one.
+            layer.set_modules_to_backward_prefetch([before])
         self._modules = [module for module in stage.modules() if isinstance(module, FSDPModule)]
         for module in self._modules:
             module.set_gradient_divide_factor(1.0)  # losses are weighted by the whole batch: a sum, and no mean

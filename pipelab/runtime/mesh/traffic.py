@@ -10,7 +10,7 @@ What each process sends, in the ring algorithms that keep every link busy (n pro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Traffic", "TrafficCounter", "sharding_traffic", "tensor_traffic"]
+__all__ = ["Collectives", "Traffic", "TrafficCounter", "shard_traffic", "tensor_traffic"]
 
 _KINDS = {
     "all_reduce": "all-reduce",
@@ -50,17 +50,22 @@ class Traffic:
         return cls(count, count * times * (processes - 1) / processes * size)
 
 
-class TrafficCounter(TorchDispatchMode):
-    """Counts the collectives that are issued inside it, in this thread: ``found[axis, kind]``.
+Collectives = Mapping[str, Traffic]
+"""By kind."""
 
-    ``axes`` are the axes of the mesh by the names of their groups.
+
+class TrafficCounter(TorchDispatchMode):
+    """Counts the collectives over the axes of ``mesh`` that are issued inside it: ``found[axis, kind]``.
+
+    ``with TrafficCounter(mesh) as counter: pipeline.step(...)`` counts a step of this process: what tensor parallelism,
+    FSDP2 and the sum over replicas move. Messages between stages are in the report.
     """
 
     def __init__(self, mesh: Any) -> None:
         super().__init__()
         names = mesh.mesh_dim_names or ()
         self._axes = {mesh.get_group(axis).group_name: (axis, mesh[axis].size()) for axis in names}
-        self.found: Mapping[tuple[str, str], Traffic] = defaultdict(Traffic)
+        self.found: dict[tuple[str, str], Traffic] = defaultdict(Traffic)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What torch asks before each of its operators."""
@@ -76,7 +81,7 @@ class TrafficCounter(TorchDispatchMode):
         axis, processes = at
         sizes = [one.nbytes for one in given if isinstance(one, Tensor)]
         size = max(sizes) * (processes if name == "all_gather_into_tensor" else 1)
-        self.found[axis, _KINDS[name]] += Traffic.of(_KINDS[name], size, processes)  # type: ignore[index]
+        self.found[axis, _KINDS[name]] += Traffic.of(_KINDS[name], size, processes)
 
 
 def _group_name(given: Any) -> str:
@@ -87,3 +92,35 @@ def _group_name(given: Any) -> str:
         return str(dist.ProcessGroup.unbox(given).group_name)
     except RuntimeError:  # what a reduction does is in such a box, too
         return ""
+
+
+def tensor_traffic(
+    layers: int, microbatches: int, size: float, tp: int, *, sequence: bool = False, ends: int = 0, vector: float = 0.0
+) -> Collectives:
+    """What a stage of ``layers`` layers moves in a step over "tp", forward and backward.
+
+    ``size``: bytes of one micro-batch's activation (sequences x tokens x width numbers). With ``sequence``, for
+    ``sequence_parallel``: ``ends`` of embedding and head are in this stage, and ``vector`` bytes are one of the
+    width: the four of a layer's norms have a gradient from each part of the sequence, which are summed once a step.
+    """
+    each = 4 * layers * microbatches
+    if not sequence:
+        return {"all-reduce": Traffic.of("all-reduce", size, tp, each)}
+    return {
+        "all-gather": Traffic.of("all-gather", size, tp, each + ends * microbatches),
+        "reduce-scatter": Traffic.of("reduce-scatter", size, tp, each),
+        "all-reduce": Traffic.of("all-reduce", vector, tp, 4 * layers),
+    }
+
+
+def shard_traffic(sizes: Sequence[float], microbatches: int, dp: int, *, again: bool = False) -> Collectives:
+    """What a sharded stage moves in a step over "dp"; ``sizes``: bytes of each layer's weights.
+
+    FSDP2 cuts each tensor along its first dimension: one that dp does not divide counts as the next that it does.
+    """
+    times = 2 * microbatches if again else 1
+    gathered = sum((Traffic.of("all-gather", size, dp, times) for size in sizes), Traffic())
+    return {
+        "all-gather": gathered,
+        "reduce-scatter": sum((Traffic.of("reduce-scatter", size, dp) for size in sizes), Traffic()),
+    }

@@ -26,7 +26,7 @@ def adam(named):
 
 def model(layers=8, **more):
     torch.manual_seed(3)
-    return TransformerLM(layers, width=16, heads=2, tokens=8, **more).double()
+    return TransformerLM(layers, **{"width": 16, "heads": 2, "tokens": 8, **more}).double()
 
 
 def batch(number=0):
@@ -45,9 +45,9 @@ def opened(mesh, made, name="1f1b", *, launch="processes", m=1, devices=None, **
     return Pipeline(made, build_schedule(name, devices, m), launch=launch, mesh=mesh, **settings)
 
 
-def trained(steps, dropout=0.0, clip=0.5):
+def trained(steps, dropout=0.0, clip=0.5, layers=8):
     """The unsplit model on whole batches: (losses, weights)."""
-    made, losses = model(dropout=dropout), []
+    made, losses = model(layers, dropout=dropout), []
     optimizer = torch.optim.AdamW(made.parameters(), lr=0.01)
     for step in range(steps):
         found = unsplit_gradients(made, next_byte_loss, *batch(step), seed=0, step=step)

@@ -1,0 +1,197 @@
+"""What each rank runs in tests of stages that several processes hold: ``within_ranks.py FOLDER CASE...``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+
+from pipelab import Pipeline, build_schedule, make_mesh
+from pipelab.models import next_byte_loss
+from pipelab.models.shards import local, parts_of
+from pipelab.runtime.mesh.tensor import parallelize, sequence_parallel
+from pipelab.runtime.mesh.traffic import TrafficCounter
+from pipelab.runtime.processes.join import enter_world
+from tests.runtime.mesh.ranks import adam, batch, model, opened, said, share, trained
+
+DROPOUT, CLIP, LAYERS = 0.1, 0.5, 2
+SETTINGS = {"m": 2, "clip_norm": CLIP, "optimizer": adam}
+MODEL = partial(model, LAYERS, dropout=DROPOUT)
+
+
+def true(steps):
+    return trained(steps, dropout=DROPOUT, clip=CLIP, layers=LAYERS)
+
+
+def checked(mesh, name="1f1b", **more):
+    """(error of gradients, of losses, of weights after two steps, of a loss in evaluation), against the unsplit model."""
+    losses, weights = true(2)
+    with opened(mesh, MODEL(), name, **SETTINGS | more) as pipeline:
+        proof = pipeline.verify(*share(mesh, *batch()))
+        told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(2)]
+        state = pipeline.state_dict()
+        evaluated = pipeline.evaluate(*share(mesh, *batch())).loss
+        grads = pipeline.gradients()
+    unsplit = MODEL()
+    unsplit.load_state_dict(weights)
+    plain = {name: float((state[name] - weights[name]).abs().max().detach()) for name in state}
+    with torch.no_grad():
+        unsplit.eval()
+        x, y = batch()
+        right = float(next_byte_loss(unsplit(x), y))
+    assert {name: grad.shape for name, grad in grads.items()} == {n: weights[n].shape for n in grads}
+    return [
+        proof,
+        *(abs(a - b) for a, b in zip(told, losses, strict=True)),
+        max(plain.values()),
+        abs(evaluated - right),
+    ]
+
+
+def tensor():
+    """Two processes hold each layer together: all kinds of backward, and what lies between along the sequence."""
+    mesh, found = make_mesh(tp=2, pp=dist.get_world_size() // 2), {}
+    with opened(mesh, MODEL(), "zb-h1", m=2) as pipeline:
+        found["zb-h1"] = [pipeline.verify(*batch())]
+    found["1f1b"] = checked(mesh)
+    found["sequence"] = checked(mesh, tensor_plan=sequence_parallel)
+    return found
+
+
+def sharded():
+    """Two replicas share the weights out."""
+    mesh, found = make_mesh(dp=2, pp=dist.get_world_size() // 2), {}
+    for how in ("keep", "regather"):
+        found[how] = checked(mesh, shard=how)
+    return found
+
+
+def both():
+    mesh = make_mesh(dp=2, tp=2)
+    return {
+        "tensor": checked(mesh),
+        "sharded": checked(mesh, shard="keep"),
+        "sequence": checked(mesh, shard="regather", tensor_plan=sequence_parallel),
+    }
+
+
+def checkpoint(folder):
+    """Saved at one shape, gone on with at another."""
+    found, size = {}, dist.get_world_size()
+    shapes = [({"tp": 2, "pp": size // 2}, {}), ({"dp": 2, "pp": size // 2}, {"shard": "keep"}), ({"pp": size}, {})]
+    for number, (sizes, more) in enumerate(shapes):
+        mesh = make_mesh(**sizes)
+        with opened(mesh, MODEL(), **SETTINGS | more) as pipeline:
+            if number:
+                pipeline.load(folder / "steps")
+            pipeline.step(*share(mesh, *batch(number)))
+            weights, right = pipeline.state_dict(), true(number + 1)[1]
+            found[str(number)] = max(float((weights[name] - right[name]).abs().max().detach()) for name in weights)
+            pipeline.save(folder / "steps")
+    return found
+
+
+class Net(nn.Sequential):
+    """A model of the caller's own."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(*(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4)) for _ in range(4)))
+        self.double()
+
+
+def own_plan():
+    mesh = make_mesh(tp=2, pp=dist.get_world_size() // 2)
+    x = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = {"*.0": ColwiseParallel(), "*.2": RowwiseParallel()}
+    with opened(mesh, Net(), m=2, loss=nn.MSELoss(), tensor_plan=plan) as pipeline:
+        found = pipeline.verify(x, x)
+        held = sum(local(p).numel() for _, p in pipeline.named_parameters())
+        return {"verify": found, "share": held / sum(p.numel() for _, p in pipeline.named_parameters())}
+
+
+def bytes_held():
+    """What is counted is what is here: activations, weights, gradients, optimizer state."""
+    found = {}
+    settings = {"loss": next_byte_loss, "optimizer": adam, "device": "cpu"}
+    for name, sizes, more in (
+        ("unsplit", {}, {}),
+        ("tp", {"tp": 2}, {"launch": "processes"}),
+        ("shard", {"dp": 2}, {"launch": "processes", "shard": "keep"}),
+    ):
+        mesh = make_mesh(**sizes) if sizes else None
+        with Pipeline(model(LAYERS), build_schedule("1f1b", 1, 2), mesh=mesh, **settings, **more) as pipeline:
+            report = pipeline.step(*batch())
+            here = [part for _, p in pipeline.named_parameters() for part in parts_of(p)]
+            states = report.memory[0].model_states
+            found[name] = [
+                *(states.weights, states.gradients, states.optimizer),
+                sum(part.nbytes for part in here),
+                report.peak_activation_bytes[0],
+            ]
+    return found
+
+
+def traffic():
+    """Bytes of a step, counted: (kind, axis) -> [count, sent], and what formulas are made of."""
+    found = {}
+    cases = (
+        ("tp", {"tp": 2}, {}),
+        ("sequence", {"tp": 2}, {"tensor_plan": sequence_parallel}),
+        ("keep", {"dp": 2}, {"shard": "keep"}),
+        ("regather", {"dp": 2}, {"shard": "regather"}),
+        ("dp", {"dp": 2}, {}),
+    )
+    for name, sizes, more in cases:
+        mesh = make_mesh(**sizes)
+        with opened(mesh, model(LAYERS), m=2, **more) as pipeline:
+            half = [tensor[: 12 // mesh["dp"].size()] for tensor in batch()]
+            with TrafficCounter(mesh) as counter:
+                pipeline.step(*half)
+            whole = sum(p.numel() * p.element_size() for _, p in pipeline.named_parameters())
+        found[name] = {"weights": whole} | {
+            f"{axis} {kind}": [one.count, one.sent] for (axis, kind), one in counter.found.items()
+        }
+    return found
+
+
+def refused():
+    size = dist.get_world_size()
+    slices, replicas = make_mesh(tp=2, pp=size // 2), make_mesh(dp=2, pp=size // 2)
+    threes = make_mesh(tp=2, pp=size // 2)
+    told = [
+        said(lambda: opened(replicas, MODEL(), tensor_plan={"*": ColwiseParallel()})),
+        said(lambda: opened(slices, MODEL(), shard="keep")),
+        said(lambda: opened(replicas, MODEL(), shard="always")),
+        said(lambda: opened(replicas, MODEL(), "zb-h1", m=2, shard="keep")),
+        said(lambda: opened(slices, MODEL(), tensor_plan={"nothing": ColwiseParallel()})),
+        said(lambda: opened(slices, Net(), loss=nn.MSELoss())),
+        said(lambda: parallelize(model(layers=1, heads=1), threes["tp"])),
+        said(lambda: Pipeline(MODEL(), build_schedule("1f1b", 2, 2), loss=next_byte_loss, shard="keep")),
+    ]
+    with opened(slices, MODEL(), m=2) as pipeline:
+        told.append(said(lambda: pipeline.reschedule(build_schedule("gpipe", size // 2, 2))))
+    with opened(slices, MODEL(), m=2, tensor_plan=sequence_parallel) as pipeline:
+        x, y = batch()
+        told.append(said(lambda: pipeline.step(x[:, :7], y[:, :7])))
+    return told
+
+
+def main():
+    torch.set_num_threads(1)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    enter_world()
+    folder = Path(sys.argv[1])
+    found = {case: checkpoint(folder) if case == "checkpoint" else globals()[case]() for case in sys.argv[2:]}
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
