@@ -63,6 +63,7 @@ _HOMES = {
     "pipelab.teaching.grading.check": ["NotWritten", "check"],
     "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
     "pipelab.teaching.lifetimes": ["plot_lives"],
+    "pipelab.teaching.parallelism.meshes": ["mesh_table", "run_meshes"],
     "pipelab.teaching.parallelism.ways": ["plot_parallelism"],
     "pipelab.tuning.lines": ["fit_line"],
     "pipelab.tuning.messages": ["message_times"],

@@ -1,7 +1,8 @@
 """What each process of a mesh runs: the worked example on one shape after the other, measured.
 
 ``torchrun --nproc-per-node 4 -m pipelab.teaching.parallelism.rank '{"shapes": [{"dp": 2, "pp": 2}]}'`` writes a line of
-JSON for each shape to standard output: what ``meshes.MeshRun`` reads.
+JSON for each shape: what ``meshes.MeshRun`` reads. Keys beside ``shapes``: ``setting`` (fields of ``Setting``),
+``microbatch`` and ``proof`` (see :func:`measure`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from statistics import median
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from pipelab.errors import PipelabError
 from pipelab.models import next_byte_loss
@@ -33,18 +32,19 @@ from pipelab.teaching.experiment import Setting
 __all__ = ["measure"]
 
 
-def measure(shape: Mapping[str, Any], setting: Setting, microbatch: int) -> dict[str, Any]:
+def measure(shape: Mapping[str, Any], setting: Setting, microbatch: int, proof: int) -> dict[str, Any]:
     """Run a mesh of ``shape``: its sizes by axis, and ``shard`` if weights are shared out over its replicas.
 
-    Each replica cuts its share of the batch into micro-batches of ``microbatch`` sequences. Returns plain data: of all
-    devices what each holds and sends in a step, and of the first replica the bubble and seconds a step.
+    Each replica cuts its share of the batch into micro-batches of ``microbatch`` sequences. A model of ``proof`` layers
+    shows in float64 that gradients are right. Returns plain data: what each device holds, and sends in a step, over
+    each axis; bubble and seconds a step are those of the first replica.
     """
     mesh = make_mesh(**{axis: shape[axis] for axis in AXES if axis in shape})
     replicas, replica = mesh["dp"].size(), mesh["dp"].get_local_rank()
     m = math.ceil(setting.batch / replicas / microbatch)
     batch = [tensor.tensor_split(replicas)[replica] for tensor in setting.data()]
     opened = partial(_opened, mesh=mesh, m=m, shard=shape.get("shard"))
-    with opened(replace(setting, dtype="float64")) as pipeline:
+    with opened(replace(setting, dtype="float64", layers=proof)) as pipeline:
         error = pipeline.verify(*batch)
     with opened(setting, optimizer=lambda named: torch.optim.Adam([p for _, p in named])) as pipeline:
         walls = []
@@ -87,9 +87,9 @@ def main() -> None:
     """Measure what the first argument says."""
     torch.set_num_threads(1)
     told = json.loads(sys.argv[1])
-    setting, microbatch = Setting(**told.get("setting", {})), told.get("microbatch", 16)
+    setting = Setting(**told.get("setting", {}))
     for shape in told["shapes"]:
-        found = measure(shape, setting, microbatch)
+        found = measure(shape, setting, told.get("microbatch", 16), told.get("proof", setting.layers))
         if dist.get_rank() == 0:
             sys.stdout.write(json.dumps(found) + "\n")
             sys.stdout.flush()
