@@ -4,10 +4,10 @@
 #     number: 10b
 #     title: "Inside layers, and which shape"
 #     minutes: 45
-#     builds_on: [2, 5, 10]
+#     builds_on: [3, 5, 10]
 #     goals:
-#       - reduce and clip gradients of replicas so that they are those of the unsplit model
 #       - split a layer by columns and rows, with one all-reduce forward and one backward
+#       - say which heads of an attention a rank holds, and which numbers belong to them
 #       - choose a shape for a cluster
 # ---
 
@@ -29,60 +29,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 from pipelab.teaching import NotWritten, check
-
-# %% [markdown] role="lead" exercise="uneven_replicas" difficulty="medium" minutes=20
-# Replicas have different numbers of sequences, and some of the targets are padding. Each replica has computed the
-# gradient of *its own* mean loss. Reduce these gradients, such that the result is the gradient of the mean loss over
-# the whole batch, as the unsplit model would have it. Then clip it.
-#
-# - `gradients[d][p]` is a list of tensors: the gradients of replica d for the parameters of stage p.
-# - `targets[d]` holds the targets of replica d, of shape (sequences, tokens). Targets of -100 are padding. They do not
-#   count: a mean loss is the sum over the other targets, divided by their number.
-# - A replica may have padding only. Its mean loss is 0/0, and PyTorch gives it gradients of 0. At least one replica
-#   has a target that counts.
-# - `limit` bounds the norm: the root of the sum of squares over *all* numbers of the reduced gradient, of both stages.
-#   If the norm is above the limit, scale the gradient such that its norm is the limit. Otherwise leave it as it is.
-#
-# Return the reduced and clipped gradient: a list of tensors for each stage. Leave the arguments as they are.
-
-
-# %% role="answer" exercise="uneven_replicas"
-def reduce_gradients(gradients: list[list[list[Tensor]]], targets: list[Tensor], limit: float) -> list[list[Tensor]]:
-    """The gradient of the whole batch's mean loss, clipped.
-
-    >>> one = torch.ones(2)
-    >>> reduce_gradients([[[one]], [[5 * one]]], [torch.tensor([[1, 2, 0]]), torch.tensor([[3, -100, -100]])], 9.0)
-    [[tensor([2., 2.])]]
-    """
-    ### BEGIN SOLUTION
-    count = [int((target != -100).sum()) for target in targets]
-    total: list[list[Tensor]] = [[torch.zeros_like(one) for one in stage] for stage in gradients[0]]
-    for replica, terms in zip(gradients, count, strict=True):
-        for p, stage in enumerate(replica):
-            for k, one in enumerate(stage):
-                total[p][k] = total[p][k] + one * terms / sum(count)
-    squares = sum(float((one**2).sum()) for stage in total for one in stage)
-    scale = min(1.0, limit / squares**0.5) if squares else 1.0
-    return [[one * scale for one in stage] for stage in total]
-    ### END SOLUTION
-
-
-# %% [markdown] role="hint" exercise="uneven_replicas"
-# From a mean one gets back to a sum. What must a replica's gradient be multiplied by? And what divides the sum of all?
-
-# %% [markdown] role="hint" exercise="uneven_replicas"
-# Count the terms of each replica's loss. A replica's gradient has the weight of its terms among all terms. When all are
-# added up, look at the length of the result, with the numbers of all stages in one sum.
-
-# %% [markdown] role="hint" exercise="uneven_replicas"
-# `target != -100` is a tensor of True and False, and its sum the number of terms. Begin with zeros of the right shapes
-# and add the weighted gradients, replica by replica. For the norm, add up the squares of all tensors of all stages, and
-# take the root once. One factor scales them all. It is at most 1.
-
-# %% [markdown] role="solution" exercise="uneven_replicas"
-# On a cluster this takes two small all-reduces beside the large one. The ranks of a dp group add up their numbers of
-# terms, and divide by that sum. For clipping, each rank adds up the squares of its own part, and these sums are added
-# over the pipeline and over tp. Weights that several ranks hold whole must be counted once there.
 
 # %% [markdown] role="lead" exercise="split_layers" difficulty="hard" minutes=35
 # Split layers over t ranks, in one process. A list with t entries stands for the ranks: entry r is what rank r holds. A
@@ -176,3 +122,136 @@ def cut_attention(w_qkv: Tensor, w_out: Tensor, heads: int, t: int) -> list[tupl
 # attention and an MLP, so it has two all-reduces forward and two backward. If `w1` were cut across its input, an
 # all-reduce would have to come before GELU, and one more after `w2`. What each rank holds whole, such as `b2`, gets the
 # same gradient everywhere. So its copies stay equal, and nobody has to reduce it over tp.
+
+# %% [markdown] role="lead" exercise="choose_shape" difficulty="hard" minutes=35
+# Which shape (dp, pp, tp, m) suits a model and a cluster? Here is a small cost model. It forgets much, such as messages
+# that hide behind work. But it has all that pulls in one direction or another.
+#
+# `model` has these facts:
+#
+# - `layers`, and `layer_parameters` of one layer
+# - `layer_activations`: bytes that one sequence leaves in one layer for the backward
+# - `message_bytes`: bytes of one sequence between two layers
+# - `layer_seconds`: forward and backward of one sequence in one layer, on one device
+# - `fixed_seconds`: what each layer takes on top, for each micro-batch
+#
+# `cluster` has `devices`, `node` (devices in a node) and `memory` (bytes of a device). It also has two bandwidths,
+# `inside` and `between` nodes, in bytes per second. A step has `batch` sequences. Each pipeline runs 1F1B with one
+# stage on each device.
+#
+# Write size = batch / (dp · m) for the sequences of a micro-batch. A tp group spans tp devices, a pipeline pp · tp, and
+# a dp group dp · pp · tp. Its link is `inside` if it spans at most a node, and
+# `between` otherwise. A ring all-reduce of n devices takes 2 (n - 1)/n · bytes / link.
+#
+# | | |
+# | --- | --- |
+# | layers of a stage | layers / pp |
+# | memory | (16 · layer_parameters + min(pp, m) · size · layer_activations) · layers of a stage / tp |
+# | one layer, one micro-batch | fixed_seconds + size · layer_seconds / tp + 4 tp all-reduces of size · message_bytes |
+# | slot | its layers, and if pp > 1 also 2 · size · message_bytes / link of the pipeline |
+# | step | (m + pp - 1) slots, and a dp all-reduce of 2 · layer_parameters · layers of a stage / tp bytes |
+#
+# - `device_memory` returns the bytes of the fullest device, and `step_time` the seconds of a step.
+# - `best_shape` returns the fastest shape that fits into `memory`, or None if no shape fits. It uses all devices: dp ·
+#   pp · tp = `devices`. pp divides the layers, and dp · m divides the batch. If several are fastest, any one is right.
+
+
+# %% role="answer" exercise="choose_shape"
+def device_memory(model: dict[str, float], batch: int, shape: tuple[int, int, int, int]) -> float:
+    """Bytes of the fullest device.
+
+    >>> model = {"layers": 4, "layer_parameters": 10, "layer_activations": 100}
+    >>> device_memory(model, batch=8, shape=(1, 2, 1, 4))    # 2 layers, of each 160 bytes and 2 · 2 · 100
+    1120.0
+    """
+    ### BEGIN SOLUTION
+    dp, pp, tp, m = shape
+    size, layers = batch / (dp * m), model["layers"] / pp
+    return (16 * model["layer_parameters"] + min(pp, m) * size * model["layer_activations"]) * layers / tp
+    ### END SOLUTION
+
+
+def step_time(
+    model: dict[str, float], cluster: dict[str, float], batch: int, shape: tuple[int, int, int, int]
+) -> float:
+    """Seconds of a step.
+
+    >>> model = {"layers": 4, "layer_parameters": 10, "message_bytes": 6, "layer_seconds": 1, "fixed_seconds": 0.5}
+    >>> cluster = {"devices": 2, "node": 2, "inside": 12, "between": 1}
+    >>> step_time(model, cluster, batch=4, shape=(1, 2, 1, 4))    # 5 slots of 2 · 1.5 + 1
+    20.0
+    """
+    ### BEGIN SOLUTION
+    dp, pp, tp, m = shape
+    size, layers = batch / (dp * m), model["layers"] / pp
+
+    def ring(ranks: int, tensor: float, span: int) -> float:
+        return 2 * (ranks - 1) / ranks * tensor / link(span)
+
+    def link(span: int) -> float:
+        return cluster["inside"] if span <= cluster["node"] else cluster["between"]
+
+    message = size * model["message_bytes"]
+    layer = model["fixed_seconds"] + size * model["layer_seconds"] / tp + 4 * ring(tp, message, tp)
+    slot = layers * layer + (2 * message / link(pp * tp) if pp > 1 else 0)
+    return (m + pp - 1) * slot + ring(dp, 2 * model["layer_parameters"] * layers / tp, dp * pp * tp)
+    ### END SOLUTION
+
+
+def best_shape(model: dict[str, float], cluster: dict[str, float], batch: int) -> tuple[int, int, int, int] | None:
+    """The fastest shape that fits, as (dp, pp, tp, m).
+
+    >>> model = {"layers": 4, "layer_parameters": 10, "layer_activations": 100, "message_bytes": 6}
+    >>> model |= {"layer_seconds": 1, "fixed_seconds": 0.5}
+    >>> best_shape(model, {"devices": 1, "node": 2, "memory": 1e4, "inside": 12, "between": 1}, batch=4)
+    (1, 1, 1, 1)
+    """
+
+    ### BEGIN SOLUTION
+    def held(dp: int, pp: int, tp: int, m: int) -> float:
+        activations = min(pp, m) * batch / (dp * m) * model["layer_activations"]
+        return (16 * model["layer_parameters"] + activations) * model["layers"] / pp / tp
+
+    def link(span: int) -> float:
+        return cluster["inside"] if span <= cluster["node"] else cluster["between"]
+
+    def seconds(shape: tuple[int, int, int, int]) -> float:
+        dp, pp, tp, m = shape
+        layers, message = model["layers"] / pp, batch / (dp * m) * model["message_bytes"]
+        layer = model["fixed_seconds"] + batch / (dp * m) * model["layer_seconds"] / tp
+        layer += 8 * (tp - 1) / tp * message / link(tp)
+        slot = layers * layer + (2 * message / link(pp * tp) if pp > 1 else 0)
+        gradients = 2 * model["layer_parameters"] * layers / tp
+        return (m + pp - 1) * slot + 2 * (dp - 1) / dp * gradients / link(dp * pp * tp)
+
+    devices, fitting = int(cluster["devices"]), []
+    for dp in range(1, devices + 1):
+        for pp in range(1, devices // dp + 1):
+            tp = devices // (dp * pp)
+            if dp * pp * tp != devices or model["layers"] % pp:
+                continue
+            for m in range(1, batch // dp + 1):
+                if batch % (dp * m) == 0 and held(dp, pp, tp, m) <= cluster["memory"]:
+                    fitting.append((dp, pp, tp, m))
+    return min(fitting, key=seconds, default=None)
+    ### END SOLUTION
+
+
+# %% [markdown] role="hint" exercise="choose_shape"
+# The first two functions are the table, line by line. How many shapes are there for the third one, if a cluster has 24
+# devices? Could you try them all?
+
+# %% [markdown] role="hint" exercise="choose_shape"
+# Write two helpers: one for the link of a span, and one for the seconds of a ring. They are used for tp and dp alike.
+# For `best_shape`, go through all dp, pp and m. The devices give tp. Leave out what does not divide, then what does not
+# fit, and take the fastest of the others.
+
+# %% [markdown] role="hint" exercise="choose_shape"
+# A ring of one device takes no time, because n - 1 is 0. So dp = 1 and tp = 1 need no special case. Only the messages
+# of a pipeline with one stage do. With `//` and `%` you find tp, and what does not divide. `min` takes a `key`, and a
+# `default` for the case that the list is empty.
+
+# %% [markdown] role="solution" exercise="choose_shape"
+# Look at the shapes that win. tp stays inside a node, because its all-reduces come in each layer. As long as the model
+# fits, replicas cost least: one reduction a step. Where the link between nodes is slow or memory is short, a pipeline
+# takes over, and it wants many micro-batches. Larger fixed times pull m down again, as in lesson 5.

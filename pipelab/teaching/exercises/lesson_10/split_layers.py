@@ -272,7 +272,7 @@ def _mistakes(case: Case) -> list[tuple[Tensor, str]]:
             "The output was divided among the ranks.",
         ),
         (right * t, f"The output is {t} times too large: it was summed twice."),
-    ]  # fmt: skip
+    ]
 
 
 def _wrong_gradient(case: Case, data: Mapping[str, Any]) -> str:

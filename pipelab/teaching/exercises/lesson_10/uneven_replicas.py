@@ -262,7 +262,7 @@ def _mistakes(case: Case) -> list[tuple[list[Tensor], str]]:
 
 EXERCISE = Exercise(
     name="uneven_replicas",
-    lesson="10b_inside_layers",
+    lesson="10_parallelism",
     title="Replicas of unequal size",
     answers=("reduce_gradients",),
     parts={_UNEVEN: 1, _PADDED: 2, _CLIPPED: 2},
