@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.quantities import format_bytes, format_time, render_table
+from pipelab.teaching.experiment import Setting
 
 __all__ = ["MeshDevice", "MeshRun", "mesh_table", "run_meshes"]
 
 SIZES = ("dp", "pp", "tp")
 KINDS = ("weights", "gradients", "optimizer", "activations")
+_FIELDS = {field.name for field in fields(Setting)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class MeshDevice:
 
 @dataclass(frozen=True)
 class MeshRun:
-    """One shape, run for real. ``shape``: sizes by axis, and perhaps ``shard``; ``microbatches`` of each replica."""
+    """One shape, run for real. ``shape`` as it was given; ``microbatches`` of each replica."""
 
     shape: Mapping[str, Any]
     microbatches: int
@@ -62,7 +64,8 @@ class MeshRun:
     def name(self) -> str:
         """The shape in words."""
         sizes = " x ".join(f"{axis} {self.shape[axis]}" for axis in SIZES if self.shape.get(axis, 1) > 1)
-        return (sizes or "one device") + (", sharded" if self.shape.get("shard") else "")
+        more = (f"{key} {value}" for key, value in self.shape.items() if key not in SIZES)
+        return ", ".join([sizes or "one device", *more])
 
     @property
     def fullest(self) -> MeshDevice:
@@ -88,12 +91,14 @@ def run_meshes(
 
     ``shapes``: sizes by axis, ``{"dp": 2, "pp": 2}``, all with as many devices; ``{"dp": 4, "shard": "keep"}`` shares
     out the weights (see ``Pipeline``). ``microbatch``: sequences of a micro-batch. ``proof``: layers of the model whose
-    gradients are compared in float64 (default: all). ``setting``: fields of ``Setting`` that differ, as ``layers``.
-    ``limit``: seconds for everything; then the processes are ended, as after any error.
+    gradients are compared in float64 (default: all). ``setting``: fields of ``Setting`` that differ, as ``layers``;
+    those of one shape stand in it. ``limit``: seconds for everything; then the processes are ended, as after any error.
 
     Raises ConfigurationError for shapes that cannot be, before anything starts.
     """
     count = _devices(shapes)
+    if unknown := sorted(set(setting) - _FIELDS):
+        raise ConfigurationError(f"Setting has no field {unknown[0]!r}; it has {', '.join(sorted(_FIELDS))}")
     told = {"shapes": list(shapes), "microbatch": whole_number("microbatch", "", microbatch), "setting": setting}
     told |= {} if proof is None else {"proof": whole_number("proof", "", proof)}
     bar = tqdm(total=len(shapes), desc="meshes", unit="shape", disable=not progress, leave=False)
@@ -126,10 +131,10 @@ def _devices(shapes: Sequence[Mapping[str, Any]]) -> int:
     if not shapes:
         raise ConfigurationError("run_meshes needs a shape at least, such as {'dp': 2, 'pp': 2}; got none")
     for shape in shapes:
-        if not isinstance(shape, Mapping) or set(shape) - {*SIZES, "shard"}:
+        if not isinstance(shape, Mapping) or set(shape) - {*SIZES, "shard", *_FIELDS}:
             raise ConfigurationError(
-                f"a shape has sizes of 'dp', 'pp' and 'tp', and perhaps 'shard', got {shape!r}; try "
-                "{'dp': 2, 'pp': 2}"
+                f"a shape has sizes of 'dp', 'pp' and 'tp', and perhaps 'shard' or fields of Setting, got {shape!r}; "
+                "try {'dp': 2, 'pp': 2}"
             )
     counts = [prod(whole_number(axis, axis, shape.get(axis, 1)) for axis in SIZES) for shape in shapes]
     other = next((k for k, count in enumerate(counts) if count != counts[0]), None)

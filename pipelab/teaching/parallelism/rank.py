@@ -35,10 +35,13 @@ __all__ = ["measure"]
 def measure(shape: Mapping[str, Any], setting: Setting, microbatch: int, proof: int) -> dict[str, Any]:
     """Run a mesh of ``shape``: its sizes by axis, and ``shard`` if weights are shared out over its replicas.
 
+    What else it has are fields of ``setting`` that differ for it.
+
     Each replica cuts its share of the batch into micro-batches of ``microbatch`` sequences. A model of ``proof`` layers
     shows in float64 that gradients are right. Returns plain data: what each device holds, and sends in a step, over
     each axis; bubble and seconds a step are those of the first replica.
     """
+    setting = replace(setting, **{key: value for key, value in shape.items() if key not in (*AXES, "shard")})
     mesh = make_mesh(**{axis: shape[axis] for axis in AXES if axis in shape})
     replicas, replica = mesh["dp"].size(), mesh["dp"].get_local_rank()
     m = math.ceil(setting.batch / replicas / microbatch)

@@ -47,7 +47,7 @@ def test_devices_hold_their_part_and_send_what_formulas_say(found):
 
 def test_the_table_has_a_row_for_each(found):
     lines = mesh_table(found).splitlines()
-    assert [line.split("  ")[0] for line in lines[2:]] == ["dp 2 x pp 2", "pp 2 x tp 2", "dp 4, sharded"]
+    assert [line.split("  ")[0] for line in lines[2:]] == ["dp 2 x pp 2", "pp 2 x tp 2", "dp 4, shard keep"]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_the_table_has_a_row_for_each(found):
         ([{"dp": 2}, {"dp": 2, "pp": 2}], "{'dp': 2} has 2, {'dp': 2, 'pp': 2} has 4"),
         ([{"ep": 2}], "'dp', 'pp' and 'tp'"),
         ([{"dp": 0}], "dp"),
+        ([{"dp": 2, "layer": 4}], "fields of Setting"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(shapes, said):
