@@ -108,9 +108,9 @@ reveal("10-states", measurement=states(replicas) / states(stages))
 # is where both send the same. The next cell tries it with a model of 4 layers.
 
 # %%
-small = TransformerLM(layers=4)
+small, width = TransformerLM(layers=4), 64
 parameters = sum(weight.numel() for weight in small.parameters())
-print(f"{parameters} parameters, a width of {model.width}, sequences of {inputs.shape[1]} tokens")
+print(f"{parameters} parameters, a width of {width}, sequences of {inputs.shape[1]} tokens")
 predict("10-cross", "At how many sequences in the batch do both send the same?", unit="sequences")
 
 # %%
@@ -119,7 +119,7 @@ crossing = run_meshes(tried, layers=4, steps=1, progress=False)
 for run in crossing:
     print(f"{run.name:<16} {max(run.sent.values()) / 1e6:.2f} MB a step, loss {run.loss:.3f}")
 each = crossing[1].sent["pp"] / tried[1]["batch"]
-formula = parameters / (inputs.shape[1] * model.width)
+formula = parameters / (inputs.shape[1] * width)
 reveal("10-cross", prediction=formula, measurement=crossing[0].sent["dp"] / each)
 
 # %% [markdown]
