@@ -46,14 +46,14 @@ predict("10-states", question, unit="times")
 
 # %%
 shapes = [{"dp": 4}, {"pp": 4}, {"dp": 2, "pp": 2}]
-replicas, stages, mixed = runs = run_meshes(shapes, layers=48, proof=8, steps=2, progress=False)
+replicas, stages, mixed = runs = run_meshes(shapes, layers=48, proof=4, steps=2, progress=False)
 print(mesh_table(runs))
 reveal("10-sent", measurement=max(replicas.sent.values()) / max(stages.sent.values()))
 
 # %% [markdown]
 # Each row is about the device that holds most, and the one that sends most. A *step* is wall time on this machine: four
 # processes share its cores, so it says little about four GPUs. The bubble is read from the device clock. The gradient
-# error comes from a model with 8 layers in float64. All shapes compute the gradient of the unsplit model.
+# error comes from a model with 4 layers in float64. All shapes compute the gradient of the unsplit model.
 #
 # **Sends.** The replicas add up all gradients of the model. A ring of n devices sends 2 (n - 1)/n of them from each
 # device. (The second exercise looks at why.) That does not depend on the batch. A stage sends activations forward

@@ -8,6 +8,7 @@
 #     goals:
 #       - split a layer by columns and rows, with one all-reduce forward and one backward
 #       - say which heads of an attention a rank holds, and which numbers belong to them
+#       - say why tp stays inside a node, and where pp and dp go
 #       - choose a shape for a cluster
 # ---
 
@@ -97,9 +98,9 @@ reveal("10b-rings", prediction=4 * 4 * tensor.microbatches, measurement=tensor.s
 # for many layers, and computes the next micro-batch meanwhile (lesson 9). Replicas send once a step.
 #
 # The next cell works it out for a large model: a width of 8192, 80 layers, sequences of 4096 tokens, 16-bit numbers.
-# Eight devices share it, by tp 8 or by pp 8. A layer has 24 operations for each token and each square of the width, for
-# its forward. A device computes at 400 TFLOP/s. Links carry 450 GB/s inside a node, and 50 GB/s between nodes. (These
-# are round figures, of the order of today's hardware.)
+# Eight devices share it, by tp 8 or by pp 8. The forward of a layer takes 24 · width² operations for each token. A
+# device computes at 400 TFLOP/s. Links carry 450 GB/s inside a node, and 50 GB/s between nodes. (These are round
+# figures, of the order of today's hardware.)
 
 # %%
 width, layers, tokens, ways = 8192, 80, 4096, 8
@@ -137,12 +138,12 @@ for kind in data.fullest.held:
 # 2022, arXiv 2205.05198). It is `tensor_plan=sequence_parallel` here, and sends no more bytes: a reduce-scatter and an
 # all-gather in place of each all-reduce.
 #
-# **Try it:** `run_meshes([{"tp": 2}, {"tp": 1, "pp": 2}], layers=8, steps=1, progress=False)`. Which of the two holds
+# **Try it:** `print(mesh_table(run_meshes([{"tp": 2}, {"pp": 2}], layers=8, steps=1)))`. Which of the two holds
 # fewer activations on its fullest device?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# With tp 2 one micro-batch is under way, and a rank holds a bit more than half of its activations. With pp 2 device 0
+# With tp 2 one micro-batch is under way, and a rank holds about two thirds of its activations. With pp 2 device 0
 # has half of the layers, but two micro-batches in flight. That is as much as one micro-batch in all layers. So tp 2
 # holds less.
 #

@@ -153,17 +153,18 @@ MESHES = {4: ("--dp 2 --pp 2", "--pp 2 --tp 2"), 8: ("--dp 2 --pp 2 --tp 2", "--
 @pytest.mark.parametrize("ranks", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_it_runs_on_a_mesh_and_goes_on_at_another_shape(ranks, text, tmp_path):
     """Losses are those of one pipeline of threads; the batch of step 11 is odd, and the first process alone speaks."""
-    few, short = SMALL.replace("--microbatches 4 --devices 2 --steps 60", "--microbatches 2 --steps 13"), tmp_path / "t"
+    few, short = SMALL.replace("4 --devices 2 --steps 60", "2 --steps 13"), tmp_path / "text"
     short.write_bytes(text.read_bytes()[:1800])
-    found = []
-    for way in ("--launch threads --devices 2", *MESHES[ranks]):
-        folder, mesh = tmp_path / ("mesh" if found else "alone"), bool(found)
-        told = [SCRIPT, *few.split(), "--every", "9", *way.split(), "--folder", folder, "--text", short, "--resume"]
-        ((code, out, err),) = agents(told, ranks=ranks if mesh else 1)
+    told = [*few.split(), "--text", short, "--every", "9"]
+    finished(tmp_path / "alone", short, *told, "--launch", "threads")
+    found = [losses(tmp_path / "alone")]
+    for shape in MESHES[ranks]:
+        ((code, out, err),) = agents([SCRIPT, *told, *shape.split(), "--folder", tmp_path, "--resume"], ranks=ranks)
         assert code == 0, err
         assert out.count("held out") == (1 if found[1:] else 2)
-        found.append([float(loss) for _, loss in losses(folder)])
-        shutil.rmtree(folder / "step-00000013")
+        found.append(losses(tmp_path))
+        shutil.rmtree(tmp_path / "step-00000013")
+    found = [[float(loss) for _, loss in run] for run in found]
     alone, first, resumed = found
     assert first == pytest.approx(alone, rel=1e-4)
     assert resumed == pytest.approx(alone + alone[9:], rel=1e-4)
