@@ -14,9 +14,263 @@
 
 # %% [markdown]
 # ## Replicate the model, cut it between layers, or cut inside them?
+#
+# Four devices can share the work on one model in several ways:
+#
+# - **Data parallelism**: each device has the whole model, and computes a share of the batch. Such a copy is called a
+#   **replica**. Replicas add up their gradients, once a step. So all of them make the same update.
+# - Pipeline parallelism: each device has some layers, and computes the whole batch. Messages go from stage to stage.
+# - **Tensor parallelism**: each device has a part of every layer. It is the subject of lesson 10b.
+#
+# And they can be mixed: two replicas, each a pipeline of two stages. Which way is best? It depends on three questions.
+# How much does a device hold? How much does it send? And what does it wait for?
+#
+# This lesson measures all three. `run_meshes` starts real processes, one for each device. They train the 48-layer model
+# with `Pipeline(mesh=...)`. A **mesh** says how many replicas (dp), stages (pp) and parts of each layer (tp) there are.
+# The batch has 64 sequences in all, and micro-batches have 16 everywhere.
 
 # %% role="setup"
+import torch
+from dataclasses import replace
 from pipelab.teaching import *
+
+model, (inputs, targets) = TransformerLM(layers=48), text_batch()
+
+# %%
+question = "How many times as many bytes does a device send in a step with four replicas as with four stages?"
+predict("10-sent", question, unit="times")
+
+# %%
+question = "And how many times as much do its weights, gradients and optimizer state take?"
+predict("10-states", question, unit="times")
+
+# %%
+shapes = [{"dp": 4}, {"pp": 4}, {"dp": 2, "pp": 2}]
+replicas, stages, mixed = runs = run_meshes(shapes, layers=48, proof=4, steps=2, progress=False)
+print(mesh_table(runs))
+reveal("10-sent", measurement=max(replicas.sent.values()) / max(stages.sent.values()))
+
+# %% [markdown]
+# Each row is about the device that holds most, and the one that sends most. A *step* is wall time on this machine: four
+# processes share its cores, so it says little about four GPUs. The bubble is read from the device clock. The gradient
+# error comes from a model with 4 layers in float64. All shapes compute the gradient of the unsplit model.
+#
+# **Sends.** The replicas add up all gradients of the model. A ring of n devices sends 2 (n - 1)/n of them from each
+# device. (The second exercise looks at why.) That does not depend on the batch. A stage sends activations forward
+# and gradients back. They do not depend on the number of layers.
+#
+# **Waits.** Replicas wait for one another once, at the end of the step. The sum can even start earlier: the gradients
+# of the last layers are complete first. Stages wait for messages all the time, and stand idle in the bubble. The
+# mixture has a smaller bubble than four stages, because its pipelines are shorter.
+#
+# **Holds.** Look at the next cell.
+
+
+# %%
+def states(run):
+    """Bytes of weights, gradients and optimizer state on the device that holds most."""
+    return max(sum(device.held[kind] for kind in ("weights", "gradients", "optimizer")) for device in run.devices)
+
+
+for run in runs:
+    share = [device.held["activations"] / 1e6 for device in run.devices]
+    print(f"{run.name:<12} states {states(run) / 1e6:.1f} MB; activations {', '.join(f'{x:.0f}' for x in share)} MB")
+reveal("10-states", measurement=states(replicas) / states(stages))
+
+# %% [markdown]
+# A replica holds all states, and a stage a fourth of them. (It is a little more, because the first stage has the
+# embedding too.) This is what pipelines are for: *states* of a large model do not fit on one device, no matter how
+# small the batch is.
+#
+# Activations are the surprise. Device 0 holds as much with four stages as each replica does. A replica has 16 sequences
+# in 48 layers. Device 0 has 12 layers, and four micro-batches of 16 sequences are in flight there. The other stages
+# hold less, as in lesson 3.
+#
+# **Try it:** let each replica cut its share into micro-batches of 4 sequences: `run_meshes([{"dp": 4}, {"pp": 4}],
+# layers=12, microbatch=4, steps=1)`. Which activations shrink?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# Both do. The replica now has only 4 sequences under way at once, and adds up gradients over four micro-batches
+# (lesson 2). That costs nothing, as there is no bubble. In the pipeline m becomes 16, so device 0 has 4 of 16 in
+# flight. The replica still sends as much as before, since it sends once a step.
+#
+# </details>
+#
+# ## Where do they cross?
+#
+# Data parallelism sends in proportion to the model, and a pipeline in proportion to the batch. So a small model with a
+# large batch should be replicated, and a large model with a small batch should be cut. With two devices, a replica
+# sends all its gradients, and a stage one activation or one gradient for each token:
+#
+# $$\text{parameters} = \text{tokens} \cdot \text{width}$$
+#
+# is where both send the same. The next cell tries it with a model of 4 layers.
+
+# %%
+small, width = TransformerLM(layers=4), 64
+parameters = sum(weight.numel() for weight in small.parameters())
+print(f"{parameters} parameters, a width of {width}, sequences of {inputs.shape[1]} tokens")
+predict("10-cross", "At how many sequences in the batch do both send the same?", unit="sequences")
+
+# %%
+tried = [{**kind, "batch": batch} for batch in (32, 128, 512) for kind in ({"dp": 2}, {"pp": 2})]
+crossing = run_meshes(tried, layers=4, steps=1, progress=False)
+for run in crossing:
+    print(f"{run.name:<16} {max(run.sent.values()) / 1e6:.2f} MB a step, loss {run.loss:.3f}")
+each = crossing[1].sent["pp"] / tried[1]["batch"]
+formula = parameters / (inputs.shape[1] * width)
+reveal("10-cross", prediction=formula, measurement=crossing[0].sent["dp"] / each)
+
+# %% [markdown]
+# Bytes are not yet time. The pipeline also pays with its bubble, which no link makes smaller. So on a fast link the
+# replicas win, and on a slow one the stages do. The next cell takes the measured costs of the 48 layers and a link
+# between all devices. It supposes that the sum of gradients begins when the last backward is over.
+
+# %%
+schedule = build_schedule("1f1b", devices=4, microbatches=4)
+with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
+    costs = pipeline.profile(inputs, targets)
+bandwidths = [2.0**k * 1e6 for k in range(3, 13)]
+ideal = simulate(schedule, costs)
+work = sum(ideal.busy) / schedule.devices
+by_links = {
+    "four replicas": [work + replicas.sent["dp"] / link for link in bandwidths],
+    "four stages": [simulate(schedule, replace(costs, bandwidth=link)).makespan for link in bandwidths],
+}
+shown = {name: [1e3 * time for time in times] for name, times in by_links.items()}
+axes = {"across": "MB/s of each link", "up": "milliseconds a step"}
+note = "Simulated from measured costs of 48 layers, p = m = 4, batch 64. Bytes: measured above."
+display(plot_curves([x / 1e6 for x in bandwidths], shown, **axes, title="Replicas or stages?", note=note, log=True))
+bubble = ideal.makespan - work
+print(f"the bubble costs {1e3 * bubble:.0f} ms; {replicas.sent['dp'] / bubble / 1e6:.0f} MB/s send as long as that")
+
+# %% [markdown]
+# Left of the crossing the stages are faster, right of it the replicas. More micro-batches move it to the right: they
+# shrink the bubble. Overlap moves it to the left: a sum that hides behind backwards costs less.
+#
+# Two limits come first, though. Replicas need a model that fits on each device. And they divide the batch: 64 sequences
+# feed at most 64 replicas, and each replica should have enough sequences to compute efficiently. A larger batch lifts
+# this limit, but at some size it no longer trains better (McCandlish et al. 2018, arXiv 1812.06162). A pipeline needs
+# m well above p, which also asks for sequences. Narayanan et al. (2021, arXiv 2104.04473) therefore use both.
+#
+# ## Ranks and groups
+#
+# Each process has a number, its **rank**. And each has a place in the mesh. These are the four processes of the mixed
+# run, as they reported themselves: (replica, stage, part).
+
+# %%
+for rank, device in enumerate(mixed.devices):
+    print(f"rank {rank}: {device.place}")
+
+# %% [markdown]
+# Numbers count like digits: the last one changes fastest. Read two kinds of **groups** from the list:
+#
+# - Ranks with the same stage and part, and different replicas, hold the same weights. They add up their gradients.
+# - Ranks of the same replica and part, and different stages, are a pipeline. They send messages.
+
+# %%
+question = "dp 2, pp 2, tp 2: with which rank does rank 0 add up its gradients?"
+predict("10-group", question)
+
+# %%
+sizes = [2, 2, 2]
+places = torch.arange(8).view(sizes)
+print("sums of gradients:", places.permute(1, 2, 0).reshape(-1, 2).tolist())
+print("pipelines:", places.permute(0, 2, 1).reshape(-1, 2).tolist())
+print("parts of layers:", places.reshape(-1, 2).tolist())
+reveal("10-group", measurement=int(places[1, 0, 0]))
+
+# %% [markdown]
+# A tensor of ranks, with one dimension for each kind, has all groups along its dimensions. `init_device_mesh` of
+# PyTorch does the same. Nodes hold ranks that follow one another. So parts of layers are in one node here, and
+# replicas far apart. Lesson 10b says why.
+#
+# ## Claims on trial
+#
+# One text about pipelines says that pipeline parallelism is something other than model parallelism. Model parallelism
+# means that no device holds the whole model. Is that so?
+
+# %%
+model_bytes = replicas.devices[0].held["weights"]
+for run in (replicas, stages):
+    parts = [device.held["weights"] / model_bytes for device in run.devices]
+    print(f"{run.name}: {', '.join(f'{part:.0%}' for part in parts)} of the weights; together {sum(parts):.0%}")
+
+# %% [markdown]
+# False. Stages are a partition of the model. So a pipeline *is* model parallelism, made busy by micro-batches.
+#
+# Another text shows a "pipeline parallel" program whose core is `nn.DataParallel(model)`. The next cell runs it. It
+# notes which layers are called, and with how many sequences.
+
+
+# %%
+def watched(run):
+    """How often layers were called in ``run(model)``, and with how many sequences."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    watched_model, seen = TransformerLM(layers=48).to(place), []
+    for layer in watched_model.layers:
+        layer.register_forward_hook(lambda layer, given, made: seen.append(len(given[0])))
+    run(watched_model)
+    return f"{len(seen)} calls of {len(watched_model.layers)} layers, with {sorted(set(seen))} sequences"
+
+
+def pipelined(model):
+    """A step of 1F1B."""
+    with Pipeline(model, schedule, loss=next_byte_loss) as pipeline:
+        pipeline.step(inputs, targets)
+
+
+print("GPUs here:", torch.cuda.device_count())
+print("DataParallel:", watched(lambda model: torch.nn.DataParallel(model)(inputs.to(next(model.parameters()).device))))
+print("pipeline:", watched(pipelined))
+
+# %% [markdown]
+# False. Without GPUs, `DataParallel` calls the model on the whole batch, and nothing else. With several GPUs it splits
+# the batch, copies the whole model to each, and brings the outputs back: data parallelism. There are no stages, and no
+# micro-batches. (PyTorch itself recommends `DistributedDataParallel` in its place, with a process for each GPU.)
+#
+# A third text gives a rule for the number of devices: "GPUs = 2 × stages". Which ratios have run on this page?
+
+# %%
+for run in runs:
+    count = run.shape.get("pp", 1)
+    print(f"{run.name}: devices / stages = {len(run.devices) / count:g}, gradient error {run.error:.0e}")
+for chunks in (1, 2, 4):
+    name = "interleaved" if chunks > 1 else "1f1b"
+    table = build_schedule(name, 4, 4, chunks)
+    print(
+        f"{name}, v = {chunks}: devices / stages = {table.devices / table.stages:g}, sound: {not check_schedule(table)}"
+    )
+
+# %% [markdown]
+# There is no such rule. Two devices for each stage is one mixture, dp 2. The number of stages depends on what fits on a
+# device, and the number of replicas on how many devices are left.
+#
+# ## Break it
+#
+# Replicas often have shares of different sizes: the last batch of an epoch, or padding. Take shares of 48 and 16
+# sequences. Each replica has the gradient of its own mean loss. What if the two are averaged?
+
+# %%
+whole = unsplit_gradients(model, next_byte_loss, inputs, targets).gradients
+parts = zip(inputs.split([48, 16]), targets.split([48, 16]), strict=True)
+shares = [unsplit_gradients(model, next_byte_loss, *part).gradients for part in parts]
+average = {name: sum(share[name] for share in shares) / len(shares) for name in whole}
+print(f"average of two replicas: error {gradient_error(average, whole):.1%} of the largest gradient")
+
+# %% [markdown]
+# No process fails, and the loss still falls. But the 16 sequences of the small replica count three times as much as the
+# others. `Pipeline(mesh=...)` weighs each replica by the terms of its loss. In the third exercise you do so by hand.
+#
+# ## What to remember
+#
+# - Replicas hold everything, send all gradients once a step, and have no bubble.
+# - Stages hold their part, send activations all the time, and have a bubble.
+# - Both send the same where parameters times 2 (n - 1)/n meet the tokens of a batch times the width.
+# - A rank is a place in the mesh. Groups are the lines along its dimensions.
+#
+# Lesson 10b cuts inside layers, and puts the kinds together.
 
 # %%
 ledger()

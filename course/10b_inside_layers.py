@@ -8,14 +8,188 @@
 #     goals:
 #       - split a layer by columns and rows, with one all-reduce forward and one backward
 #       - say which heads of an attention a rank holds, and which numbers belong to them
+#       - say why tp stays inside a node, and where pp and dp go
 #       - choose a shape for a cluster
 # ---
 
 # %% [markdown]
 # ## What does a rank hold of a layer, and what does it send?
+#
+# Some layers are too large for one device, or too slow. Then one cuts inside them. Take an MLP, two matrices with GELU
+# between them:
+#
+# $$y = \text{GELU}(x W_1)\, W_2$$
+#
+# Two ranks can share it. Each gets half of the columns of the first matrix, and so half of the hidden numbers. GELU
+# works on each hidden number by itself, so no rank has to ask another. The second matrix is cut by rows: each rank has
+# the rows that belong to its hidden numbers. Each gets a summand of y. One sum over the ranks gives y to all of them:
+# an **all-reduce**.
+#
+# $$y = \text{GELU}(x W_1^{(0)})\, W_2^{(0)} + \text{GELU}(x W_1^{(1)})\, W_2^{(1)}$$
+#
+# An attention is cut by heads, in the same way. So each layer has two all-reduces in its forward. Backward it has two
+# more, for the gradients of the two inputs (Shoeybi et al. 2019, arXiv 1909.08053).
 
 # %% role="setup"
+import torch
+from torch.nn.functional import gelu
 from pipelab.teaching import *
+
+# %%
+torch.manual_seed(0)
+x, first, second = (torch.randn(size, dtype=torch.float64) for size in ((16, 8), (8, 32), (32, 8)))
+y = gelu(x @ first) @ second
+by_columns = sum(gelu(x @ columns) @ rows for columns, rows in zip(first.chunk(2, 1), second.chunk(2), strict=True))
+print(f"columns, then rows: largest difference {float((by_columns - y).abs().max()):.0e}")
+predict("10b-rings", "4 layers, m = 4: how many all-reduces over tp in a step?")
+
+# %% [markdown]
+# ## Break it
+#
+# Cut the first matrix by rows instead. Then each rank needs only half of x, and gets a *summand* of the hidden numbers.
+# What if GELU is applied to the summands?
+
+# %%
+halves = zip(x.chunk(2, 1), first.chunk(2), strict=True)
+early = sum(gelu(part @ rows) for part, rows in halves) @ second
+print(f"GELU of summands: largest difference {float((early - y).abs().max()):.1f} of {float(y.abs().max()):.1f}")
+
+# %% [markdown]
+# The GELU of a sum is not the sum of GELUs. An all-reduce before GELU would mend this, so there would be two in each
+# MLP. Columns first, then rows: this order saves one of them.
+#
+# ## Four ways, measured
+#
+# Now all ways train the same model, with four processes. It has only 4 layers. Each all-reduce waits for four processes
+# that share this machine's cores, and a step of 48 layers has 768 of them.
+
+# %%
+question = "How many times as many bytes does a device send with tp 4 as with pp 4?"
+predict("10b-sent", question, unit="times")
+
+# %%
+sharded = [{"dp": 4, "shard": "keep"}, {"dp": 4, "shard": "regather"}]
+shapes = [{"dp": 4}, {"pp": 4}, {"tp": 4}, {"pp": 2, "tp": 2}, *sharded]
+runs = run_meshes(shapes, layers=4, steps=2, progress=False)
+data, pipeline, tensor, mixed, kept, again = runs
+print(mesh_table(runs))
+reveal("10b-sent", measurement=max(tensor.sent.values()) / max(pipeline.sent.values()))
+
+# %% [markdown]
+# (The gradient error is that of float64. A step is wall time of processes that share this machine's cores.)
+#
+# Tensor parallelism sends far more than the others, even in this small model. And its bytes grow with each layer, where
+# those of a pipeline do not. The next cell counts its all-reduces from the bytes.
+
+# %%
+sequences, tokens, width, number = 16, 32, 64, 4
+activation = sequences * tokens * width * number
+ring = 2 * 3 / 4 * activation
+print(
+    f"an activation of one micro-batch has {activation / 1e3:.0f} kB; a ring of four devices sends {ring / 1e3:.0f} kB"
+)
+reveal("10b-rings", prediction=4 * 4 * tensor.microbatches, measurement=tensor.sent["tp"] / ring)
+
+# %% [markdown]
+# ## Why tp stays inside a node, and pp crosses it
+#
+# Bytes are half of the story. The other half is *how often*, and whether anything else can be done meanwhile. A rank
+# needs the sum before it can go on with the next layer. So nothing hides these messages. A stage sends one activation
+# for many layers, and computes the next micro-batch meanwhile (lesson 9). Replicas send once a step.
+#
+# The next cell works it out for a large model: a width of 8192, 80 layers, sequences of 4096 tokens, 16-bit numbers.
+# Eight devices share it, by tp 8 or by pp 8. The forward of a layer takes 24 · width² operations for each token. A
+# device computes at 400 TFLOP/s. Links carry 450 GB/s inside a node, and 50 GB/s between nodes. (These are round
+# figures, of the order of today's hardware.)
+
+# %%
+width, layers, tokens, ways = 8192, 80, 4096, 8
+links = {"inside a node": 450e9, "between nodes": 50e9}
+activation = tokens * width * 2
+compute = 24 * width**2 * tokens / ways / 400e12
+for name, link in links.items():
+    summed = 2 * 2 * (ways - 1) / ways * activation / link
+    passed = activation / link
+    stage = compute * ways * layers / ways
+    print(f"{name}: a layer computes {1e3 * compute:.2f} ms, its all-reduces take {1e3 * summed:.2f} ms")
+    print(f"{'':<13}  a stage computes {1e3 * stage:.0f} ms, its message takes {1e3 * passed:.2f} ms")
+
+# %% [markdown]
+# Inside a node, the waits of tensor parallelism are about a quarter of its computing. Between nodes they would be more
+# than twice its computing. A stage's message is small beside a stage's work on both links.
+#
+# So the order of the axes follows from the bytes. tp is innermost, because ranks that follow one another are in one
+# node. It is at most as large as a node. Next comes pp, across nodes. The outermost is dp: it sends much at once, but
+# only once a step, and can hide that behind the last backwards. `make_mesh(dp=2, pp=4, tp=8)` numbers ranks so.
+#
+# ## A claim on trial: "with tp 4, a device needs a fourth of the memory"
+#
+# Compare with a replica, which holds all of the model, and 16 sequences as well.
+
+# %%
+for kind in data.fullest.held:
+    part = tensor.fullest.held[kind] / data.fullest.held[kind]
+    print(f"{kind:<12} {part:.0%} of what a replica holds")
+
+# %% [markdown]
+# False. Matrices are cut, but norms, embedding and head are whole on each rank. So are the activations that they take.
+# In this small model the embedding and the head weigh much. In a deep one, weights come near to a fourth, but
+# activations do not. **Sequence parallelism** cuts the norms' activations too, along the sequence (Korthikanti et al.
+# 2022, arXiv 2205.05198). It is `tensor_plan=sequence_parallel` here, and sends no more bytes: a reduce-scatter and an
+# all-gather in place of each all-reduce.
+#
+# **Try it:** `print(mesh_table(run_meshes([{"tp": 2}, {"pp": 2}], layers=8, steps=1)))`. Which of the two holds
+# fewer activations on its fullest device?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# With tp 2 one micro-batch is under way, and a rank holds about two thirds of its activations. With pp 2 device 0
+# has half of the layers, but two micro-batches in flight. That is as much as one micro-batch in all layers. So tp 2
+# holds less.
+#
+# </details>
+#
+# ## ZeRO beside it
+#
+# Replicas hold everything four times. ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054) shares it out. Each replica
+# keeps a fourth of each weight, gradient and optimizer state, and fetches the rest of a layer when it needs it. PyTorch
+# calls it **FSDP**, fully sharded data parallelism. Two of the rows above are such runs. With *keep*, each layer is
+# fetched once a step. With *regather*, it is fetched before each forward and again before each backward.
+
+# %%
+for run in (data, kept, again):
+    states = sum(run.fullest.held[kind] for kind in ("weights", "gradients", "optimizer"))
+    print(f"{run.name:<22} states {states / 1e6:.2f} MB, sends {run.sent['dp'] / 1e6:.2f} MB a step")
+ways = {"data": data, "sharded": again, "tensor": tensor, "pipeline": pipeline}
+note = "Measured: 4 layers, a batch of 64 sequences, micro-batches of 16; the device that sends most."
+plot_parallelism({name: max(run.sent.values()) for name, run in ways.items()}, note=note)
+
+# %% [markdown]
+# Sharding costs no more bytes at first: an all-gather and a reduce-scatter are the two halves of an all-reduce. With
+# *regather* it is half as much again. Unlike tensor parallelism, it still computes whole layers, and what is fetched
+# can be fetched early.
+#
+# Here each replica has one micro-batch. With m of them, *regather* fetches everything m times, and a pipeline lives on
+# many micro-batches. With *keep* one fetches once, but then whole weights stay on the device through the step. Llama 3
+# was trained so, with pipelines (Grattafiori et al. 2024, arXiv 2407.21783).
+#
+# ## Which shape?
+#
+# The questions of lesson 10 in their order:
+#
+# 1. Does it fit? Raise tp up to a node, then pp, until states and activations fit. Sharding of the optimizer state
+#    alone (ZeRO-1) is nearly free.
+# 2. Is the bubble small? The batch must give each pipeline m well above p.
+# 3. All other devices become replicas.
+#
+# Narayanan et al. (2021, arXiv 2104.04473) trained GPT models in this order: tp 8 within a node, then pp, then dp. In
+# the last exercise you write the search.
+#
+# ## What to remember
+#
+# - Columns first, then rows: two all-reduces a layer forward, and two backward. Nothing hides them.
+# - tp stays within a node, pp crosses nodes, and dp is outermost.
+# - Sharding saves states, not activations. It sends as much as replicas do, or more with each micro-batch.
 
 # %%
 ledger()

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,17 +146,43 @@ def test_it_runs_with_torchrun_and_without_and_goes_on_in_either(first, second, 
     assert dict(losses(tmp_path)) == true("processes")[0]
 
 
+MESHES = {4: ("--dp 2 --pp 2", "--pp 2 --tp 2"), 8: ("--dp 2 --pp 2 --tp 2", "--dp 4 --tp 2")}
+
+
+@pytest.mark.parametrize("ranks", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_it_runs_on_a_mesh_and_goes_on_at_another_shape(ranks, text, tmp_path):
+    """Losses are those of one pipeline of threads; the batch of step 11 is odd, and the first process alone speaks."""
+    few, short = SMALL.replace("4 --devices 2 --steps 60", "2 --steps 13"), tmp_path / "text"
+    short.write_bytes(text.read_bytes()[:1800])
+    told = [*few.split(), "--text", short, "--every", "9"]
+    finished(tmp_path / "alone", short, *told, "--launch", "threads")
+    found = [losses(tmp_path / "alone")]
+    for shape in MESHES[ranks]:
+        ((code, out, err),) = agents([SCRIPT, *told, *shape.split(), "--folder", tmp_path, "--resume"], ranks=ranks)
+        assert code == 0, err
+        assert out.count("held out") == (1 if found[1:] else 2)
+        found.append(losses(tmp_path))
+        shutil.rmtree(tmp_path / "step-00000013")
+    found = [[float(loss) for _, loss in run] for run in found]
+    alone, first, resumed = found
+    assert first == pytest.approx(alone, rel=1e-4)
+    assert resumed == pytest.approx(alone + alone[9:], rel=1e-4)
+
+
 def test_the_last_batch_of_an_epoch_is_odd_and_the_rate_rises_and_falls(text):
     parts = runpy.run_path(str(SCRIPT))
     data = parts["Windows"](text.read_bytes()[:3800], 8)
 
-    def sizes(microbatches):
-        told = argparse.Namespace(batch=20, microbatches=microbatches)
-        return [len(inputs) for inputs, _ in parts["batches"](data, told)]
+    def sizes(microbatches, dp=1, replica=0):
+        told = argparse.Namespace(batch=20, microbatches=microbatches, dp=dp)
+        whole = parts["batches"](data, told)
+        return [len(inputs) for inputs, _ in parts["shares"](data, told, replica, whole)]
 
     assert sizes(4) == sizes(14) == [20] * 23 + [14]
     assert sizes(15) == [20] * 23
-    following = parts["endless"](data, argparse.Namespace(batch=20, microbatches=4), 0, 22)
+    assert [sizes(4, 3, replica)[-2:] for replica in range(3)] == [[7, 5], [7, 5], [6, 4]]
+    assert sizes(5, 3) == [7] * 23
+    following = parts["endless"](data, argparse.Namespace(batch=20, microbatches=4, dp=1), 0, 0, 22)
     places = [next(following)[0] for _ in range(3)]
     assert places == [{"epoch": 0, "first": 23}, {"epoch": 0, "first": 24}, {"epoch": 1, "first": 1}]
     rates = [parts["rate"](step, 60) for step in range(61)]

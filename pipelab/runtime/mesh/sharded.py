@@ -42,6 +42,7 @@ class Sharded:
         self._modules = [module for module in stage.modules() if isinstance(module, FSDPModule)]
         for module in self._modules:
             module.set_gradient_divide_factor(1.0)  # losses are weighted by the whole batch: a sum, and no mean
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no other, which float32 would get
 
     def begin(self, *, training: bool) -> None:
         """A step begins, or an evaluation, after which weights are parts again."""

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.parallelism import WAYS, plot_parallelism
+from pipelab.teaching.parallelism.ways import WAYS, plot_parallelism
 
 SENT = {"data": 14.6e6, "sharded": 21.9e6, "tensor": 151e6, "pipeline": 1.05e6}
 
