@@ -43,16 +43,21 @@ _HOMES = {
     "pipelab.models.split": ["SplitModel", "split_model"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.runtime.measuring.delayed": ["delayed_training"],
+    "pipelab.runtime.mesh.tensor": ["sequence_parallel"],
+    "pipelab.runtime.mesh.traffic": ["TrafficCounter"],
     "pipelab.runtime.processes.mesh": ["make_mesh"],
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
     "pipelab.teaching.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": [
         "Adaptive",
+        "Cluster",
         "CostProfile",
         "CutPlan",
+        "ModelFacts",
         "Monitor",
         "check_configuration",
         "plan_cuts",
+        "plan_parallelism",
         "plot_monitor",
         "plot_tuning",
         "profile_costs",
@@ -84,6 +89,8 @@ if TYPE_CHECKING:
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.runtime.checkpoint import Checkpoint, export_safetensors, newest_checkpoint
     from pipelab.runtime.measuring.delayed import delayed_training
+    from pipelab.runtime.mesh.tensor import sequence_parallel
+    from pipelab.runtime.mesh.traffic import TrafficCounter
     from pipelab.runtime.processes.mesh import make_mesh
     from pipelab.schedules import (
         Action,
@@ -103,11 +110,14 @@ if TYPE_CHECKING:
     from pipelab.timeline import Timeline, compare
     from pipelab.tuning import (
         Adaptive,
+        Cluster,
         CostProfile,
         CutPlan,
+        ModelFacts,
         Monitor,
         check_configuration,
         plan_cuts,
+        plan_parallelism,
         plot_monitor,
         plot_tuning,
         profile_costs,

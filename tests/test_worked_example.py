@@ -24,14 +24,14 @@ def run(capsys, name, *more):
     return json.loads(capsys.readouterr().out)
 
 
-# The lessons, which make test runs, measure all of these too; here the one that is compared most.
+# The lessons measure all of these too; here the one that is compared most.
 LONG = [pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "1f1b" else LONG) for n in CASES])
 def test_predicted_and_measured_and_proven_against_the_unsplit_model(name, capsys):
     _, bubble, tolerance, microbatches, sequences = CASES[name]
-    out = run(capsys, name, "--steps", "8")
+    out = run(capsys, name, "--steps", "5")
     assert out["schedule"] == name
     assert (out["devices"], out["microbatches"], out["layers"]) == (4, 4, 48)
     assert out["chunks"] == (2 if name == "interleaved" else 1)
@@ -96,7 +96,8 @@ def model():
 
 def step(model, name, m, batch, recompute=False):
     schedule = build_schedule(name, 4, m, recompute=recompute)
-    return Pipeline(model, schedule, loss=next_byte_loss, memory_limit=LIMIT, device="cpu").step(*text_batch(0, batch))
+    limited = {"memory_limit": LIMIT, "device": "cpu", "clock": "wall"}
+    return Pipeline(model, schedule, loss=next_byte_loss, **limited).step(*text_batch(0, batch))
 
 
 @pytest.mark.parametrize("m", [pytest.param(m, marks=[] if m == 8 else LONG) for m in WHOLE])
@@ -113,6 +114,7 @@ def test_under_the_same_limit_1f1b_and_recomputation_run(model):
     assert max(held) < 40e6
 
 
+@pytest.mark.slow  # lesson 5 does it too
 def test_at_a_fixed_micro_batch_of_4_gpipe_fails_beyond_some_m_and_1f1b_does_not(model):
     """Device 0 has room for 8 micro-batches of 4 sequences: m is bounded from above, for GPipe only."""
     assert step(model, "gpipe", 8, 8 * 4).loss > 0

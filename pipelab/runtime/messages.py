@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelab.quantities import format_bytes
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.wire import Channel, Route
+from pipelab.timeline import Message
 
-__all__ = ["Compression", "Delivery", "compression", "deliveries"]
+__all__ = ["Compression", "Delivery", "Reduction", "compression", "deliveries", "sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,28 @@ def compression(logs: Sequence[DeviceLog]) -> Compression | None:
     """What packing has saved; None if nothing was packed."""
     after, saved = sum(sum(log.sizes) for log in logs), sum(sum(log.saved) for log in logs)
     return Compression(after + saved, after) if saved else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Gradients of one stage on their way, to be summed over the replicas: host times (seconds) and bytes."""
+
+    stage: int
+    device: int
+    size: int
+    begun: float
+    ended: float
+
+    def later(self, seconds: float) -> Reduction:
+        """The same on another clock."""
+        return replace(self, begun=self.begun + seconds, ended=self.ended + seconds)
+
+
+def sums(schedule: Schedule, reductions: Sequence[Reduction], origin: float) -> tuple[Message, ...]:
+    """For a timeline that begins at ``origin``: each sum, after the last backward of its stage."""
+    ends = {action.stage: action for _, _, action in schedule.actions() if action.op in "BIW"}
+    return tuple(
+        Message("sum of gradients", ends[s.stage], ends[s.stage], s.device, s.device, *times, float(s.size))
+        for s in reductions
+        for times in [(s.begun - origin, s.ended - origin)]
+    )

@@ -17,29 +17,18 @@ from pipelab.memory import DeviceMemory
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
-from pipelab.runtime.messages import Compression, Delivery, compression, deliveries
+from pipelab.runtime.messages import Compression, Delivery, Reduction, compression, deliveries, sums
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.costs import CostModel, Costs, SlotCosts
-from pipelab.simulation.links import Links
+from pipelab.simulation.links import Links, links_of
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Holding, Message, Span, Timeline
 
-__all__ = ["CostHistory", "Reduction", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
+__all__ = ["CostHistory", "StepRecord", "StepReport", "merge_logs", "slot_table", "verify_order"]
 
 
 SlotTable = tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """Gradients of one stage on their way, to be summed over the replicas: host times (seconds) and bytes."""
-
-    stage: int
-    device: int
-    size: int
-    begun: float
-    ended: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +90,7 @@ class StepReport:
     def slot_costs(self) -> SlotCosts:
         """What each slot of this very step cost, at the speed of its device."""
         self._require_costs()
-        return SlotCosts(self._at_speed(slot_table(self.logs)), self._sizes, links=self.links)
+        return SlotCosts(self._at_speed(slot_table(self.logs)), self._sizes, links=self.links.unpacked)
 
     def _at_speed(self, slots: SlotTable) -> SlotTable:
         return tuple(tuple(cost / speed for cost in row) for row, speed in zip(slots, self.speeds, strict=True))
@@ -160,7 +149,7 @@ class StepReport:
             return self.slot_costs
         if self.clock == "unit":
             return _GivenCosts(self.unit_costs, self._sizes, self.speeds)
-        return SlotCosts(self._at_speed(_median(self.past)), self._sizes, links=self.links)
+        return SlotCosts(self._at_speed(_median(self.past)), self._sizes, links=self.links.unpacked)
 
     def _require_costs(self) -> None:
         if not self.past:
@@ -257,8 +246,8 @@ class _GivenCosts:
         return self.given.bandwidth
 
     @property
-    def links(self) -> Links | None:
-        return self.given.links
+    def links(self) -> Links:
+        return links_of(self.given).unpacked
 
     def slot_cost(self, schedule: Schedule, device: int, position: int) -> float:
         return self.given.slot_cost(schedule, device, position) / self.speeds[device]
@@ -357,7 +346,12 @@ def _wall_timeline(report: StepReport) -> Timeline:
     sequences = report.sequences / sum(schedule.weights)
     updates = tuple(span for span in spans if all(action.op == "U" for action in actions_of(span.slot)))
     work = tuple(span for span in spans if span not in updates) if updates else spans
-    return Timeline(schedule, work, messages, clock="wall", unit="s", sequences=sequences, updates=updates)
+    made: dict[str, Any] = {
+        "sequences": sequences,
+        "updates": updates,
+        "sums": sums(report.schedule, report.reductions, origin),
+    }
+    return Timeline(schedule, work, messages, clock="wall", unit="s", **made)
 
 
 def _holdings(timeline: Timeline, logs: Sequence[DeviceLog]) -> tuple[Holding, ...]:

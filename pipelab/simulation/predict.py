@@ -31,7 +31,8 @@ def predict(
     for one in costs:
         prices = Prices(schedule, one)
         cost, size = prices.slot_costs(), prices.message_sizes(made)
-        start, end, arrived = walk(made, cost, *_under_way(made, size, links_of(one)))
+        size, latency, sending = _under_way(made, size, links_of(one))
+        start, end, arrived = walk(made, cost, latency, sending)
         run = Run.of_table(schedule.table, start, end, Sent(made, arrived, size), prices.bytes_kept())
         found.append(Timeline.of_run(schedule, run, clock=clock, unit=one.unit, sequences=sequences))
     return tuple(found)
@@ -47,10 +48,14 @@ def peaks(schedule: Schedule, costs: CostModel) -> tuple[float, ...]:
     return Run.of_table(table, position, position + 1.0, kept=kept).peak_bytes()
 
 
-def _under_way(made: Compiled, size: Array, links: Links) -> tuple[float | Array, Array | None]:
-    """(latency, time on the channel) of messages: one number if all have the same link; None for no time."""
+def _under_way(made: Compiled, size: Array, links: Links) -> tuple[Array, float | Array, Array | None]:
+    """(bytes, latency, time on the channel) of messages.
+
+    The latency is one number if all have the same link; for no time on the channel there is None.
+    """
     latency: float | Array = links.latency
     bandwidth: float | Array = links.bandwidth
+    packing: float | Array = links.usual.packing
     if not links.uniform:
         p, device = made.table.devices, made.table.device
         links.require(p)
@@ -58,8 +63,10 @@ def _under_way(made: Compiled, size: Array, links: Links) -> tuple[float | Array
         found = [links.of(*divmod(one, p)) for one in pair.tolist()]
         latency = np.array([link.latency for link in found])[which]
         bandwidth = np.array([link.bandwidth for link in found])[which]
+        packing = np.array([link.packing for link in found])[which]
+    size = packing * size
     sending = size / bandwidth
-    return latency, sending if sending.any() else None
+    return size, latency, sending if sending.any() else None
 
 
 def _compiled(schedule: Schedule, *, check: bool) -> Compiled:

@@ -262,7 +262,7 @@ def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> C
     its backward is W. A prediction that did not know would be wrong about half of the bubble.
     """
     if schedule.name not in BALANCED:
-        return replace(profile, links=setting.links)
+        return replace(profile, links=setting.links.unpacked)
 
     def mean(values: Any) -> float:
         return float(sum(values)) / schedule.devices
@@ -274,7 +274,7 @@ def _prediction_costs(schedule: Schedule, profile: Costs, setting: Setting) -> C
         message_bytes=sum(sizes) / len(sizes) if sizes else 0.0,
         activation_bytes=mean(profile.activation_bytes),
         input_bytes=profile.input_bytes,
-        links=setting.links,
+        links=setting.links.unpacked,
         unit="s",
     )
 

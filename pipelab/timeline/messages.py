@@ -24,6 +24,8 @@ class Overlap:
     """
 
     links: Mapping[tuple[int, int], tuple[float, float]]
+    times: tuple[tuple[float, float], ...] = ()
+    """The same for each message, in their order."""
 
     @classmethod
     @reservable
@@ -41,11 +43,13 @@ class Overlap:
             return done[device][k] - max(row[k - 1].end - time, 0.0) if k else 0.0
 
         links: dict[tuple[int, int], tuple[float, float]] = {}
+        times = []
         for m in messages:
             way, hidden = links.get((m.source, m.destination), (0.0, 0.0))
             here = worked(m.destination, m.arrived) - worked(m.destination, m.sent)
+            times.append((m.arrived - m.sent, here))
             links[m.source, m.destination] = (way + m.arrived - m.sent, hidden + here)
-        return cls(dict(sorted(links.items())))
+        return cls(dict(sorted(links.items())), tuple(times))
 
     @property
     def fraction(self) -> float:

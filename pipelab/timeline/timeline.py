@@ -41,7 +41,7 @@ class Timeline:
     ``sequences`` is the number of sequences in a micro-batch of weight 1 (None where no batch is known).
     ``updates`` are the optimizer's spans, reported beside the makespan. ``holdings`` are activation bytes over time,
     one entry a device, where they are known. ``stash``: whether old versions of the weights were kept, where weights
-    change on the way.
+    change on the way. ``sums``: gradients on their way to and from the replicas of a mesh, on the wall clock.
     """
 
     schedule: Schedule
@@ -54,13 +54,14 @@ class Timeline:
     holdings: tuple[Holding, ...] = field(default_factory=tuple)
     note: str = field(default="", compare=False)
     stash: bool = True
+    sums: tuple[Message, ...] = ()
 
     @classmethod
     def of_run(cls, schedule: Schedule, run: Run, *, clock: str, unit: str, sequences: float | None) -> Timeline:
         """The timeline of arrays: spans, messages and the rest of its objects are made when they are looked at."""
         made = cls.__new__(cls)
         made.__dict__.update(schedule=schedule, _run=run, clock=clock, unit=unit, sequences=sequences)
-        made.__dict__.update(note="", stash=True)
+        made.__dict__.update(note="", stash=True, sums=())
         return made
 
     if not TYPE_CHECKING:  # to a type checker all fields are there
@@ -349,7 +350,7 @@ class Timeline:
             cat = "".join(action.op for action in actions_of(span.slot))
             told = {"clock": self.clock, "position": span.position}
             piece(format_slot(span.slot), cat, span.device, 0, span.start, span.end, **told)
-        for tid, lane, m in tracks(self.messages, self.schedule.devices):
+        for tid, lane, m in tracks((*self.messages, *self.sums), self.schedule.devices):
             track = {"name": f"device {lane.device} {lane.name}"}
             events.append({"ph": "M", "name": "thread_name", "pid": lane.device, "tid": tid, "args": track})
             piece(str(m.producer), m.kind, lane.device, tid, m.sent, m.arrived, bytes=m.size)
@@ -357,9 +358,8 @@ class Timeline:
             common = {"cat": message.kind, "name": message.kind, "id": number, "tid": 0}
             starts = self._starts_of(message)
             # A flow binds to the slice that encloses its time stamp, so it leaves just inside the sender's span.
-            events.append(
-                {"ph": "s", "pid": message.source, "ts": (message.sent - self.start) * scale - 1e-3, **common}
-            )
+            left = (message.sent - self.start) * scale - 1e-3
+            events.append({"ph": "s", "pid": message.source, "ts": left, **common})
             events.append({"ph": "f", "bp": "e", "pid": message.destination, "ts": starts * scale + 1e-3, **common})
         for holding in self.holdings:
             for t, held in holding.steps:

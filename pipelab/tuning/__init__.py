@@ -1,4 +1,4 @@
-"""Choosing m, v, schedule and recomputation under a memory limit, by prediction and by measurement; and a monitor."""
+"""Choosing m, v, schedule and recomputation under a memory limit, or the shape of a cluster; and a monitor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ _HOMES = {
     "pipelab.tuning.picture": ["plot_tuning"],
     "pipelab.tuning.planning.plan": ["CutPlan", "plan_cuts"],
     "pipelab.tuning.result": ["Measurement", "Tuning"],
+    "pipelab.tuning.shapes.cluster": ["Cluster"],
+    "pipelab.tuning.shapes.facts": ["ModelFacts"],
+    "pipelab.tuning.shapes.planner": ["plan_parallelism"],
+    "pipelab.tuning.shapes.result": ["ParallelismPlan"],
     "pipelab.tuning.tuner": ["shortlist", "tune"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from pipelab.tuning.planning.plan import CutPlan, plan_cuts
     from pipelab.tuning.profile import CostProfile, ProfileCosts, StageProfile
     from pipelab.tuning.result import Measurement, Tuning
+    from pipelab.tuning.shapes.cluster import Cluster
+    from pipelab.tuning.shapes.facts import ModelFacts
+    from pipelab.tuning.shapes.planner import plan_parallelism
+    from pipelab.tuning.shapes.result import ParallelismPlan
     from pipelab.tuning.tuner import shortlist, tune
 
 

@@ -166,7 +166,10 @@ class Adaptive:
         Raises ConfigurationError before the second step with these cuts.
         """
         self._follow_others()
-        decision: Decision | None = self.pipeline._engine.decide(self._decide)
+        took, decision = self.pipeline._engine.decide(self._decide)
+        if took is not None:
+            last = self.history[-1]
+            self.history[-1] = replace(last, after=replace(last.after, measured=took))
         if decision is None:
             return None
         if decision.moved:
@@ -220,8 +223,8 @@ class Adaptive:
         profile = self._layers.cut((0, *self._cuts, self._size), table.devices, speeds)
         return profile, profile.predict(table.for_batch(batch), batch, **self._link)
 
-    def _decide(self) -> Decision | None:
-        """What to do and why; None if nothing has changed."""
+    def _decide(self) -> tuple[float | None, Decision | None]:
+        """(What a step takes since the last move, where that is news; what to do and why, None if nothing changed)."""
         steps = self.monitor.observed
         if not steps:
             raise ConfigurationError(
@@ -238,10 +241,9 @@ class Adaptive:
         waits = last is not None and last.moved and last.after.measured is None
         before, self._looked = self._looked, (limits, full)
         if not (waits or changes or self._looked != before):
-            return None
+            return None, None
         measured = median(one.report.timeline.makespan for one in steps)
-        if last is not None and waits:
-            self.history[-1] = replace(last, after=replace(last.after, measured=measured))
+        took = measured if waits else None
         why = [f"device {r} takes {times:.1f} times as long per layer as {than}" for r, times in changes.items()]
         why += [f"device {r} holds {format_bytes(held[r])} of the {format_bytes(limits[r])} allowed" for r in full]
         profile, now = self._predict(batch, self._slow)
@@ -250,14 +252,14 @@ class Adaptive:
         free = [ROOM * b * one / have if one and have else b for b, have, one in zip(limits, held, known, strict=True)]
         step, found = steps[-1].report.step, self._plan(batch, min(one.report.batch for one in steps), free)
         if isinstance(found, str):
-            return Decision(step, ", ".join([*why, found]), setup, setup) if why else None
+            return took, Decision(step, ", ".join([*why, found]), setup, setup) if why else None
         table, plan = found
         gain, same = 1 - plan.makespan / now.makespan, (table, plan.cuts) == (setup.schedule, setup.cuts)
         if not same and (full or gain > self.least_gain):
             after = self._setup(table, plan.cuts, plan.makespan)
-            return Decision(step, ", ".join(why) or "other cuts are better", setup, after)
+            return took, Decision(step, ", ".join(why) or "other cuts are better", setup, after)
         why += [f"the best cut saves {max(gain, 0):.0%} of a step"] if why else []
-        return Decision(step, ", ".join(why), setup, setup) if why else None
+        return took, Decision(step, ", ".join(why), setup, setup) if why else None
 
     def _setup(self, table: Schedule, cuts: tuple[int, ...], predicted: float, measured: float | None = None) -> Setup:
         bounds = (0, *cuts, self._size)

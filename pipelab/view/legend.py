@@ -16,6 +16,7 @@ from pipelab.timeline import Timeline
 from pipelab.view import palette
 from pipelab.view.letters import FONT, text_width
 from pipelab.view.memory import Held
+from pipelab.view.words import message_kinds
 
 __all__ = ["Entry", "flow", "groups", "table_entries"]
 
@@ -117,8 +118,8 @@ def groups(
     drawn += [Entry("makespan", "line", palette.INK)] if makespans else []
     found = [drawn, _chunk_entries(timelines), _phase_entries(timelines) if phases else []]
     found.append([Entry(curves[0].name, "memory", palette.MEMORY)] if curves else [])
-    kinds = palette.MESSAGES.items() if lanes else ()
-    found.append([Entry(f"{kind} under way", "phase", colour) for kind, colour in kinds])
+    kinds = message_kinds(timelines) if lanes else []
+    found.append([Entry(f"{kind} under way", "phase", palette.MESSAGES[kind]) for kind in kinds])
     found.append([Entry("end of the makespan", "dashes", palette.INK)] if updates else [])
     return [group for group in found if group]
 

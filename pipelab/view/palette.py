@@ -35,7 +35,9 @@ IDLE: Final = "#F7F7F7"
 IDLE_HATCH: Final = "#D0D0D0"
 MEMORY: Final = "#D3DCE6"
 MEMORY_LINE: Final = "#56677A"
-MESSAGES: Final[Mapping[str, str]] = MappingProxyType({"activation": "#4E93BC", "gradient": "#C58A62"})
+MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {"activation": "#4E93BC", "gradient": "#C58A62", "sum of gradients": "#6F9A6A"}
+)
 INK: Final = "#1A1A1A"
 CAPTION: Final = "#4D4D4D"
 

@@ -90,7 +90,7 @@ class Panel:
         schedule = timeline.schedule
         self.timeline, self.heights = timeline, heights
         places = ((curve, heights.memory_top, heights.memory), (versions, heights.versions_top, heights.versions))
-        self._lanes = lanes(timeline.messages, schedule.devices) if heights.lane else []
+        self._lanes = lanes((*timeline.messages, *timeline.sums), schedule.devices) if heights.lane else []
         self._strips = [(strip, top, high) for strip, top, high in places if strip is not None and high]
         self.height = schedule.devices * heights.pitch - heights.between
         self._name_size = (8.0 if heights.blocks >= 12 else 7.0) if heights.flat else 9.0

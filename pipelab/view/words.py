@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelab.quantities import format_bytes
 from pipelab.schedules.catalogue import recipes
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import part_in
-from pipelab.timeline import Timeline
+from pipelab.timeline import Message, Timeline
 from pipelab.timeline.versions import versions_of
 from pipelab.view.memory import Held, held, kept_versions
 
@@ -17,6 +18,8 @@ __all__ = [
     "headline",
     "lanes_note",
     "memory_note",
+    "message_kinds",
+    "message_words",
     "number",
     "percent",
     "schedule_title",
@@ -110,13 +113,35 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
     return note
 
 
+def message_kinds(timelines: Sequence[Timeline]) -> list[str]:
+    """What lanes of these timelines may show."""
+    return ["activation", "gradient", *(["sum of gradients"] if any(timeline.sums for timeline in timelines) else [])]
+
+
 def lanes_note(timeline: Timeline) -> str:
     """What the lanes show, and how much of the messages' time is hidden."""
     told = "Lanes below a row: what the device sends, then what it receives."
+    if timeline.sums:
+        told += " Gradients are summed over the replicas: those are sent and received at once."
     overlap = timeline.overlap
     if not any(way for way, _ in overlap.links.values()):
         return f"{told} No message takes any time."
     return f"{told} {percent(overlap.fraction)} of the messages' time is hidden: the receiver works meanwhile."
+
+
+def message_words(timeline: Timeline, message: Message, hidden: float) -> str:
+    """What a message is, when it was under way, and the part of that time that is hidden."""
+    sent, arrived = (timeline.time_words(time - timeline.start) for time in (message.sent, message.arrived))
+    size = f", {format_bytes(message.size)}" if message.size else ""
+    part, there = hidden / (message.arrived - message.sent), f"device {message.destination}"
+    kind = message.kind.capitalize()
+    way = f"{kind} of {message.producer} for {message.consumer}, from device {message.source} to "
+    if message.source == message.destination:
+        way = f"{kind} of stage {message.producer.stage} over the replicas, on "
+    return (
+        f"{way}{there}{size}: sent at {sent}, there at {arrived}. {there.capitalize()} works in {percent(part)} of "
+        "this time: that part is hidden."
+    )
 
 
 def versions_note(timelines: Sequence[Timeline], *, strips: bool = False) -> str:

@@ -134,7 +134,20 @@ def test_lanes_show_what_each_device_sends_and_receives(notebook_with):
         bars = [length for _, length in found.evaluate(BARS, colour) if length > 20]
         assert len(bars) == pytest.approx(2 * 7, abs=2)  # sent by one, received by the other
         assert bars == pytest.approx([4 * wide / 12] * len(bars), rel=0.1)
-    high = found.get_by_role("application").bounding_box()["height"]
+    play, save = (found.get_by_role("button", name=name).bounding_box()["y"] for name in ("Play", "Save"))
+    assert play == pytest.approx(save, abs=4), "all tools have room on one line of 960"
+    stage, say = found.get_by_role("application"), found.locator(".pl-say")
+    high = stage.bounding_box()["height"]
+    x = 92 + wide * 1.5 / 12  # the first message is on its way from 1 to 2
+    bars = sorted(y for y, _ in found.evaluate(BARS, ACTIVATION))
+    for y in (bars[1], bars[-2]):
+        stage.hover(position={"x": x, "y": 20})
+        expect(say).to_contain_text("0F1")
+        stage.hover(position={"x": x, "y": y})
+        expect(say).to_have_text(
+            "Activation of 0F0 for 1F0, from device 0 to device 1: sent at t = 1, there at t = 2. Device 1 works in "
+            "0.0% of this time: that part is hidden."
+        )
     found.get_by_role("checkbox", name="messages").uncheck()
     expect(found).not_to_contain_text("Lanes below a row")
     assert found.evaluate(BARS, ACTIVATION) == []

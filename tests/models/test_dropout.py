@@ -17,6 +17,16 @@ def test_a_part_of_the_batch_gets_its_part_of_the_mask():
     assert torch.equal(torch.cat([mask(batch=5), mask(batch=7, first=5)]), whole)
 
 
+def test_a_part_of_each_sequence_gets_its_part_of_the_mask():
+    halves = []
+    for part in (0, 1):
+        drop = KeyedDropout(0.25, 0)
+        drop.part = part
+        with dropout_key(0, 0):
+            halves.append(drop(torch.ones(8, 8, 32)))
+    assert torch.equal(torch.cat(halves, 1), mask())
+
+
 @pytest.mark.parametrize("change", [{"layer": 1}, {"seed": 1}, {"step": 1}, {"first": 1}])
 def test_seed_step_layer_and_sequence_each_change_it(change):
     a, b = mask(batch=1), mask(batch=1, **change)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from pipelab import ConfigurationError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
@@ -24,6 +27,34 @@ def test_it_is_causal():
     difference = (model(tokens) - model(changed)).detach().abs().amax((0, 2))
     assert float(difference[:20].max()) == 0
     assert float(difference[20:].min()) > 0
+
+
+def attended(block, x):
+    """What the rows of ``out`` get."""
+    seen = []
+    hook = block.out.register_forward_hook(lambda _, given, made: seen.append(given[0]))
+    block(x)
+    hook.remove()
+    return seen[0]
+
+
+def test_columns_and_rows_cut_evenly_are_whole_heads():
+    """Two halves of a layer, each with half of the heads and of the hidden numbers, add up to the layer."""
+    block = TransformerLM(layers=1, width=16, heads=4).layers[0].double()
+    x = torch.randn(2, 8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        middle = x + block.out(attended(block, x))
+        sums = [0.0, 0.0]
+        for part in (0, 1):
+            half = copy.deepcopy(block)
+            for name, dim in (("qkv", 0), ("out", 1), ("up", 0), ("down", 1)):
+                layer = half.get_submodule(name)
+                layer.weight = nn.Parameter(layer.weight.chunk(2, dim)[part].clone())
+                layer.bias = nn.Parameter(layer.bias.chunk(2)[part].clone() if dim == 0 else layer.bias / 2)
+            sums[0] += half.out(attended(half, x))
+            sums[1] += half.down(nn.functional.gelu(half.up(half.norm2(middle))))
+        assert torch.allclose(x + sums[0], middle, rtol=0, atol=1e-14)
+        assert torch.allclose(middle + sums[1], block(x), rtol=0, atol=1e-14)
 
 
 def test_weights_depend_on_the_seed_alone_and_leave_the_generator_alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelab import Link, Links, Pipeline, build_schedule
+from pipelab import Costs, Link, Links, Pipeline, build_schedule
 from tests.runtime.small import data, mlp, mse, tuple_net
 
 ERRORS = {"bf16": 2**-6, "int8": 2**-3}
@@ -77,6 +77,15 @@ def test_a_modelled_link_takes_the_packed_bytes():
         times.append(min(late))
         assert min(late) == pytest.approx(report.deliveries[0].size / 1e6, rel=1e-3)
     assert times[1] < times[0] / 5
+
+
+@pytest.mark.parametrize("clock", ["device", "unit"])
+def test_bytes_that_were_measured_on_their_way_are_not_packed_again(clock):
+    given = {"costs": Costs(links=Links(bandwidth=1e3, compression="int8"))} if clock == "unit" else {}
+    links = Links(compression="int8") if given else Links(bandwidth=1e3, compression="int8")
+    with Pipeline(mlp(4, 64), build_schedule("gpipe", 2, 2), loss=mse, clock=clock, links=links, **given) as pipeline:
+        report = pipeline.step(*data())
+    assert {message.size for message in report.timeline.messages} == {d.size for d in report.deliveries}
 
 
 def test_a_profile_has_the_bytes_that_travel_and_those_that_are_kept():

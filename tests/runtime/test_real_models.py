@@ -49,7 +49,7 @@ def split(name, stages):
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [pytest.param("1f1b", marks=pytest.mark.slow), "interleaved"])
 @pytest.mark.parametrize("name", list(map(marked, REAL)))
 def test_a_real_model_in_a_pipeline_is_the_model(name, schedule, launch):
     table = SCHEDULES[schedule]

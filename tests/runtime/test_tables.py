@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelab import Action, Pipeline, Schedule, ScheduleError, build_schedule, check_schedule
+from tests.fuzz.cases import fuzzed
 from tests.runtime.small import check_step, mse, tuple_net
 
 
@@ -60,13 +61,11 @@ def test_what_the_checker_accepts_with_bounded_sends_runs_on_the_strict_wire(sch
         check_step(tuple_net(8), schedule, outstanding=1)
 
 
-@settings(max_examples=120, deadline=None)
-@given(
+@fuzzed(
     st.sampled_from(["naive", "gpipe", "1f1b", "interleaved"]),
-    st.integers(1, 6),
-    st.integers(1, 10),
-    st.integers(1, 3),
-    st.booleans(),
+    *(st.integers(1, 6), st.integers(1, 10), st.integers(1, 3), st.booleans()),
+    few=25,
+    many=120,
 )
 def test_every_generated_schedule_runs_on_the_strict_wire(name, p, m, v, recompute):
     groups = max(1, m // p)

@@ -53,6 +53,24 @@ def test_compression_is_of_a_link_and_time_can_be_taken_away_without_it():
 # ---- predictions -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("compression", "part"), [("bf16", 1 / 2), ("int8", 1 / 4)])
+def test_what_is_packed_is_predicted_with_the_bytes_after_packing(compression, part):
+    table, slow = build_schedule("1f1b", 4, 6), Link(0.5, 1.0)
+    nodes = Links.nodes(2, inside=Link(), between=Link(0.5, 1.0, compression))
+    by_hand = Links.nodes(2, inside=Link(), between=Link(0.5, 1.0 / part))
+    found, same = (simulate(table, Costs(message_bytes=8.0, links=links)) for links in (nodes, by_hand))
+    assert (
+        found.makespan
+        == same.makespan
+        < simulate(table, Costs(message_bytes=8.0, links=Links.nodes(2, inside=Link(), between=slow))).makespan
+    )
+    assert {m.size for m in found.messages if {m.source, m.destination} == {1, 2}} == {8 * part}
+    assert {m.size for m in found.messages if {m.source, m.destination} != {1, 2}} == {8.0}
+    alike = simulate(table, Costs(message_bytes=8.0, links=Links(0.5, 1.0, compression=compression)))
+    assert alike.makespan == simulate(table, Costs(message_bytes=8.0 * part, latency=0.5, bandwidth=1.0)).makespan
+    assert nodes.unpacked.of(1, 2) == slow
+
+
 @settings(max_examples=25)
 @given(sound_tables(), st.sampled_from([0.0, 0.5, 3.0]), st.sampled_from([2.0, math.inf]), eighths)
 def test_equal_links_of_all_pairs_are_one_link_for_all(schedule, latency, bandwidth, size):

@@ -18,5 +18,6 @@ if __name__ == "__main__":
             losses.append(adaptive.step(*batch(step)).loss)
             pipeline.speeds = [1, 0.2]
     sizes = [adaptive.history[0].before.sizes, *(one.after.sizes for one in adaptive.history)]
-    found = {"sizes": sizes, "told": len(told), "losses": losses}
+    took = [one.after.measured for one in adaptive.history]
+    found = {"sizes": sizes, "took": took, "told": len(told), "losses": losses}
     Path(sys.argv[1], f"{os.environ['RANK']}.json").write_text(json.dumps(found))

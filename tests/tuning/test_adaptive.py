@@ -264,6 +264,7 @@ def test_under_torchrun_rank_0_decides_for_all(tmp_path):
     assert code == 0, err[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["sizes"] == second["sizes"]
+    assert first["took"] == second["took"] and first["took"][0] > 0, "what rank 0 has measured, the others know too"
     assert first["sizes"][0] == [6, 6] and first["sizes"][-1][1] < 6
     assert first["told"] == len(first["sizes"]) - 1 and second["told"] == 0
     assert first["losses"] == second["losses"] == pytest.approx(unsplit(layers(Work, 0.0005), 8), abs=1e-10)

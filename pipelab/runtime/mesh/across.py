@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from pipelab.errors import LostProcessError
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.where import OUTSIDE
 from pipelab.runtime.peers import Move, Numbers, Peers
@@ -58,17 +59,43 @@ class Across:
 
     def agree(self, work: Callable[[], T]) -> list[T]:
         """Do ``work`` and exchange what came out in this pipeline. If it raises anywhere, it raises everywhere."""
-        found: list[T] = self.column.agree_own(lambda: self.inner.agree(work))
-        return found
+        return self._all(lambda: self.inner.agree(work))
 
     def agree_own(self, work: Callable[[], T]) -> T:
         """Do ``work``. If it raises anywhere, it raises everywhere."""
-        found: T = self.column.agree_own(lambda: self.inner.agree_own(work))
-        return found
+        return self._all(lambda: self.inner.agree_own(work))
 
     def agree_numbers(self, work: Callable[[], Numbers]) -> np.ndarray:
         """Do ``work`` and exchange numbers in this pipeline. If it raises anywhere, it raises everywhere."""
-        found: np.ndarray = self.column.agree_own(lambda: self.inner.agree_numbers(work))
+        return self._all(lambda: self.inner.agree_numbers(work))
+
+    def _all(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which those of this pipeline do; if it raises anywhere, it raises everywhere."""
+        own: list[BaseException] = []
+
+        def noted() -> T:
+            try:
+                return work()
+            except BaseException as error:
+                own.append(error)
+                raise
+
+        try:
+            found: T = self.column.agree_own(noted)
+        except LostProcessError as lost:
+            if own or getattr(lost, "_carried", None) is not None:
+                raise
+            gone = ", ".join(str(place) for place in self.column.gone)
+            who = (
+                f"the process at place {gone} of those that hold the same stages" if gone else "one of another replica"
+            )
+            raise LostProcessError(
+                f"a process of this mesh is gone, or the network between them: {who}; go on from the last checkpoint"
+            ) from None
+        except Exception as error:
+            if not own:
+                error.add_note("It was in another replica.")
+            raise
         return found
 
     def gather(self, value: T) -> list[T] | None:

@@ -24,8 +24,8 @@ from pipelab.runtime.mesh.across import Across
 from pipelab.runtime.mesh.shape import Shape
 from pipelab.runtime.mesh.sharded import Sharded
 from pipelab.runtime.mesh.tensor import add_partial
+from pipelab.runtime.messages import Reduction
 from pipelab.runtime.peers import Peers, Share
-from pipelab.runtime.report import Reduction
 from pipelab.runtime.setup.microbatches import join_batches
 from pipelab.runtime.setup.replicas import Replicas
 

@@ -7,6 +7,7 @@ backward of a stage, when each replica keeps the part that its optimizer steps (
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ class Sharded:
         self.again = again
         for tensor in (*stage.parameters(), *stage.buffers()):  # replicas start alike
             dist.broadcast(local(tensor.detach()), group=mesh.get_group(), group_src=0)
+        # What a stage gives is detached, and nothing works in place on it.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
         layers: list[Any] = list(_layers(stage))
         for module in (*layers, stage):
             fully_shard(module, mesh=mesh, reshard_after_forward=again)

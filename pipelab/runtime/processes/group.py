@@ -362,6 +362,8 @@ class Group:
                 raise
             raise self._lost_process((str(error) or type(error).__name__).splitlines()[0]) from None
 
+    gone = property(lambda self: self._board.gone(self.rank), doc="Whose process has ended without a word.")
+
     def _lost_process(self, reason: str) -> LostProcessError:
         """Says which process is gone, if that can be seen."""
         table, now = self.table, self.whereabouts

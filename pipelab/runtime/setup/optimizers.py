@@ -73,4 +73,11 @@ def _require_optimizer(made: Any, named: Sequence[tuple[str, nn.Parameter]]) -> 
             "own: make it from the (name, parameter) pairs it gets, as in "
             "lambda named: torch.optim.SGD([p for _, p in named], lr=0.1)"
         )
+    for group in made.param_groups:
+        at_once = next((way for way in ("foreach", "fused") if group.get(way)), None)
+        if at_once and len({getattr(p, "device_mesh", None) for p in group["params"]}) > 1:
+            raise ConfigurationError(
+                f"{type(made).__name__} with {at_once}=True steps a group of parameters at once, and these are not all "
+                f"held by the same processes (tp, shard); leave {at_once} out"
+            )
     return made

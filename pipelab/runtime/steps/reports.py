@@ -71,7 +71,7 @@ class Reports:
             stash=settings.stash,
             speeds=settings.shown_speeds,
             speeds_note=settings.speeds_note,
-            reductions=tuple(record.reductions),
+            reductions=tuple(one.later(record.offsets[one.device]) for one in record.reductions),
         )
 
     def _table(self, record: StepRecord) -> tuple[Schedule, CostHistory]:

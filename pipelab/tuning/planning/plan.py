@@ -34,6 +34,8 @@ _ALL = 400
 """Up to so many cuts are all simulated."""
 _ACTIONS = 60_000
 """How many actions are simulated in all at most, where there are more cuts."""
+_NEAR = 1.02
+"""A predicted makespan is no finer than that: among cuts so near the shortest, the least bottleneck decides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ def plan_cuts(
     links: Links | None = None,
     any_order: bool = False,
 ) -> CutPlan:
-    """The contiguous cut of a model's layers under which a step takes least.
+    """The contiguous cut of a model's layers under which a step takes least, or as good as least.
 
     ``profile``: what each layer costs, from ``profile_layers``. ``schedule``: a table, or the name of one for
     ``microbatches`` (default 2p) and ``chunks``; a table decides p, m and placement. ``speeds``: how fast each device
@@ -135,9 +137,9 @@ def plan_cuts(
     ``any_order``: the devices may stand in any order (up to eight of them), and their links go with them.
 
     First a dynamic program finds the cut whose busiest device has least to do: exact for one stage a device, in the
-    given order or over all. Another one counts links too. From there the simulated makespan decides: all cuts where
-    there are few, else those around the best ones. The even cut is among them, so the result is never worse, by the
-    same prediction.
+    given order or over all. Another one counts links too. From there cuts are simulated: all where there are few, else
+    those around the best ones. Among those whose makespan is within 2 % of the shortest, the least bottleneck decides.
+    The even cut is simulated too, and the result is never longer, by the same prediction.
 
     Raises ConfigurationError if nothing fits: then it says what comes nearest.
     """
@@ -249,6 +251,10 @@ class _Search:
         best = min(seen.values(), key=lambda found: found.worth)
         if best.excess > 1 + 1e-9:
             raise ConfigurationError(self._excess(best))
+        even_fits = even.excess <= 1 + 1e-9
+        most = min(_NEAR * best.timeline.makespan, even.timeline.makespan if even_fits else math.inf)
+        near = (found for found in seen.values() if found.excess <= 1 + 1e-9 and found.timeline.makespan <= most)
+        best = min(near, key=lambda found: (max(found.timeline.busy), found.timeline.makespan))
         return CutPlan(
             self.schedule,
             self.batch,
@@ -258,7 +264,7 @@ class _Search:
             best.profile,
             best.timeline,
             even.timeline,
-            even.excess <= 1 + 1e-9,
+            even_fits,
             least if least < math.inf else None,
             self._bound(bound),
             exact,
@@ -343,13 +349,13 @@ class _Search:
         return least, tuple(bounds) if least < math.inf else None, tuple(order)
 
     def _hop(self, a: int, b: int) -> tuple[float, float]:
-        """From one device to the next: (latency there and back again, seconds per byte of the slower way)."""
+        """From one device to the next: (latency there and back again, seconds per unpacked byte of the slower way)."""
         there, back = self.links.of(a, b), self.links.of(b, a)
         ops, apart = self.schedule.ops, a != b
         waits = "B" in ops and "I" not in ops  # W may run while a gradient of I is on its way
         late = there.latency + (back.latency if waits else 0.0)
-        slow = min(there.bandwidth, back.bandwidth if "B" in ops or "I" in ops else math.inf)
-        return apart * late, apart / slow
+        ways = (there, back) if "B" in ops or "I" in ops else (there,)
+        return apart * late, apart * max(way.packing / way.bandwidth for way in ways)
 
     def _needs(self) -> list[Array]:
         """By stage, the bytes that layers i to j - 1 need there at least; nothing is said of devices with several."""

@@ -15,7 +15,7 @@ from pipelab.schedules.dependencies import LOCAL
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
 from pipelab.timeline.account import KINDS, account
-from pipelab.timeline.messages import lanes
+from pipelab.timeline.messages import Overlap, lanes
 from pipelab.timeline.versions import Versions, versions_of
 from pipelab.timeline.waits import Waits
 from pipelab.view import palette, words
@@ -80,12 +80,16 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
 
     Besides them its critical path, and its messages: [from slot, which of its parts, to slot, sent, arrived]. Then
     what each micro-batch keeps on a device: [device, stage, micro-batch, [[time, amount from then on], ...], in words].
-    Last, two lanes for each device, of what it sends and what it receives: rows of [kind, sent, arrived].
+    Last, two lanes for each device, of what it sends and what it receives: rows of [kind, sent, arrived,
+    which message].
     """
     waits, versions = Waits(timeline), versions_of(timeline)
     (curve,) = held([timeline])
     _, factor = words.time_scale(timeline.unit, max(extent(timeline), longest))
-    kinds = list(palette.MESSAGES)
+    kinds, all_messages = words.message_kinds([timeline]), (*timeline.messages, *timeline.sums)
+    under_way = zip(all_messages, Overlap.of(all_messages, (*timeline.spans, *timeline.updates)).times, strict=True)
+    timed = [(m, words.message_words(timeline, m, hidden)) for m, (way, hidden) in under_way if way > 0]
+    which = {m: k for k, (m, _) in enumerate(timed)}
 
     def at(time: float) -> float:
         return _short((time - timeline.start) * factor)
@@ -113,11 +117,12 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
         ],
         "lanes": {
             "note": words.lanes_note(timeline),
-            "kinds": [[f"{kind} under way", colour] for kind, colour in palette.MESSAGES.items()],
+            "kinds": [[f"{kind} under way", palette.MESSAGES[kind]] for kind in kinds],
             "rows": [
-                [[[kinds.index(m.kind), at(m.sent), at(m.arrived)] for m in row] for row in lane.rows]
-                for lane in lanes(timeline.messages, timeline.schedule.devices)
+                [[[kinds.index(m.kind), at(m.sent), at(m.arrived), which[m]] for m in row] for row in lane.rows]
+                for lane in lanes(all_messages, timeline.schedule.devices)
             ],
+            "told": [told for _, told in timed],
         },
     }
 

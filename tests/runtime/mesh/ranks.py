@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +85,7 @@ def parity():
     """The proof, for schedules of all kinds and uneven shares, against the unsplit model on the whole batch."""
     found = {}
     for (dp, pp), mesh in meshes().items():
-        names = ["gpipe", "1f1b"] + (["interleaved", "zb-h1", "chimera"] if pp == 2 else [])
+        names = ["gpipe", "1f1b"] + (["interleaved", "zb-h1", "chimera"] if (dp, pp) == (2, 2) else [])
         for name in names if dp > 1 else ["1f1b"]:
             with opened(mesh, model(dropout=0.1), name, m=1 if dp > 2 else 2) as pipeline:
                 found[f"{name} {dp} {pp}"] = pipeline.verify(*share(mesh, *batch()))
@@ -98,12 +101,14 @@ def training():
         made = model(dropout=0.1)
     with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as pipeline:
         told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
-        moved = [one.size for one in pipeline.step(*share(mesh, *batch())).reductions]
+        report = pipeline.step(*share(mesh, *batch()))
+        moved = [one.size for one in report.reductions]
+        shown = [(one.kind, one.source, one.sent < one.arrived) for one in report.timeline.sums]
         largest = max(abs(a - b) for a, b in zip(told, losses, strict=True))
         size = sum(p.nbytes + p.element_size() for p in made.parameters())  # and a word of each: whether it has one
         with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as other:
             evaluated = other.evaluate(*share(mesh, *batch())).loss
-    return {"losses": largest, "sent": sum(moved), "size": size, "evaluated": evaluated}
+    return {"losses": largest, "sent": sum(moved), "size": size, "evaluated": evaluated, "shown": shown}
 
 
 def weights():
@@ -211,6 +216,41 @@ def refused():
         said(lambda: step(m=2, clip_norm=0.1 * (1 + mesh["dp"].get_local_rank()))),
         said(lambda: Pipeline(model(), build_schedule("1f1b", 2, 2), loss=next_byte_loss, mesh="2x2")),
     ]
+
+
+class Ends(nn.Module):
+    """Its last call ends the process, or hangs."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.how, self.calls = nn.Linear(4, 4), how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 6:
+            self.how()
+        return self.layer(x)
+
+
+def lost(how):
+    """The last rank comes to no end in its second step: what the others hear then, and in the next step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends those who are left
+    mesh, last = make_mesh(dp=2, pp=2), dist.get_world_size() - 1
+    way = how if dist.get_rank() == last else bool
+    made = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), Ends(way))
+    x = torch.randn(12, 4)
+    with opened(mesh, made, m=3, loss=nn.MSELoss(), time_limit=3) as pipeline:
+        step = partial(pipeline.step, *share(mesh, x, x))
+        step()
+        return [said(step), said(step)]
+
+
+def killed():
+    return lost(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hangs():
+    return lost(lambda: time.sleep(60))
 
 
 def main():

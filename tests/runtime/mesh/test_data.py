@@ -42,6 +42,7 @@ def test_twenty_steps_are_the_unsplit_models(four):
 def test_bytes_of_a_sum_are_those_of_the_gradients(four):
     for found in of(four, "training"):
         assert found["sent"] == found["size"]
+        assert found["shown"] == [["sum of gradients", r, True] for r in (0, 1)]
 
 
 def test_weights_after_steps_with_clipping_and_after_another_cut(four):

@@ -74,6 +74,7 @@ def test_bytes_of_a_step_are_those_of_the_formula(two):
                 "the tensor plan splits nothing in a stage that has 0.0, 0.2, 1.0, 1.2",
                 "got 1 heads and tp = 2; take tp = 1, or 2 heads",
                 "give mesh=make_mesh",
+                "not all held by the same processes (tp, shard); leave foreach out",
                 "rescheduling is not possible where layers are split",
                 "got sequences of 7; take 8, or tensor_parallel",
             ]

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from functools import partial
+from itertools import product
+from math import prod
 from pathlib import Path
 
 import torch
@@ -13,12 +15,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
-from pipelab import Pipeline, build_schedule, make_mesh
-from pipelab.models import next_byte_loss
+from pipelab import Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
+from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.shards import local, parts_of
 from pipelab.runtime.mesh.tensor import parallelize, sequence_parallel
 from pipelab.runtime.mesh.traffic import TrafficCounter
 from pipelab.runtime.processes.join import enter_world
+from pipelab.tuning.shapes.memory import on_device
+from pipelab.tuning.shapes.shape import Job, Shape
 from tests.runtime.mesh.ranks import adam, batch, model, opened, said, share, trained
 
 DROPOUT, CLIP, LAYERS = 0.1, 0.5, 2
@@ -31,7 +35,7 @@ def true(steps):
 
 
 def checked(mesh, name="1f1b", **more):
-    """(error of gradients, of losses, of weights after two steps, of a loss in evaluation), against the unsplit model."""
+    """Errors of gradients, two losses, weights after two steps and an evaluation, against the unsplit model."""
     losses, weights = true(2)
     with opened(mesh, MODEL(), name, **SETTINGS | more) as pipeline:
         proof = pipeline.verify(*share(mesh, *batch()))
@@ -85,7 +89,11 @@ def both():
 def checkpoint(folder):
     """Saved at one shape, gone on with at another."""
     found, size = {}, dist.get_world_size()
-    shapes = [({"tp": 2, "pp": size // 2}, {}), ({"dp": 2, "pp": size // 2}, {"shard": "keep"}), ({"pp": size}, {})]
+    shapes = [
+        ({"tp": 2, "pp": size // 2}, {}),
+        ({"dp": 2, "pp": size // 2}, {"shard": "keep"}),
+        ({"dp": size // 2, "pp": 2}, {}),
+    ]
     for number, (sizes, more) in enumerate(shapes):
         mesh = make_mesh(**sizes)
         with opened(mesh, MODEL(), **SETTINGS | more) as pipeline:
@@ -162,6 +170,48 @@ def traffic():
     return found
 
 
+def shapes():
+    """(dp, pp, tp), each 1 or 2, of as many processes as there are."""
+    return [one for one in product((1, 2), repeat=3) if prod(one) == dist.get_world_size()]
+
+
+def cube():
+    """Gradients, twenty steps and weights, of every shape of so many processes."""
+    (losses, weights), found = true(20), {}
+    for sizes in shapes():
+        mesh = make_mesh(*sizes)
+        with opened(mesh, MODEL(), **SETTINGS) as pipeline:
+            proof = pipeline.verify(*share(mesh, *batch()))
+            told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
+            apart = [abs(a - b) for a, b in zip(told, losses, strict=True)]
+            state = pipeline.state_dict()
+            far = max(float((state[name] - weights[name]).abs().max().detach()) for name in state)
+            found[str(sizes)] = [proof, max(apart), far]
+    return found
+
+
+def planned():
+    """Bytes that a device holds in a step, over those that the planner of shapes predicts for it."""
+    layers, width, heads, tokens, b, m = 24, 32, 4, 16, 4, 2
+    found, facts = {}, ModelFacts.course(layers, width, heads, tokens)
+    for dp, pp, tp in shapes():
+        mesh, whole = make_mesh(dp, pp, tp), dp * b * m
+        cluster = Cluster.of("a100", 1, per_node=dp * pp * tp)
+        job = Job(facts, cluster, whole, sequence_parallel=False)
+        for sharding in ("none", "parameters") if dp > 1 else ("none",):
+            more = {"shard": "regather"} if sharding == "parameters" else {}
+            made = TransformerLM(layers, width=width, heads=heads, tokens=tokens)
+            told = on_device(job, Shape(dp, pp, tp, b, m, sharding=sharding), mesh["pp"].get_local_rank())
+            with opened(mesh, made, m=m, optimizer=adam, **more) as pipeline:
+                report = pipeline.step(*text_batch(0, b * m, tokens))
+                found[f"{dp} {pp} {tp} {sharding}"] = report.memory[pipeline.rank].total / told.total
+    return found
+
+
+def at_once(named):
+    return torch.optim.AdamW([p for _, p in named], foreach=True)
+
+
 def refused():
     size = dist.get_world_size()
     slices, replicas = make_mesh(tp=2, pp=size // 2), make_mesh(dp=2, pp=size // 2)
@@ -175,6 +225,7 @@ def refused():
         said(lambda: opened(slices, Net(), loss=nn.MSELoss())),
         said(lambda: parallelize(model(layers=1, heads=1), threes["tp"])),
         said(lambda: Pipeline(MODEL(), build_schedule("1f1b", 2, 2), loss=next_byte_loss, shard="keep")),
+        said(lambda: opened(slices, MODEL(), m=2, optimizer=at_once)),
     ]
     with opened(slices, MODEL(), m=2) as pipeline:
         told.append(said(lambda: pipeline.reschedule(build_schedule("gpipe", size // 2, 2))))

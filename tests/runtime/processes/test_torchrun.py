@@ -61,59 +61,55 @@ def results(folder, *cases, nodes=1, ranks=4):
     return [json.loads(file.read_text()) if file.exists() else None for file in files]
 
 
+EITHER = ("parity", "flushless", "halfway", "early", "failures", "frozen", "tied")
+"""What is tried between two hosts, and in test-full between the processes of one host too."""
+
+
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """Two agents of two processes each."""
     cases = (
-        *("parity", "far_parity"),
-        *("flushless", "far_flushless"),
-        *("halfway", "far_halfway"),
-        *("early", "far_early"),
-        "local_stages",
-        *("failures", "far_failures"),
-        *("frozen", "far_frozen"),
-        *("tied", "far_tied"),
-        *("growing", "far_growing"),
-        "mesh",
-        "disagreements",
-        "watched",
-        "patience",
-        "muddle",
-        "clocks",
+        *(f"far_{case}" for case in EITHER),
+        *("local_stages", "growing", "far_growing", "mesh", "disagreements", "watched", "patience", "muddle", "clocks"),
         *("far_deadlock", "far_outside", "far_collecting", "far_lending"),
     )
     return results(tmp_path_factory.mktemp("four"), *cases, nodes=2, ranks=4)
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_two_nodes_give_what_threads_and_the_unsplit_model_give(four, near):
-    for rank, told in enumerate(four):
-        for name, found in told[f"{near}parity"].items():
+@pytest.fixture(scope="module", params=["far_", pytest.param("", marks=pytest.mark.slow)])
+def either(request, tmp_path_factory):
+    """By rank, what ``EITHER`` gave."""
+    if request.param:
+        return [{case: told[f"far_{case}"] for case in EITHER} for told in request.getfixturevalue("four")]
+    return results(tmp_path_factory.mktemp("near"), *EITHER, nodes=2, ranks=4)
+
+
+def test_two_nodes_give_what_threads_and_the_unsplit_model_give(either):
+    for rank, told in enumerate(either):
+        for name, found in told["parity"].items():
             assert found["loss"], (rank, name)
             assert found["verify"] < 1e-14
             assert found["peaks"]
             assert found["messages"] == {"naive": 6, "gpipe": 30, "1f1b": 30, "interleaved": 112}[name]
-    for found in four[0][f"{near}parity"].values():
+    for found in either[0]["parity"].values():
         assert found["gradients"] < 1e-12
         assert found["weights"], "what rank 0 gathers is, bit for bit, what threads train"
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_without_a_flush_two_nodes_train_as_threads_do(four, near):
+def test_without_a_flush_two_nodes_train_as_threads_do(either):
     peaks = {"pipedream": [4, 3, 2, 1], "vertical-sync": [4, 4, 4, 4], "2bw": [2, 2, 2, 2]}
-    for told in four:
-        for name, found in told[f"{near}flushless"].items():
+    for told in either:
+        for name, found in told["flushless"].items():
             assert found["loss"] and found["weights"], name
             assert found["versions"] == peaks[name]
             assert found["under_way"] == 3
             assert "saving is not possible while micro-batches are under way (3)" in found["refused"]
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_a_step_that_fails_halfway_leaves_nothing_under_way_on_any_rank(four, near):
+def test_a_step_that_fails_halfway_leaves_nothing_under_way_on_any_rank(either):
     """Only the rank that failed had forgotten; and a rank that left by an exception had trained on before."""
-    for rank, told in enumerate(four):
-        found = told[f"{near}halfway"]
+    for rank, told in enumerate(either):
+        found = told["halfway"]
         assert "ValueError on device 0, stage 0" in found["late"]
         assert found["under_way"] == 0
         assert "saving is not possible after a step that has failed" in found["refused"]
@@ -122,11 +118,10 @@ def test_a_step_that_fails_halfway_leaves_nothing_under_way_on_any_rank(four, ne
         assert rank == 1 or found["left_under_way"] == 0
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_every_rank_steps_early_and_takes_it_back_from_where_it_was(four, near):
-    for rank, told in enumerate(four):
-        assert told[f"{near}early"]["weights"]
-        for step, (early, rolled_back, updates, from_the_same) in enumerate(told[f"{near}early"]["steps"]):
+def test_every_rank_steps_early_and_takes_it_back_from_where_it_was(either):
+    for rank, told in enumerate(either):
+        assert told["early"]["weights"]
+        for step, (early, rolled_back, updates, from_the_same) in enumerate(told["early"]["steps"]):
             assert rolled_back == bool(step % 2)
             assert 0 < len(early) < 4 if rolled_back else early == [0, 1, 2, 3]
             assert updates == (2 if rolled_back and rank in early else 1)
@@ -143,14 +138,13 @@ def test_layers_are_built_only_where_they_live(four):
         assert "the state does not match this model: head.norm.bias" in found["refused"]
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four, near):
-    for rank, told in enumerate(four):
-        found = told[f"{near}tied"]
+def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(either):
+    for rank, told in enumerate(either):
+        found = told["tied"]
         assert found["verify"] < 1e-13 and found["after"] < 1e-13, "the copy of the model gets the weights of all ranks"
         assert ties.same(found["steps"], ties.trained(ties.LM()))
         assert found["again"], "weights and what the optimizers remember, gathered and loaded, go on as before"
-        assert found["fifth"] == four[0][f"{near}tied"]["fifth"]
+        assert found["fifth"] == either[0]["tied"]["fifth"]
         assert "the state has no 'embed.weight'" in found["odd"]
         assert found["states"] == sorted(name for name, _ in ties.LM().named_parameters())
         assert found["weights"] == found["states"]
@@ -159,10 +153,9 @@ def test_what_two_ranks_hold_is_trained_as_one_and_saved_once(four, near):
         assert found["said"] < 1e-13
 
 
-@pytest.mark.parametrize("near", ["", "far_"])
-def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(four, near):
-    for told in four:
-        found = told[f"{near}failures"]
+def test_what_goes_wrong_on_one_rank_is_the_same_sentence_on_all(either):
+    for told in either:
+        found = told["failures"]
         assert found["stage"].startswith("StageError: ZeroDivisionError on device 3, stage 3, action 3F0")
         assert found["again"] < found["good"], "no rank has stepped, and all go on"
         assert "disagree about the number of sequences: 8 on rank 0, 7 on rank 1" in found["batch"]
@@ -191,9 +184,9 @@ def test_ranks_that_call_different_things_are_told(four):
     assert all("the ranks of this pipeline disagree about what to do" in told["muddle"] for told in four)
 
 
-def test_a_frozen_first_stage_is_waited_for(four):
+def test_a_frozen_first_stage_is_waited_for(either):
     """Its gradient messages are empty: once they were not sent at all, and used before they were there."""
-    assert all(told["frozen"] and told["far_frozen"] for told in four)
+    assert all(told["frozen"] for told in either)
 
 
 def test_shapes_may_differ_from_message_to_message_but_not_between_hosts(four):

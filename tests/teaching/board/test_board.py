@@ -13,6 +13,7 @@ from pipelab import ConfigurationError, ScheduleError, check_schedule
 from pipelab.schedules import build_schedule, recipes
 from pipelab.teaching.board import Board, Choice, IllegalMove, Opening, Rules
 from tests import tables
+from tests.fuzz.cases import fuzzed
 from tests.strategies import schedules
 from tests.teaching.board.boards import (
     act,
@@ -202,7 +203,7 @@ def test_choices_are_each_stages_next_two_with_their_reasons():
     assert laid_out("gpipe", 2, 2).choices(0, 20) == ()
 
 
-@given(played(most=30))
+@fuzzed(played(most=30), few=15, many=60)
 def test_earliest_is_the_first_column_that_the_oracle_allows(board):
     for action in board.rules.actions():
         device = board.rules.home(action)

@@ -9,6 +9,7 @@ from pipelab.schedules import Schedule, TimeTable, actions_of, format_slot
 from pipelab.simulation import Costs
 from pipelab.teaching.board import drop, early_spots, follow, start_early, swap
 from tests import oracle, tables
+from tests.fuzz.cases import fuzzed
 from tests.strategies import damaged, reordered, schedules, sound_tables
 from tests.teaching.board.boards import act
 
@@ -67,7 +68,7 @@ def test_a_break_that_cannot_be_made_says_why(breaking, words):
         breaking()
 
 
-@given(schedules(max_p=4, max_m=6, max_v=2))
+@fuzzed(schedules(max_p=4, max_m=6, max_v=2), few=10, many=60)
 def test_every_early_spot_and_no_other_can_start_early(schedule):
     spots = early_spots(schedule)
     for device, program in enumerate(schedule.programs):

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from pipelab.schedules import CODES, Action
 from pipelab.teaching.board import BOARD_CODES, Board, Rules
+from tests.fuzz.cases import fuzzed
 from tests.teaching.board.boards import act, crowded, loaded, may_stand, place_all, played, scattered, waits
 
 RULES = Rules(3, 4, forward=1, backward=2)
@@ -172,7 +173,7 @@ def test_why_not_agrees_with_the_oracle_on_boards_that_were_loaded(data):
         assert (board.why_not(device, time, action) is None) == may_stand(board, device, time, action)
 
 
-@given(played(most=12))
+@fuzzed(played(most=12), few=15, many=60)
 def test_why_not_agrees_with_the_oracle_in_every_cell_for_every_action(board):
     for device in range(board.rules.devices):
         for time in range(board.makespan + 2):

@@ -59,6 +59,7 @@ def nbval(path, tmp_path):
     return [(case.get("name"), not len(case)) for case in ET.parse(out).iter("testcase")]
 
 
+@pytest.mark.slow  # below, a page of wrong answers begins with its stubs
 def test_under_plain_nbval_every_check_of_the_untouched_exercises_fails(tmp_path):
     found = nbval(ROOT / "exercises", tmp_path)
     pages = [page(lesson.name) for lesson in LESSONS]

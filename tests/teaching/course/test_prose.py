@@ -17,7 +17,15 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
 LESSONS = read_course(ROOT / "course")
 
 SAID = [
-    *("commands", "tuning", "teaching/board", "teaching/course", "teaching/explorer", "teaching/grading"),
+    *(
+        "commands",
+        "tuning",
+        "tuning/shapes",
+        "teaching/board",
+        "teaching/course",
+        "teaching/explorer",
+        "teaching/grading",
+    ),
     *("schedules", "schedules/generators", "simulation", "timeline", "view", "view/widgets"),
     *(f"teaching/{name}.py" for name in ("guesses", "trial", "experiment", "runs", "machine", "running_widget")),
     "__main__.py",

@@ -158,7 +158,7 @@ CROWD = {
 RARE = {
     *("quits-inside", "none", "text", "number", "monstrous", "unspeakable", "asks", "half", "endless", "thread"),
     *("helper-elsewhere", "prints", "mutates", "dies-inside", "loops-inside", "quits", "always-equal", "by-heart"),
-    *("secrets", "pipe", "surrogate", "huge", "rewrites"),
+    *("secrets", "pipe", "surrogate", "huge", "rewrites", "silenced", "silent", "reference"),
 }
 OFTEN = {learner: told for learner, told in CROWD.items() if learner not in RARE}
 

@@ -122,11 +122,23 @@ def test_lanes_have_each_message_that_takes_time_where_it_is_sent_and_where_it_i
     assert [word for word, _ in made["kinds"]] == ["activation under way", "gradient under way"]
     for k, end in enumerate(("source", "destination")):
         for device, lane in enumerate(made["rows"][k::2]):
-            found = sorted(bar for row in lane for bar in row)
+            found = sorted(bar[:3] for row in lane for bar in row)
             here = sorted((int(m.kind == "gradient"), m.sent, m.arrived) for m in sent if getattr(m, end) == device)
             assert list(chain(*found)) == pytest.approx(list(chain(*here)), **SIX_DIGITS)
     assert all(a[2] <= b[1] + 1e-6 for lane in made["rows"] for row in lane for a, b in pairwise(row))
     assert made["note"] == lanes_note(timeline)
+
+
+def test_each_message_in_a_lane_says_what_it_is_and_how_much_of_its_time_is_hidden():
+    made = drawn(build_schedule("gpipe", 2, 2), latency=2, message_bytes=4e6)["blocks"]["lanes"]
+    sends, receives = ([made["told"][bar[3]] for row in made["rows"][k] for bar in row] for k in (0, 3))
+    assert sends == receives
+    assert sends == [
+        "Activation of 0F0 for 1F0, from device 0 to device 1, 4.0 MB: sent at t = 1, there at t = 3. Device 1 works "
+        "in 0.0% of this time: that part is hidden.",
+        "Activation of 0F1 for 1F1, from device 0 to device 1, 4.0 MB: sent at t = 2, there at t = 4. Device 1 works "
+        "in 50.0% of this time: that part is hidden.",
+    ]
 
 
 # ---- what is said ----------------------------------------------------------------------------------------------------

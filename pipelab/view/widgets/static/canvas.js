@@ -34,7 +34,7 @@ class Chart {
     this.scenes = [];
     this.window = null; // [from, to] in shown time; null: everything
     this.options = { pairs: false, names: [], memory: true, phases: true };
-    this.mark = null; // {panel, kind, index}
+    this.mark = null; // {panel, kind, index}; kind: "block", "gap" or "message"
     this.moment = null; // time of the step cursor
     this.flowing = false; // whether that runs
     this.critical = false;
@@ -62,7 +62,9 @@ class Chart {
 
   valid(mark) {
     const scene = this.scenes[mark.panel];
-    return scene && mark.index < (mark.kind === "block" ? scene.blocks.device.length : scene.gaps.length);
+    if (!scene) return false;
+    if (mark.kind === "message") return this.lanes && mark.index < (scene.blocks.lanes?.told.length || 0);
+    return mark.index < (mark.kind === "block" ? scene.blocks.device.length : scene.gaps.length);
   }
 
   /** What can be pointed at on each device, in the order of time: {kind, index, start, end}. */
@@ -229,7 +231,7 @@ class Chart {
         }
       }
     }
-    if (row.lanes && scene.blocks.lanes) this.messages(context, row.device, row.lanes, scene.blocks.lanes);
+    if (row.lanes && scene.blocks.lanes) this.messages(context, row, scene.blocks.lanes);
     if (row.memory) this.strip(context, row.device, row.memory, scene.memory, scene);
     if (row.versions) this.strip(context, row.device, row.versions, scene.versions, scene);
     this.blocks(context, row, scene);
@@ -323,16 +325,22 @@ class Chart {
   }
 
   /** What a device sends, and below it what it receives: a bar for each message, from sent to arrived. */
-  messages(context, device, { y, height }, { rows, kinds }) {
-    rows.slice(2 * device, 2 * device + 2).forEach((lane, k) => {
-      const high = (height / 2 - 1) / lane.length;
-      lane.forEach((row, n) => {
-        for (const [kind, sent, arrived] of row) {
-          context.fillStyle = kinds[kind][1];
-          const wide = this.x(arrived) - this.x(sent);
-          context.fillRect(this.x(sent), y + (k * height) / 2 + n * high, Math.max(wide - (wide > 4 ? 1 : 0), 0.6), high);
-        }
-      });
+  messages(context, row, { kinds }) {
+    for (const { kind, left, right, y, height } of this.bars(row)) {
+      context.fillStyle = kinds[kind][1];
+      const wide = right - left;
+      context.fillRect(left, y, Math.max(wide - (wide > 4 ? 1 : 0), 0.6), height);
+    }
+  }
+
+  /** The bars in the lanes of a row, on the screen; `index`: which message. */
+  bars({ panel, device, lanes }) {
+    const found = lanes && this.scenes[panel].blocks.lanes;
+    if (!found) return [];
+    return found.rows.slice(2 * device, 2 * device + 2).flatMap((lane, k) => {
+      const height = (lanes.height / 2 - 1) / lane.length;
+      const top = lanes.y + (k * lanes.height) / 2;
+      return lane.flatMap((row, n) => row.map(([kind, sent, arrived, index]) => ({ kind, index, left: this.x(sent), right: this.x(arrived), y: top + n * height, height })));
     });
   }
 
@@ -580,6 +588,11 @@ class Chart {
 
   pointed(pen, { panel, kind, index }) {
     const scene = this.scenes[panel];
+    if (kind === "message") {
+      const rows = this.plan.rows.filter((row) => row.panel === panel);
+      rows.flatMap((row) => this.bars(row)).filter((bar) => bar.index === index).forEach(({ y, height, ...bar }) => this.frame(pen, { ...bar, y: y - 1, height: height + 1 }, this.inks.accent, 2));
+      return;
+    }
     if (kind === "gap") {
       const [device, start, end] = scene.gaps[index];
       const row = this.rowOf(panel, device);
@@ -604,8 +617,9 @@ class Chart {
 
   /** What lies under a point of the canvas: {panel, kind, index}, or null. */
   at(x, y) {
-    const row = this.plan && this.plan.rows.find((one) => y >= one.y - 1 && y <= one.y + one.height + 1);
-    if (!row || x < this.plan.left || x > this.plan.left + this.room) return null;
+    if (!this.plan || x < this.plan.left || x > this.plan.left + this.room) return null;
+    const row = this.plan.rows.find((one) => y >= one.y - 1 && y <= one.y + one.height + 1);
+    if (!row) return this.message(x, y);
     const time = this.time(x);
     const items = this.items[row.panel][row.device];
     let low = 0;
@@ -619,9 +633,26 @@ class Chart {
     return item && item.start <= time && time <= item.end ? { panel: row.panel, kind: item.kind, index: item.index } : null;
   }
 
+  /** The message whose bar lies under a point, or null. */
+  message(x, y) {
+    for (const row of this.plan.rows) {
+      const bar = this.bars(row).find((one) => y >= one.y && y <= one.y + one.height && x >= one.left && x <= one.right);
+      if (bar) return { panel: row.panel, kind: "message", index: bar.index };
+    }
+    return null;
+  }
+
+  /** From when to when what `mark` points at was. */
+  times({ panel, kind, index }) {
+    const { blocks, gaps } = this.scenes[panel];
+    if (kind === "block") return [blocks.start[index], blocks.end[index]];
+    if (kind === "gap") return gaps[index].slice(1, 3);
+    return blocks.lanes.rows.flat(2).find((bar) => bar[3] === index).slice(1, 3);
+  }
+
   /** The next thing from `mark` in a direction: "left", "right", "up", "down", "first", "last". */
   move(mark, direction) {
-    if (!mark) return this.first();
+    if (!mark || mark.kind === "message") return this.first();
     const scene = this.scenes[mark.panel];
     const device = mark.kind === "block" ? scene.blocks.device[mark.index] : scene.gaps[mark.index][0];
     const items = this.items[mark.panel][device];
@@ -651,8 +682,7 @@ class Chart {
   /** Make sure that what `mark` points at is in the window. */
   reveal(mark) {
     if (!this.window || !mark) return;
-    const scene = this.scenes[mark.panel];
-    const [start, end] = mark.kind === "block" ? [scene.blocks.start[mark.index], scene.blocks.end[mark.index]] : scene.gaps[mark.index].slice(1, 3);
+    const [start, end] = this.times(mark);
     const [from, to] = this.window;
     if (start < from || end > to) this.zoom(1, (start + end) / 2);
   }

@@ -55,6 +55,7 @@ class TimelinePane {
   /** Whether the lanes of messages are drawn; what they show is asked for where it has not been sent. */
   messages(shown) {
     this.chart.lanes = this.lanes.checked = shown;
+    if (!shown && this.pinned?.kind === "message") this.pin(null);
     if (shown && this.chart.scenes.some((scene) => !scene.blocks.lanes)) this.options.need?.();
     this.redraw();
     this.note();
@@ -154,8 +155,8 @@ class TimelinePane {
     const scene = scenes[panel];
     const { device, takes, takers } = scene.blocks;
     const several = scenes.length > 1 ? options.names[panel] || scene.title : "";
-    if (!mark) {
-      this.order.light(0, null);
+    if (!mark || mark.kind === "message") {
+      this.order.light(panel, null);
       this.account.show(scene, 0, null, several);
     } else if (mark.kind === "block") {
       this.order.light(panel, mark.index, takes ? takes[mark.index].map(([source]) => source) : [], takers ? takers[mark.index] : []);
@@ -181,13 +182,17 @@ class TimelinePane {
     if (mark) {
       const scene = scenes[mark.panel];
       const name = several ? `${(this.chart.options.names || [])[mark.panel] || scene.title}: ` : "";
-      const words = mark.kind === "block" ? [scene.blocks.told[mark.index], ...this.chart.kept(mark).map(([, , , , held]) => held)].join(" ") : this.idle(scene, scene.gaps[mark.index]);
-      this.say.textContent = name + words;
+      const words = {
+        block: () => [scene.blocks.told[mark.index], ...this.chart.kept(mark).map(([, , , , held]) => held)].join(" "),
+        gap: () => this.idle(scene, scene.gaps[mark.index]),
+        message: () => scene.blocks.lanes.told[mark.index],
+      };
+      this.say.textContent = name + words[mark.kind]();
     } else if (moment !== null) {
       fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment))));
     } else if (this.chart.critical) {
       fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 14)}.`)));
-    } else this.say.textContent = "Point at a block or at idle time, or press Tab and the arrow keys: what it waited for, and why a device idles.";
+    } else this.say.textContent = "Point at a block, at idle time or at a message in a lane, or press Tab and the arrow keys: what it waited for, and why a device idles.";
   }
 
   idle(scene, [device, start, end, , sentence]) {
@@ -272,8 +277,7 @@ class TimelinePane {
     const { mark, moment } = this.chart;
     let centre = moment;
     if (mark) {
-      const scene = this.chart.scenes[mark.panel];
-      const [start, end] = mark.kind === "block" ? [scene.blocks.start[mark.index], scene.blocks.end[mark.index]] : scene.gaps[mark.index].slice(1, 3);
+      const [start, end] = this.chart.times(mark);
       centre = (start + end) / 2;
     }
     this.chart.zoom(by, centre);
@@ -404,7 +408,7 @@ class TimelinePane {
 function renderTimeline({ model, root, link }) {
   const pane = new TimelinePane(root);
   const saver = new Saver(link, [["picture", "picture (PNG)"], ["svg", "picture (SVG)"], ["gif", "animation (GIF)"]]);
-  pane.tools.append(h("span", { class: "pl-push" }), saver.root);
+  pane.tools.append(saver.root);
   pane.tools.after(saver.said);
   const draw = () => {
     const view = JSON.parse(model.get("view"));

@@ -97,6 +97,7 @@ def test_half_of_the_warmup_is_enough_where_messages_are_free_and_holds_what_1f1
         assert simulate(half, slow).makespan > simulate(right, slow).makespan + 0.1
 
 
+@pytest.mark.slow  # five thousand tables
 def test_no_order_of_neighbouring_chunks_beats_1f1b_at_p_and_m_2():
     """All orders of two devices, each with two neighbouring chunks: the least makespan is 1F1B's, 6."""
 
