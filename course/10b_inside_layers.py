@@ -183,7 +183,16 @@ plot_parallelism({name: max(run.sent.values()) for name, run in ways.items()}, n
 # 3. All other devices become replicas.
 #
 # Narayanan et al. (2021, arXiv 2104.04473) trained GPT models in this order: tp 8 within a node, then pp, then dp. In
-# the last exercise you write the search.
+# the last exercise you write a search. `plan_parallelism` is such a search, with a larger cost model. The next cell
+# asks it for a model of 70 billion parameters on eight nodes of eight GPUs. This is arithmetic. Nothing of it is run.
+
+# %%
+facts = ModelFacts.llama(80, 8192, 64, 8, 28672)  # layers, width, heads, key-value heads, feed-forward width
+print(plan_parallelism(facts, Cluster.of("h100", nodes=8), batch=512, sharding=("none", "optimizer")))
+
+# %% [markdown]
+# Read first why the neighbours lose. One does not fit, one has a larger bubble, one waits for its links. The best few
+# differ by less than the cost model can tell. So try them on the real cluster.
 #
 # ## What to remember
 #
