@@ -209,6 +209,7 @@ ledger()
 
 # %% role="setup"
 import torch
+from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 from pipelab.teaching import NotWritten, check
@@ -256,7 +257,12 @@ def cut_mlp(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, t: int) -> list:
     ### END SOLUTION
 
 
-def mlp(xs: list[Tensor], shards: list, sum_forward, sum_backward) -> list[Tensor]:
+def mlp(
+    xs: list[Tensor],
+    shards: list,
+    sum_forward: Callable[[list[Tensor]], list[Tensor]],
+    sum_backward: Callable[[list[Tensor]], list[Tensor]],
+) -> list[Tensor]:
     """The output on each rank.
 
     >>> whole = cut_mlp(torch.ones(4, 2), torch.ones(4), torch.ones(2, 4), torch.ones(2), t=1)
@@ -435,6 +441,6 @@ def best_shape(model: dict[str, float], cluster: dict[str, float], batch: int) -
 # `default` for the case that the list is empty.
 
 # %% [markdown] role="solution" exercise="choose_shape"
-# Look at the shapes that win. tp stays inside a node, because its all-reduces come in each layer. As long as the model
-# fits, replicas cost least: one reduction a step. Where the link between nodes is slow or memory is short, a pipeline
-# takes over, and it wants many micro-batches. Larger fixed times pull m down again, as in lesson 5.
+# Look at the shapes that win. tp stays inside a node, because its all-reduces come in each layer. Replicas cost one
+# reduction a step, no matter how large the batch is. Where the link between nodes is slow or memory is short, a
+# pipeline takes over, and it wants many micro-batches. Larger fixed times pull m down again, as in lesson 5.
