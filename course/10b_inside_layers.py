@@ -183,7 +183,16 @@ plot_parallelism({name: max(run.sent.values()) for name, run in ways.items()}, n
 # 3. All other devices become replicas.
 #
 # Narayanan et al. (2021, arXiv 2104.04473) trained GPT models in this order: tp 8 within a node, then pp, then dp. In
-# the last exercise you write the search.
+# the last exercise you write a search. `plan_parallelism` is such a search, with a larger cost model. The next cell
+# asks it for a model of 70 billion parameters on eight nodes of eight GPUs. This is arithmetic. Nothing of it is run.
+
+# %%
+facts = ModelFacts.llama(80, 8192, 64, 8, 28672)  # layers, width, heads, key-value heads, feed-forward width
+print(plan_parallelism(facts, Cluster.of("h100", nodes=8), batch=512, sharding=("none", "optimizer")))
+
+# %% [markdown]
+# Read first why the neighbours lose. One does not fit, one has a larger bubble, one waits for its links. The best few
+# differ by less than the cost model can tell. So try them on the real cluster.
 #
 # ## What to remember
 #
@@ -200,6 +209,7 @@ ledger()
 
 # %% role="setup"
 import torch
+from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 from pipelab.teaching import NotWritten, check
@@ -247,7 +257,12 @@ def cut_mlp(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, t: int) -> list:
     ### END SOLUTION
 
 
-def mlp(xs: list[Tensor], shards: list, sum_forward, sum_backward) -> list[Tensor]:
+def mlp(
+    xs: list[Tensor],
+    shards: list,
+    sum_forward: Callable[[list[Tensor]], list[Tensor]],
+    sum_backward: Callable[[list[Tensor]], list[Tensor]],
+) -> list[Tensor]:
     """The output on each rank.
 
     >>> whole = cut_mlp(torch.ones(4, 2), torch.ones(4), torch.ones(2, 4), torch.ones(2), t=1)
@@ -426,6 +441,6 @@ def best_shape(model: dict[str, float], cluster: dict[str, float], batch: int) -
 # `default` for the case that the list is empty.
 
 # %% [markdown] role="solution" exercise="choose_shape"
-# Look at the shapes that win. tp stays inside a node, because its all-reduces come in each layer. As long as the model
-# fits, replicas cost least: one reduction a step. Where the link between nodes is slow or memory is short, a pipeline
-# takes over, and it wants many micro-batches. Larger fixed times pull m down again, as in lesson 5.
+# Look at the shapes that win. tp stays inside a node, because its all-reduces come in each layer. Replicas cost one
+# reduction a step, no matter how large the batch is. Where the link between nodes is slow or memory is short, a
+# pipeline takes over, and it wants many micro-batches. Larger fixed times pull m down again, as in lesson 5.

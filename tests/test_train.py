@@ -146,10 +146,14 @@ def test_it_runs_with_torchrun_and_without_and_goes_on_in_either(first, second, 
     assert dict(losses(tmp_path)) == true("processes")[0]
 
 
-MESHES = {4: ("--dp 2 --pp 2", "--pp 2 --tp 2"), 8: ("--dp 2 --pp 2 --tp 2", "--dp 4 --tp 2")}
+MESHES = {
+    2: ("--dp 2", "--pp 2"),
+    4: ("--dp 2 --pp 2", "--pp 2 --tp 2"),
+    8: ("--dp 2 --pp 2 --tp 2", "--dp 4 --tp 2"),
+}
 
 
-@pytest.mark.parametrize("ranks", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (4, 8))])
 def test_it_runs_on_a_mesh_and_goes_on_at_another_shape(ranks, text, tmp_path):
     """Losses are those of one pipeline of threads; the batch of step 11 is odd, and the first process alone speaks."""
     few, short = SMALL.replace("4 --devices 2 --steps 60", "2 --steps 13"), tmp_path / "text"

@@ -110,7 +110,7 @@ def _shown_call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
 def _short(value: Any) -> str:
     if isinstance(value, int | float | str | bool | list | tuple | dict) or value is None:
-        text = repr(value)
+        text = " ".join(repr(value).split())  # tensors in a list take several lines
         return text if len(text) <= 60 else text[:57] + "..."
     return f"<{type(value).__name__}>"
 

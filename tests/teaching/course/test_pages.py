@@ -253,6 +253,7 @@ INTRODUCED = {
     7: [r"zero[- ]bubble", r"dualpipe", r"zb-"],
     8: [r"load balance", r"plan_cuts", r"greedy"],
     9: [r"(blocking|batched) sends?", r"node boundary"],
+    10: [r"all-reduce", r"reduce-scatter", r"zero-3", r"device_?mesh"],
 }
 
 

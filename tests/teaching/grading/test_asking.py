@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from pipelab import build_schedule
 from pipelab.teaching.exercises.definition import Case, Exercise
@@ -101,3 +102,8 @@ def test_beside_the_main_thread_there_are_no_timers_and_calls_work():
 def test_after_a_check_the_catalogue_answers_again():
     refusal(lambda n: build_schedule("gpipe", n, 4), 4)
     assert build_schedule("gpipe", 2, 2).devices == 2
+
+
+def test_a_call_with_tensors_is_told_in_one_line():
+    """They were shown as a matrix is, which tore the sentence apart."""
+    assert "\n" not in refusal(lambda rows: 1 / 0, [torch.zeros(2, 2)])

@@ -318,4 +318,5 @@ EXERCISE = Exercise(
     drawn=_drawn,
     ask=_ask,
     judge=_judge,
+    seconds=10.0,
 )

@@ -39,7 +39,7 @@ def _drawn(random: Random) -> list[Case]:
         terms = [random.randint(0, size * _TOKENS) for size in sizes]
         terms[-1] = max(terms[-1], 1)
         limit = random.choice((0.05, 0.2, 1.0, 50.0)) if part == _CLIPPED else None
-        cases.append(_case(part, random.randint(100, 10**6), sizes, () if part == _UNEVEN else terms, limit))
+        cases.append(_case(part, random.randint(100, 10**6), sizes, terms if part == _PADDED else (), limit))
     return cases
 
 
@@ -270,13 +270,13 @@ EXERCISE = Exercise(
         _case(_UNEVEN, 1, [3, 1]),
         _case(_UNEVEN, 2, [2, 2]),
         _case(_UNEVEN, 3, [1, 4, 2]),
-        _case(_PADDED, 4, [2, 2], [9, 4]),
+        _case(_PADDED, 4, [2, 3], [9, 4]),
         _case(_PADDED, 5, [1, 3, 2], [5, 4, 7]),
         _case(_PADDED, 6, [2, 1], [8, 0]),
         _case(_CLIPPED, 7, [3, 1], (), 50),
         _case(_CLIPPED, 8, [3, 1], (), 0.2),
-        _case(_CLIPPED, 9, [2, 3, 2], [10, 3, 6], 0.1),
-        _case(_CLIPPED, 10, [1, 4, 1], [2, 11, 5], 0.05),
+        _case(_CLIPPED, 9, [2, 3, 2], (), 0.1),
+        _case(_CLIPPED, 10, [1, 4, 1], (), 0.05),
     ],
     drawn=_drawn,
     ask=_ask,
