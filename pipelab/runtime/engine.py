@@ -335,6 +335,8 @@ class Engine(Saving):
         finally:
             self._crash()
             self.peers.close()
+            if self._data is not None:
+                self._data.close()
 
     def _crash(self) -> None:
         if self._stepper.flight is not None and self.under_way:

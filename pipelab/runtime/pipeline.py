@@ -266,7 +266,7 @@ class Pipeline:
         (also of the original exception's type) if a stage raises, OutOfMemoryError if a device is not allowed enough.
         """
         run = partial(self._engine.step, inputs, targets)
-        return run() if self.rank > 0 else self._watch.step(run)
+        return run() if self.rank or self.replica else self._watch.step(run)
 
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none, as after a schedule that flushes.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -57,12 +57,13 @@ class DataParallel:
     """The replicas of this process's stages. ``peers.column``: the processes that hold them (see ``Shape.column``).
 
     ``groups[r]`` is the torch.distributed group that sums what device r of this process has; threads have one each,
-    because a group's messages have an order.
+    because a group's messages have an order. ``own`` are groups that were made for this, and end with it.
     """
 
-    def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any]) -> None:
+    def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any], own: Sequence[Any] = ()) -> None:
         self.shape, self.peers, self.column, self._groups = shape, peers, peers.column, groups
         self.sharded: dict[int, Sharded] = {}
+        self._own_groups = list(own)
         self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._lock = threading.Lock()
         self._broken = self._open = False
@@ -72,31 +73,33 @@ class DataParallel:
     def belong(self, replicas: Replicas) -> None:
         """Sum the gradients of ``replicas``, which start from what the first replica of the pipeline holds."""
         self._replicas = replicas
-        if self.shape.sizes["dp"] == 1:
-            return
         for (r, _), module in replicas.modules.items():
             for tensor in (*module.parameters(), *module.buffers()):
-                if not _is_shared_out(tensor):
-                    dist.broadcast(local(tensor.detach()), self.shape.ranks("dp")[0], group=self._groups[r])
+                if self.shape.sizes["tp"] > 1 and not is_split(tensor):
+                    _take(tensor, self.shape.ranks("tp")[0], self.shape.group("tp"))
+                if self.shape.sizes["dp"] > 1 and not _is_shared_out(tensor):
+                    _take(local(tensor), self.shape.ranks("dp")[0], self._groups[r])
 
     # ---- the batch -----------------------------------------------------------------------------------------------
 
-    def share(self, call: tuple[bool, int], look: Callable[[], tuple[int, float]]) -> Share:
+    def share(self, call: Mapping[str, Any], look: Callable[[], tuple[int, float]]) -> Share:
         """What comes before this replica's part; ``look`` says (sequences, loss terms) of that, or fails everywhere.
 
-        Raises ConfigurationError everywhere unless all replicas make the same ``call`` (training, number of the step).
+        Raises ConfigurationError everywhere unless all processes make the same ``call``: what it is about, by topic.
         """
-        everyone = self.column.agree(lambda: (call, look()))
-        for replica, (its, _) in enumerate(self._of_replicas(everyone)):
-            if its != everyone[0][0]:
-                one, other = (
-                    f"{'step' if learns else 'evaluate'} {number}" for learns, number in (everyone[0][0], its)
-                )
-                raise ConfigurationError(
-                    f"the replicas of this pipeline disagree about what to run: {one} in replica 0, {other} in replica "
-                    f"{replica}; every rank must do the same"
-                )
-        told = [part for _, part in self._of_replicas(everyone)]
+        takes = [p.requires_grad for module in self._replicas.modules.values() for p in module.parameters()]
+        call = {**call, "which parameters take a gradient": f"{sum(takes)} of {len(takes)}"}
+        everyone = self.column.agree(lambda: (call, takes, look()))
+        for place, (its, its_takes, _) in enumerate(everyone):
+            replica = place // self.shape.sizes["tp"]
+            for topic, value in everyone[0][0].items():
+                last = topic == "which parameters take a gradient"
+                if its[topic] != value or (last and its_takes != everyone[0][1]):
+                    raise ConfigurationError(
+                        f"the replicas of this pipeline disagree about {topic}: {value} in replica 0, {its[topic]} in "
+                        f"replica {replica}; every rank must do the same"
+                    )
+        told = [part for *_, part in self._of_replicas(everyone)]
         return Share(sum(size for size, _ in told[: self.shape.replica]), sum(terms for _, terms in told))
 
     def total(self, loss: float | None) -> float | None:
@@ -120,18 +123,26 @@ class DataParallel:
 
     # ---- gradients -----------------------------------------------------------------------------------------------
 
-    def prepare(self, *, training: bool) -> None:
-        """A step or an evaluation begins, in all replicas."""
+    def prepare(self, order: Sequence[tuple[int, int]] | None) -> None:
+        """A step begins, in all replicas; ``order`` is that of the stages' last backwards (None: an evaluation)."""
+        if order is not None:
+            self._prepare(order)
         for stage in self.sharded.values():
-            stage.begin(training=training)
+            stage.begin(training=order is not None)
+
+    def close(self) -> None:
+        """Let go of the groups that were made for this."""
+        for group in self._own_groups:
+            with suppress(Exception):  # of processes that are gone
+                dist.destroy_process_group(group)
+        self._own_groups = []
 
     def before_last(self, key: tuple[int, int]) -> None:
         """The next backward of stage s is its last one in this step."""
         if key[1] in self.sharded:
             self.sharded[key[1]].before_last()
 
-    def open(self, order: Sequence[tuple[int, int]]) -> None:
-        """A step begins, in all replicas; ``order`` is that of the stages' last backwards on each device."""
+    def _prepare(self, order: Sequence[tuple[int, int]]) -> None:
         if self._broken:
             raise PipelabError(
                 "an earlier step has lost a replica, or failed halfway with weights gathered; make a new Pipeline"
@@ -148,6 +159,14 @@ class DataParallel:
     def finish(self) -> list[Reduction]:
         """At the flush: all gradients are those of the whole batch. Says what was moved, and when."""
         self._settle()
+        if self.sharded:
+            here = (p for module in self._replicas.modules.values() for p in module.parameters())
+            used = [p.grad is not None for p in here]
+            if any(other != used for other in self.column.exchange(used)):
+                raise ConfigurationError(
+                    "shard sums the gradients of a layer in one piece, and in this step replicas have gradients of "
+                    "different parameters; leave shard out where the data decide which layers are used"
+                )
         moved = [(key, bucket) for key, bucket in self._buckets.items() if bucket.works]
         found = [Reduction(s, r, bucket.size, bucket.begun, bucket.ended) for (r, s), bucket in moved]
         self._give_back()
@@ -162,9 +181,14 @@ class DataParallel:
             return
         try:
             self._settle()
-        except PipelabError:
+        except Exception:  # noqa: BLE001 (the step's own error is raised)
             self._broken = True
         self._buckets, self._open = {}, False
+
+    def rest(self) -> None:
+        """A walk is over, well or not: of what is shared out, each replica keeps its part."""
+        for stage in self.sharded.values():
+            stage.rest()
 
     def _settle(self) -> None:
         """Begin what has not begun, in the same order in all replicas, and wait for all of it."""
@@ -174,7 +198,7 @@ class DataParallel:
         with self._lost():
             for bucket in self._buckets.values():
                 for work in bucket.works:
-                    work.wait(_WAIT)
+                    work.wait(min(_WAIT, timedelta(seconds=min(self.peers.limit.seconds, 1e6))))
                 bucket.ended = bucket.ended or time.perf_counter()
 
     def _waits(self, key: tuple[int, int]) -> bool:
@@ -226,6 +250,14 @@ class DataParallel:
                 f"a process of another replica is gone, or the network between them: {reason}; go on from the last "
                 "checkpoint"
             ) from None
+
+
+def _take(tensor: Tensor, source: int, group: Any) -> None:
+    """Its value in process ``source``; as bytes, for there are numbers that are not sent."""
+    sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    dist.broadcast(sent, source, group=group)
+    with torch.no_grad():
+        tensor.copy_(sent.view(tensor.dtype).view_as(tensor))
 
 
 def _is_shared_out(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from pipelab.errors import ConfigurationError
 from pipelab.models.shards import local
 
 __all__ = ["Sharded"]
@@ -34,6 +35,13 @@ class Sharded:
         # What a stage gives is detached, and nothing works in place on it.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
         layers: list[Any] = list(_layers(stage))
+        for layer in layers:
+            kinds = sorted({str(p.dtype).removeprefix("torch.") for p in layer.parameters()})
+            if len(kinds) > 1:
+                raise ConfigurationError(
+                    f"shard gathers the weights of a layer in one piece, and {type(layer).__name__} has parameters of "
+                    f"{' and '.join(kinds)}; give each layer one dtype, or leave shard out"
+                )
         for module in (*layers, stage):
             fully_shard(module, mesh=mesh, reshard_after_forward=again)
         for before, layer in zip([*layers[:1], *layers], layers, strict=False):
@@ -53,6 +61,11 @@ class Sharded:
     def before_last(self) -> None:
         """The next backward is the stage's last one in this step."""
         self._tell(last=True)
+
+    def rest(self) -> None:
+        """Nothing is gathered any more, also where no backward came."""
+        for module in self._modules:
+            module.reshard()
 
     def _tell(self, *, last: bool) -> None:
         self._modules[0].set_requires_gradient_sync(last)

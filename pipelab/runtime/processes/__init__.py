@@ -51,9 +51,12 @@ def open_engine(
     members = join(schedule.devices, device, group)
     peers: Peers = members
     try:
-        require_agreement(members, settings, model, cuts)
-        data = None if shape is None else replicate(members, shape, settings, model, cuts)
-        peers = members if data is None else data.peers
+        data = None
+        if shape is None:
+            require_agreement(members, settings, model, cuts)
+        else:
+            data = replicate(members, shape, settings, model, cuts, launch="processes")
+            peers = data.peers
         here = schedule.stages_on(members.rank)
         parts = peers.agree_own(lambda: make_stages(model, schedule, cuts, here))
         if parts.whole is None:
@@ -75,7 +78,7 @@ def open_replica(settings: Settings, model: Any, cuts: Sequence[int] | None, dev
     schedule = settings.schedule
     shape, _ = group_of_pipeline(settings, mesh, launch="threads")
     places = choose_devices(device, schedule.devices)
-    data = replicate(Alone(schedule.devices), shape, settings, model, cuts)
+    data = replicate(Alone(schedule.devices), shape, settings, model, cuts, launch="threads")
     try:
         parts = data.peers.agree_own(lambda: make_stages(model, schedule, cuts, range(schedule.stages)))
         engine = data.peers.agree_own(lambda: Engine(settings, parts, places, data.peers, data=data))

@@ -55,6 +55,7 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "clip_norm": settings.clip_norm,
         "post_validation": settings.post_validation,
         "shard": settings.shard,
+        "tensor_plan": _plan(settings.tensor_plan),
         "tied": tuple(map(tuple, settings.tied)),
         "grad_scaler": None if settings.grad_scaler is None else settings.grad_scaler.state_dict(),
         "clock": settings.clock,
@@ -65,6 +66,13 @@ def _told(settings: Settings, model: Any, cuts: Any) -> dict[str, Any]:
         "memory_limit": settings.limits,
         "versions": f"pipelab {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     }
+
+
+def _plan(plan: Any) -> Any:
+    """What a plan says, in words: styles by name, or the function's name."""
+    if isinstance(plan, Mapping):
+        return tuple(sorted((name, type(style).__name__) for name, style in plan.items()))
+    return _name(plan)
 
 
 def _name(function: Any) -> str | None:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from pipelab.errors import ConfigurationError, whole_number
+from pipelab.models.cut import NamedStage
 from pipelab.models.shards import is_split
 from pipelab.runtime.measuring.bare import bare
 from pipelab.runtime.mesh.across import Across
@@ -20,7 +21,7 @@ from pipelab.runtime.mesh.tensor import parallelize
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.processes.agreement import require_agreement
 from pipelab.runtime.processes.join import enter_world, in_group, make_group
-from pipelab.runtime.setup.assembly import Parts
+from pipelab.runtime.setup.assembly import Parts, refuse_redrawn_masks
 from pipelab.runtime.setup.by_name import named_parameters
 from pipelab.runtime.setup.settings import Settings
 
@@ -64,6 +65,15 @@ def group_of_pipeline(settings: Settings, mesh: Any, *, launch: str) -> tuple[Sh
             f"the schedule has {schedule.devices} devices, and the mesh has pp = {pp}; make the mesh with "
             f"pp={schedule.devices}, or a schedule for {pp}"
         )
+    if launch == "threads":
+        return shape, None
+    alone = "pp" not in (mesh.mesh_dim_names or ())
+    return shape, dist.new_group(list(shape.pipeline), use_local_synchronization=True) if alone else shape.group("pp")
+
+
+def _require_replicable(settings: Settings, shape: Shape, launch: str) -> None:
+    """Raise ConfigurationError for settings that cannot be in a mesh."""
+    schedule = settings.schedule
     if "U" in schedule.ops:
         raise ConfigurationError(
             f"schedule '{schedule.name}' updates weights while micro-batches are on their way, and the gradients of "
@@ -75,29 +85,29 @@ def group_of_pipeline(settings: Settings, mesh: Any, *, launch: str) -> tuple[Sh
             "the other replicas'; leave post_validation or mesh out"
         )
     _require_splittable(settings, shape, launch)
-    if launch == "threads":
-        return shape, None
-    alone = "pp" not in (mesh.mesh_dim_names or ())
-    return shape, dist.new_group(list(shape.pipeline), use_local_synchronization=True) if alone else shape.group("pp")
 
 
-def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: Any) -> DataParallel:
+def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: Any, *, launch: str) -> DataParallel:
     """Join the processes that hold the same stages; ``peers`` are those of this pipeline.
 
     Raises ConfigurationError on all of them if they were not made alike.
     """
     across = Across(peers, make_group(shape.column, torch.device("cpu"), "column"))
     groups: dict[int, Any] = {}
+    own: list[Any] = []
     try:
+        across.agree_own(lambda: _require_replicable(settings, shape, launch))
+        across.agree_own(lambda: require_agreement(peers, settings, model, cuts))
         require_agreement(across.column, settings, model, cuts)
         if shape.sizes["dp"] > 1 and len(peers.own) == 1:
             groups[peers.own[0]] = shape.group("dp")
         elif shape.sizes["dp"] > 1:  # in one group, the order of sums would be that of threads
             groups = {r: dist.new_group(shape.ranks("dp"), use_local_synchronization=True) for r in peers.own}
+            own = list(groups.values())
     except BaseException:
         across.close()
         raise
-    return DataParallel(shape, across, groups)
+    return DataParallel(shape, across, groups, own)
 
 
 def _require_splittable(settings: Settings, shape: Shape, launch: str) -> None:
@@ -137,17 +147,30 @@ def split_stages(data: DataParallel, parts: Parts, settings: Settings, place: to
     if shape.sizes["tp"] == 1 and settings.shard is None:
         return parts
     whole = bare(parts.whole)
+    if shape.sizes["tp"] > 1:
+        why = "each of the processes that hold this stage would draw a mask of its own"
+        refuse_redrawn_masks(parts.stages, why, "a mesh without 'tp'")
     for s, stage in parts.stages.items():
         stage.to(place)
+        known = [(name, id(p)) for name, p in stage.named_parameters(remove_duplicate=False)]
+        ids = [one for _, one in known]
+        twice = [name for name, one in known if ids.count(one) > 1]
         if shape.sizes["tp"] > 1:
             parallelize(stage, shape.mesh["tp"], settings.tensor_plan)
         if settings.shard is not None:
             data.sharded[s] = Sharded(stage, shape.mesh["dp"], again=settings.shard == "regather")
+        now = dict(stage.named_parameters(remove_duplicate=False))
+        if untied := [name for name in twice if is_split(now[name])]:
+            raise _is_tied(stage.unsplit_name(untied[0]) if isinstance(stage, NamedStage) else untied[0])
     tied = {name for group in (*parts.tied, *settings.tied) for name in group}
     held = [name for s, stage in parts.stages.items() for name, p in named_parameters(s, stage) if is_split(p)]
     if both := sorted(tied.intersection(held)):
-        raise ConfigurationError(
-            f"'{both[0]}' is tied to another parameter, and several processes hold a part of it; leave it out of "
-            "tensor_plan, or shard out"
-        )
+        raise _is_tied(both[0])
     return replace(parts, whole=whole)
+
+
+def _is_tied(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"'{name}' is tied to another parameter, and several processes hold a part of it; leave it out of tensor_plan, "
+        "or shard out"
+    )

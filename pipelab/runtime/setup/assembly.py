@@ -219,13 +219,16 @@ def warn_of_random_masks(stages: Mapping[int, nn.Module]) -> None:
                 return
 
 
-def refuse_redrawn_masks(stages: Mapping[int, nn.Module]) -> None:
-    """Raise ConfigurationError if a dropout would draw another mask when its forward is recomputed."""
+def refuse_redrawn_masks(
+    stages: Mapping[int, nn.Module],
+    why: str = "recomputing (R) would draw another mask than the forward did",
+    instead: str = "a schedule without R",
+) -> None:
+    """Raise ConfigurationError if a dropout would draw another mask where the same one is needed."""
     for s, stage in stages.items():
         for name, module in stage.named_modules():
             if _draws(module):
                 raise ConfigurationError(
-                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}': "
-                    "recomputing (R) would draw another mask than "
-                    "the forward did; use pipelab.models.KeyedDropout, or a schedule without R"
+                    f"stage {s} has {type(module).__name__} at '{_unsplit(stage, name)}': {why}; use "
+                    f"pipelab.models.KeyedDropout, or {instead}"
                 )

@@ -145,7 +145,10 @@ class Stepper:
             batch = same_call(calls)
         else:
             terms = sum(task.factor for task in cut.tasks or ())
-            cut.share = self._data.share((training, number), lambda: (same_call(calls), terms))
+            what = f"{'step' if training else 'evaluate'} {number}" + (
+                ", without targets" if targets is None and self.schedule.stages - 1 in self._stages else ""
+            )
+            cut.share = self._data.share({"what to run": what}, lambda: (same_call(calls), terms))
             batch = same_call(calls)
         cut.sizes = cut.sizes or self.schedule.microbatch_sizes(batch)
         cut.signature = tuple(call.signature for call in calls)
@@ -251,10 +254,6 @@ class Stepper:
             links=self.settings.felt_links,
         )
         self._stop.watch(wire)
-        if self._data is not None:
-            self._data.prepare(training=cut.training)
-            if cut.training:
-                self._data.open(walk.ends)
 
         def run() -> Walked:
             share, weighed = cut.share or Share(), tasks
@@ -267,6 +266,8 @@ class Stepper:
             return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=share.first)
 
         try:
+            if self._data is not None:
+                self._data.prepare(walk.ends if cut.training else None)
             record = self._recorded(walk, run)
         except BaseException:
             wire.abort()
@@ -274,6 +275,8 @@ class Stepper:
         finally:
             self._stop.forget()
             wire.close()
+            if self._data is not None:
+                self._data.rest()
         record.number, record.batch = cut.number, sum(cut.sizes)
         if self._data is not None:
             record.loss = self._data.total(record.loss)

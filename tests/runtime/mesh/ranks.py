@@ -96,9 +96,10 @@ def training():
     """Twenty steps with clipping and dropout."""
     mesh, losses = make_mesh(dp=2, pp=dist.get_world_size() // 2), trained(20, dropout=0.1)[0]
     torch.manual_seed(dist.get_rank())  # replicas start from the first one's weights
-    made = TransformerLM(8, width=16, heads=2, tokens=8, dropout=0.1).double()
-    if mesh["dp"].get_local_rank() == 0:
-        made = model(dropout=0.1)
+    made = model(dropout=0.1)
+    if mesh["dp"].get_local_rank():
+        for parameter in made.parameters():
+            nn.init.normal_(parameter)
     with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as pipeline:
         told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
         report = pipeline.step(*share(mesh, *batch()))
@@ -167,6 +168,9 @@ def failing():
         else:
             told.append(said(lambda: pipeline.step(*share(mesh, x, x))))
         told.append(said(lambda: pipeline.step(share(mesh, x)[0], share(mesh, x)[0][1:])))
+        made[0].inner.weight.requires_grad_(mesh["dp"].get_local_rank() == 0)
+        told.append(said(lambda: pipeline.step(*share(mesh, x, x))))
+        made[0].inner.weight.requires_grad_(True)
         told.append(pipeline.verify(*share(mesh, x, x)))
     return told
 
@@ -214,6 +218,7 @@ def refused():
         said(lambda: step("2bw", m=4, optimizer=adam)),
         said(lambda: step(m=2, optimizer=adam, clip_norm=1.0, post_validation=True)),
         said(lambda: step(m=2, clip_norm=0.1 * (1 + mesh["dp"].get_local_rank()))),
+        said(lambda: step(m=2, optimizer=None if dist.get_rank() == size - 1 else adam)),
         said(lambda: Pipeline(model(), build_schedule("1f1b", 2, 2), loss=next_byte_loss, mesh="2x2")),
     ]
 

@@ -57,11 +57,12 @@ def test_saved_at_one_shape_and_gone_on_with_at_another(four):
 
 
 def test_what_fails_in_one_replica_fails_in_all_and_the_next_step_is_right(four):
-    for rank, (first, right, last, again, what, lengths, after) in enumerate(of(four, "failing")):
+    for rank, (first, right, last, again, what, lengths, frozen, after) in enumerate(of(four, "failing")):
         assert first.startswith("StageError") and "this layer has had enough" in first and "stage 0" in first, rank
         assert last.startswith("StageError") and "stage 1" in last
         assert "the replicas of this pipeline disagree about what to run" in what
         assert "same length along the batch" in lengths
+        assert "disagree about which parameters take a gradient: 4 of 4 in replica 0, 3 of 4 in replica 1" in frozen
         assert max(right, again, after) < 1e-12
 
 
@@ -74,8 +75,9 @@ def test_a_replica_without_a_loss_term_and_ties(four):
 
 def test_what_cannot_be_replicated_is_refused(four):
     said = ("mesh of 6 processes", "pp=4, or a schedule for 2", "'dp' axis alone", "flushes", "post_validation")
+    differs = ("clip_norm is 0.1 on rank 0", "optimizer is True on rank 0")
     for found in of(four, "refused"):
-        for text, one in zip((*said, "clip_norm is 0.1 on rank 0", "make_mesh"), found, strict=True):
+        for text, one in zip((*said, *differs, "make_mesh"), found, strict=True):
             assert one.startswith("ConfigurationError") and text in one, one
 
 

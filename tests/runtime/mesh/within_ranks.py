@@ -115,11 +115,26 @@ class Net(nn.Sequential):
         self.double()
 
 
+class Branch(nn.Module):
+    """Goes one of two ways, as the data decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.ways = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, x):
+        return self.ways[int(x[0, 0] > 0)](x)
+
+
 def own_plan():
     mesh = make_mesh(tp=2, pp=dist.get_world_size() // 2)
     x = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     plan = {"*.0": ColwiseParallel(), "*.2": RowwiseParallel()}
-    with opened(mesh, Net(), m=2, loss=nn.MSELoss(), tensor_plan=plan) as pipeline:
+    made = Net()
+    if dist.get_rank():  # what is not split starts from the first process's
+        for parameter in (made[0][2].bias, made[3][2].bias):
+            nn.init.normal_(parameter)
+    with opened(mesh, made, m=2, loss=nn.MSELoss(), tensor_plan=plan) as pipeline:
         found = pipeline.verify(x, x)
         held = sum(local(p).numel() for _, p in pipeline.named_parameters())
         return {"verify": found, "share": held / sum(p.numel() for _, p in pipeline.named_parameters())}
@@ -232,6 +247,16 @@ def refused():
     with opened(slices, MODEL(), m=2, tensor_plan=sequence_parallel) as pipeline:
         x, y = batch()
         told.append(said(lambda: pipeline.step(x[:, :7], y[:, :7])))
+    tied = nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+    tied[2].weight = tied[0].weight
+    told.append(said(lambda: opened(slices, tied, loss=nn.MSELoss(), tensor_plan={"2": ColwiseParallel()})))
+    drops = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    told.append(said(lambda: opened(slices, drops, loss=nn.MSELoss(), tensor_plan={"0": ColwiseParallel()})))
+    mixed = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double()))
+    told.append(said(lambda: opened(replicas, mixed, loss=nn.MSELoss(), shard="keep")))
+    sign = 1 - 2 * replicas["dp"].get_local_rank()
+    with opened(replicas, nn.Sequential(Branch(), nn.Linear(4, 4)), loss=nn.MSELoss(), shard="keep") as pipeline:
+        told.append(said(lambda: pipeline.step(sign * torch.ones(3, 4), torch.ones(3, 4))))
     return told
 
 
