@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -148,7 +149,8 @@ class Stepper:
             what = f"{'step' if training else 'evaluate'} {number}" + (
                 ", without targets" if targets is None and self.schedule.stages - 1 in self._stages else ""
             )
-            cut.share = self._data.share({"what to run": what}, lambda: (same_call(calls), terms))
+            share = partial(self._data.share, {"what to run": what}, lambda: (same_call(calls), terms))
+            cut.share = self.peers.agree_own(share)  # stages may differ in what replicas disagree about
             batch = same_call(calls)
         cut.sizes = cut.sizes or self.schedule.microbatch_sizes(batch)
         cut.signature = tuple(call.signature for call in calls)
