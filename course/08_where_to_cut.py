@@ -304,10 +304,9 @@ for name, costs in {"equal layers": [1] * 48, "our uneven model": sums}.items():
 # %%
 from dataclasses import replace
 
-# stages[48]: what 48 stages with one layer each cost
-wrong = plan_cuts(
-    replace(layers, stages={**layers.stages, 48: layers.stages[48][::-1]}), devices=4, microbatches=8, batch=32
-)
+# stages[48]: what 48 stages with one layer each cost; and so on, for runs of layers and the whole model
+turned_around = {count: stages[::-1] for count, stages in layers.stages.items()}
+wrong = plan_cuts(replace(layers, stages=turned_around), devices=4, microbatches=8, batch=32)
 runs = {"even": (uneven, None), "planned": (uneven, plan.cuts), "wrong": (uneven, wrong.cuts)}
 for name, report in measured(runs).items():
     turned = report.timeline
