@@ -315,8 +315,9 @@ print(f"wrong: layers {wrong.sizes}, promised {1e3 * wrong.makespan:.0f} ms inst
 plot_timeline(turned, memory=False)
 
 # %% [markdown]
-# The program ran without complaint, and its gradients are right: any cut is sound. Only the clock shows that this one
-# is no better than no plan at all. So measure after each change of the model, the micro-batch size or the machine.
+# The program ran without complaint, and its gradients are right: any cut is sound. Only a measurement shows that this
+# one is worse than the right plan, and less balanced. So measure after each change of the model, the micro-batch size or
+# the machine.
 #
 # ## What to remember
 #
