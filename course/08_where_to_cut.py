@@ -316,8 +316,8 @@ plot_timeline(turned, memory=False)
 
 # %% [markdown]
 # The program ran without complaint, and its gradients are right: any cut is sound. Only a measurement shows that this
-# one is worse than the right plan, and less balanced. So measure after each change of the model, the micro-batch size or
-# the machine.
+# one is worse than the right plan, and less balanced. So measure after each change of the model, the micro-batch size
+# or the machine.
 #
 # ## What to remember
 #

@@ -20,6 +20,7 @@ from pipelab.runtime import unsplit_gradients
 from pipelab.runtime.processes.join import enter_world
 from tests.runtime.setup import test_ties as ties
 
+STEPS = 5
 SHARES = {1: (0, 12), 2: (0, 5, 12), 4: (0, 2, 4, 7, 12), 8: (0, 1, 3, 4, 6, 7, 9, 10, 12)}
 
 
@@ -93,15 +94,15 @@ def parity():
 
 
 def training():
-    """Twenty steps with clipping and dropout."""
-    mesh, losses = make_mesh(dp=2, pp=dist.get_world_size() // 2), trained(20, dropout=0.1)[0]
+    """Steps with clipping and dropout."""
+    mesh, losses = make_mesh(dp=2, pp=dist.get_world_size() // 2), trained(STEPS, dropout=0.1)[0]
     torch.manual_seed(dist.get_rank())  # replicas start from the first one's weights
     made = model(dropout=0.1)
     if mesh["dp"].get_local_rank():
         for parameter in made.parameters():
             nn.init.normal_(parameter)
     with opened(mesh, made, m=2, clip_norm=0.5, optimizer=adam) as pipeline:
-        told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(20)]
+        told = [pipeline.step(*share(mesh, *batch(step))).loss for step in range(STEPS)]
         report = pipeline.step(*share(mesh, *batch()))
         moved = [one.size for one in report.reductions]
         shown = [(one.kind, one.source, one.sent < one.arrived) for one in report.timeline.sums]

@@ -5,7 +5,7 @@ import pytest
 from tests.runtime.mesh.test_tensor import results
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_gradients_twenty_steps_and_bytes(tmp_path, ranks):
     for rank in results(tmp_path, "cube", "planned", ranks=ranks):
         for shape, errors in rank["cube"].items():
