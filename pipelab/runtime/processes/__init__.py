@@ -39,7 +39,10 @@ def open_engine(
     if not in_group():
         for name, given in (("group", group), ("mesh", mesh)):
             if given is not None:
-                raise ConfigurationError(f"{name}= is for processes that are in a torch.distributed group already")
+                raise ConfigurationError(
+                    f"{name}= is for processes that are in a torch.distributed group already, and this one was started "
+                    f"alone; start the script with torchrun, or leave {name}= out"
+                )
         from pipelab.runtime.processes.remote import RemoteEngine
 
         return RemoteEngine(settings, model, cuts, device)

@@ -99,6 +99,13 @@ def run_meshes(
     count = _devices(shapes)
     if unknown := sorted(set(setting) - _FIELDS):
         raise ConfigurationError(f"Setting has no field {unknown[0]!r}; it has {', '.join(sorted(_FIELDS))}")
+    for shape in shapes:
+        batch = shape.get("batch", setting.get("batch", Setting().batch))
+        if batch < shape.get("dp", 1):
+            raise ConfigurationError(
+                f"each replica needs a sequence of the batch at least: dp = {shape['dp']}, and the batch has {batch}; "
+                f"take batch={shape['dp']}, or fewer replicas"
+            )
     told = {"shapes": list(shapes), "microbatch": whole_number("microbatch", "", microbatch), "setting": setting}
     told |= {} if proof is None else {"proof": whole_number("proof", "", proof)}
     bar = tqdm(total=len(shapes), desc="meshes", unit="shape", disable=not progress, leave=False)

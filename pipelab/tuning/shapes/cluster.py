@@ -51,7 +51,7 @@ class Cluster:
                 )
 
     @classmethod
-    def of(cls, name: str, nodes: int, **changed: object) -> Cluster:
+    def of(cls, name: str, nodes: int = 1, **changed: object) -> Cluster:
         """Nodes of a kind that is known, such as ``Cluster.of("a100", 64)``; ``changed`` fields come on top.
 
         Raises ConfigurationError for another name.

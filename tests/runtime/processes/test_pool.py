@@ -466,6 +466,7 @@ def test_longer_sequences_and_other_batches_in_later_steps_are_no_problem():
         ({"outstanding": 1}, "sends= and outstanding= make the wire of threads strict"),
         ({"sends": "batched"}, "leave them out for launch='processes'"),
         ({"group": object()}, "group= is for processes that are in a torch.distributed group already"),
+        ({"mesh": object()}, "this one was started alone; start the script with torchrun, or leave mesh= out"),
         ({"device": "cuda:7"}, "cuda:7 was asked for, but"),
         ({"cuts": [1]}, "3 stages need 2 cuts"),
     ],

@@ -57,6 +57,7 @@ def test_the_table_has_a_row_for_each(found):
         ([{"dp": 2}, {"dp": 2, "pp": 2}], "{'dp': 2} has 2, {'dp': 2, 'pp': 2} has 4"),
         ([{"ep": 2}], "'dp', 'pp' and 'tp'"),
         ([{"dp": 0}], "dp"),
+        ([{"dp": 4, "batch": 3}], "dp = 4, and the batch has 3; take batch=4"),
         ([{"dp": 2, "layer": 4}], "fields of Setting"),
     ],
 )

@@ -53,3 +53,7 @@ def test_what_is_no_cluster_is_refused(changed, says):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConfigurationError, match="no kind of cluster 'v100'; there is a100, h100; or give its numbers"):
         Cluster.of("v100", 1)
+
+
+def test_one_node_unless_told():
+    assert Cluster.of("h100").devices == 8
