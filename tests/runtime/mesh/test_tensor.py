@@ -34,6 +34,7 @@ def test_gradients_losses_weights_and_evaluation_are_the_unsplit_models(two):
 def test_a_model_of_ones_own_by_a_plan_of_names(two):
     for rank in two:
         assert rank["own_plan"]["verify"] < 1e-12
+        assert rank["own_plan"]["plain"] < 1e-12
         assert 0.5 < rank["own_plan"]["share"] < 0.6  # biases after the rows are whole
 
 
