@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -57,13 +57,13 @@ class DataParallel:
     """The replicas of this process's stages. ``peers.column``: the processes that hold them (see ``Shape.column``).
 
     ``groups[r]`` is the torch.distributed group that sums what device r of this process has; threads have one each,
-    because a group's messages have an order. ``own`` are groups that were made for this, and end with it.
+    because a group's messages have an order. ``give_back`` is called at the end, if nothing is left in them.
     """
 
-    def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any], own: Sequence[Any] = ()) -> None:
+    def __init__(self, shape: Shape, peers: Across, groups: dict[int, Any], *, give_back: Callable[[], None]) -> None:
         self.shape, self.peers, self.column, self._groups = shape, peers, peers.column, groups
         self.sharded: dict[int, Sharded] = {}
-        self._own_groups = list(own)
+        self._give_groups_back = give_back
         self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._lock = threading.Lock()
         self._broken = self._open = False
@@ -131,11 +131,10 @@ class DataParallel:
             stage.begin(training=order is not None)
 
     def close(self) -> None:
-        """Let go of the groups that were made for this."""
-        for group in self._own_groups:
-            with suppress(Exception):  # of processes that are gone
-                dist.destroy_process_group(group)
-        self._own_groups = []
+        """Let go of the groups."""
+        if not self._broken:
+            self._give_groups_back()
+        self._broken = True
 
     def before_last(self, key: tuple[int, int]) -> None:
         """The next backward of stage s is its last one in this step."""

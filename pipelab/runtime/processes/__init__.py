@@ -89,4 +89,5 @@ def open_replica(settings: Settings, model: Any, cuts: Sequence[int] | None, dev
         return engine
     except BaseException:
         data.peers.close()
+        data.close()
         raise

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from pipelab.errors import ConfigurationError, whole_number
+from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.models.cut import NamedStage
 from pipelab.models.shards import is_split
 from pipelab.runtime.measuring.bare import bare
@@ -20,6 +22,7 @@ from pipelab.runtime.mesh.sharded import Sharded
 from pipelab.runtime.mesh.tensor import parallelize
 from pipelab.runtime.peers import Peers
 from pipelab.runtime.processes.agreement import require_agreement
+from pipelab.runtime.processes.group import Group
 from pipelab.runtime.processes.join import enter_world, in_group, make_group
 from pipelab.runtime.setup.assembly import Parts, refuse_redrawn_masks
 from pipelab.runtime.setup.by_name import named_parameters
@@ -68,7 +71,12 @@ def group_of_pipeline(settings: Settings, mesh: Any, *, launch: str) -> tuple[Sh
     if launch == "threads":
         return shape, None
     alone = "pp" not in (mesh.mesh_dim_names or ())
-    return shape, dist.new_group(list(shape.pipeline), use_local_synchronization=True) if alone else shape.group("pp")
+    return shape, _alone(dist.group.WORLD, shape.pipeline) if alone else shape.group("pp")
+
+
+@cache
+def _alone(world: Any, ranks: tuple[int, ...]) -> Any:
+    return dist.new_group(list(ranks), use_local_synchronization=True)
 
 
 def _require_replicable(settings: Settings, shape: Shape, launch: str) -> None:
@@ -94,7 +102,8 @@ def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: 
     """
     across = Across(peers, make_group(shape.column, torch.device("cpu"), "column"))
     groups: dict[int, Any] = {}
-    own: list[Any] = []
+    numbers: list[int] = []
+    theirs = (dist.group.WORLD, *shape.ranks("dp"))
     try:
         across.agree_own(lambda: _require_replicable(settings, shape, launch))
         across.agree_own(lambda: require_agreement(peers, settings, model, cuts))
@@ -102,12 +111,33 @@ def replicate(peers: Peers, shape: Shape, settings: Settings, model: Any, cuts: 
         if shape.sizes["dp"] > 1 and len(peers.own) == 1:
             groups[peers.own[0]] = shape.group("dp")
         elif shape.sizes["dp"] > 1:  # in one group, the order of sums would be that of threads
-            groups = {r: dist.new_group(shape.ranks("dp"), use_local_synchronization=True) for r in peers.own}
-            own = list(groups.values())
+            numbers = _lend(across.column, theirs, len(peers.own))
+            groups = {r: _groups[theirs][number] for r, number in zip(peers.own, numbers, strict=True)}
     except BaseException:
         across.close()
         raise
-    return DataParallel(shape, across, groups, own)
+    return DataParallel(shape, across, groups, give_back=lambda: _free[theirs].update(numbers))
+
+
+_groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+_free: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+"""The groups made here, by the world and its ranks, and which of them no Pipeline has. Torch names a new group after
+how many there are: once one is destroyed, a later one would meet what is left of it in the store."""
+
+
+def _lend(column: Group, theirs: tuple[Any, ...], count: int) -> list[int]:
+    """The numbers of ``count`` of ``theirs`` that are free in all of ``column``, made where there are none."""
+    made, free, ranks = _groups[theirs], _free[theirs], list(theirs[1:])
+    told = column.exchange((len(made), sorted(free)))
+    if len({size for size, _ in told}) > 1:
+        raise PipelabError(f"ranks {ranks} have made {[size for size, _ in told]} groups; start the job again")
+    found = sorted(set.intersection(*(set(numbers) for _, numbers in told)))[:count]
+    everyone = len(ranks) == dist.get_world_size()
+    while len(found) < count:
+        found.append(len(made))
+        made.append(dist.new_group(ranks, use_local_synchronization=not everyone))
+    free.difference_update(found)
+    return found
 
 
 def _require_splittable(settings: Settings, shape: Shape, launch: str) -> None:
