@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show all."""
+    options.plot.parent.mkdir(parents=True, exist_ok=True)  # what hinders the picture is said before the work
     if options.adaptive:
         adapt(options.plot)
         return 0
@@ -86,7 +87,6 @@ def demo(
         told("the picture")
         bar.write(family_table(found))
         bar.write(EXPLAINED + (MORE if cases.keys() >= WITHOUT_FLUSH.keys() else ""))
-        picture.parent.mkdir(parents=True, exist_ok=True)
         plot_schedules([e.measured for e in found.values()], titles=list(found)).save(picture)
         bar.write(f"picture: {picture}\n")
         trained = _train(replace(setting, dtype="float64"), training_steps, told)

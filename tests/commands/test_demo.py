@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from pipelab.__main__ import main
 from pipelab.commands.demo import STEPS, adapt, demo
 from pipelab.teaching.experiment import Setting
 from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH
@@ -50,3 +53,12 @@ def test_a_slow_device_is_shown_beside_the_unsplit_model(capsys, tmp_path):
     assert any("device 2 takes" in one.why for one in adaptive.history)
     assert re.search(r"differs by at most \d\.\de-1\d in any step\.\n", out)
     assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("kind", [[], ["--adaptive"]])
+def test_a_picture_that_cannot_be_saved_is_said_before_the_work(kind, capsys, tmp_path):
+    (tmp_path / "out").touch()
+    assert main(["demo", *kind, "--plot", str(tmp_path / "out" / "demo.png")]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "out" in err
