@@ -91,6 +91,7 @@ def plot_recovery(
     title: str,
 ) -> Picture:
     """Draw what each step took and its loss, over the unsplit model's; ``marks``: what happened before which step."""
+    marks = {name: step for name, step in marks.items() if step < len(seconds)}  # not what comes after the last one
     happened = ", ".join(f"{name} from step {step} on" for name, step in sorted(marks.items(), key=lambda one: one[1]))
     taken = [f"{format_time(seconds[step], 's')} at step {step}" for step in sorted({0, *marks.values()})]
     worst = max(abs(a - b) for a, b in zip(losses, unsplit, strict=True))

@@ -29,7 +29,8 @@ def test_it_shows_every_step_that_is_kept(clock):
 
 def test_a_recovery_shows_step_times_both_losses_and_what_happened():
     seconds, losses, whole = [1.0, 2.0, 2.0, 1.2], [3.0, 2.5, 2.0, 1.5], [3.0, 2.5, 2.0, 1.25]
-    picture = plot_recovery(seconds, losses, whole, {"slow": 1, "moved": 3}, title="A run")
+    marks = {"slow": 1, "moved": 3, "moved after the last step": 4}
+    picture = plot_recovery(seconds, losses, whole, marks, title="A run")
     render(picture)
     top, low = axes_of(picture, "seconds"), axes_of(picture, "loss")
     assert list(top.lines[0].get_ydata()) == seconds
