@@ -16,7 +16,7 @@ class FlowWords(Words):
     """Those of ``plan``, whose items come ``every`` seconds."""
 
     counting = "A block is a job: the letters of its stage, then its index. Counting starts at 0."
-    devices = "workers"
+    row, rows = "worker", "workers"
     held = ("results", "held")
     clocks = MappingProxyType({"device": "device (measured costs, composed as if each worker had a core of its own)"})
     filling = "the flow is still filling"
