@@ -135,7 +135,7 @@ class Reasons:
         first = actions_of(span.slot)[0]
         if (comes := words.comes(first)) is not None and comes > latest:
             sentence = f"{here} waits for {words.given(first)}: it comes only at {self.time_words(comes - self.start)}"
-            return Gap(*gap, "wait", None, None, sentence)
+            return Gap(*gap, "source", None, None, sentence)
         if latest <= free:
             late = "it was placed here" if self.clock == "drawn" else "the machine was busy elsewhere"
             return Gap(*gap, "wait", None, None, f"{here} had all it needed for {what}, but {late}")
