@@ -277,7 +277,7 @@ class Chart {
       const times = start.map((from, k) => end[k] - from).sort((a, b) => a - b);
       const most = (which) => parts.flat().reduce((found, part) => Math.max(found, part[which]), 0);
       scene.narrow = times[Math.floor(times.length / 10)] || 0;
-      const widest = (which) => scene.blocks.looks.reduce((found, look) => (look[which].length > found.length ? look[which] : found), "");
+      const widest = (which) => scene.blocks.looks.reduce((found, look) => ((look[which] || "").length > found.length ? look[which] : found), "");
       scene.named = Boolean(widest(3));
       scene.longest = [scene.named ? `${widest(3)} ${most(2)}` : `${most(1)}W${most(2)}`, `${scene.named ? widest(0) : "W"}${most(2)}`];
     }
