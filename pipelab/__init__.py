@@ -16,6 +16,7 @@ _HOMES = {
     "pipelab.errors": [
         "ConfigurationError",
         "DeadlockError",
+        "FlowError",
         "LostProcessError",
         "NonFiniteError",
         "OutOfMemoryError",
@@ -40,6 +41,7 @@ _HOMES = {
     "pipelab.teaching.board.breaker": ["break_schedule"],
     "pipelab.teaching.board.widget": ["draw_schedule", "puzzles"],
     "pipelab.teaching.explorer.widget": ["explore"],
+    "pipelab.flow": ["Flow", "FlowCosts", "FlowReport", "Resource", "Stage"],
     "pipelab.models.split": ["SplitModel", "split_model"],
     "pipelab.runtime": ["Pipeline", "StepReport"],
     "pipelab.runtime.measuring.delayed": ["delayed_training"],
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from pipelab.errors import (
         ConfigurationError,
         DeadlockError,
+        FlowError,
         LostProcessError,
         NonFiniteError,
         OutOfMemoryError,
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
         StageError,
         TimeLimitError,
     )
+    from pipelab.flow import Flow, FlowCosts, FlowReport, Resource, Stage
     from pipelab.models.split import SplitModel, split_model
     from pipelab.runtime import Pipeline, StepReport
     from pipelab.runtime.checkpoint import Checkpoint, export_safetensors, newest_checkpoint

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "ConfigurationError",
     "DeadlockError",
+    "FlowError",
     "LostProcessError",
     "NonFiniteError",
     "OutOfMemoryError",
@@ -75,6 +76,20 @@ class DeadlockError(PipelabError, RuntimeError):
     """Devices wait for one another, and none can go on. ``ring``: the devices, each waiting for the next."""
 
     ring: tuple[int, ...] = ()
+
+
+class FlowError(PipelabError, RuntimeError):
+    """A job of a flow failed: that of ``stage`` with this ``index``. ``__cause__`` is the original exception."""
+
+    stage: str | None = None
+    index: int | None = None
+
+    @classmethod
+    def at(cls, stage: str, index: int, reason: str) -> FlowError:
+        """The error of one job."""
+        made = cls(f"'{stage}' {index} failed: {reason}; the flow has stopped, and nothing of it runs on")
+        made.stage, made.index = stage, index
+        return made
 
 
 class TimeLimitError(PipelabError, TimeoutError):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelab.errors import PipelabError
-from pipelab.memory import DeviceMemory
+from pipelab.quantities import DeviceMemory
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table

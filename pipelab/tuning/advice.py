@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import Limits, format_bytes, format_time, parse_limits
+from pipelab.quantities import DeviceMemory, Limits, format_bytes, format_time, parse_limits
 from pipelab.schedules.catalogue import build_schedule, recipes
 from pipelab.tuning.candidates import NAIVE, Candidate, forecast
 from pipelab.tuning.profile import CostProfile

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes
+from pipelab.quantities import DeviceMemory, format_bytes
 from pipelab.schedules.catalogue import build_schedule, recipes
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import B, F, I, W

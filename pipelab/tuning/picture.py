@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes
+from pipelab.quantities import DeviceMemory, format_bytes
 from pipelab.tuning.candidates import Candidate, Forecast, synchronous
 from pipelab.tuning.result import Tuning
 from pipelab.view import words

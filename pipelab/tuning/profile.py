@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.memory import DeviceMemory, ModelStates
-from pipelab.quantities import format_time
+from pipelab.quantities import DeviceMemory, ModelStates, format_time
 from pipelab.schedules.action import Action, actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.simulation.links import INSTANT, Link, Links

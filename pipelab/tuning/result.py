@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes, format_time, render_table
+from pipelab.quantities import DeviceMemory, format_bytes, format_time, render_table
 from pipelab.simulation.links import INSTANT, Link, Links
 from pipelab.tuning.advice import memory_advice, microbatch_advice
 from pipelab.tuning.candidates import Candidate, Discarded, Forecast

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, StageError, whole_number
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import Limits, format_bytes, parse_limits
+from pipelab.quantities import DeviceMemory, Limits, format_bytes, parse_limits
 from pipelab.simulation.links import Links
 from pipelab.simulation.search import search_schedule
 from pipelab.tuning.candidates import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.tuning import CostProfile, Line, StageProfile
 
 MB = 1_000_000

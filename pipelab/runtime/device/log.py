@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.clocks import Readings
 from pipelab.runtime.device.program import Program
 

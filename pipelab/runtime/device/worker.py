@@ -21,8 +21,7 @@ from typing import Any
 import torch
 
 from pipelab.errors import OutOfMemoryError, PipelabError, StageError
-from pipelab.memory import ModelStates
-from pipelab.quantities import format_bytes
+from pipelab.quantities import ModelStates, format_bytes
 from pipelab.runtime.device.channels import Aborted, Post, Settle, WireEnd
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.log import DeviceLog

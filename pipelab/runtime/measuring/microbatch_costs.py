@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipelab.errors import ConfigurationError
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.report import StepReport
 from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule

@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from pipelab.memory import ModelStates
 from pipelab.models.shards import parts_of
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.clocks import SlotMeter
 
 __all__ = ["Planner", "read_model_states", "rehearse_update"]

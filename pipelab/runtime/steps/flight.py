@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from pipelab.errors import ScheduleError
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.stage import StageRunner
 from pipelab.runtime.device.versions import Versions
 from pipelab.runtime.device.worker import Worker

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.program import compile_table
 from pipelab.runtime.report import (

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipelab.errors import ConfigurationError
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.clocks import SlotMeter
 from pipelab.runtime.device.threads import Outcome, Overdue, run_threads

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipelab.errors import TimeLimitError
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.channels import StepWire
 from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from statistics import mean, median, median_low
 
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import format_bytes, format_time
+from pipelab.quantities import DeviceMemory, format_bytes, format_time
 from pipelab.runtime.report import StepReport
 from pipelab.schedules.action import actions_of
 from pipelab.simulation.costs import SlotCosts

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from pipelab.errors import ConfigurationError
-from pipelab.memory import ModelStates
 from pipelab.models.cut import cut_layers
+from pipelab.quantities import ModelStates
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.table import Array
 from pipelab.tuning.lines import Line

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelab.errors import ConfigurationError, whole_number
-from pipelab.memory import DeviceMemory
-from pipelab.quantities import Limits, Speeds, format_bytes, format_time, parse_limits, parse_speeds
+from pipelab.quantities import DeviceMemory, Limits, Speeds, format_bytes, format_time, parse_limits, parse_speeds
 from pipelab.schedules.catalogue import build_schedule
 from pipelab.schedules.reserved import reserved
 from pipelab.schedules.schedule import Schedule

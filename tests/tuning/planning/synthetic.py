@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelab.memory import ModelStates
+from pipelab.quantities import ModelStates
 from pipelab.tuning import CostProfile, Line, StageProfile
 
 
