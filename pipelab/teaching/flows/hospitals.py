@@ -12,11 +12,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from pipelab.teaching.flows.pictures import SIDE, digits
 
-__all__ = ["Federated", "Message", "Split", "accuracy", "hospital_data", "network", "recover"]
+__all__ = ["Federated", "Message", "Split", "accuracy", "batch_of", "hospital_data", "network", "recover"]
 
 Turn = tuple[int, int]
 """(round, hospital)."""
-Weights = dict[str, Tensor]
 
 
 def network(seed: int = 0) -> nn.Sequential:
