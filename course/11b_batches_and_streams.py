@@ -149,8 +149,8 @@ for b in sizes:
 
 # %% [markdown]
 # False, it is the other way round. All stages grow with b. The GPU has the largest fixed part, so it is most of all the
-# bottleneck with *small* batches. As b grows, the ratio of GPU to CPU falls towards that of their slopes. What hurts
-# with large batches is that there are few of them. Nothing overlaps with the first and the last one.
+# bottleneck with *small* batches. As b grows, the ratio of GPU to CPU falls towards that of their slopes. Large batches
+# hurt because there are few of them. Nothing overlaps with the first and the last one.
 #
 # **Try it:** draw more for each scenario. Give `make_book` 200 shares and one option each, and fit the lines again.
 # Which resource is the bottleneck now, and where does the best batch go?
@@ -189,7 +189,7 @@ def inference(b=1):
 
 single = inference().profile(texts[:8], progress=False)
 parts = [single["tokenise"] + single["encode"], single["infer"] + single["decode"]]
-print(f"core 0 works {1e3 * parts[0]:.1f} ms for a request, core 1 {1e3 * parts[1]:.1f} ms")
+print("for a request, the two cores work", " and ".join(f"{1e3 * part:.1f} ms" for part in parts))
 question = "Two cores share each request. By what factor does the latency of one request shrink?"
 predict("11b-latency", question, unit="times as short")
 
