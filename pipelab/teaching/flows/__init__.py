@@ -1,0 +1,1 @@
+"""Lesson 11: real work of other fields, as stages for a flow."""
