@@ -1,1 +1,1 @@
-"""Lesson 11: real work of other fields, as stages for a flow."""
+"""Lesson 11: the real work of its pipelines, a module for each field."""

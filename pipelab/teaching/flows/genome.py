@@ -29,7 +29,7 @@ __all__ = [
     "pack",
     "read_region",
     "unpack",
-    "write",
+    "write_block",
     "write_reads",
 ]
 
@@ -203,7 +203,7 @@ def unpack(data: bytes, kind: np.dtype[np.void] = RECORD) -> Records:
     return np.frombuffer(zlib.decompress(data), kind)
 
 
-def write(block: Block, folder: Path) -> Block:
+def write_block(block: Block, folder: Path) -> Block:
     """Store a block in a file of its own."""
     path = folder / f"records-{block.first:09}-{block.last:09}"
     path.write_bytes(block.data)

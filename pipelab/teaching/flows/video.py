@@ -14,12 +14,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "Coding",
+    "Decoded",
     "Frame",
     "Packet",
     "coding_order",
@@ -151,6 +153,13 @@ class Coding:
     numbers: Numbers
 
 
+class Decoded(NamedTuple):
+    """What is stored of a frame, and the frame that a decoder makes of it."""
+
+    packet: Packet
+    pixels: Pixels
+
+
 def estimate_motion(frame: Frame, pixels: Pixels, *references: Pixels, reach: int = 6) -> Coding:
     """Predict ``pixels`` block by block from the decoded ``references``, and keep the difference."""
     shifts = tuple(_search(pixels, reference, reach) for reference in references)
@@ -182,9 +191,9 @@ def quantise(coding: Coding, budget: Mapping[str, int] = BUDGET) -> Coding:
     return replace(coding, packet=replace(coding.packet, step=coarse, levels=levels))
 
 
-def decode(coding: Coding) -> Pixels:
+def decode(coding: Coding) -> Decoded:
     """The frame as every decoder will have it."""
-    return _rebuild(coding.packet, coding.predicted)
+    return Decoded(coding.packet, _rebuild(coding.packet, coding.predicted))
 
 
 def decode_video(packets: Sequence[Packet], height: int, width: int) -> Mapping[int, Pixels]:

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from pipelab.teaching.flows.genome import READ, RECORD, Index, make_genome, merge, pack, read_region, unpack, write
+from pipelab.teaching.flows.genome import (
+    READ,
+    RECORD,
+    Index,
+    make_genome,
+    merge,
+    pack,
+    read_region,
+    unpack,
+    write_block,
+)
 from pipelab.teaching.flows.genome import write_reads as store
 
 GENOME = make_genome(length=40_000, reads=3000, seed=1)
@@ -50,7 +60,7 @@ def test_a_read_of_another_genome_is_not_mapped():
 @pytest.mark.parametrize("level", [0, 1])
 def test_blocks_are_sorted_whole_and_read_by_region(tmp_path, level):
     runs = [INDEX.map(part) for part in np.array_split(GENOME.reads, 4)]
-    blocks = [write(pack(block, level), tmp_path) for block in merge(runs, 5)]
+    blocks = [write_block(pack(block, level), tmp_path) for block in merge(runs, 5)]
     everything = np.concatenate([unpack(block.path.read_bytes()) for block in blocks])
     assert (np.diff(everything["place"].astype(int)) >= 0).all()
     assert sorted(everything["number"]) == list(range(3000))

@@ -27,8 +27,8 @@ def code(order, budget=BUDGET, references=None):
     for frame in order:
         known = [(done if references is None else references)[shown] for shown in frame.references]
         coding = quantise(transform(estimate_motion(frame, SCENE[frame.shown], *known)), budget)
-        packets.append(coding.packet)
-        done[frame.shown] = decode(coding)
+        packet, done[frame.shown] = decode(coding)
+        packets.append(packet)
     return packets, done
 
 
