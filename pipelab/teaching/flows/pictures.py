@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from pipelab.view.letters import FONT
+from pipelab.view.palette import CAPTION, INK
 from pipelab.view.picture import Picture, plain_style
 
 __all__ = ["SIDE", "digits", "plot_pictures"]
 
 SIDE = 16
 """Pixels of a picture's side."""
+_NAME, _EACH = 2.2, 0.6  # inches: the column of names, and a picture
 _BOLD_TOO = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")
 _STYLES = [(font, weight) for font in _BOLD_TOO for weight in ("normal", "bold")]
 _STYLES += [(font, "normal") for font in ("cmr10", "cmss10", "cmtt10")]
@@ -57,17 +60,21 @@ def digits(labels: Tensor, seed: int) -> Tensor:
 
 
 @plain_style()
-def plot_pictures(rows: Mapping[str, Tensor], title: str) -> Picture:
-    """Rows of pictures below one another, each row with its name: (pictures, 1, 16, 16)."""
-    width, height = 7.5, 0.4 + 0.62 * len(rows)
-    alt = f"{title}. Rows of small pictures, from top to bottom: {'; '.join(rows)}."
+def plot_pictures(rows: Mapping[str, Tensor], *, title: str, note: str = "") -> Picture:
+    """Draw rows of pictures (name -> (pictures, 1, 16, 16)) below one another. ``note`` stands below."""
+    most = max(map(len, rows.values()))
+    width, height = _NAME + most * _EACH, 0.6 + _EACH * len(rows)
+    alt = f"{title}. Rows of {most} small pictures, from top to bottom: {', '.join(rows)}. {note}".strip()
     picture = Picture(width, height, alt)
-    picture.text(0.02, 1 - 0.2 / height, title, fontsize=11, fontweight="bold", va="center")
+    words = {"va": "center", "family": FONT, "parse_math": False}
+    picture.text(0.1 / width, 1 - 0.17 / height, title, fontsize=10.5, weight="bold", color=INK, **words)
+    picture.text(0.1 / width, 0.12 / height, note, fontsize=7.5, color=CAPTION, **words)
     for row, (name, shown) in enumerate(rows.items()):
-        low = 1 - (0.4 + 0.62 * (row + 1)) / height
-        picture.text(0.02, low + 0.29 / height, name, fontsize=8.5, va="center")
+        low = height - 0.34 - _EACH * (row + 1)
+        picture.text(0.1 / width, (low + _EACH / 2) / height, name, fontsize=8.5, color=INK, **words)
         for k, one in enumerate(shown):
-            axes = picture.add_axes(((2.2 + 0.6 * k) / width, low + 0.02, 0.55 / width, 0.55 / height))
+            place = ((_NAME + k * _EACH) / width, low / height, 0.94 * _EACH / width, 0.94 * _EACH / height)
+            axes = picture.add_axes(place, label=f"{name} {k}")
             axes.imshow(one[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
             axes.set_axis_off()
     return picture

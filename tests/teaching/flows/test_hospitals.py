@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pipelab.teaching.flows.hospitals import Federated, Split, accuracy, batch_of, hospital_data, network, recover
-from pipelab.teaching.flows.pictures import SIDE, digits
+from pipelab.teaching.flows.pictures import SIDE
 
 
 def halves(data):
@@ -59,12 +59,6 @@ def test_each_hospital_has_more_of_its_specialty():
     for k, (pictures, labels) in enumerate(hospital_data(5, 200, own=0.8)):
         assert pictures.shape == (200, 1, SIDE, SIDE)
         assert ((labels // 2) == k).float().mean() > 0.75
-
-
-def test_pictures_are_those_of_their_seed():
-    labels = torch.arange(10)
-    assert torch.equal(digits(labels, 3), digits(labels, 3))
-    assert not torch.equal(digits(labels, 3), digits(labels, 4))
 
 
 def test_a_trained_network_reads_digits_and_a_fresh_one_does_not():

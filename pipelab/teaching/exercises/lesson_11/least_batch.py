@@ -123,7 +123,10 @@ def _share_mistakes(stages: Stages, b: int) -> Known:
             "Stages on the same resource were looked at one by one. Their times add up: it does one job at a time.",
         ),
         (gpu / sum(times.values()), "That is one batch after the other. The resources work at the same time."),
-        (gpu / others if len(times) > 2 else math.nan, "The times of the other resources do not add up. The slowest decides."),
+        (
+            gpu / others if len(times) > 2 else math.nan,
+            "The times of the other resources do not add up. The slowest decides.",
+        ),
         (longest / gpu, "That is above 1. Divide the GPU's time by that of the slowest resource."),
         (
             gpu / max(time for name, time in times.items() if name != GPU) if others else math.nan,
