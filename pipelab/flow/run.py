@@ -20,7 +20,7 @@ from pipelab.flow.plan import Plan
 from pipelab.flow.realised import Realised
 from pipelab.flow.worker import timed
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.threads import run_threads
+from pipelab.runtime.device.threads import one_intra_op_thread, run_threads
 
 __all__ = ["Hand", "Running", "call", "measure", "played"]
 
@@ -53,6 +53,7 @@ def _on_gpu(work: Callable[..., Any], *given: Any) -> Any:
     return result
 
 
+@one_intra_op_thread(limit=True)  # as in a run: else a core's cost would be that of several
 def measure(plan: Plan, items: Sequence[Any], *, progress: bool) -> list[Measured]:
     """What each job costs alone: one after another, in this thread."""
     values: dict[int, Any] = {}
