@@ -18,6 +18,7 @@ _HOMES = {
         "CostProfile",
         "Costs",
         "Flow",
+        "FlowError",
         "Link",
         "Links",
         "ModelFacts",
