@@ -76,11 +76,11 @@ class Split:
     """
 
     def __init__(
-        self, data: Sequence[tuple[Tensor, Tensor]], depth: int, batch: int = 32, rate: float = 0.1, seed: int = 0
+        self, data: Sequence[tuple[Tensor, Tensor]], depth: int, batch: int = 32, rate: float = 3e-3, seed: int = 0
     ) -> None:
         self.net, self.data, self.batch, self.depth = network(seed), data, batch, depth
         self.front, self.back = self.net[:depth], self.net[depth:]
-        self._steps = [torch.optim.SGD(part.parameters(), rate, momentum=0.9) for part in (self.front, self.back)]
+        self._steps = [torch.optim.Adam(part.parameters(), rate) for part in (self.front, self.back)]
         self._beside = sum(weight.nbytes for weight in self.front.parameters())
         self._graphs: dict[Turn, Tensor] = {}
 
@@ -126,14 +126,14 @@ class Federated:
     """Each hospital trains the whole network on its own pictures, and a server averages the weights of all."""
 
     def __init__(
-        self, data: Sequence[tuple[Tensor, Tensor]], batch: int = 32, rate: float = 0.1, seed: int = 0
+        self, data: Sequence[tuple[Tensor, Tensor]], batch: int = 32, rate: float = 3e-3, seed: int = 0
     ) -> None:
         self.net, self.data, self.batch, self.rate = network(seed), data, batch, rate
 
     def train(self, turn: Turn, start: Message | None = None) -> Message:
         """A hospital: one pass over its own pictures, from the weights that the server sent."""
         net = copy.deepcopy(self.net) if start is None else _filled(self.net, start.tensors)
-        optimizer = torch.optim.SGD(net.parameters(), self.rate, momentum=0.9)
+        optimizer = torch.optim.Adam(net.parameters(), self.rate)
         for number in range(len(self.data[turn[1]][1]) // self.batch):
             pictures, labels = batch_of(self.data[turn[1]], number, self.batch)
             optimizer.zero_grad()
@@ -171,8 +171,8 @@ def recover(
     """
     with torch.no_grad():
         seen, taken = front(own).flatten(1), front(others).flatten(1)
-    scale = seen.std(0).clamp_min(1e-3)
-    seen, taken = seen / scale, taken / scale
+    middle, scale = seen.mean(0), seen.std(0) + 0.1 * seen.std()
+    seen, taken = (seen - middle) / scale, (taken - middle) / scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoder = nn.Sequential(nn.Linear(seen.shape[1], 128), nn.ReLU(), nn.Linear(128, SIDE * SIDE))
