@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from pipelab.flow.plan import Plan
+from pipelab.flow.words import FlowWords
 from pipelab.schedules.action import Action, actions_of
-from pipelab.schedules.dependencies import ACTIVATION, Edge, Place, SlotGraph
+from pipelab.schedules.dependencies import ACTIVATION, SPACE, TURN, Edge, Place, SlotGraph
 from pipelab.schedules.schedule import Schedule
+from pipelab.schedules.table import Array, Table
 from pipelab.timeline import Span, Timeline
 
 __all__ = ["FlowSchedule", "Realised"]
-
-SPACE, ORDER = "space", "order"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,25 @@ class FlowSchedule(Schedule):
         """Who waits for whom: for results, for room, for its turn."""
         return FlowGraph(self)
 
+    @cached_property
+    def words(self) -> FlowWords:  # type: ignore[override]
+        """What its things are called."""
+        return FlowWords(self.realised.plan, self.realised.every)
+
+    @property
+    def share(self) -> float:
+        """A result is one, whichever worker made it."""
+        return 1.0
+
+    def lives(self, table: Table) -> tuple[Array, Array]:
+        """Of each job, the one whose end lets its result go: the last to take it, or itself where nobody does."""
+        plan, end = self.realised.plan, self.realised.end
+        jobs = np.array(plan.first)[table.stage] + table.microbatch
+        where = np.empty(len(plan), np.int64)
+        where[jobs] = np.arange(len(jobs))
+        last = [max(plan.takers[job], key=end.__getitem__, default=job) for job in jobs.tolist()]
+        return np.arange(len(jobs)), where[last]
+
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "realised": self.realised}
 
@@ -89,7 +110,7 @@ class FlowGraph(SlotGraph):
         if room is not None and plan.place[job] >= room:
             yield self._edge(action, place, SPACE, self._realised.freed[action.stage][plan.place[job] - room])
         if job in self._turns:
-            yield self._edge(action, place, ORDER, self._turns[job])
+            yield self._edge(action, place, TURN, self._turns[job])
 
     def _edge(self, action: Action, place: Place, kind: str, other: int) -> Edge:
         plan = self._realised.plan

@@ -123,8 +123,7 @@ class FlowReport:
             for row in layout.workers(r):
                 for gap in self.timeline.gaps(row):
                     stage = "" if gap.blocker is None else layout.stages[gap.blocker.stage].name
-                    why = _WHY.get(gap.cause, _WHY["wait"] if stage else "machine").format(stage)
-                    why = _WHY["machine"] if why == "machine" else why
+                    why = _WHY["wait" if gap.cause not in _WHY else gap.cause if stage else "nobody"].format(stage)
                     waits[why] = waits.get(why, 0.0) + gap.end - gap.start
             listed = sorted(waits.items(), key=lambda pair: -pair[1])
             idle = ", ".join(f"{format_time(time, self.timeline.unit)} {why}" for why, time in listed if time > 0)
@@ -160,5 +159,5 @@ _WHY = {
     "drain": "after its last job",
     "space": "for lack of room, until {} ends",
     "wait": "for {}",
-    "machine": "though it had all it needed: the machine was busy elsewhere",
+    "nobody": "though it had all it needed: the machine was busy elsewhere",
 }

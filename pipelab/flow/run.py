@@ -18,6 +18,7 @@ from pipelab.flow.declare import Resource, Stage
 from pipelab.flow.dispatch import Dispatch
 from pipelab.flow.plan import Plan
 from pipelab.flow.realised import Realised
+from pipelab.flow.worker import timed
 from pipelab.runtime.device.caller_settings import CallerSettings
 from pipelab.runtime.device.threads import run_threads
 
@@ -41,14 +42,15 @@ def call(stage: Stage, resource: Resource, number: int, given: Sequence[Any]) ->
     """
     if resource.kind == "gpu" and not played(resource):
         with torch.cuda.device(number % torch.cuda.device_count()):
-            begin = time.perf_counter()
-            result = stage.work(*given)
-            torch.cuda.synchronize()
-            return result, time.perf_counter() - begin
+            return timed(time.perf_counter, partial(_on_gpu, stage.work), given)
     clock = time.thread_time if resource.kind in ("core", "gpu") else time.perf_counter
-    begin = clock()
-    result = stage.work(*given)
-    return result, clock() - begin
+    return timed(clock, stage.work, given)
+
+
+def _on_gpu(work: Callable[..., Any], *given: Any) -> Any:
+    result = work(*given)
+    torch.cuda.synchronize()
+    return result
 
 
 def measure(plan: Plan, items: Sequence[Any], *, progress: bool) -> list[Measured]:
@@ -70,14 +72,19 @@ def measure(plan: Plan, items: Sequence[Any], *, progress: bool) -> list[Measure
 
 
 class Running:
-    """One run of ``plan``. ``hands[w]`` does the work of worker w; item i comes ``every`` * i after the start."""
+    """One run of ``plan``. ``hands[w]`` does the work of worker w; item i comes ``every`` * i after the start.
 
-    def __init__(self, plan: Plan, items: Sequence[Any], hands: Sequence[Hand], every: float) -> None:
+    ``end`` is called, from any thread, where the run has to stop: it ends work that runs elsewhere.
+    """
+
+    def __init__(
+        self, plan: Plan, items: Sequence[Any], hands: Sequence[Hand], every: float, end: Callable[[], None]
+    ) -> None:
         self.plan, self.items, self.every = plan, items, every
         self.results: dict[int, Any] = {}
         """Of the stages whose results nobody takes."""
         self.measured: list[Measured] = []
-        self._hands = hands
+        self._hands, self._end_others = hands, end
         self._values: dict[int, Any] = {}
         self._dispatch = Dispatch(plan, streamed=every > 0)
         self._start, self._end = [0.0] * len(plan), [0.0] * len(plan)
@@ -103,6 +110,7 @@ class Running:
         """No more jobs begin; who is held is let go."""
         self._over.set()
         self._gate.abort()
+        self._end_others()
         for box in self._boxes:
             box.put(None)
 
@@ -188,7 +196,5 @@ def _size(plan: Plan, job: int, given: Sequence[Any]) -> float:
 def _named(plan: Plan, job: int, work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except FlowError:
-        raise
     except Exception as error:
         raise FlowError.at(*plan.whose(job), f"{type(error).__name__}: {error}") from error

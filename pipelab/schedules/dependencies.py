@@ -24,6 +24,7 @@ from pipelab.schedules.action import OPS, Action, Slot, actions_of
 __all__ = ["Edge", "Need", "Place", "SlotGraph", "earliest_slots", "needs"]
 
 ACTIVATION, GRADIENT, LOCAL = "activation", "gradient", "local"
+SPACE, TURN = "space", "turn"  # what a job of a flow may wait for besides: room for its result, its turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,16 @@ from pipelab.errors import ConfigurationError, ScheduleError
 from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, Updating, actions_of, format_slot
 from pipelab.schedules.dependencies import SlotGraph, earliest_slots
 from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, write_csv
+from pipelab.schedules.words import Words
 
 if TYPE_CHECKING:
     from pipelab.schedules.compiled import Compiled
-    from pipelab.schedules.table import Table
+    from pipelab.schedules.table import Array, Table
 __all__ = ["Program", "Schedule", "TimeTable"]
 
 Program = tuple[Slot, ...]
 _HEAVIEST = 1e12
+_PIPELINE = Words()
 
 
 def _infer_placement(programs: Sequence[Sequence[Slot | None]]) -> tuple[tuple[int, ...], ...]:
@@ -137,6 +139,15 @@ class Schedule:
         """The table with its needs resolved, as objects, once for all who ask."""
         origin: Schedule | None = self.__dict__.get("_origin")
         return origin.graph if origin is not None else SlotGraph(self.programs, self.placement)
+
+    def lives(self, table: Table) -> tuple[Array, Array]:
+        """Of actions that leave something on their device: the F, and the action whose end lets it go; -1 for none."""
+        return table.lives
+
+    @property
+    def words(self) -> Words:
+        """What its things are called."""
+        return _PIPELINE
 
     @property
     def devices(self) -> int:

@@ -26,7 +26,7 @@ class Account:
 
     ``work`` and ``idle`` are the terms as formulas (arXiv 1811.06965, 2.3; 2104.04473, 2.2), ``expected`` is what the
     second one gives with the times of this run. ``holds`` names the schedules for which it is derived, where this is
-    none of them.
+    none of them. A flow has no formulas.
     """
 
     rows: tuple[tuple[float, ...], ...]
@@ -46,6 +46,9 @@ def account(timeline: Timeline) -> Account:
     rows = [[busy, *(0.0,) * (len(KINDS) - 1)] for busy in timeline.busy]
     for gap in timeline.gaps():
         rows[gap.device][KINDS.index(gap.cause if gap.cause in KINDS else "wait")] += gap.end - gap.start
+    told = tuple(tuple(round(time, 12) + 0.0 for time in row) for row in rows)
+    if schedule.words.stages:
+        return Account(told, "", "", 0.0, "")
     p, m, v = schedule.devices, schedule.microbatches, max(round(1 / schedule.share), 1)  # two homes make no chunks
     passes = sum(span.duration for span in timeline.spans if any(a.op != "R" for a in actions_of(span.slot))) / (p * m)
     one = "tF" if schedule.forward_only else "(tF + tB)"
@@ -55,7 +58,7 @@ def account(timeline: Timeline) -> Account:
     plain = {"gpipe", "1f1b", "naive", "pipedream", "vertical-sync", "2bw"}
     derived = schedule.name in ({"interleaved"} if v > 1 else plain)
     return Account(
-        rows=tuple(tuple(round(time, 12) + 0.0 for time in row) for row in rows),
+        rows=told,
         work=again.strip("()") + whole if whole else f"m {again}",
         idle=f"(p − 1){'' if one[0] == '(' else ' '}{one}{' / v' if v > 1 else ''}{whole}",
         expected=(p - 1) * passes / v,

@@ -8,7 +8,6 @@ from functools import cached_property
 from statistics import median
 
 from pipelab.errors import ConfigurationError
-from pipelab.schedules.action import actions_of
 from pipelab.timeline.timeline import Timeline
 
 __all__ = ["Comparison", "compare"]
@@ -43,14 +42,14 @@ class Comparison:
 
     @cached_property
     def duration_ratios(self) -> dict[str, float]:
-        """Per op, the median over its slots of (duration in the second / duration in the first)."""
+        """Per op (in a flow per stage), the median over its slots of duration in the second / duration in the first."""
         before = {(s.device, s.slot): s.duration for s in self.first.spans}
         ratios: dict[str, list[float]] = {}
         for span in self.second.spans:
             given = before.get((span.device, span.slot))
             if given:
-                op = "+".join(action.op for action in actions_of(span.slot))
-                ratios.setdefault(op, []).append(span.duration / given)
+                group = self.second.words.group(span.slot)
+                ratios.setdefault(group, []).append(span.duration / given)
         return {op: median(values) for op, values in sorted(ratios.items())}
 
     def table(self) -> str:
@@ -67,7 +66,7 @@ class Comparison:
             ("makespan", f"{a.makespan:.4g} {a.unit}", f"{b.makespan:.4g} {b.unit}", longer),
             ("bubble fraction", f"{a.bubble_fraction:.1%}", f"{b.bubble_fraction:.1%}", f"{more:+z.1f} points"),
             ("utilisation", f"{a.utilisation:.1%}", f"{b.utilisation:.1%}", f"{-more:+z.1f} points"),
-            ("peak micro-batches", _row(a.peak_microbatches), _row(b.peak_microbatches), ""),
+            (f"peak {a.words.held[0]}", _row(a.peak_microbatches), _row(b.peak_microbatches), ""),
             ("messages", str(a.message_count), str(b.message_count), ""),
         ]
         label, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -102,7 +102,7 @@ class Run:
         ``for_ever``: what has no backward is held forever. A part of an endless table holds from its start what came in
         before.
         """
-        table, forward, backward = self.table, *self.table.lives
+        table, (forward, backward) = self.table, schedule.lives(self.table)
         start, end = self.start[table.slot], self.end[table.slot]
         done = backward >= 0
         stop = np.where(done, end[backward], math.inf if for_ever else end[forward])
@@ -110,7 +110,8 @@ class Run:
         comes, goes = forward[held], np.where(done, backward, forward)[held & (stop < math.inf)]
         which, t = np.concatenate([goes, comes]), np.concatenate([end[goes], start[comes]])
         sign = np.repeat([-1.0, 1.0], [len(goes), len(comes)])
-        device, microbatch = table.device[which], table.microbatch[which]
+        whose = np.concatenate([forward[held & (stop < math.inf)], forward[held]])
+        device, microbatch = table.device[whose], table.microbatch[whose]
         before = np.array(carried(schedule), np.int64).reshape(-1, 3)
         if len(before):
             late = backward[(forward < 0) & done]

@@ -7,18 +7,16 @@ A prediction and a measurement are both a Timeline, so that they can be laid ove
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipelab.quantities import format_time
-from pipelab.schedules.action import Action, actions_of, format_slot
-from pipelab.schedules.dependencies import GRADIENT, Edge, SlotGraph
+from pipelab.schedules.action import actions_of
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import part_in
 from pipelab.timeline.messages import Overlap, sent_on, tracks
-from pipelab.timeline.spans import Gap, Holding, Message, Span
+from pipelab.timeline.reasons import Reasons
+from pipelab.timeline.spans import Holding, Message, Span
 
 if TYPE_CHECKING:
     from pipelab.timeline.run import Run, Steps
@@ -35,7 +33,7 @@ CLOCKS = {
 
 
 @dataclass(frozen=True, repr=False)
-class Timeline:
+class Timeline(Reasons):
     """When each slot of ``schedule`` ran, by ``clock``, in ``unit`` ("units" or "s").
 
     ``sequences`` is the number of sequences in a micro-batch of weight 1 (None where no batch is known).
@@ -127,7 +125,7 @@ class Timeline:
     @property
     def clock_name(self) -> str:
         """The clock this was read from, in words."""
-        name = CLOCKS.get(self.clock, self.clock)
+        name = self.words.clocks.get(self.clock) or CLOCKS.get(self.clock, self.clock)
         return f"{name}, {self.note}" if self.note else name
 
     def on_device(self, device: int) -> tuple[Span, ...]:
@@ -201,136 +199,6 @@ class Timeline:
         """How much of the time that messages are under way the receiving device was at work."""
         return Overlap.of(self.messages, (*self.spans, *self.updates))
 
-    # ---- why -----------------------------------------------------------------------------------------------------
-
-    @property
-    def graph(self) -> SlotGraph:
-        """The table with its needs resolved."""
-        return self.schedule.graph
-
-    @cached_property
-    def span_at(self) -> dict[tuple[int, int], Span]:
-        """The span, or update, of the slot at (device, position)."""
-        return {(span.device, span.position): span for span in (*self.spans, *self.updates)}
-
-    @cached_property
-    def _arrivals(self) -> dict[tuple[Action, int], Message]:
-        return {(message.consumer, message.destination): message for message in self.messages}
-
-    def message(self, consumer: Action, device: int) -> Message | None:
-        """The message that ``consumer`` needs on ``device``; None if there was none."""
-        return self._arrivals.get((consumer, device))
-
-    def time_words(self, time: float) -> str:
-        """A time after the start, in words: "t = 7", or "12.3 ms"."""
-        return f"t = {time:.4g}" if self.unit == "units" else format_time(time, self.unit)
-
-    def inputs(self, span: Span) -> Iterator[tuple[float, Edge]]:
-        """(time from which it was there, edge) for each thing that a span took from elsewhere."""
-        for edge in self.graph.edges_into(span.device, span.position):
-            if edge.inside_slot or edge.source.device == span.device:
-                continue
-            message = self._arrivals.get((edge.action, span.device))
-            source = self.span_at.get(edge.source.slot)
-            if message is not None:
-                yield message.arrived, edge
-            elif source is not None:
-                yield source.end, edge
-
-    def critical_path(self) -> tuple[Span, ...]:
-        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last."""
-        if not self.spans:
-            return ()
-        span = max(self.spans, key=lambda s: (s.end, -s.device))
-        path = [span]
-        while True:
-            before = self.span_at.get((span.device, span.position - 1))
-            candidates = [(before.end, 1, before)] if before is not None else []
-            for arrived, edge in self.inputs(span):
-                candidates.append((arrived, 0, self.span_at[edge.source.slot]))
-            if not candidates:
-                return tuple(reversed(path))
-            span = max(candidates, key=lambda c: (c[0], c[1]))[2]
-            path.append(span)
-
-    def gaps(self, device: int | None = None, tolerance: float = 1e-9) -> tuple[Gap, ...]:
-        """All idle time longer than ``tolerance``, each with the reason."""
-        devices = range(self.schedule.devices) if device is None else (device,)
-        return tuple(gap for r in devices for gap in self._gaps_on(r, tolerance))
-
-    def _gaps_on(self, device: int, tolerance: float) -> Iterator[Gap]:
-        free = self.start
-        row = self.on_device(device)
-        for span in row:
-            if span.start - free > tolerance:
-                yield self._why(span, free)
-            free = max(free, span.end)
-        if self.end - free > tolerance:
-            last = max(self.spans, key=lambda s: s.end)
-            done = f"device {device} has finished its part" if row else f"device {device} has nothing to run"
-            own = [format_slot(u.slot) for u in self.updates if u.device == device and free <= u.start < self.end]
-            done += f" and updates its weights, {', '.join(own)}, beside the makespan" if own else ""
-            if (here := part_in(self.schedule)) and here.end[device] < len(here.whole.programs[device]):
-                done = f"what device {device} runs next belongs to the next step"
-            sentence = f"{done}; device {last.device} runs on until {format_slot(last.slot)}"
-            yield Gap(device, free, self.end, "drain", None, last.device, sentence)
-
-    def _why(self, span: Span, free: float) -> Gap:
-        """Why ``span`` did not start when its device was free."""
-        inputs = sorted(self.inputs(span), key=lambda pair: pair[0])
-        what = format_slot(span.slot)
-        update = self._update_before(span)
-        if update is not None and (not inputs or inputs[-1][0] < update.end):
-            sentence = f"device {span.device} updates its weights, {format_slot(update.slot)}, beside the makespan"
-            return Gap(span.device, free, span.start, "update", actions_of(update.slot)[0], span.device, sentence)
-        if not inputs or inputs[-1][0] <= free:
-            late = "it was placed here" if self.clock == "drawn" else "the machine was busy elsewhere"
-            sentence = f"device {span.device} had all it needed for {what}, but {late}"
-            return Gap(span.device, free, span.start, "wait", None, None, sentence)
-        edge = inputs[-1][1]
-        source = self.span_at[edge.source.slot]
-        gap = (span.device, free, span.start)
-        who = f"device {span.device} waits for {edge.supplier} from device {source.device}"
-        if source.end <= free:
-            message = self._arrivals.get((edge.action, span.device))
-            if message is not None and message.sent > free:
-                sent = self.time_words(message.sent - self.start)
-                sentence = f"{who}: computed, but sent only at {sent}; that machine was busy elsewhere"
-                return Gap(*gap, "wait", edge.supplier, source.device, sentence)
-            sentence = f"{who}: it is on its way, the link takes until {self.time_words(inputs[-1][0] - self.start)}"
-            return Gap(*gap, "link", edge.supplier, source.device, sentence)
-        if edge.kind != GRADIENT and span.position == 0:
-            here = part_in(self.schedule)
-            cut = here is not None and here.begin[span.device] > 0
-            filling = "what it runs before belongs to the step before" if cut else "the pipeline is still filling"
-            return Gap(*gap, "fill", edge.supplier, source.device, f"{who}: {filling}")
-        return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")
-
-    def _update_before(self, span: Span) -> Span | None:
-        before = self.span_at.get((span.device, span.position - 1))
-        return before if before is not None and all(a.op == "U" for a in actions_of(before.slot)) else None
-
-    def _doing(self, source: Span, at: float) -> str:
-        """The span that the device of ``source`` runs at time ``at``, before it gets to ``source``."""
-        row = self.on_device(source.device)
-        everything = (*row, *(span for span in self.updates if span.device == source.device))
-        current = next((span for span in everything if span.start <= at < span.end), None)
-        if current is not None and all(action.op == "U" for action in actions_of(current.slot)):
-            return f"which updates its weights ({format_slot(current.slot)})"
-        if current is not None and current.position == source.position:
-            return "which is running it"
-        before = self.span_at.get((source.device, source.position - 1))
-        free_from = at if before is None else max(at, before.end)
-        blocked = max(self.inputs(source), key=lambda pair: pair[0], default=None)
-        if current is None or source.start - free_from > free_from - at:  # it idles longer than it works until then
-            if blocked is not None and blocked[0] > free_from:
-                return f"which has to wait first, for {blocked[1].supplier} from device {blocked[1].source.device}"
-            return "which is idle too"
-        first_backward = next((s.position for s in row if any(a.op in "BIW" for a in actions_of(s.slot))), len(row))
-        if current.position < first_backward:
-            return f"which still runs forwards ({format_slot(current.slot)})"
-        return f"which runs {format_slot(current.slot)} first"
-
     # ---- export --------------------------------------------------------------------------------------------------
 
     def to_chrome_trace(self) -> str:
@@ -338,7 +206,9 @@ class Timeline:
         scale = 1e6 if self.unit == "s" else 1e3
         events: list[dict[str, object]] = []
         for r in range(self.schedule.devices):
-            name = f"device {r} (stages {', '.join(map(str, self.schedule.stages_on(r)))})"
+            stages = self.words.stages
+            here = ", ".join(stages[s] if stages else str(s) for s in self.schedule.stages_on(r))
+            name = f"{self.words.device(r)} (stages {here})"
             events.append({"ph": "M", "name": "process_name", "pid": r, "tid": 0, "args": {"name": name}})
             events.append({"ph": "M", "name": "process_sort_index", "pid": r, "tid": 0, "args": {"sort_index": r}})
 
@@ -349,9 +219,9 @@ class Timeline:
         for span in (*self.spans, *self.updates):
             cat = "".join(action.op for action in actions_of(span.slot))
             told = {"clock": self.clock, "position": span.position}
-            piece(format_slot(span.slot), cat, span.device, 0, span.start, span.end, **told)
+            piece(self.words.slot(span.slot), cat, span.device, 0, span.start, span.end, **told)
         for tid, lane, m in tracks((*self.messages, *self.sums), self.schedule.devices):
-            track = {"name": f"device {lane.device} {lane.name}"}
+            track = {"name": f"{self.words.device(lane.device)} {lane.name}"}
             events.append({"ph": "M", "name": "thread_name", "pid": lane.device, "tid": tid, "args": track})
             piece(str(m.producer), m.kind, lane.device, tid, m.sent, m.arrived, bytes=m.size)
         for number, message in enumerate(self.messages):

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelab.schedules.action import OPS, Action, actions_of, format_slot
-from pipelab.schedules.dependencies import LOCAL
+from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.dependencies import LOCAL, SPACE, TURN
 from pipelab.timeline.spans import Span
 from pipelab.timeline.timeline import Timeline
 
 __all__ = ["Supply", "Wait", "Waits"]
 
-_WORDS = {op: words.replace("full ", "") for op, words in OPS.items()}
 _CLOSE = 1e-9  # of the makespan: times nearer than that are the same
 
 
@@ -25,7 +24,8 @@ _CLOSE = 1e-9  # of the makespan: times nearer than that are the same
 class Supply:
     """One thing that a span took: ``supplier``, made by the span at index ``source``, there from ``arrived`` on.
 
-    ``kind`` is "activation", "gradient" or "local" (kept on the same device); a message left its device at ``sent``.
+    ``kind`` is "activation", "gradient" or "local" (kept on the same device), in a flow also
+    "space" (its end made room) or "turn" (others had to begin before); a message left its device at ``sent``.
     """
 
     supplier: Action
@@ -55,7 +55,7 @@ class Waits:
     """The waits of all spans of a timeline, in the order of ``timeline.spans``."""
 
     def __init__(self, timeline: Timeline) -> None:
-        self.timeline = timeline
+        self.timeline, self.words = timeline, timeline.words
         self.spans = timeline.spans
         self._index = {(span.device, span.position): k for k, span in enumerate(self.spans)}
         self._near = _CLOSE * timeline.makespan
@@ -102,14 +102,16 @@ class Waits:
             if edge.inside_slot or source is None:
                 continue
             message = self.timeline.message(edge.action, span.device) if edge.kind != LOCAL else None
-            kind, made = edge.kind if edge.crosses else LOCAL, self.spans[source].end
+            kind = edge.kind if edge.crosses or edge.kind in (SPACE, TURN) else LOCAL
+            made = self.spans[source].end
             sent, arrived = (made, made) if message is None else (message.sent, message.arrived)
             found.append(Supply(edge.supplier, source, kind, sent, arrived))
         return tuple(found)
 
     def _wait(self, span: Span, supplies: tuple[Supply, ...], takers: tuple[int, ...]) -> Wait:
         start = self.timeline.start
-        ready = max((supply.arrived for supply in supplies), default=start)
+        comes = self.words.comes(actions_of(span.slot)[0])
+        ready = max([supply.arrived for supply in supplies] + [start if comes is None else comes])
         before = self.timeline.span_at.get((span.device, span.position - 1))
         free = start if before is None else before.end
         latest = max(ready, free)
@@ -126,29 +128,34 @@ class Waits:
 
     def _what(self, wait: Wait) -> str:
         span = wait.span
-        parts = [f"{_WORDS[a.op]} of micro-batch {a.microbatch}, stage {a.stage}" for a in actions_of(span.slot)]
+        parts = [self.words.in_full(action) for action in actions_of(span.slot)]
         times = f"{self._at(span.start)} to {self._at(span.end)}"
-        return f"{format_slot(span.slot)}: {' and '.join(parts)}, on device {span.device}, {times}."
+        what = f"{self.words.slot(span.slot)}: {' and '.join(parts)}"
+        return f"{what}, on {self.words.device(span.device)}, {times}."
 
     def _took(self, wait: Wait) -> str:
         told = []
         for supply in wait.supplies:
-            source = self.spans[supply.source]
+            source, name = self.spans[supply.source], self.words.action(supply.supplier)
             if supply.kind == LOCAL:
-                told.append(f"what {supply.supplier} kept here")
-            else:
-                told.append(f"{supply.supplier} from device {source.device} (there at {self._at(supply.arrived)})")
-        return f"Takes {' and '.join(told)}." if told else "Takes its part of the batch."
+                told.append(f"what {name} kept here")
+            elif supply.kind not in (SPACE, TURN):
+                where = self.words.device(source.device)
+                told.append(f"{name} from {where} (there at {self._at(supply.arrived)})")
+        return f"Takes {' and '.join(told) or self.words.given(actions_of(wait.span.slot)[0])}."
 
     def _began(self, wait: Wait) -> str:
         if wait.cause == "input":
-            last = max(wait.supplies, key=lambda supply: supply.arrived)
-            return f"Started when {last.supplier} came."
+            last = max(wait.supplies, key=lambda supply: supply.arrived, default=None)
+            if last is None or last.arrived < wait.ready:
+                return f"Started when {self.words.given(actions_of(wait.span.slot)[0])} came."
+            how = {SPACE: "was over and made room", TURN: "was over: others had to begin first"}
+            return f"Started when {self.words.action(last.supplier)} {how.get(last.kind, 'came')}."
         if wait.cause == "device":
             before = self.timeline.span_at[wait.span.device, wait.span.position - 1]
             early = wait.span.start - wait.ready
             ready = f"; ready since {self._at(wait.ready)}" if early > self._near else ""
-            return f"Started when {format_slot(before.slot)} was over on its device{ready}."
+            return f"Started when {self.words.slot(before.slot)} was over on its device{ready}."
         if wait.cause == "machine":
             late = "it was placed here" if self.timeline.clock == "drawn" else "the machine was busy elsewhere"
             return f"It had all it needed earlier: {late}."
@@ -158,9 +165,9 @@ class Waits:
         if not wait.takers:
             return "Nothing waits for it."
         told = [
-            f"{format_slot(self.spans[k].slot)} on device {self.spans[k].device}"
+            f"{self.words.slot(self.spans[k].slot)} on {self.words.device(self.spans[k].device)}"
             if self.spans[k].device != wait.span.device
-            else f"{format_slot(self.spans[k].slot)} here"
+            else f"{self.words.slot(self.spans[k].slot)} here"
             for k in wait.takers
         ]
         return f"Waiting for it: {' and '.join(told)}."

@@ -106,14 +106,14 @@ class Drawing:
     def _slot(self, timeline: Timeline, span: Span, ruler: Ruler, top: float, high: float, panel: int) -> None:
         """Parts of a fused slot run as one: they share its time, and stand one above the other."""
         left, right = ruler.at(span.start), ruler.at(span.end)
-        stages, chunks = timeline.schedule.stages_on(span.device), timeline.schedule.chunks
+        stages = timeline.schedule.stages_on(span.device)
         parts = actions_of(span.slot)
         for k, action in enumerate(parts):
             chunk = stages.index(action.stage) if action.stage in stages else 0
-            colour = palette.shade(action.op, chunk, chunks)
+            letter, colour = palette.look(timeline.schedule, action, chunk)
             edges = (left, right, top + high * k / len(parts), top + high * (k + 1) / len(parts))
             version = self._version(timeline, action)
-            self._blocks.append(Block(panel, action.op, _forms(action, chunks), colour, *edges, version))
+            self._blocks.append(Block(panel, letter, _forms(timeline, action, letter), colour, *edges, version))
         if len(parts) > 1:
             self._fused.append(_box(left, right, top, top + high))
 
@@ -251,13 +251,19 @@ def _label(forms: tuple[str, ...], form: int) -> str:
 def _update_forms(timeline: Timeline, span: Span) -> tuple[str, ...]:
     """Which update it is matters only where the table lists them: else there is one, at the flush."""
     actions = actions_of(span.slot)
-    return (*_forms(actions[0], timeline.schedule.chunks)[:-1], "U") if "U" in timeline.schedule.ops else ("U",)
+    return (*_forms(timeline, actions[0], "U")[:-1], "U") if "U" in timeline.schedule.ops else ("U",)
 
 
-def _forms(action: Action, chunks: int) -> tuple[str, ...]:
-    """Labels from long to short: "4F0" where devices hold several stages, "F0", "0"."""
-    short = (f"{action.op}{action.microbatch}", f"{action.microbatch}")
-    return (str(action), *short) if chunks > 1 else short
+def _forms(timeline: Timeline, action: Action, letter: str) -> tuple[str, ...]:
+    """Labels from long to short: "4F0" where devices hold several stages, "F0", "0". Stages with names: "map 0", "M0".
+
+    There a number alone would leave it to the colour which stage it is.
+    """
+    several = timeline.schedule.chunks > 1
+    short = (f"{letter}{action.microbatch}", f"{action.microbatch}")
+    if timeline.words.stages:
+        return (timeline.words.slot(action), short[0])
+    return (str(action), *short) if several else short
 
 
 def _box(left: float, right: float, top: float, bottom: float) -> list[Corner]:

@@ -125,10 +125,15 @@ def groups(
 
 
 def _op_entries(timelines: Sequence[Timeline]) -> list[Entry]:
-    """The ops that are drawn, in the order F B I W R U."""
-    spans = [span for timeline in timelines for span in (*timeline.spans, *timeline.updates)]
+    """The ops that are drawn, in the order F B I W R U; and stages that have names."""
+    plain = [timeline for timeline in timelines if not timeline.words.stages]
+    spans = [span for timeline in plain for span in (*timeline.spans, *timeline.updates)]
     ops = {action.op for span in spans for action in actions_of(span.slot)}
-    return [Entry(_OP_NAMES[op], "block", palette.OPS[op], op) for op in OPS if op in ops]
+    stages = dict.fromkeys(look for timeline in timelines for look in palette.stage_looks(timeline.schedule))
+    return [
+        *(Entry(_OP_NAMES[op], "block", palette.OPS[op], op) for op in OPS if op in ops),
+        *(Entry(name, "block", colour, letter) for letter, name, colour in stages),
+    ]
 
 
 def table_entries(timeline: Timeline) -> list[list[Entry]]:

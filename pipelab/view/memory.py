@@ -57,22 +57,22 @@ def held(timelines: Sequence[Timeline]) -> list[Held]:
     top = max((peak for row in peaks for peak in row), default=0.0) or 1.0
     last = "the last of B or W" if any("W" in timeline.schedule.ops for timeline in timelines) else "B"
     shares = ", in full device shares" if any(timeline.schedule.chunks > 1 for timeline in timelines) else ""
+    name, when = f"{counted} in flight", f"from F to {last}{shares}"
+    if (words := timelines[0].words).stages:
+        counted, now = words.held
+        name, when = f"{counted} {now}", "from the start of their job until their last taker has ended"
     return [
-        Held(
-            name=f"{counted} in flight",
-            meaning=f"{counted} in flight, from F to {last}{shares}",
-            axis=counted,
-            unit="",
-            factor=1.0,
-            top=top,
-            steps=tuple(
-                tuple((step[0], step[column]) for step in timeline.in_flight(device))
-                for device in range(timeline.schedule.devices)
-            ),
-            peaks=row,
-        )
+        _in_flight(timeline, name, f"{name}, {when}", counted, column, row, top)
         for timeline, row in zip(timelines, peaks, strict=True)
     ]
+
+
+def _in_flight(
+    timeline: Timeline, name: str, meaning: str, axis: str, column: int, peaks: tuple[float, ...], top: float
+) -> Held:
+    devices = range(timeline.schedule.devices)
+    steps = tuple(tuple((step[0], step[column]) for step in timeline.in_flight(device)) for device in devices)
+    return Held(name, meaning, axis, "", 1.0, top, steps, peaks)
 
 
 def kept_versions(timelines: Sequence[Timeline]) -> list[Held | None]:
@@ -139,8 +139,11 @@ class Share:
 def shares(timeline: Timeline, curve: Held) -> tuple[Share, ...]:
     """The curve of ``timeline``, taken apart by micro-batches: what each slot left on its device or let go of.
 
-    What is there only while a slot runs belongs to no micro-batch.
+    What is there only while a slot runs belongs to no micro-batch. In a flow another device may let go of it: there
+    the curve is not taken apart.
     """
+    if timeline.words.stages:
+        return ()
     found: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
     for device in range(timeline.schedule.devices):
         row = timeline.on_device(device)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from pipelab.schedules.action import Action
 from pipelab.schedules.schedule import Schedule
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "OPS",
     "PHASES",
     "chunk_shades",
+    "look",
     "shade",
+    "stage_looks",
     "text_colour",
 ]
 
@@ -44,6 +47,8 @@ CAPTION: Final = "#4D4D4D"
 # How far the first chunk is moved to white, and the last to black: F stays lighter than B in print.
 _RANGE: Final[Mapping[str, tuple[float, float]]] = MappingProxyType({"F": (0.36, 0.12), "B": (0.16, 0.26)})
 _OTHERS: Final = (0.18, 0.18)
+_STAGES: Final = "FBWIR"
+"""Whose colours stages with names get, in turn."""
 
 
 def shade(op: str, chunk: int = 0, chunks: int = 1) -> str:
@@ -62,7 +67,7 @@ def chunk_shades(schedules: Sequence[Schedule]) -> list[tuple[str, list[str]]]:
 
     Where each stage lives on several devices, those of a device are no chunks of its share.
     """
-    chunks = max(schedule.chunks for schedule in schedules)
+    chunks = max((schedule.chunks for schedule in schedules if not schedule.words.stages), default=1)
     if chunks < 2:
         return []
     shown = range(chunks) if chunks <= 4 else (0, chunks - 1)
@@ -71,6 +76,22 @@ def chunk_shades(schedules: Sequence[Schedule]) -> list[tuple[str, list[str]]]:
         names = {0: "lowest stage of a device", chunks - 1: "highest"}
     ops = [op for op in OPS if op != "U" and any(op in schedule.ops for schedule in schedules)]
     return [(name, [shade(op, c, chunks) for op in ops]) for c, name in names.items()]
+
+
+def stage_looks(schedule: Schedule) -> list[tuple[str, str, str]]:
+    """(letter, name, colour) of each stage that has a name of its own; none where ops are drawn."""
+    words = schedule.words
+    rounds = -(-len(words.stages) // len(_STAGES))
+    colours = [shade(_STAGES[s % len(_STAGES)], s // len(_STAGES), rounds) for s in range(len(words.stages))]
+    return list(zip(words.letters, words.stages, colours, strict=True))
+
+
+def look(schedule: Schedule, action: Action, chunk: int) -> tuple[str, str]:
+    """(letter, colour) of an action's block, on the given chunk of its device."""
+    if schedule.words.stages:
+        letter, _, colour = stage_looks(schedule)[action.stage]
+        return letter, colour
+    return action.op, shade(action.op, chunk, schedule.chunks)
 
 
 def text_colour(background: str) -> str:

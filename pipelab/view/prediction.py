@@ -42,7 +42,8 @@ def plot_prediction(
     if devices <= 8 and words.versions_note([predicted, measured]):
         half = 20.0  # room for versions
     pitch = 2 * half + _SEAM + between
-    name = text_width(f"device {devices - 1}", _NAME)
+    names = [predicted.words.device(device) for device in range(devices)]
+    name = max(text_width(one, _NAME) for one in names)
     page = Page(
         _words(both, title, stretch, same_unit),
         legend.groups([predicted, measured], makespans=True),
@@ -56,7 +57,7 @@ def plot_prediction(
     drawing = Drawing(page)
     for device in range(devices):
         top = device * pitch
-        page.write(EDGE, page.top + top + half + _SEAM / 2, f"device {device}", _NAME, gid="device")
+        page.write(EDGE, page.top + top + half + _SEAM / 2, names[device], _NAME, gid="device")
         for k, timeline in enumerate((predicted, measured)):
             y = top + k * (half + _SEAM)
             where = page.top + y + half / 2
@@ -95,4 +96,4 @@ def _words(both: Comparison, title: str | None, stretch: float, same_unit: bool)
         f"Measured: {words.alt_timeline(measured)}",
     )
     notes.append(words.versions_note([predicted, measured]))
-    return Words(title, headline, words.sentences(*notes, words.COUNTING), alt)
+    return Words(title, headline, words.sentences(*notes, measured.words.counting), alt)

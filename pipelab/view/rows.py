@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelab.schedules.schedule import Schedule
 from pipelab.timeline import Timeline
 from pipelab.timeline.messages import lanes
 from pipelab.view.drawing import Drawing, Ruler
@@ -95,9 +95,10 @@ class Panel:
         self.height = schedule.devices * heights.pitch - heights.between
         self._name_size = (8.0 if heights.blocks >= 12 else 7.0) if heights.flat else 9.0
         named = schedule.chunks > 1 and heights.pitch >= 19
-        stages = [_listed(schedule.stages_on(r)) for r in range(schedule.devices)] if named else []
+        stages = [_listed(schedule, r) for r in range(schedule.devices)] if named else []
         self._stages = stages or [""] * schedule.devices
-        name = text_width(f"device {schedule.devices - 1}", self._name_size)
+        self._names = [schedule.words.device(r) for r in range(schedule.devices)]
+        name = max(text_width(text, self._name_size) for text in self._names)
         name = max(name, *(text_width(text, _SMALL) for text in self._stages), 0.0)
         shown = [strip for strip, _, _ in self._strips]
         scales = [text_width(one.axis, _SMALL) + 6 + text_width(f"{one.top:g}", _SMALL) for one in shown]
@@ -129,7 +130,7 @@ class Panel:
     def _name(self, page: Page, device: int, middle: float) -> None:
         stages = self._stages[device]
         shift = 5.0 if stages else 0.0
-        page.write(EDGE, middle - shift, f"device {device}", self._name_size, gid="device")
+        page.write(EDGE, middle - shift, self._names[device], self._name_size, gid="device")
         if stages:
             page.write(EDGE, middle + shift, stages, _SMALL, colour=CAPTION, gid="stages")
 
@@ -154,7 +155,9 @@ def _peak(curve: Held, device: int) -> str:
     return f"peak {curve.words(curve.peaks[device])}"
 
 
-def _listed(stages: Sequence[int]) -> str:
-    """ "stages 0, 4"; many are shortened."""
-    shown = [*map(str, stages)] if len(stages) <= 4 else [*map(str, stages[:2]), "…", str(stages[-1])]
-    return ("stage " if len(stages) == 1 else "stages ") + ", ".join(shown)
+def _listed(schedule: Schedule, device: int) -> str:
+    """ "stages 0, 4", or their names; many are shortened."""
+    names = schedule.words.stages
+    stages = [names[s] if names else str(s) for s in schedule.stages_on(device)]
+    shown = stages if len(stages) <= 4 else [*stages[:2], "…", stages[-1]]
+    return ("" if names else "stage " if len(stages) == 1 else "stages ") + ", ".join(shown)

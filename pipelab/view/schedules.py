@@ -145,7 +145,7 @@ def _caption(timelines: Sequence[Timeline], names: Sequence[str], curves: Sequen
         each = (f"{name}: {timeline.clock_name}" for name, timeline in zip(names, timelines, strict=True))
         clock = f"Clocks: {'; '.join(each)}."
     notes = (words.memory_note(timelines, curves), words.versions_note(timelines, strips=bool(curves)))
-    return words.sentences(clock, *notes, words.COUNTING)
+    return words.sentences(clock, *notes, *dict.fromkeys(timeline.words.counting for timeline in timelines))
 
 
 def _alt(timelines: Sequence[Timeline], titles: Sequence[str] | None, title: str) -> str:

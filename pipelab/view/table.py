@@ -57,11 +57,12 @@ def plot_table(
         if slot is not None
     )
     timeline = Timeline(schedule=schedule, spans=spans)
+    names = [schedule.words.device(device) for device in range(len(rows))]
     columns = max(map(len, rows), default=0) or 1
     kind = "Columns are time slots." if timed else "Columns are the order on each device, not times."
-    caption = words.sentences(note, kind, words.versions_note([timeline]), words.COUNTING)
+    caption = words.sentences(note, kind, words.versions_note([timeline]), schedule.words.counting)
     listed = "; ".join(
-        f"device {device}: " + " ".join("idle" if slot is None else format_slot(slot) for slot in row)
+        f"{names[device]}: " + " ".join("idle" if slot is None else schedule.words.slot(slot) for slot in row)
         for device, row in enumerate(rows)
     )
     alt = words.sentences(f"{title}." if title else "", note, f"Rows: {listed}.", words.versions_used(timeline))
@@ -70,7 +71,7 @@ def plot_table(
         Words(title, "", caption, alt),
         legend.table_entries(timeline),
         body=len(rows) * (high + between) - between + 5,
-        left=text_width(f"device {len(rows) - 1}", 9.0) + 8,
+        left=max(text_width(name, 9.0) for name in names) + 8,
         right=4.0,
         until=float(columns),
         time_unit="slots",
@@ -81,7 +82,7 @@ def plot_table(
     drawing, ruler = Drawing(page), Ruler(0.0, 1.0)
     for device in range(len(rows)):
         top = device * (high + between)
-        page.write(EDGE, page.top + top + high / 2, f"device {device}", 9.0, gid="device")
+        page.write(EDGE, page.top + top + high / 2, names[device], 9.0, gid="device")
         for column in range(columns) if cells else ():
             drawing.cell(column, column + 1, top, top + high)
         drawing.slots(timeline, device, ruler, top, high)

@@ -41,6 +41,7 @@ def plot_timeline(
     >>> plot_timeline(simulate(build_schedule("1f1b", devices=4, microbatches=8))).save("1f1b.svg")
     """
     schedule = timeline.schedule
+    phases = phases and not timeline.words.stages
     curves = held([timeline]) if memory else []
     (versions,) = kept_versions([timeline])
     heights = Heights.alone(schedule.devices, phases, memory, versions is not None)
@@ -56,7 +57,7 @@ def plot_timeline(
         alt = f"{title}. {alt}"
     clock, below = f"Clock: {timeline.clock_name}.", words.lanes_note(timeline) if lanes else ""
     notes = (words.memory_note([timeline], curves), words.versions_note([timeline], strips=True))
-    caption = words.sentences(clock, below, *notes, words.COUNTING)
+    caption = words.sentences(clock, below, *notes, timeline.words.counting)
     page = Page(
         Words(title, words.headline(timeline, end), caption, words.sentences(alt, below)),
         legend.groups([timeline], phases=phases, curves=curves, updates=end > timeline.makespan, lanes=lanes),

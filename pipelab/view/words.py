@@ -13,7 +13,6 @@ from pipelab.timeline.versions import versions_of
 from pipelab.view.memory import Held, held, kept_versions
 
 __all__ = [
-    "COUNTING",
     "alt_timeline",
     "headline",
     "lanes_note",
@@ -30,8 +29,6 @@ __all__ = [
     "versions_note",
     "versions_used",
 ]
-
-COUNTING = "A number alone is a micro-batch. Counting starts at 0."
 
 
 def number(value: float) -> str:
@@ -65,13 +62,15 @@ def headline(timeline: Timeline, longest: float | None = None) -> str:
 
 def schedule_title(schedule: Schedule) -> str:
     """The schedule's name as its paper writes it, where it is known."""
-    recipe = recipes().get(schedule.name)
+    recipe = None if schedule.words.size else recipes().get(schedule.name)
     title = schedule.name if recipe is None else recipe.title
     return title + (" with recomputation" if "R" in schedule.ops else "")
 
 
 def size_words(schedule: Schedule) -> str:
-    """p, m and v; weights where they are not 1."""
+    """p, m and v; weights where they are not 1. Or what the schedule itself says."""
+    if schedule.words.size:
+        return schedule.words.size
     p, m, v = schedule.devices, schedule.microbatches, schedule.chunks
     here = part_in(schedule)
     step = "" if here is None else " a step" if here.first < m else " on their way"
@@ -133,9 +132,9 @@ def message_words(timeline: Timeline, message: Message, hidden: float) -> str:
     """What a message is, when it was under way, and the part of that time that is hidden."""
     sent, arrived = (timeline.time_words(time - timeline.start) for time in (message.sent, message.arrived))
     size = f", {format_bytes(message.size)}" if message.size else ""
-    part, there = hidden / (message.arrived - message.sent), f"device {message.destination}"
+    part, there = hidden / (message.arrived - message.sent), timeline.words.device(message.destination)
     kind = message.kind.capitalize()
-    way = f"{kind} of {message.producer} for {message.consumer}, from device {message.source} to "
+    way = f"{kind} of {message.producer} for {message.consumer}, from {timeline.words.device(message.source)} to "
     if message.source == message.destination:
         way = f"{kind} of stage {message.producer.stage} over the replicas, on "
     return (
@@ -189,8 +188,11 @@ def alt_timeline(timeline: Timeline) -> str:
     """A timeline in words: schedule, p, m, v, clock, makespan, bubble fraction, peaks per device."""
     schedule = timeline.schedule
     v = "" if schedule.chunks > 1 else ", v = 1 chunk per device"
+    known = (
+        f"Flow {schedule.name}, " if schedule.words.size else f"Schedule {schedule_title(schedule)} ({schedule.name}), "
+    )
     facts = [
-        f"Schedule {schedule_title(schedule)} ({schedule.name}), {size_words(schedule)}{v}",
+        f"{known}{size_words(schedule)}{'' if schedule.words.size else v}",
         f"Clock: {timeline.clock_name}",
         f"Makespan {time_words(timeline.makespan, timeline.unit)}",
         f"Bubble fraction {percent(timeline.bubble_fraction)}",
@@ -204,4 +206,6 @@ def _peaks(memory: Held, timeline: Timeline) -> str:
     peaks = ", ".join(memory.words(peak) for peak in memory.peaks)
     last = timeline.schedule.devices - 1
     where = "on device 0" if last == 0 else f"on devices 0 to {last}"
+    if timeline.words.stages:
+        where = f"on {', '.join(map(timeline.words.device, range(last + 1)))}"
     return f"Peak {memory.name} {where}: {peaks}"

@@ -8,10 +8,11 @@ places on the screen, nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from pipelab.schedules.action import OPS, actions_of, format_slot
-from pipelab.schedules.dependencies import LOCAL
+from pipelab.schedules.action import OPS, Action, actions_of, format_slot
+from pipelab.schedules.dependencies import ACTIVATION, GRADIENT
 from pipelab.schedules.phases import phases
 from pipelab.timeline import Span, Timeline
 from pipelab.timeline.account import KINDS, account
@@ -57,7 +58,9 @@ def scene(
         "clock": f"Clock: {timeline.clock_name}.",
         "alt": words.alt_timeline(timeline),
         "unit": unit,
-        "devices": [f"device {r}" for r in range(schedule.devices)],
+        "counting": timeline.words.counting,
+        "circles": timeline.words.circles,
+        "devices": [timeline.words.device(r) for r in range(schedule.devices)],
         "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
@@ -105,7 +108,7 @@ def detail(timeline: Timeline, longest: float = 0.0) -> dict[str, Any]:
             [s.source, actions_of(waits.spans[s.source].slot).index(s.supplier), k, at(s.sent), at(s.arrived)]
             for k, wait in enumerate(waits.all)
             for s in wait.supplies
-            if s.kind != LOCAL
+            if s.kind in (ACTIVATION, GRADIENT)
         ],
         "kept": [
             [
@@ -157,8 +160,8 @@ def _account(timeline: Timeline, factor: float) -> dict[str, Any]:
     return {
         "kinds": list(KINDS),
         "rows": [[_short(time * factor) for time in row] for row in found.rows],
-        "work": mathml(found.work.replace("−", "-")),
-        "idle": mathml(found.idle.replace("−", "-")),
+        "work": mathml(found.work.replace("−", "-")) if found.work else "",
+        "idle": mathml(found.idle.replace("−", "-")) if found.idle else "",
         "expected": _short(found.expected * factor),
         "holds": found.holds,
     }
@@ -170,23 +173,27 @@ def _short(value: float) -> float:
 
 
 def _blocks(timeline: Timeline, at: Any, versions: Versions | None) -> dict[str, Any]:
-    """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot; a look is [op, colour, ink].
+    """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot.
+
+    A look is [letter, colour, ink, name]: of an op, without a name, or of a stage that has one.
 
     Where weights change on the way, ``versions`` has those that the actions of each slot use.
     """
     schedule = timeline.schedule
-    looks: dict[tuple[str, int], int] = {}
+    looks: dict[tuple[str, str, str], int] = {}
+    names = schedule.words.stages
     chunk_of = {stage: k for r in range(schedule.devices) for k, stage in enumerate(schedule.stages_on(r))}
+
+    @cache
+    def look(action: Action) -> tuple[str, str, str]:
+        return *palette.look(schedule, action, chunk_of.get(action.stage, 0)), names[action.stage] if names else ""
+
     parts = [
-        [
-            [looks.setdefault((a.op, chunk_of.get(a.stage, 0)), len(looks)), a.stage, a.microbatch]
-            for a in actions_of(span.slot)
-        ]
+        [[looks.setdefault(look(a), len(looks)), a.stage, a.microbatch] for a in actions_of(span.slot)]
         for span in timeline.spans
     ]
-    colours = [palette.shade(op, chunk, schedule.chunks) for op, chunk in looks]
     return {
-        "looks": [[op, c, palette.text_colour(c)] for (op, _), c in zip(looks, colours, strict=True)],
+        "looks": [[letter, colour, palette.text_colour(colour), name] for letter, colour, name in looks],
         "device": [span.device for span in timeline.spans],
         "start": [at(span.start) for span in timeline.spans],
         "end": [at(span.end) for span in timeline.spans],
@@ -232,6 +239,9 @@ def _critical(timeline: Timeline) -> list[int]:
 
 def _legend(timeline: Timeline) -> list[list[str]]:
     """[letter, word, colour, ink] of the ops that occur; then of chunks, with a part of the colour for each op."""
+    if timeline.words.stages:
+        looks = palette.stage_looks(timeline.schedule)
+        return [[letter, name, colour, palette.text_colour(colour)] for letter, name, colour in looks]
     ops = {action.op for span in (*timeline.spans, *timeline.updates) for action in actions_of(span.slot)}
     shades = palette.chunk_shades([timeline.schedule])
     return [

@@ -43,6 +43,7 @@ class TimelineView(PipelabWidget):
         lanes: bool = False,
     ) -> None:
         self.timeline, self._play = timeline, play
+        phases = phases and not timeline.words.stages
         self._drawn: dict[str, Any] = {"title": title, "phases": phases, "lanes": lanes}
         view = {"scenes": [scene(timeline, title=title)], "critical": critical, "play": play}
         super().__init__("timeline", view | {"phases": phases, "lanes": lanes})

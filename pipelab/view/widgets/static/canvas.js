@@ -263,8 +263,8 @@ class Chart {
       const many = parts[index].length;
       const high = row.height / many;
       parts[index].forEach(([look, stage, microbatch], part) => {
-        const [op, colour, ink] = looks[look];
-        const label = [`${stage}${op}${microbatch}`, `${op}${microbatch}`, `${microbatch}`][form];
+        const [op, colour, ink, named] = looks[look];
+        const label = [named ? `${named} ${microbatch}` : `${stage}${op}${microbatch}`, `${op}${microbatch}`, named ? `${op}${microbatch}` : `${microbatch}`][form];
         this.block(context, left, right, row.y + part * high, high, colour, ink, label, versions && versions[index][part]);
       });
     }
@@ -277,11 +277,13 @@ class Chart {
       const times = start.map((from, k) => end[k] - from).sort((a, b) => a - b);
       const most = (which) => parts.flat().reduce((found, part) => Math.max(found, part[which]), 0);
       scene.narrow = times[Math.floor(times.length / 10)] || 0;
-      scene.longest = [`${most(1)}W${most(2)}`, `W${most(2)}`];
+      const widest = (which) => scene.blocks.looks.reduce((found, look) => (look[which].length > found.length ? look[which] : found), "");
+      scene.named = Boolean(widest(3));
+      scene.longest = [scene.named ? `${widest(3)} ${most(2)}` : `${most(1)}W${most(2)}`, `${scene.named ? widest(0) : "W"}${most(2)}`];
     }
     context.font = CANVAS_FONT;
     const room = this.x(scene.narrow) - this.x(0) - 3;
-    const fits = scene.longest.findIndex((text, k) => (chunked || k) && this.textWidth(context, text) <= room);
+    const fits = scene.longest.findIndex((text, k) => (chunked || scene.named || k) && this.textWidth(context, text) <= room);
     return fits < 0 ? 2 : fits;
   }
 
@@ -401,7 +403,7 @@ class Chart {
       context.font = "9px system-ui, sans-serif";
       context.fillStyle = this.inks.quiet;
       context.textAlign = "right";
-      context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
+      context.fillText(scene.blocks.looks.some((look) => look[3]) ? listed : `stages ${listed}`, this.plan.left - 5, middle);
     }
     if (row.lanes && row.lanes.height >= 16) {
       context.font = "8px system-ui, sans-serif";

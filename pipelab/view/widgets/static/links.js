@@ -1,8 +1,8 @@
 // What is pointed at in the picture is lit elsewhere too: in the table of actions, and in the account of its device.
 
-/** The words of a block: "4F0" for each part of its slot. */
+/** The words of a block: "4F0" for each part of its slot, or "map 0". */
 function blockName(scene, index) {
-  return scene.blocks.parts[index].map(([look, stage, microbatch]) => `${stage}${scene.blocks.looks[look][0]}${microbatch}`).join("+");
+  return scene.blocks.parts[index].map(([look, stage, microbatch]) => (scene.blocks.looks[look][3] ? `${scene.blocks.looks[look][3]} ${microbatch}` : `${stage}${scene.blocks.looks[look][0]}${microbatch}`)).join("+");
 }
 
 /** The table itself: what each device runs, in order. A cell that is clicked is pointed at in the picture. */
@@ -104,9 +104,9 @@ class AccountLine {
     fill(
       this.root,
       `${name ? `${name}, ` : ""}${scene.devices[device]}: ${number(scene.end)} ${scene.unit} = `,
-      term("work", "work ", h("b", {}, number(times.work)), " = ", formula(work)),
+      term("work", "work ", h("b", {}, number(times.work)), work ? [" = ", formula(work)] : null),
       " + ",
-      h("span", { class: `pl-term${kind && kind !== "work" ? " pl-around" : ""}`, "data-term": "idle" }, "idle ", h("b", {}, number(whole)), off ? "; " : " = ", formula(idle), off ? ` gives ${number(expected)}` : "", holds ? ` in ${holds}` : ""),
+      h("span", { class: `pl-term${kind && kind !== "work" ? " pl-around" : ""}`, "data-term": "idle" }, "idle ", h("b", {}, number(whole)), idle ? [off ? "; " : " = ", formula(idle), off ? ` gives ${number(expected)}` : "", holds ? ` in ${holds}` : ""] : null),
       waits.length ? [". Idle: ", ...waits.flatMap((one, k) => [k ? " + " : "", term(one, `${one} `, h("b", {}, number(times[one])))])] : null,
       ".",
     );

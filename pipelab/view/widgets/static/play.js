@@ -59,7 +59,7 @@ class Devices {
       return;
     }
     const chunked = scene.stages.some((stages) => stages.length > 1);
-    const labels = parts[now].map(([look, stage, microbatch]) => `${chunked ? stage : ""}${looks[look][0]}${microbatch}`);
+    const labels = parts[now].map(([look, stage, microbatch]) => `${chunked && !looks[look][3] ? stage : ""}${looks[look][0]}${microbatch}`);
     const [, colour, ink] = looks[parts[now][0][0]];
     const done = ((moment - start[now]) / (end[now] - start[now])) * (wide - 8);
     pen.fillStyle = this.inks.paper;
@@ -101,8 +101,8 @@ class Devices {
       const landed = Math.max(arrived, sent + (flash || near));
       if (moment < sent || moment >= Math.max(landed, start[taker])) continue;
       const [look, , microbatch] = parts[source][part];
-      const [op, colour, ink] = looks[look];
-      const up = op === "F" || op === "R";
+      const [op, colour, ink, named] = looks[look];
+      const up = Boolean(named) || op === "F" || op === "R";
       const [from, to] = [source, taker].map((k) => this.left[device[k]] + this.wide / 2);
       const way = landed - sent > near ? Math.min((moment - sent) / (landed - sent), 1) : moment < landed ? 0.5 : 1;
       let x = from + (to - from) * way;

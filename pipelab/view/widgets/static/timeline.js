@@ -333,7 +333,7 @@ class TimelinePane {
     const { scenes, options } = this.chart;
     const strips = options.pairs ? [] : [...scenes.map((scene) => scene.memory.note), ...scenes.filter((scene) => scene.versions).map((scene) => scene.versions.note)];
     const notes = new Set([...scenes.map((scene) => scene.clock), ...this.chart.laneNotes(), ...strips]);
-    this.clock.textContent = [...notes, "A number alone is a micro-batch. Counting starts at 0."].join(" ");
+    this.clock.textContent = [...notes, ...new Set(scenes.map((scene) => scene.counting))].join(" ");
     this.fillLegend(scenes);
   }
 
