@@ -22,7 +22,7 @@ from results import Table, parser, printed_machine, save_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
-SCRIPTS = ("versus_torch", "overhead", "simulator", "startup", "fidelity", "tuning", "cuts")
+SCRIPTS = ("versus_torch", "overhead", "simulator", "startup", "fidelity", "tuning", "cuts", "flow")
 HEAD = """\
 # Results
 

@@ -33,7 +33,7 @@ def benchmark_modules(monkeypatch):
 
 
 def test_every_script_starts_and_says_how_it_is_called():
-    names = ("all", "fidelity", "gpu", "overhead", "simulator", "startup", "tuning", "versus_torch")
+    names = ("all", "fidelity", "flow", "gpu", "overhead", "simulator", "startup", "tuning", "versus_torch")
     code = f"import importlib\nfor name in {names!r}: print(importlib.import_module(name).arguments().format_help())"
     assert python(code).count("usage:") == len(names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ class Flow:
         All items are there at the start, or (``every``) item i comes i * ``every`` seconds later. Raises
         ConfigurationError for a flow that would stand still, and for costs that are missing.
         """
-        plan = self._plan(items if isinstance(items, int) else len(list(items)))
+        plan = self._plan(operator.index(items) if hasattr(items, "__index__") else len(list(items)))
         known = FlowCosts.of(costs)
         found = predict(plan, known.of_jobs(plan), _interval(every))
         return found.timeline(self.name, clock="predicted", unit=known.unit, note=self._note)

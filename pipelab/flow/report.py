@@ -123,7 +123,8 @@ class FlowReport:
             for row in layout.workers(r):
                 for gap in self.timeline.gaps(row):
                     stage = "" if gap.blocker is None else layout.stages[gap.blocker.stage].name
-                    why = _WHY["wait" if gap.cause not in _WHY else gap.cause if stage else "nobody"].format(stage)
+                    cause = gap.cause if gap.cause in _WHY else "wait"
+                    why = _WHY[cause if stage or cause == "drain" else "nobody"].format(stage)
                     waits[why] = waits.get(why, 0.0) + gap.end - gap.start
             listed = sorted(waits.items(), key=lambda pair: -pair[1])
             idle = ", ".join(f"{format_time(time, self.timeline.unit)} {why}" for why, time in listed if time > 0)

@@ -16,11 +16,12 @@ from pipelab.errors import FlowError
 from pipelab.flow.costs import Measured
 from pipelab.flow.declare import Resource, Stage
 from pipelab.flow.dispatch import Dispatch
+from pipelab.flow.one_core import one_core_each
 from pipelab.flow.plan import Plan
 from pipelab.flow.realised import Realised
 from pipelab.flow.worker import timed
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.threads import one_intra_op_thread, run_threads
+from pipelab.runtime.device.threads import run_threads
 
 __all__ = ["Hand", "Running", "call", "measure", "played"]
 
@@ -53,22 +54,22 @@ def _on_gpu(work: Callable[..., Any], *given: Any) -> Any:
     return result
 
 
-@one_intra_op_thread(limit=True)  # as in a run: else a core's cost would be that of several
 def measure(plan: Plan, items: Sequence[Any], *, progress: bool) -> list[Measured]:
     """What each job costs alone: one after another, in this thread."""
     values: dict[int, Any] = {}
     left = [len(takers) for takers in plan.takers]
     found = []
-    for job in tqdm(plan.serial, desc="profile", unit="job", disable=not progress, leave=False, delay=_TELLS_AFTER):
-        stage = plan.layout.stages[plan.stage[job]]
-        given = plan.inputs(job, items, values)
-        hand = partial(call, stage, plan.layout.resources[plan.resource(job)], 0)
-        values[job], seconds = _done(plan, job, partial(hand, given))
-        found.append(Measured(job, seconds, _size(plan, job, given)))
-        for other in (job, *plan.needs[job]):
-            left[other] -= other != job
-            if not left[other]:
-                values.pop(other, None)
+    with one_core_each():
+        for job in tqdm(plan.serial, desc="profile", unit="job", disable=not progress, leave=False, delay=_TELLS_AFTER):
+            stage = plan.layout.stages[plan.stage[job]]
+            given = plan.inputs(job, items, values)
+            hand = partial(call, stage, plan.layout.resources[plan.resource(job)], 0)
+            values[job], seconds = _done(plan, job, partial(hand, given))
+            found.append(Measured(job, seconds, _size(plan, job, given)))
+            for other in (job, *plan.needs[job]):
+                left[other] -= other != job
+                if not left[other]:
+                    values.pop(other, None)
     return found
 
 
@@ -99,10 +100,13 @@ class Running:
         work: list[Callable[[], None]] = [partial(self._serve, row) for row in range(len(self._boxes))]
         work += [self._stream] if self.every > 0 else []
         self._gate = threading.Barrier(len(work), self._open)
-        with tqdm(
-            total=len(self.plan), desc="flow", unit="job", disable=not progress, leave=False, delay=_TELLS_AFTER
-        ) as self._bar:
-            run_threads([partial(settings.run, one, here) for one in work], self.stop)
+        with (
+            one_core_each(),
+            tqdm(
+                total=len(self.plan), desc="flow", unit="job", disable=not progress, leave=False, delay=_TELLS_AFTER
+            ) as self._bar,
+        ):
+            run_threads([partial(settings.run, one, here) for one in work], self.stop, one_core_each=False)
         begun, freed = self._dispatch.begun, self._dispatch.freed
         start, end = ([time - self._began for time in times] for times in (self._start, self._end))
         return Realised(self.plan, begun, freed, start, end, self.every)

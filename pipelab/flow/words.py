@@ -16,6 +16,7 @@ class FlowWords(Words):
     """Those of ``plan``, whose items come ``every`` seconds."""
 
     counting = "A block is a job: the letters of its stage, then its index. Counting starts at 0."
+    row, rows = "worker", "workers"
     held = ("results", "held")
     clocks = MappingProxyType({"device": "device (measured costs, composed as if each worker had a core of its own)"})
     filling = "the flow is still filling"
@@ -77,9 +78,8 @@ def letters(names: Sequence[str]) -> tuple[str, ...]:
     found = []
     for name in names:
         others = [other.lower() for other in names if other != name]
-        most = len(name)
-        few = next((k for k in range(1, most) if not any(o.startswith(name[:k].lower()) for o in others)), most)
-        short = name[:few].strip()
+        prefixes = [name[:k] for k in range(1, len(name)) if name[k - 1] != " "]
+        short = next((one for one in prefixes if not any(other.startswith(one.lower()) for other in others)), name)
         found.append(short[0].upper() + short[1:] + (":" if short[-1].isdigit() else ""))
     return tuple(found)
 

@@ -14,6 +14,8 @@ class Words:
     """A pipeline's own words: devices, micro-batches, stages by number. What else is drawn as one overrides them."""
 
     counting = "A number alone is a micro-batch. Counting starts at 0."
+    row, rows = "device", "devices"
+    """What has a row of its own."""
     held = ("micro-batches", "in flight")
     """What a device holds: the things, and how they are held."""
     letters: tuple[str, ...] = ()

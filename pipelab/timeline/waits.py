@@ -155,7 +155,7 @@ class Waits:
             before = self.timeline.span_at[wait.span.device, wait.span.position - 1]
             early = wait.span.start - wait.ready
             ready = f"; ready since {self._at(wait.ready)}" if early > self._near else ""
-            return f"Started when {self.words.slot(before.slot)} was over on its device{ready}."
+            return f"Started when {self.words.slot(before.slot)} was over on its {self.words.row}{ready}."
         if wait.cause == "machine":
             late = "it was placed here" if self.timeline.clock == "drawn" else "the machine was busy elsewhere"
             return f"It had all it needed earlier: {late}."

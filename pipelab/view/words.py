@@ -98,7 +98,7 @@ def memory_note(timelines: Sequence[Timeline], curves: Sequence[Held]) -> str:
     """What the memory strips show, and what is held fixed; "" where there are none."""
     if not curves:
         return ""
-    one = "on one scale" if len(timelines) > 1 else "on one scale for all devices"
+    one = "on one scale" if len(timelines) > 1 else f"on one scale for all {timelines[0].words.rows}"
     note = f"Strips below the rows: {curves[0].meaning}, {one}."
     sizes = {timeline.sequences for timeline in timelines}
     if None in sizes:

@@ -212,7 +212,7 @@ def write_block(block: Block, folder: Path) -> Block:
 
 def write_reads(reads: Reads, folder: Path, blocks: int, level: int) -> list[Path]:
     """Store reads as a sequencer left them, in ``blocks`` files."""
-    paths = [folder / f"reads-{k:04}" for k in range(blocks)]
+    paths = [folder / f"reads-level-{level}-{k:04}" for k in range(blocks)]
     for path, part in zip(paths, np.array_split(reads, blocks), strict=True):
         path.write_bytes(zlib.compress(part.tobytes(), level))
     return paths

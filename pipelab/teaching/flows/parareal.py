@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from math import cos, pi, sin
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
 __all__ = ["Diffusion", "Parareal"]
 
-State = npt.NDArray[np.floating[Any]]
 Task = tuple[int, int]
 """An iteration and a slice."""
 
@@ -38,18 +38,18 @@ class Diffusion:
     turns: float = 1.5
 
     @cached_property
-    def grid(self) -> State:
+    def grid(self) -> Tensor:
         """Places of the inner points, along a side of length 1."""
-        return np.arange(1, self.points + 1) / (self.points + 1)
+        return torch.arange(1, self.points + 1, dtype=torch.float64) / (self.points + 1)
 
-    def heat(self, time: float) -> State:
+    def heat(self, time: float) -> Tensor:
         """What the spot adds in a unit of time."""
-        angle = 2 * np.pi * self.turns * time
-        x, y = 0.5 + 0.25 * np.cos(angle), 0.5 + 0.25 * np.sin(angle)
+        angle = 2 * pi * self.turns * time
+        x, y = 0.5 + 0.25 * cos(angle), 0.5 + 0.25 * sin(angle)
         wide = 2 * 0.06**2
-        return np.outer(np.exp(-((self.grid - x) ** 2) / wide), np.exp(-((self.grid - y) ** 2) / wide))
+        return torch.outer(torch.exp(-((self.grid - x) ** 2) / wide), torch.exp(-((self.grid - y) ** 2) / wide))
 
-    def solve(self, state: State, begin: float, end: float, steps: int) -> State:
+    def solve(self, state: Tensor, begin: float, end: float, steps: int) -> Tensor:
         """The state at ``end``, from that at ``begin``, in ``steps`` steps."""
         length = (end - begin) / steps
         one = _inverse(self.points, self.rate * length)
@@ -59,19 +59,19 @@ class Diffusion:
 
 
 @lru_cache
-def _inverse(points: int, reach: float) -> State:
+def _inverse(points: int, reach: float) -> Tensor:
     """(1 - reach d²/dx²)⁻¹ on the grid; it is symmetric."""
-    second = np.diag(np.full(points, -2.0)) + np.diag(np.ones(points - 1), 1) + np.diag(np.ones(points - 1), -1)
-    inverse: State = np.linalg.inv(np.eye(points) - reach * (points + 1) ** 2 * second)
-    return inverse
+    here, beside = torch.eye(points, dtype=torch.float64), torch.ones(points - 1, dtype=torch.float64)
+    second = beside.diag(1) + beside.diag(-1) - 2 * here
+    return torch.linalg.inv(here - reach * (points + 1) ** 2 * second)
 
 
 class Swept(NamedTuple):
     """U(k, n), G of it, and U(k, n + 1)."""
 
-    start: State
-    coarse: State
-    end: State
+    start: Tensor
+    coarse: Tensor
+    end: Tensor
 
 
 @dataclass(frozen=True)
@@ -115,30 +115,30 @@ class Parareal:
         return [("sweep", j) for j in (*needs, before) if j is not None]
 
     @property
-    def start(self) -> State:
+    def start(self) -> Tensor:
         """A cold plate."""
-        return np.zeros((self.problem.points, self.problem.points))
+        return torch.zeros((self.problem.points, self.problem.points), dtype=torch.float64)
 
-    def fine(self, task: Task, *before: Swept) -> tuple[Task, State | None]:
+    def fine(self, task: Task, *before: Swept) -> tuple[Task, Tensor | None]:
         """F(U(k - 1, n))."""
         return task, self._solve(before[0].start, task[1], self.fine_steps) if before else None
 
-    def sweep(self, done: tuple[Task, State | None], *before: Swept) -> Swept:
+    def sweep(self, done: tuple[Task, Tensor | None], *before: Swept) -> Swept:
         """G from U(k, n) on, and the correction."""
         (_, n), fine = done
         start = before[-1].end if n else self.start
         coarse = self._solve(start, n, self.coarse_steps)
         return Swept(start, coarse, coarse if fine is None else coarse + fine - before[0].coarse)
 
-    def _solve(self, state: State, n: int, steps: int) -> State:
+    def _solve(self, state: Tensor, n: int, steps: int) -> Tensor:
         each = self.until / self.slices
         return self.problem.solve(state, n * each, (n + 1) * each, steps)
 
-    def ends(self, results: Sequence[Swept]) -> list[State]:
+    def ends(self, results: Sequence[Swept]) -> list[Tensor]:
         """The last state after each iteration."""
         return [results[self._index[k, self.slices - 1]].end for k in range(self.iterations + 1)]
 
-    def serial(self) -> State:
+    def serial(self) -> Tensor:
         """The last state by the fine solver alone, slice after slice."""
         state = self.start
         for n in range(self.slices):

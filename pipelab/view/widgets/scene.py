@@ -60,6 +60,7 @@ def scene(
         "unit": unit,
         "counting": timeline.words.counting,
         "circles": timeline.words.circles,
+        "row": timeline.words.row,
         "devices": [timeline.words.device(r) for r in range(schedule.devices)],
         "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
         "end": _short(timeline.makespan * factor),

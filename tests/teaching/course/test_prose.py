@@ -26,7 +26,7 @@ SAID = [
         "teaching/explorer",
         "teaching/grading",
     ),
-    *("schedules", "schedules/generators", "simulation", "timeline", "view", "view/widgets"),
+    *("schedules", "schedules/generators", "simulation", "flow", "timeline", "view", "view/widgets"),
     *(f"teaching/{name}.py" for name in ("guesses", "trial", "experiment", "runs", "machine", "running_widget")),
     "__main__.py",
 ]

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from pipelab.teaching.flows.parareal import Diffusion, Parareal
 
@@ -18,20 +19,20 @@ def run(solver):
 
 
 def error(state, truth):
-    return float(abs(state - truth).max() / abs(truth).max())
+    return float((state - truth).abs().max() / truth.abs().max())
 
 
 class Cooling(Diffusion):
     """No source."""
 
     def heat(self, time):
-        return np.zeros((self.points, self.points))
+        return torch.zeros(self.points, self.points)
 
 
 def test_the_fine_solver_follows_a_solution_in_closed_form():
     """A sine in both directions decays by exp(-2 pi² rate t)."""
     problem = Cooling(points=60, rate=0.05)
-    wave = np.outer(np.sin(np.pi * problem.grid), np.sin(np.pi * problem.grid))
+    wave = torch.outer(torch.sin(np.pi * problem.grid), torch.sin(np.pi * problem.grid))
     exact = wave * np.exp(-2 * np.pi**2 * 0.05)
     coarse, fine = (error(problem.solve(wave, 0, 1, steps), exact) for steps in (50, 400))
     assert fine < 3e-3
@@ -40,8 +41,8 @@ def test_the_fine_solver_follows_a_solution_in_closed_form():
 
 def test_heat_comes_from_the_spot_only():
     problem = Diffusion(points=40)
-    state = problem.solve(np.zeros((40, 40)), 0, 0.1, 20)
-    row, column = np.unravel_index(state.argmax(), state.shape)
+    state = problem.solve(torch.zeros(40, 40, dtype=torch.float64), 0, 0.1, 20)
+    row, column = divmod(int(state.argmax()), 40)
     angle = 2 * np.pi * problem.turns * 0.1
     assert problem.grid[row] == pytest.approx(0.5 + 0.25 * np.cos(angle), abs=0.1)
     assert problem.grid[column] == pytest.approx(0.5 + 0.25 * np.sin(angle), abs=0.1)

@@ -192,7 +192,7 @@ class TimelinePane {
       fill(this.say, ...scenes.map((scene, panel) => h("div", {}, (several ? `${(this.chart.options.names || [])[panel] || scene.title}: ` : "") + this.now(scene, moment))));
     } else if (this.chart.critical) {
       fill(this.say, ...scenes.map((scene) => h("div", {}, `Critical path of ${scene.title}, ${scene.blocks.critical.length} actions, each begun when the one before let it: ${this.names(scene, scene.blocks.critical, 14)}.`)));
-    } else this.say.textContent = "Point at a block, at idle time or at a message in a lane, or press Tab and the arrow keys: what it waited for, and why a device idles.";
+    } else this.say.textContent = "Point at a block, at idle time or at a message in a lane, or press Tab and the arrow keys: what it waited for, and why a " + `${scenes[0] ? scenes[0].row : "device"} idles.`;
   }
 
   idle(scene, [device, start, end, , sentence]) {
@@ -220,7 +220,7 @@ class TimelinePane {
     const parts = [`t = ${number(moment)} ${scene.unit}, ${done} of ${start.length} actions done.`];
     if (begins.length) parts.push(`Starting: ${this.names(scene, begins)}.`);
     if (running.length) parts.push(`Running: ${this.names(scene, running)}.`);
-    parts.push(waiting.length ? `Ready, but their device does something else first: ${this.names(scene, waiting)}.` : "Nothing else is ready.");
+    parts.push(waiting.length ? `Ready, but their ${scene.row} does something else first: ${this.names(scene, waiting)}.` : "Nothing else is ready.");
     return parts.join(" ");
   }
 
@@ -386,7 +386,7 @@ class TimelinePane {
       });
     });
     const unit = this.chart.scenes[0].unit;
-    const heads = [several ? "timeline" : null, "device", "action", `from (${unit})`, `to (${unit})`, "why"].filter(Boolean);
+    const heads = [several ? "timeline" : null, this.chart.scenes[0].row, "action", `from (${unit})`, `to (${unit})`, "why"].filter(Boolean);
     fill(
       this.twin,
       summary,
