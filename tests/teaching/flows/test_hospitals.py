@@ -27,14 +27,14 @@ def test_split_training_takes_the_steps_of_the_whole_network_on_all_pictures(dep
     split.net.double()
     trained(split)
     whole = network().double()
-    optimizer = torch.optim.SGD(whole.parameters(), 0.1, momentum=0.9)
+    optimizer = torch.optim.Adam(whole.parameters(), 3e-3)
     for number in range(2):
         batches = [batch_of(one, number, 8) for one in data]
         optimizer.zero_grad()
         cross_entropy(whole(torch.cat([p for p, _ in batches])), torch.cat([y for _, y in batches])).backward()
         optimizer.step()
     for mine, theirs in zip(split.net.parameters(), whole.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-12)
+        assert torch.allclose(mine, theirs, rtol=1e-7, atol=1e-9)
 
 
 def test_a_message_has_the_bytes_of_what_it_carries():
