@@ -171,7 +171,7 @@ def recover(
     """
     with torch.no_grad():
         seen, taken = front(own).flatten(1), front(others).flatten(1)
-    middle, scale = seen.mean(0), seen.std(0) + 0.1 * seen.std()
+    middle, scale = seen.mean(0), (seen.std(0) + 0.1 * seen.std()).clamp_min(1e-6)
     seen, taken = (seen - middle) / scale, (taken - middle) / scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
