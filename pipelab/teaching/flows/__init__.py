@@ -1,0 +1,1 @@
+"""Lesson 11: the real work of its pipelines, a module for each field."""
