@@ -161,7 +161,7 @@ class Plan:
         return found
 
     def _serial(self) -> list[int]:
-        """What the last results need comes first, in their order. Raises ConfigurationError for a circle."""
+        """In the order in which the last results need them. Raises ConfigurationError for a circle."""
         roots = [job for s in self.sinks for job in range(self.first[s], self.first[s] + self.counts[s])]
         roots.sort(key=lambda job: (self.span[job][1], job))
         found: list[int] = []

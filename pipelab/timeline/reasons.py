@@ -72,7 +72,10 @@ class Reasons:
                 yield source.end, edge
 
     def critical_path(self) -> tuple[Span, ...]:
-        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last."""
+        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last.
+
+        In a flow it begins where something had to come first, from outside.
+        """
         if not self.spans:
             return ()
         span = max(self.spans, key=lambda s: (s.end, -s.device))
@@ -82,7 +85,8 @@ class Reasons:
             candidates = [(before.end, 1, before)] if before is not None else []
             for arrived, edge in self.inputs(span):
                 candidates.append((arrived, 0, self.span_at[edge.source.slot]))
-            if not candidates:
+            comes = self.words.comes(actions_of(span.slot)[0])
+            if not candidates or (comes is not None and comes > max(end for end, *_ in candidates)):
                 return tuple(reversed(path))
             span = max(candidates, key=lambda c: (c[0], c[1]))[2]
             path.append(span)
