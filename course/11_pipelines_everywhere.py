@@ -195,8 +195,8 @@ print("the claim is", "false" if fewer else "true", "here")
 # here. So they are work that can be moved to where the chain waits. The order decides whether it is moved there. There
 # is a price: the coder holds more frames, and the picture comes later. The second exercise counts them.
 #
-# **Try it:** give both stages one pool: `Resource("core", workers=2)` in place of both resources. Predict
-# `coding_order(13, 2, 1)` again. What changes, and why?
+# **Try it:** give all stages one pool: `first = second = Resource("core", workers=2)`. Predict `coding_order(13, 2, 1)`
+# again. What changes, and why?
 #
 # <details><summary>What you should see, and why</summary>
 #
@@ -270,7 +270,7 @@ def genome_flow(mappers, level=0, disks=1):
     disk, core = Resource("disk", disks, "disk", bandwidth=40e6), Resource("core", mappers)
     there = here / f"{level} {disks}"
     return Flow(
-        Stage("load", Path.read_bytes, disk, size=lambda path: path.stat().st_size),
+        Stage("load", Path.read_bytes, disk, size=lambda path: path.stat().st_size, buffer=mappers + 2),
         Stage("map", lambda data: index.map(unpack(data, READ)), core, buffer=None),
         Stage("merge", lambda runs: merge(runs, 24), core, batch="all", split=24),
         Stage("pack", lambda block: pack(block, level), core),
@@ -308,8 +308,20 @@ flat = next(w for w in range(1, 20) if forecast_of(w + 1, 0, 1).makespan > 0.99 
 reveal("11-mappers", prediction=flat)
 
 # %% [markdown]
-# Clock: wall. Look at the disk's row. It loads almost without a break, then it waits for the merge, and then it writes
-# without a break. More mappers could only shorten what stands between.
+# Clock: wall. Look at the disk's row. Where the disk is the bottleneck, it loads almost without a break, then it waits
+# for the merge, and then it writes without a break. More mappers could only shorten what stands between.
+#
+# **Try it:** leave out `buffer=mappers + 2`. Then there is room for two loaded blocks only, and a block keeps its room
+# until it is mapped. Predict 1, 2, 4 and 8 mappers with compressed blocks: `forecast_of(8, 1, 1)`. What looks like the
+# bottleneck, and what is it really?
+#
+# <details><summary>What you should see, and why</summary>
+#
+# From two mappers on, nothing gets faster. The disk idles too, for lack of room: two blocks are being mapped, so none
+# can be loaded, and all other mappers have no work. Neither the disk nor the cores are slow. The room between them is
+# too small.
+#
+# </details>
 #
 # ## Move the bottleneck
 #
@@ -338,8 +350,9 @@ reveal(
 )
 
 # %% [markdown]
-# Compressed, the disk has a third of the bytes, and the cores have more to do: unpack, and pack again. So the
-# bottleneck moves from the disk to the cores. Compare the curves: what compression costs with one mapper, and what it
+# Compressed, the disk has about a third of the bytes, and the cores have more to do: unpack, and pack again. (Sorted
+# records are packed best, because neighbours overlap.) So the bottleneck moves from the disk to the cores. Compare the
+# curves: what compression costs with one mapper, and what it
 # gains with eight. A second disk moves the bottleneck as well, and costs nothing on the cores. So before you add
 # workers, ask which resource is the bottleneck, and after each change ask again.
 #
