@@ -132,7 +132,7 @@ class Plan:
                 raise ConfigurationError(
                     f"{self.name(job)} needs ('{name}', {index}), and there is no such stage; {known}"
                 )
-            if not isinstance(index, int) or not 0 <= index < self.counts[s]:
+            if not hasattr(index, "__index__") or not 0 <= index < self.counts[s]:
                 raise ConfigurationError(
                     f"{self.name(job)} needs ('{name}', {index!r}), and '{name}' has jobs 0 to {self.counts[s] - 1}; "
                     "leave it out there"
