@@ -16,7 +16,7 @@
 # ## Who is right: the text, or the run?
 #
 # Many texts explain pipelines, and they contradict one another. A reader cannot ask the authors. But most of what they
-# say can be run. The four pages of this lesson put 43 claims on trial. Some come from five texts on the web, which
+# say can be run. The four pages of this lesson put 44 claims on trial. Some come from five texts on the web, which
 # this course grew out of. Others come from papers.
 #
 # A trial has a fixed course:
@@ -36,10 +36,10 @@ from pipelab.teaching import *
 verdicts = Verdicts()
 
 # %% [markdown]
-# ## A published timetable
+# ## A published timetable on trial
 #
 # The first text has our example: 48 layers, 4 devices, 4 micro-batches. It calls its schedule interleaved 1F1B, and
-# prints a timetable (lesson 3b). Here are three of its claims.
+# prints a timetable ([lesson 3b](03b_beside_gpipe.ipynb)). Here are four of its claims.
 
 # %%
 published = """
@@ -50,7 +50,7 @@ F1 F2 F3 F4 -  -  B1 B2 B3 B4
 """
 lines = [line.split() for line in published.strip().splitlines()]
 cells = [[c if c == "-" else f"{r}{c[0]}{int(c[1]) - 1}" for c in line] for r, line in enumerate(lines)]
-verdicts.ask("12-runs", "12-done", "12-order")
+verdicts.ask("12-runs", "12-done", "12-order", "12-remark")
 
 # %%
 printed = TimeTable.from_csv("\n".join(map(",".join, cells)))
@@ -62,8 +62,7 @@ verdicts.settle("12-runs", faults=len(found), devices=len({device for device, _ 
 
 # %% [markdown]
 # Device 1 starts each backward before device 2 has computed its gradient. Device 3 goes back through forwards that it
-# never ran. One of the text's remarks even contradicts its own row: at t = 5 it says that the gradient reaches device
-# 2. But in its table, device 2 then runs a forward, and device 1 a backward.
+# never ran.
 #
 # The text says that all is done after 10 units. How many does it take?
 
@@ -94,7 +93,19 @@ verdicts.settle("12-order", same=max(like("1f1b"), like("interleaved", 2)), gpip
 
 # %% [markdown]
 # Only device 0 has a row of 1F1B, and at m = p that is a row of GPipe as well. Devices 1 and 2 follow GPipe.
-# Interleaving needs two stages or more on each device (lesson 4), and each has one.
+# Interleaving needs two stages or more on each device ([lesson 4](04_interleaved.ipynb)), and each has one.
+#
+# The text also explains its rows. Its remark on t = 5 is about device 2, and about its "first" micro-batch, which is
+# micro-batch 0 here.
+
+# %%
+right = simulate(build_schedule("1f1b", devices=4, microbatches=4))
+starts = {str(span.slot): span.start for span in right.spans}
+verdicts.settle("12-remark", printed=cells[2].index("2B0"), right=starts["2B0"])
+
+# %% [markdown]
+# In 1F1B the gradient is there at t = 5. In this table device 2 still runs a forward then. So the remark was written
+# for another table.
 #
 # ## Who waits for whom, and for how long?
 #
@@ -118,8 +129,8 @@ gpipe = simulate(build_schedule("gpipe", p, m))
 verdicts.settle("12-ratio", formula=(p - 1) / m, of_total=gpipe.bubble_fraction, of_busy=gpipe.bubble_ratio)
 
 # %% [markdown]
-# Both measures occur in papers (lesson 2). This course divides by total time. A figure without its measure is open to
-# both readings. They are far apart when m is small.
+# Both measures occur in papers ([lesson 2](02_gpipe.ipynb)). This course divides by total time. A figure without its
+# measure is open to both readings. They are far apart when m is small.
 
 # %%
 gpipe, one_f = (simulate(build_schedule(name, devices=4, microbatches=16)) for name in ("gpipe", "1f1b"))
@@ -127,8 +138,8 @@ gain = one_f.utilisation - gpipe.utilisation
 verdicts.settle("12-busier", gpipe=gpipe.utilisation, one_f=one_f.utilisation, gain=gain)
 
 # %% [markdown]
-# With the same m, both fill and drain in the same time (lesson 3b). 1F1B saves memory. The text's table has no program
-# behind it. Its figures are constants.
+# With the same m, both fill and drain in the same time ([lesson 3b](03b_beside_gpipe.ipynb)). 1F1B saves memory. The
+# text's table has no program behind it. Its figures are constants.
 
 
 # %%
@@ -144,7 +155,7 @@ verdicts.settle("12-constant", size=idle(16, 1) / idle(4, 1), batch=idle(16, 4 /
 # The text means the second case: it cuts one batch of 64 sequences into more pieces. Then each piece is smaller, and
 # the bubble shrinks with it. The formula p (p - 1)(t_f + t_b) is right. But t_f itself depends on m.
 #
-# ## Listings
+# ## Listings on trial
 #
 # The survey has two listings for 1F1B, and one for interleaving. A listing is a claim too: that it computes what the
 # text above it says.
@@ -159,8 +170,8 @@ right = {m: simulate(build_schedule("1f1b", 4, m)).makespan for m in (4, 16)}
 verdicts.settle("12-warm-up", few=taken[4], few_right=right[4], many=taken[16], many_right=right[16])
 
 # %% [markdown]
-# (You met this one in lesson 3.) At m = p nothing is seen: all forwards fit into the warm-up. So test a rule with m
-# above p, and with m below p. The next listing starts with the right number of forwards.
+# (You met this one in [lesson 3](03_one_f_one_b.ipynb).) At m = p nothing is seen: all forwards fit into the warm-up.
+# So test a rule with m above p, and with m below p. The next listing starts with the right number of forwards.
 
 
 # %%
@@ -201,8 +212,9 @@ waits = [timeline.makespan - timeline.busy[0] for timeline in map(simulate, (pla
 verdicts.settle("12-neighbours", plain=waits[0], neighbours=waits[1], dealt=waits[2])
 
 # %% [markdown]
-# (This was on trial in lesson 4.) The listing gives device r the stages r v to r v + v - 1. The first micro-batch then
-# passes as many layers as before on its way to the last device. The last claim is about the order in the same listing.
+# (This was on trial in [lesson 4](04_interleaved.ipynb).) The listing gives device r the stages r v to r v + v - 1. The
+# first micro-batch then passes as many layers as before on its way to the last device. The last claim is about the
+# order in the same listing.
 
 # %%
 p, v, m = 4, 2, 4

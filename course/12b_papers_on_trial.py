@@ -28,7 +28,7 @@ from pipelab.teaching import *
 verdicts = Verdicts()
 
 # %% [markdown]
-# ## What is held
+# ## Memory on trial
 #
 # Four claims about memory, two of them from texts on the web. Lessons 3b and 5b have the theory: ask what is held
 # fixed.
@@ -58,7 +58,8 @@ for name in ("gpipe", "1f1b"):
 verdicts.settle("12b-tight", gpipe=held["gpipe"], one_f=held["1f1b"], ratio=held["gpipe"] / held["1f1b"])
 
 # %% [markdown]
-# The advice is backwards (lesson 3b). With recomputation GPipe holds less, but 1F1B can recompute too.
+# The advice is backwards ([lesson 3b](03b_beside_gpipe.ipynb)). With recomputation GPipe holds less, but 1F1B can
+# recompute too.
 
 
 # %%
@@ -97,10 +98,10 @@ verdicts.settle("12b-gpt3", weights=gpt3 * 2 / 1e9, each=each, device=gpt3 * eac
 
 # %% [markdown]
 # The 350 GB are weights in 16 bits, and nothing else. Training keeps weights and gradients in 16 bits, and in 32 bits a
-# copy of the weights and two moments of Adam (lesson 1; Rajbhandari et al. 2020, arXiv 1910.02054). Activations come on
-# top.
+# copy of the weights and two moments of Adam ([lesson 1](01_four_devices.ipynb); Rajbhandari et al. 2020, arXiv
+# 1910.02054). Activations come on top.
 #
-# ## What is paid for memory, and for a smaller bubble
+# ## Gains on trial: what is paid?
 #
 # Now four claims of papers. Each names a gain. Look for what is paid.
 
@@ -156,7 +157,7 @@ verdicts.settle("12b-messages", small=more(4, 2), large=more(64, 2))
 
 # %% [markdown]
 # With v chunks there are pv stages, and so pv - 1 borders in place of p - 1. On four devices that is more than v times
-# as many (lesson 4b).
+# as many ([lesson 4b](04b_what_it_costs.ipynb)).
 
 # %%
 given = Costs(forward=1, backward=2)
@@ -168,13 +169,14 @@ verdicts.settle("12b-four-p", plain=plain, again=again, large=large, least=least
 
 # %% [markdown]
 # "Negligible" is no number, so the rule had to choose one, and it chose 5 %. The authors measured on their machines,
-# with recomputation, and other costs hid the bubble there (lesson 2b). As a rule for m it promises a bubble of at most
-# a fifth.
+# with recomputation, and other costs hid the bubble there ([lesson 2b](02b_gradient_and_memory.ipynb)). As a rule for m
+# it promises a bubble of at most a fifth.
 #
 # ## Smaller bubbles
 #
-# Three schedules promise to beat 1F1B. (Lesson 7 has the first two.) **Chimera** runs two pipelines in opposite
-# directions over the same devices. Device r holds stage r of one, and stage p - 1 - r of the other.
+# Three schedules promise to beat 1F1B. ([Lesson 7](07_zero_bubble.ipynb) has the first two.) **Chimera** runs two
+# pipelines in opposite directions over the same devices. Device r holds stage r of one, and stage p - 1 - r of the
+# other.
 
 # %%
 verdicts.ask("12b-zero", "12b-v-min", "12b-chimera")
@@ -226,27 +228,38 @@ verdicts.settle("12b-chimera", **left, many=many[0] / many[1], stages=stages)
 
 # %% [markdown]
 # The paper says "up to" half, and that "up to" is the condition. A device holds two stages, so weights need twice the
-# memory. With many micro-batches the two directions get in each other's way, and nothing is left of the gain.
+# memory. In this table, with many micro-batches, the two directions get in each other's way, and nothing is left of the
+# gain.
 #
-# **Try it:** settle a claim of your own. Make a `Claim` with a name, a sentence, figures and a rule `holds`, and pass
-# it to `verdicts.settle` in place of a name. For example: "1F1B needs less memory than GPipe for every m". Which m
-# makes the rule say "false"?
+# **Try it:** settle a claim of your own. Make a `Claim`, and pass it to `verdicts.settle` in place of a name:
+#
+# ```python
+# mine = Claim(
+#     "mine", "1F1B needs less memory than GPipe.", "me", run="Peaks of both.", question="How much?", asked="one_f",
+#     figures={"one_f": "1F1B holds {:g} micro-batches", "gpipe": "GPipe holds {:g}"}, holds=lambda f: f.one_f < f.gpipe,
+# )
+# verdicts.settle(mine, **{key: max(simulate(build_schedule(name, 4, 3)).peak_microbatches)
+#                          for key, name in (("one_f", "1f1b"), ("gpipe", "gpipe"))})
+# ```
+#
+# For which m does the rule say "true"?
 #
 # <details><summary>What you should see, and why</summary>
 #
-# Any m up to p: device 0 then holds all m micro-batches under both. The fullest device decides whether a model fits. So
-# the claim is true if m is above p.
+# For m above p. Up to p device 0 holds all m micro-batches under both, and the fullest device decides whether a model
+# fits. So "true if m is above p" would be the verdict of a careful rule.
 #
 # </details>
 #
 # ## Break it: give the experiment the wrong input
 #
-# The verdict "true" on what 1F1B holds should not survive another schedule. Here is interleaved 1F1B in its place.
+# The verdict "true" on what 1F1B holds should not survive another schedule. Here is GPipe in its place.
 
 # %%
-peaks = {p: simulate(build_schedule("interleaved", p, 2 * p, 2)).peak_microbatches for p in (2, 4, 8)}
-wrong = sum(held != min(p - r, 2 * p) for p, each in peaks.items() for r, held in enumerate(each))
-Verdicts().settle("12b-held", tried=sum(peaks), wrong=wrong, first=peaks[8][0])
+settings = [(p, m) for p in range(1, 9) for m in range(1, 13)]
+peaks = {(p, m): simulate(build_schedule("gpipe", p, m)).peak_microbatches for p, m in settings}
+wrong = sum(peaks[p, m][r] != min(p - r, m) for p, m in settings for r in range(p))
+Verdicts().settle("12b-held", tried=sum(map(len, peaks.values())), wrong=wrong, first=peaks[8, 3][0])
 
 # %% [markdown]
 # ## What to remember
@@ -272,7 +285,7 @@ from pipelab.teaching import Costs, NotWritten, Schedule, build_schedule, check,
 # The claim: *under this schedule device r holds min(p - r, m) micro-batches at its peak.* The schedule may be any: not
 # only 1F1B. A micro-batch is held from its forward to its backward. With v chunks on each device, a chunk counts 1/v.
 #
-# Return the peak of each device, in order. Then the verdict. It is true if all devices hold just what the rule says.
+# Return the peak of each device, in order. Then the verdict. It is true if all devices hold exactly what the rule says.
 
 
 # %% role="answer" exercise="held_by_rule"

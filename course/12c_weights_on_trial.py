@@ -27,7 +27,7 @@ verdicts, small = Verdicts(), TransformerLM(layers=8, width=16, heads=2, tokens=
 
 
 # %% [markdown]
-# ## One step, one gradient
+# ## One step on trial
 #
 # The first text updates the weights at each backward. It also takes m = 12 and m = 20 for a batch of 64. The third
 # claim is from the paper on GPipe.
@@ -67,7 +67,7 @@ verdicts.settle("12c-each", updates=steppers[0].count, backwards=backwards, erro
 # %% [markdown]
 # With a flush the gradients of all micro-batches are added up, and each stage makes one update. It moves the weights by
 # the gradient of the whole batch. Only a schedule without a flush updates at each backward. Then it needs versions
-# (lesson 6).
+# ([lesson 6](06_without_a_flush.ipynb)).
 
 
 # %%
@@ -88,7 +88,8 @@ verdicts.settle("12c-mean", wrong=wrong, even=max(even), uneven=max(uneven), wei
 
 # %% [markdown]
 # 12 and 20 do not divide 64. Their micro-batches have different sizes, and a small one counts as much as a large one.
-# The loss still falls, so nothing tells you. Weighed by their sequences the means are right (lesson 2b).
+# The loss still falls, so nothing tells you. Weighed by their sequences the means are right ([lesson
+# 2b](02b_gradient_and_memory.ipynb)).
 
 # %%
 import warnings
@@ -118,7 +119,7 @@ verdicts.settle("12c-sequential", transformer=transformer, mixed=mixed)
 # is another function. The paper says so too. Layer normalisation works on each token alone. So do most layers of a
 # language model.
 #
-# ## Versions
+# ## Versions on trial
 #
 # Four claims are about schedules that keep several versions of the weights. Two of them are about 2BW.
 
@@ -183,8 +184,8 @@ kept = max(report.weight_versions[1] for report in reports)
 verdicts.settle("12c-stash", foreign=len(names[0] & names[1]), versions=kept, own=len(names[1]))
 
 # %% [markdown]
-# A stage has its own parameters only. It keeps older versions of *these*, until their backwards are over (lesson 6).
-# The paragraph under the caption says so itself.
+# A stage has its own parameters only. It keeps older versions of *these*, until their backwards are over ([lesson
+# 6](06_without_a_flush.ipynb)). The paragraph under the caption says so itself.
 
 # %%
 tables = {name: over(build_schedule(name, devices=4, microbatches=4), 4) for name in ("pipedream", "vertical-sync")}
@@ -240,8 +241,8 @@ errors = gradient_error(found, true), gradient_error(summed, true)
 verdicts.settle("12c-sums", shared=shared, plain=errors[0], summed=errors[1])
 
 # %% [markdown]
-# Gradients are summed over *replicas* of a stage (lesson 10), never over different stages. One exception is a parameter
-# that is on two stages, such as an embedding that is also the head.
+# Gradients are summed over *replicas* of a stage ([lesson 10](10_parallelism.ipynb)), never over different stages. One
+# exception is a parameter that is on two stages, such as an embedding that is also the head.
 
 # %%
 deep, batch = TransformerLM(layers=12), text_batch(batch=16)
@@ -256,7 +257,7 @@ verdicts.settle("12c-bf16", bytes=sent, exact=errors[None], error=errors["bf16"]
 
 # %% [markdown]
 # Half the bytes, and an error far above rounding. Whether it is harmless is a question to the training run, not to one
-# step. The noise of a small batch is much larger than this. But an error of the same sign in each step would add up.
+# step. (The paper answers it by whole training runs.)
 #
 # **Try it:** take `compression="int8"` in the cell above. By which factor do the bytes and the error change?
 #
@@ -273,7 +274,6 @@ verdicts.settle("12c-bf16", bytes=sent, exact=errors[None], error=errors["bf16"]
 
 # %%
 inputs, targets = text_batch(batch=60, tokens=16)
-inputs, targets = text_batch(batch=64, tokens=16)
 true = unsplit_gradients(small, next_byte_loss, inputs, targets).gradients
 errors = {m: averaged(m) for m in (12, 15, 20)}
 wrong = sum(error > 1e-9 for error in errors.values())

@@ -26,7 +26,7 @@ from pipelab.teaching import *
 verdicts = Verdicts()
 
 # %% [markdown]
-# ## Cutting and placing
+# ## Cutting and placing on trial
 #
 # The survey has a rule for cutting a model into stages, one for devices that differ, and a listing for messages.
 
@@ -64,7 +64,7 @@ verdicts.settle("12d-greedy", stages=len(rule(first, 4)), heavy=len(rule(ends, 4
 
 # %% [markdown]
 # Once a stage has more than its share, the others should share the rest. The rule does not know that, and its last
-# stages stay empty. Lesson 8 has the recurrence that finds the best cut.
+# stages stay empty. [Lesson 8](08_where_to_cut.ipynb) has the recurrence that finds the best cut.
 
 # %%
 speeds, layers = [4, 2, 1, 1], 16
@@ -89,8 +89,8 @@ verdicts.settle("12d-unlike", longest=busy / least, borders=borders, needed=len(
 
 # %% [markdown]
 # The rule compares how much work a device has, not how long it takes. (The listing sorts devices by speed, and then
-# ignores it.) And neighbouring layers land on different devices, so nearly every layer sends a message. Lesson 8b cuts
-# for unlike devices.
+# ignores it.) And neighbouring layers land on different devices, so nearly every layer sends a message. [Lesson
+# 8b](08b_unlike_devices.ipynb) cuts for unlike devices.
 #
 # The next cell starts two processes. Rank 0 sends a tensor, half a second late. Rank 1 asks for it with `irecv`.
 
@@ -130,7 +130,7 @@ verdicts.settle("12d-irecv", early=early, late=late)
 # `irecv` promises a tensor. It returns a request, and the tensor is filled when the request has been waited for. The
 # listing drops the request. Then the forward computes with whatever is in memory, and nothing fails.
 #
-# ## Rules of thumb
+# ## Rules of thumb on trial
 #
 # Three rules for numbers: how many devices, how many sequences, and which kind of parallelism where.
 
@@ -153,7 +153,7 @@ verdicts.settle("12d-ratio", one=ratios[1], four=ratios[4], twelve=ratios[12])
 
 # %% [markdown]
 # The number of stages depends on what fits on a device. All other devices become replicas. (Gradients that replicas
-# send are left out here. They can make more stages better, see lesson 10.)
+# send are left out here. They can make more stages better, see [lesson 10](10_parallelism.ipynb).)
 
 
 # %%
@@ -171,8 +171,9 @@ def best_size(fixed, batch=64, p=4):
 verdicts.settle("12d-root", small=best_size(0.5), special=best_size(3), large=best_size(12))
 
 # %% [markdown]
-# Lesson 5 has the formula: with t(b) = α + βb, the best m is √((p - 1)βB/α). So the best size is √(αB/((p - 1)β)). It
-# grows like the root of the batch, and the rule has the right *shape*. But it depends on the machine, and on p.
+# [Lesson 5](05_choosing_m.ipynb) has the formula: with t(b) = α + βb, the best m is √((p - 1)βB/α). So the best size is
+# √(αB/((p - 1)β)). It grows like the root of the batch, and the rule has the right *shape*. But it depends on the
+# machine, and on p.
 
 # %%
 gpt3 = ModelFacts.gpt(layers=96, width=12288, heads=96)
@@ -190,7 +191,7 @@ verdicts.settle("12d-node", slow=planned(4) / planned(8), equal=planned(4, betwe
 
 # %% [markdown]
 # With nodes of four devices, tp 8 crosses two nodes, and each layer waits for the slow link. Links that are equal would
-# make no difference. (This is a prediction. Lesson 10b has the reasons, and measured bytes.)
+# make no difference. (This is a prediction. [Lesson 10b](10b_inside_layers.ipynb) has the reasons, and measured bytes.)
 #
 # ## What is a pipeline, and what does it promise?
 
@@ -226,8 +227,9 @@ def pipelined(model):
 verdicts.settle("12d-parallel", share=share, pieces=pieces, stage=stage, microbatches=microbatches)
 
 # %% [markdown]
-# Each thread of `DataParallel` runs the whole model, once. That is data parallelism (lesson 10). In a pipeline a device
-# runs its own layers, once for each micro-batch.
+# Each thread of `DataParallel` runs the whole model, once. That is data parallelism ([lesson
+# 10](10_parallelism.ipynb)). In a pipeline a device runs its own layers, once for each micro-batch. (The text's second
+# listing uses `MirroredStrategy` of TensorFlow, which copies the whole model too. It is not run here.)
 
 # %%
 model, held = TransformerLM(layers=48), []

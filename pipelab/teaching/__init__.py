@@ -69,7 +69,7 @@ _HOMES = {
     "pipelab.teaching.guesses": ["ledger", "predict", "reveal"],
     "pipelab.teaching.parallelism.meshes": ["mesh_table", "run_meshes"],
     "pipelab.teaching.parallelism.ways": ["plot_parallelism"],
-    "pipelab.teaching.versions.lifetimes": ["plot_lives"],
+    "pipelab.teaching.without_flush.lifetimes": ["plot_lives"],
     "pipelab.tuning.lines": ["fit_line"],
     "pipelab.tuning.messages": ["message_times"],
     "pipelab.view": ["plot_curves"],

@@ -55,6 +55,21 @@ CLAIMS = (
         holds=lambda f: f.same == 4 and f.chunks > 1,
     ),
     Claim(
+        "12-remark",
+        "At t = 5 the gradient of the first micro-batch is on device 2, which goes back with it.",
+        "004",
+        run="The text's own timetable, and that of 1F1B: when does device 2 run this backward?",
+        question="At which t does it do so in the printed timetable?",
+        asked="printed",
+        figures={
+            "printed": "in the printed timetable: at t = {:g}",
+            "right": "in the timetable of 1F1B: at t = {:g}",
+        },
+        holds=lambda f: f.printed == f.right == 5,
+        condition="the timetable were that of 1F1B",
+        under=lambda f: f.right == 5,
+    ),
+    Claim(
         "12-waits",
         "Under GPipe the second stage starts when the first one is through with all micro-batches.",
         "002",

@@ -42,7 +42,7 @@ class Verdicts:
     def __str__(self) -> str:
         if not self.settled:
             return "Nothing has been settled yet. Run the cells above."
-        rows = [f"{one.verdict:<8} {one.claim.text}" for one in self.settled.values()]
+        rows = [f'"{one.claim.text}" {one.verdict}' for one in self.settled.values()]
         return "\n".join([*rows, self._summary])
 
     __repr__ = __str__

@@ -47,7 +47,7 @@ CLAIMS = (
         "A pipeline with a flush computes the gradients of the unsplit model, for any m.",
         "Huang et al. 2019, arXiv 1811.06965",
         run="Micro-batches of the transformer, and of a network with batch normalisation, against the whole batch.",
-        question="Of the largest gradient: what error do 4 micro-batches make with batch normalisation?",
+        question="Batch normalisation, m = 4: how large is the error, as a percentage of the largest gradient?",
         unit="%",
         asked="mixed",
         figures={

@@ -20,6 +20,7 @@ DAMAGED = {
         "true",
         (_ROWS, 'rows = [[str(a) for a in row] for row in build_schedule("interleaved", 4, 4, 2).programs]'),
     ),
+    "12-remark": ("true if", "true", ('cells[2].index("2B0")', 'int(starts["2B0"])')),
     "12-waits": ("false", "true", ('"gpipe", devices=4, microbatches=8', '"naive", devices=4, microbatches=1')),
     "12-ratio": ("true if", "true", ("of_total=gpipe.bubble_fraction", "of_total=gpipe.bubble_ratio")),
     "12-busier": (

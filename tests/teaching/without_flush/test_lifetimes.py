@@ -8,7 +8,7 @@ import pytest
 
 from pipelab import ConfigurationError, build_schedule, simulate
 from pipelab.schedules.updates import over
-from pipelab.teaching.versions.lifetimes import Life, lives, most_at_once, plot_lives
+from pipelab.teaching.without_flush.lifetimes import Life, lives, most_at_once, plot_lives
 
 
 def timeline(name="pipedream", p=4, m=4, steps=3):
