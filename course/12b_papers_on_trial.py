@@ -236,7 +236,8 @@ verdicts.settle("12b-chimera", **left, many=many[0] / many[1], stages=stages)
 # ```python
 # mine = Claim(
 #     "mine", "1F1B needs less memory than GPipe.", "me", run="Peaks of both.", question="How much?", asked="one_f",
-#     figures={"one_f": "1F1B holds {:g} micro-batches", "gpipe": "GPipe holds {:g}"}, holds=lambda f: f.one_f < f.gpipe,
+#     figures={"one_f": "1F1B holds {:g} micro-batches", "gpipe": "GPipe holds {:g}"},
+#     holds=lambda f: f.one_f < f.gpipe,
 # )
 # verdicts.settle(mine, **{key: max(simulate(build_schedule(name, 4, 3)).peak_microbatches)
 #                          for key, name in (("one_f", "1f1b"), ("gpipe", "gpipe"))})
