@@ -21,7 +21,7 @@ from pipelab.schedules import Schedule
 from pipelab.schedules.updates import part
 from pipelab.simulation import Costs, simulate
 from pipelab.simulation.links import INSTANT, Links
-from pipelab.teaching.without_flush import plain_sgd, weight_error
+from pipelab.teaching.without_flush.training import plain_sgd, weight_error
 from pipelab.timeline import Comparison, Timeline, compare
 
 __all__ = ["Experiment", "Prepared", "Setting", "prepare", "run_experiment", "typical_costs"]

@@ -172,8 +172,11 @@ def test_every_guess_has_a_name_of_its_own_and_is_answered_later():
         asked = {}
         for number, cell in enumerate(lesson.page("lesson")):
             if cell.kind == "code":
-                asked |= dict.fromkeys(re.findall(r"\bpredict\(\s*\"([^\"]+)\"", cell.text), number)
-                for name in re.findall(r"\breveal\(\s*\"([^\"]+)\"", cell.text):
+                questions = re.findall(r"\bpredict\(\s*\"([^\"]+)\"", cell.text)
+                for claims in re.findall(r"\bverdicts\.ask\(([^)]*)\)", cell.text):
+                    questions += re.findall(r"\"([^\"]+)\"", claims)
+                asked |= dict.fromkeys(questions, number)
+                for name in re.findall(r"\b(?:reveal|verdicts\.settle)\(\s*\"([^\"]+)\"", cell.text):
                     assert asked[name] < number, f"{name} is revealed where it is asked"
                     seen[name] += 1
         assert asked, f"{lesson.name} asks for no prediction"

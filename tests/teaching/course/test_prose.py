@@ -22,6 +22,7 @@ SAID = [
         "tuning",
         "tuning/shapes",
         "teaching/board",
+        "teaching/claims",
         "teaching/course",
         "teaching/explorer",
         "teaching/grading",
