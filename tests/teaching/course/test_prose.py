@@ -23,11 +23,12 @@ SAID = [
         "tuning/shapes",
         "teaching/board",
         "teaching/course",
+        "teaching/design",
         "teaching/explorer",
         "teaching/grading",
     ),
     *("schedules", "schedules/generators", "simulation", "timeline", "view", "view/widgets"),
-    *(f"teaching/{name}.py" for name in ("guesses", "trial", "experiment", "runs", "machine", "running_widget")),
+    *(f"teaching/{name}.py" for name in ("guesses", "experiment", "runs", "machine", "running_widget")),
     "__main__.py",
 ]
 """What learners read of the package: strings and docstrings of these modules."""
