@@ -424,29 +424,31 @@ def overlap(p: int, m: int, t_forward: int, t_input: int, t_weight: int, t_messa
     """
 
     ### BEGIN SOLUTION
-    def table(patience: float, ahead: int) -> tuple[float, list[list[str]]]:
+    def table(patience: float, extra: int) -> tuple[float, list[list[str]]]:
         takes = {"F": t_forward, "I": t_input, "W": t_weight}
         rows, free, end = [[] for _ in range(p)], [0.0] * p, {}
         done = {(op, r): 0 for op in takes for r in range(p)}
         while len(end) < 3 * p * m:
             choices = []
             for (op, r), i in done.items():
-                most = limit if done["I", r] else ahead
-                if i == m or (op == "F" and i - done["W", r] >= most):
+                full = done["F", r] - done["W", r] >= limit
+                hungry = done["F", r] < min(m, done["I", r] + p - r + extra)
+                if i == m or (op == "F" and full):
                     continue
                 needs = {"F": [("F", r - 1)], "I": [("F", r), ("I", r + 1)], "W": [("I", r)]}[op]
                 needs = [(end.get((o, s, i)), t_message * (s != r)) for o, s in needs if 0 <= s < p]
                 if all(ended is not None for ended, _ in needs):
                     time = max([free[r], *map(sum, needs)])
-                    choices.append((time + patience * (op == "W"), "IFW".index(op), r, op, i, time))
+                    first = hungry and op == ("W" if full else "F")
+                    wait = patience * (op == "W" and not first)
+                    choices.append((time + wait, not first, "IFW".index(op), r, op, i, time))
             *_, r, op, i, time = min(choices)
             rows[r].append(f"{r}{op}{i}")
             end[op, r, i] = free[r] = time + takes[op]
             done[op, r] += 1
         return max(free), rows
 
-    patiences = [part * t_weight for part in (0, 0.25, 0.5, 0.75, 1.0)]
-    return min(table(patience, ahead) for patience in patiences for ahead in {limit, max(limit - 1, 1)})[1]
+    return min(table(part * t_weight, extra) for part in (0, 0.5, 1) for extra in (0, limit))[1]
     ### END SOLUTION
 
 
@@ -460,10 +462,11 @@ def overlap(p: int, m: int, t_forward: int, t_input: int, t_weight: int, t_messa
 
 # %% [markdown] role="hint" exercise="slow_link"
 # Put the loop in an inner function that gets the patience, and returns the makespan with the rows. The makespan is the
-# largest time at which a device becomes free. Try patiences from 0 to the time of a W. A second knob helps at times:
-# how many F's a device runs before its first I.
+# largest time at which a device becomes free. Try patiences from 0 to the time of a W. Then add what 1F1B knows: device
+# r wants p - r micro-batches on their way. As long as it has fewer, F goes first. If only memory keeps it from an F, a
+# W goes first.
 
 # %% [markdown] role="solution" exercise="slow_link"
-# This is a small search: a rule with two knobs, and the clock as the judge. `search_schedule` does the same with more
+# This is a small search: a rule with knobs, and the clock as the judge. `search_schedule` does the same with more
 # knobs. Then it moves single actions. Where the link is slow, what helps most is memory: each further micro-batch in
 # flight hides a part of the way.

@@ -201,7 +201,7 @@ class Goal:
         stages = "one stage" if self.chunks == 1 else f"at most {self.chunks} stages"
         limits = ["any number" if limit == math.inf else self.amount(limit) for limit in self.limits]
         held = limits[0] if len(set(limits)) == 1 else ", ".join(limits)
-        sizes = f"p = {self.devices} devices with {stages} on each, m = {self.microbatches} micro-batches."
+        sizes = f"Devices: p = {self.devices}, with {stages} on each. Micro-batches: m = {self.microbatches}."
         return f"{sizes} {_priced(self.costs)} A device may hold {held}."
 
 

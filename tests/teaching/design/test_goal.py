@@ -7,7 +7,7 @@ import pytest
 
 from pipelab import Action, ConfigurationError, Costs, Schedule, ScheduleError, build_schedule, simulate
 from pipelab.schedules.reserved import reserve
-from pipelab.simulation import Links
+from pipelab.simulation import Link, Links
 from pipelab.teaching.design.goal import Goal
 from tests.tuning.profiles import profile
 
@@ -129,13 +129,13 @@ def test_measured_costs_count_memory_in_bytes():
 
 def test_a_goal_says_itself_in_words():
     assert str(GOAL) == (
-        "p = 4 devices with one stage on each, m = 8 micro-batches. F takes 10 and B 20; I takes 12 and W 8. "
+        "Devices: p = 4, with one stage on each. Micro-batches: m = 8. F takes 10 and B 20; I takes 12 and W 8. "
         "A message takes 4. A device may hold 6 micro-batches."
     )
     assert "at most 2 stages" in str(Goal(2, 2, 2))
     assert "any number" in str(Goal(2, 2, memory_limit=math.inf))
     assert "its bytes / 5" in str(Goal(2, 2, costs=Costs(bandwidth=5, message_bytes=10)))
-    assert "differ" in str(Goal(4, 2, costs=Costs(links=Links.nodes(2))))
+    assert "differ" in str(Goal(4, 2, costs=Costs(links=Links({(0, 1): Link(1, 1)}))))
 
 
 def test_stages_in_two_places_have_the_bound_of_their_work():

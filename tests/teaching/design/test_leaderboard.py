@@ -105,7 +105,7 @@ def test_who_is_beaten_in_time_and_memory():
 def test_a_notebook_shows_table_and_picture(board):
     board.enter(H1, "mine <b>")
     shown = board._repr_mimebundle_()
-    assert "<b>mine-b (yours)</b>" in shown["text/html"]
+    assert "<b>mine-b- (yours)</b>" in shown["text/html"]
     assert "Micro-batches held, and time:" in shown["text/html"]
     assert "None of yours yet" not in shown["text/plain"]
 

@@ -20,6 +20,11 @@ def story():
     return Story(rating, rating.prove(**small), GOAL.search(seconds=0.2))
 
 
+@pytest.fixture(scope="module")
+def html(story):
+    return story.html()
+
+
 class Reader(HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -37,16 +42,15 @@ class Reader(HTMLParser):
         self.heads += [data] if self.open and self.open[-1] == "h2" else []
 
 
-def test_the_page_is_whole_and_needs_no_other_file(story):
-    page = Reader(story.html())
+def test_the_page_is_whole_and_needs_no_other_file(html):
+    page = Reader(html)
     assert page.open == []
     assert page.links
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert page.heads == ["The goal", "What it reaches", "Why devices idle", "It trains", "Beside others", "The table"]
 
 
-def test_it_has_figures_proof_comparison_and_the_table_as_text(story):
-    html = story.html()
+def test_it_has_figures_proof_comparison_and_the_table_as_text(story, html):
     assert "<h1>ours &lt;&amp;&gt;</h1>" in html
     assert str(GOAL) in html
     assert "equal to those of the unsplit model" in html
@@ -65,16 +69,19 @@ def test_the_run_had_the_predicted_makespan(story):
 
 def test_it_is_saved_beside_the_leaderboard_and_never_over_another(story, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Story, "html", lambda self: "a page")
     first, again = story.save(), story.save()
-    assert first == again == tmp_path / "leaderboard" / "ours.html" or first.parent == tmp_path / "leaderboard"
+    assert first == again
+    assert first.parent == tmp_path / "leaderboard"
     first.write_text("mine")
     assert story.save() != first
     assert first.read_text() == "mine"
 
 
-def test_it_is_saved_where_it_is_wanted(story, tmp_path):
+def test_it_is_saved_where_it_is_wanted(story, html, tmp_path, monkeypatch):
+    monkeypatch.setattr(Story, "html", lambda self: html)
     path = story.save(tmp_path / "new" / "story.html")
-    assert path.read_text() == story.html()
+    assert path.read_text() == html
     with pytest.raises(ConfigurationError, match=r"got 'story.pdf'; try 'story.html'"):
         story.save(tmp_path / "story.pdf")
 

@@ -11,9 +11,10 @@ from pipelab.simulation import Costs, simulate
 from pipelab.teaching.design.goal import Goal, Rating
 from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding
 from pipelab.teaching.exercises.judging import trained
-from pipelab.teaching.exercises.lesson_13.designs import LEVELS, Asked, cases_of, judged, ops
+from pipelab.teaching.exercises.lesson_13.designs import Asked, cases_of, judged, ops
 
 COSTS = Costs(forward=1, backward=2)
+PARTS = ("sound", "half of the way", "all the way")
 
 
 def _sizes(*sizes: tuple[int, int]) -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def _drawn(random: Random) -> list[Case]:
     many = [(p, random.randint(p + 1, 3 * p + 4)) for p in (random.randint(2, 8) for _ in range(4))]
     few = [(p, random.randint(2, p - 1)) for p in (random.randint(3, 9) for _ in range(3))]
     trained_with = _sizes((random.choice((2, 3, 4, 6)), random.choice((8, 12))))
-    return [*cases_of(_sizes(*many, *few, (8, 24))), *cases_of(trained_with, ["gradients"])]
+    return [*cases_of(_sizes(*many, *few, (8, 24)), PARTS), *cases_of(trained_with, ["gradients"])]
 
 
 @reserved
@@ -71,9 +72,9 @@ EXERCISE = Exercise(
     lesson="13_design_your_own",
     title="A first design",
     answers=("design",),
-    parts={"sound": 1, "half of the way": 1, "nine tenths": 1, "gradients": 1},
+    parts={"sound": 1, "half of the way": 1, "all the way": 1, "gradients": 1},
     visible=[
-        *cases_of(_sizes((2, 1), (2, 3), (3, 2), (3, 3), (4, 8)), list(LEVELS)),
+        *cases_of(_sizes((2, 1), (2, 3), (3, 2), (3, 3), (4, 8)), PARTS),
         *cases_of(_sizes((4, 8)), ["gradients"]),
     ],
     drawn=_drawn,

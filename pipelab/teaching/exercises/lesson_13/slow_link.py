@@ -70,11 +70,10 @@ def _why(rating: Rating) -> str:
         if first[r] <= goal.limits[r]:
             return "Too many W are put off. A micro-batch is held until its W has run."
         return f"It runs {first[r]} F before its first I."
-    if w_at_once(table):
-        return "Each W follows its I at once, as in 1F1B. Others wait for an I, and nobody waits for a W."
     short = next((r for r, row in enumerate(table.programs[:-1]) if _idle_with_room(rating, r, row[first[r]])), None)
     if short is None:
-        return ""
+        at_once = "Each W follows its I at once, as in 1F1B. Others wait for an I, and nobody waits for a W."
+        return at_once if w_at_once(table) else ""
     return (
         f"Device {short} waits for its first gradient with {first[short]} F done, and there is room for "
         f"{goal.limits[short]:g}. Messages make the way of a gradient longer: run more F meanwhile."
@@ -94,7 +93,7 @@ EXERCISE = Exercise(
     lesson="13_design_your_own",
     title="A slow link",
     answers=("overlap",),
-    parts={"sound": 1, "half of the way": 1, "nine tenths": 2},
+    parts={"sound": 1, "half of the way": 1, "three quarters": 2},
     visible=cases_of(
         [
             _given(setting)

@@ -64,7 +64,7 @@ WRONG = [
     _wrong("stages r and 2p - 1 - r belong on device r", home="s % p"),
     _wrong("missing", ("sound",), spare="0"),
     _wrong("the limit is", ("sound",), limit="2 * limit"),
-    _wrong("Each W follows its I at once", ("nine tenths",), takes='{"F": 1, "B": 2}', prefer="BFIW"),
-    Wrong("half_the_memory", _ONE_BY_ONE, "one micro-batch at a time", ("half of the way", "nine tenths")),
+    _wrong("Each W follows its I at once", ("three quarters",), takes='{"F": 1, "B": 2}', prefer="BFIW"),
+    Wrong("half_the_memory", _ONE_BY_ONE, "one micro-batch at a time", ("half of the way", "three quarters")),
     Wrong("half_the_memory", _TWICE, "missing"),
 ]

@@ -34,7 +34,7 @@ def design(p, m):
     return [[f"{s}{op}{i}" for i in range(m) for op in "FB" for s in range(p)] for r in range(p)]
 """
 
-_SLOW = ("half of the way", "nine tenths")
+_SLOW = ("half of the way", "all the way")
 
 
 def _warm(ahead, says, *parts):
@@ -45,7 +45,7 @@ WRONG = [
     _warm("m", "as in GPipe. What it holds should not grow with m", "sound"),
     _warm("p - r", "but the micro-batches are 0..", "sound"),
     _warm("min(p - r + 1, m)", "F before its first backward", "sound"),
-    _warm("min(max(p - 1 - r, 1), m)", "there is time for more F", "nine tenths"),
+    _warm("min(p - r, m, 2)", "there is time for more F", "all the way"),
     Wrong("reach_1f1b", _ONE_BY_ONE, "begins its second F only after a backward", _SLOW),
     Wrong("reach_1f1b", _REVERSED, "as in GPipe", ("sound",)),
     Wrong("reach_1f1b", _WHOLE_MODEL, "stage r belongs on device r"),

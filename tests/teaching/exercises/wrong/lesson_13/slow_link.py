@@ -46,13 +46,13 @@ def _one_f_one_b(says, open, backward, behind=""):
     return Wrong("slow_link", _1F1B.replace("{backward}", backward).replace("{behind}", behind), says, open)
 
 
-_SLOW = ("half of the way", "nine tenths")
+_SLOW = ("half of the way", "three quarters")
 WRONG = [
     _one_f_one_b("Each W follows its I at once", _SLOW, '[f"{r}I{i}", f"{r}W{i}"]'),
     _one_f_one_b("Each W follows its I at once", _SLOW, '[f"{r}B{i}"]'),
     _one_f_one_b("Too many W are put off", ("sound",), '[f"{r}I{i}"]', ' + [f"{r}W{i}" for i in range(m)]'),
     _wrong("It runs", ("sound",), limit="m"),
     _wrong("Too many W are put off", ("sound",), out="I"),
-    _wrong("run more F meanwhile", ("nine tenths",), limit="min(p - r, m)"),
+    _wrong("run more F meanwhile", ("three quarters",), limit="min(p - r, m)"),
     _wrong("is missing", takes='{"F": t_forward, "I": t_input}', out="I"),
 ]
