@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -17,12 +16,13 @@ from pipelab.quantities import render_table
 from pipelab.simulation import Costs
 from pipelab.teaching.design.goal import Goal, Rating
 from pipelab.teaching.design.paper import html_table, keep, shown
+from pipelab.teaching.design.standing import Standing
 from pipelab.teaching.guesses import Ledger
 
 if TYPE_CHECKING:
     from pipelab.view.picture import Picture
 
-__all__ = ["FOLDER", "MICROBATCHES", "Leaderboard", "Standing", "hidden_goals"]
+__all__ = ["FOLDER", "Leaderboard", "hidden_goals"]
 
 FOLDER = "leaderboard"
 DEVICES, MICROBATCHES, CHUNKS = 4, 8, 2
@@ -41,27 +41,6 @@ def hidden_goals() -> tuple[Goal, ...]:
         costs = Costs(0.8 + 0.4 * forward, whole, input_gradient=i, weight_gradient=w, latency=0.5 * latency**2)
         found.append(Goal(DEVICES, MICROBATCHES, CHUNKS, costs, memory_limit=math.inf))
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One schedule on all settings: ``times`` are as fractions of 1F1B's."""
-
-    name: str
-    own: bool
-    times: tuple[float, ...]
-    held: float
-    messages: int
-
-    @property
-    def time(self) -> float:
-        """The mean of ``times``."""
-        return mean(self.times)
-
-    def beaten_by(self, other: Standing) -> bool:
-        """Whether ``other`` is as good in time and in memory, and better in one of them."""
-        mine, theirs = (self.time, self.held), (other.time, other.held)
-        return theirs != mine and all(b <= a + 1e-9 for a, b in zip(mine, theirs, strict=True))
 
 
 def _standing(ratings: Iterable[Rating], own: bool) -> Standing:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from pipelab.teaching.design.standing import Standing
 from pipelab.view import words
 from pipelab.view.letters import FONT, wrap
 from pipelab.view.palette import CAPTION, IDLE_HATCH, INK, OPS
 from pipelab.view.picture import Picture, plain_style
-
-if TYPE_CHECKING:
-    from pipelab.teaching.design.leaderboard import Standing
 
 __all__ = ["plot_standings"]
 

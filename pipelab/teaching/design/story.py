@@ -13,6 +13,7 @@ from pipelab.quantities import format_time
 from pipelab.teaching.design.goal import Goal, Rating
 from pipelab.teaching.design.leaderboard import Leaderboard
 from pipelab.teaching.design.paper import html_page, html_table, keep, shown
+from pipelab.timeline.spans import Gap
 
 if TYPE_CHECKING:
     from pipelab.teaching.design.trial import Trial
@@ -75,7 +76,7 @@ class Story:
             _paragraph("The goal", [str(goal)]),
             _paragraph("What it reaches", rating.sentences()),
             _image(self.picture()),
-            _paragraph("Why devices idle", [f"{gap.sentence}." for gap in gaps] or ["No device ever idles."]),
+            _paragraph("The longest gaps", [_gap(rating, gap) for gap in gaps] or ["No device ever idles."]),
             _paragraph("It trains", str(self.trial).splitlines()),
             _image(self.trial.picture()),
             _paragraph("Beside others", self._beside_search()),
@@ -109,24 +110,33 @@ class Story:
         return shown(str(self), self.picture(), include, exclude)
 
 
-def tell_story(goal: Goal, schedule: object, name: str = "mine", *, seconds: float = 4.0) -> Story:
+def tell_story(
+    goal: Goal, schedule: object, name: str = "mine", *, trial: Trial | None = None, seconds: float = 4.0
+) -> Story:
     """Rate a schedule, train the 48-layer model by it, and search for ``seconds``.
 
-    ``schedule`` is as for ``goal.rate``.
+    ``schedule`` is as for ``goal.rate``. ``trial``: what ``prove`` returned for it, if that has been done already.
 
     Raises ConfigurationError or ScheduleError for a schedule that is none for this goal.
     """
     rating = goal.rate(schedule, name)
+    if trial is not None and trial.order != rating.schedule.programs:
+        raise ConfigurationError("trial is of another schedule; leave it out, or pass goal.rate(schedule).prove()")
     try:
         searched = goal.search(seconds)
     except ConfigurationError:  # nothing fits
         searched = None
-    return Story(rating, rating.prove(), searched)
+    return Story(rating, rating.prove() if trial is None else trial, searched)
 
 
 def _paragraph(head: str, sentences: Collection[str]) -> str:
-    said = " ".join(one[:1].upper() + one[1:] for one in sentences)
-    return f"<h2>{escape(head)}</h2><p>{escape(said)}</p>"
+    return f"<h2>{escape(head)}</h2><p>{'<br>'.join(map(escape, sentences))}</p>"
+
+
+def _gap(rating: Rating, gap: Gap) -> str:
+    """When a device idles, and why."""
+    words = rating.timeline.time_words
+    return f"From {words(gap.start)} to {words(gap.end)}, {gap.sentence}."
 
 
 def _image(picture: Picture) -> str:

@@ -10,6 +10,7 @@ import torch
 from pipelab.errors import ConfigurationError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
+from pipelab.schedules.action import Slot
 from pipelab.schedules.checker import Violation, check_schedule
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
@@ -45,6 +46,11 @@ class Trial:
     def sound(self) -> bool:
         """Whether the checker found nothing."""
         return not self.violations
+
+    @property
+    def order(self) -> tuple[tuple[Slot, ...], ...]:
+        """What each device runs, in order."""
+        return (self.table.schedule() if isinstance(self.table, TimeTable) else self.table).programs
 
     @property
     def right(self) -> bool:

@@ -135,7 +135,7 @@ def test_a_goal_says_itself_in_words():
     assert "at most 2 stages" in str(Goal(2, 2, 2))
     assert "any number" in str(Goal(2, 2, memory_limit=math.inf))
     assert "its bytes / 5" in str(Goal(2, 2, costs=Costs(bandwidth=5, message_bytes=10)))
-    assert "differ" in str(Goal(4, 2, costs=Costs(links=Links({(0, 1): Link(1, 1)}))))
+    assert "differ" in str(Goal(4, 2, costs=Costs(links=Links(pairs={(0, 1): Link(1, 1)}))))
 
 
 def test_stages_in_two_places_have_the_bound_of_their_work():

@@ -6,7 +6,8 @@ import pytest
 
 from pipelab import ConfigurationError, ScheduleError, build_schedule
 from pipelab.teaching.course.work import LEDGER
-from pipelab.teaching.design.leaderboard import FOLDER, Leaderboard, Standing, hidden_goals
+from pipelab.teaching.design.leaderboard import FOLDER, Leaderboard, hidden_goals
+from pipelab.teaching.design.standing import Standing
 
 H1 = build_schedule("zb-h1", 4, 8)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from pipelab.teaching.design.leaderboard import Standing
 from pipelab.teaching.design.pareto import plot_standings
+from pipelab.teaching.design.standing import Standing
 
 FOUND = [
     Standing("mine", True, (0.9,), 4, 48),

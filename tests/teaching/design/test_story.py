@@ -33,7 +33,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.links += [value for name, value in attrs if name in ("src", "href")]
-        self.open += [] if tag in ("meta", "img") else [tag]
+        self.open += [] if tag in ("meta", "img", "br") else [tag]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -47,7 +47,7 @@ def test_the_page_is_whole_and_needs_no_other_file(html):
     assert page.open == []
     assert page.links
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert page.heads == ["The goal", "What it reaches", "Why devices idle", "It trains", "Beside others", "The table"]
+    assert page.heads == ["The goal", "What it reaches", "The longest gaps", "It trains", "Beside others", "The table"]
 
 
 def test_it_has_figures_proof_comparison_and_the_table_as_text(story, html):
@@ -88,6 +88,13 @@ def test_it_is_saved_where_it_is_wanted(story, html, tmp_path, monkeypatch):
 
 def test_it_says_when_nothing_fits(story):
     assert "A search found nothing that fits." in str(Story(story.rating, story.trial, None))
+
+
+def test_a_proof_that_is_there_is_not_made_again_and_must_be_of_this_schedule(story):
+    told = tell_story(GOAL, story.rating.schedule, trial=story.trial, seconds=0.1)
+    assert told.trial is story.trial
+    with pytest.raises(ConfigurationError, match="of another schedule"):
+        tell_story(GOAL, build_schedule("1f1b", 2, 3), trial=story.trial, seconds=0.1)
 
 
 def test_what_is_not_sound_has_no_story():
