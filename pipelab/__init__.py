@@ -49,7 +49,7 @@ _HOMES = {
     "pipelab.runtime.mesh.traffic": ["TrafficCounter"],
     "pipelab.runtime.processes.mesh": ["make_mesh"],
     "pipelab.runtime.checkpoint": ["Checkpoint", "export_safetensors", "newest_checkpoint"],
-    "pipelab.teaching.trial": ["Trial", "try_schedule"],
+    "pipelab.teaching.design.trial": ["Trial", "try_schedule"],
     "pipelab.tuning": [
         "Adaptive",
         "Cluster",
@@ -109,8 +109,8 @@ if TYPE_CHECKING:
     from pipelab.simulation.search import Found, search_schedule
     from pipelab.teaching.board.breaker import break_schedule
     from pipelab.teaching.board.widget import draw_schedule, puzzles
+    from pipelab.teaching.design.trial import Trial, try_schedule
     from pipelab.teaching.explorer.widget import explore
-    from pipelab.teaching.trial import Trial, try_schedule
     from pipelab.timeline import Timeline, compare
     from pipelab.tuning import (
         Adaptive,

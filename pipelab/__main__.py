@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "the worked example under all schedules, then some training",
     "tune": "find the schedule and m that train fastest within memory",
     "shapes": "find how to share a model among the devices of a cluster: dp, pp and tp",
+    "leaderboard": "your own schedules beside the catalogue's, on hidden settings; enters CSV files",
     "grade": "grade notebooks: points per exercise, and why",
     "course": "build the course's notebooks from their sources, or fill work/",
     "doctor": "show what this machine has, and how the course uses it",
@@ -37,6 +38,7 @@ examples:
   pipelab run mine.csv                          run your own schedule, one CSV row of actions per device
   pipelab search -p 4 -m 8 -v 2                 find the order of F, I and W that takes least time
   pipelab check mine.csv                        list everything that is wrong with it
+  pipelab leaderboard mine.csv                  enter it on your leaderboard, beside the catalogue
   pipelab tune --memory-limit 60MB              find the fastest schedule and m within the limit: predict, then measure
   pipelab shapes llama3-405b                    the best dp, pp and tp for a published run, and why others lose
   pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next

@@ -21,7 +21,7 @@ from pipelab.simulation.search.problem import Problem, Rows
 from pipelab.simulation.simulate import simulate
 from pipelab.timeline import Timeline
 
-__all__ = ["Found", "search_schedule"]
+__all__ = ["Found", "limited", "placements", "search_schedule"]
 
 Start = tuple[float, str, Rows]  # makespan, name, rows
 _FEW, _RANDOM, _PART = (
@@ -101,8 +101,8 @@ def search_schedule(
     if not hasattr(given, "slot_cost"):
         hint = "pass profile.costs(batch)" if hasattr(given, "costs") else "try Costs(forward=1, backward=2)"
         raise ConfigurationError(f"costs must be Costs, got {type(given).__name__}; {hint}")
-    begin, ways = time.monotonic(), _placements(placement, p, v)
-    problems = [_limited(Problem.of(homes, p, m, given, batch), memory_limit) for homes in ways]
+    begin, ways = time.monotonic(), placements(placement, p, v)
+    problems = [limited(Problem.of(homes, p, m, given, batch), memory_limit) for homes in ways]
     least = math.inf
 
     def tell(source: str, makespan: float, bound: float) -> None:
@@ -142,7 +142,8 @@ def _refusal(problem: Problem) -> str:
     )
 
 
-def _limited(problem: Problem, given: float | Sequence[float] | None) -> Problem:
+def limited(problem: Problem, given: float | Sequence[float] | None) -> Problem:
+    """With the ``memory_limit`` that was given to a search."""
     p = problem.devices
     if given is None:
         given = min(p, problem.microbatches) * max(problem.one_microbatch)
@@ -158,7 +159,8 @@ def _limited(problem: Problem, given: float | Sequence[float] | None) -> Problem
     return replace(problem, limits=limits)
 
 
-def _placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, ...]]:
+def placements(given: Sequence[int] | None, p: int, v: int) -> list[tuple[int, ...]]:
+    """Where stages may live: what was given, or else what a search tries."""
     if given is not None:
         homes = tuple(given)
         if len(homes) < p or set(homes) != set(range(p)):

@@ -23,7 +23,7 @@ from pipelab.view.widgets.saving import PICTURES, unknown, unused
 from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
-    from pipelab.teaching.trial import Trial
+    from pipelab.teaching.design.trial import Trial
 
 __all__ = ["Breaker", "break_schedule"]
 
@@ -178,7 +178,7 @@ class Breaker(RunningWidget):
 
 
 def _train(schedule: Schedule, progress: Callable[[str], None]) -> Trial:
-    from pipelab.teaching.trial import try_schedule  # torch is loaded in the run's own thread
+    from pipelab.teaching.design.trial import try_schedule  # torch is loaded in the run's own thread
 
     return try_schedule(schedule, steps=_STEPS, progress=progress)
 

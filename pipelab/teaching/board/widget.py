@@ -30,7 +30,7 @@ from pipelab.view.widgets.saving import MOVING, unknown, unused
 from pipelab.view.widgets.scene import scene
 
 if TYPE_CHECKING:
-    from pipelab.teaching.trial import Trial
+    from pipelab.teaching.design.trial import Trial
 
 __all__ = ["DrawingBoard", "draw_schedule", "puzzles"]
 
@@ -309,7 +309,7 @@ class DrawingBoard(RunningWidget):
 
 
 def _train(schedule: Schedule, rules: Rules, progress: Callable[[str], None]) -> Trial:
-    from pipelab.teaching.trial import try_schedule  # torch is loaded in the run's own thread
+    from pipelab.teaching.design.trial import try_schedule  # torch is loaded in the run's own thread
 
     return try_schedule(schedule, steps=_STEPS, costs=rules.costs(), progress=progress)
 

@@ -119,7 +119,7 @@ def unsound(schedule: Schedule, case: Case) -> Finding | None:
 def trained(schedule: Schedule, case: Case) -> Finding | None:
     """Train the 48-layer model, a narrow one, with ``schedule``: the finding if its gradients are wrong."""
     from pipelab.models import TransformerLM  # torch is loaded by what trains alone
-    from pipelab.teaching.trial import try_schedule
+    from pipelab.teaching.design.trial import try_schedule
 
     trial = try_schedule(schedule, steps=1, batch=24, model=partial(TransformerLM, layers=48, width=16, heads=2))
     if trial.right:

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelab.teaching.design.paper import html_page
 from pipelab.teaching.grading.grades import ExerciseGrade, NotebookGrade, Report
 
 __all__ = ["COLUMNS", "TOTALS", "as_csv", "as_junit", "as_text", "as_totals", "write_feedback"]
@@ -156,12 +157,8 @@ def as_junit(report: Report) -> str:
 # ---- feedback -----------------------------------------------------------------------------------------------------
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; width: 100%; table-layout: fixed } th:nth-child(1) { width: 11rem }
-th:nth-child(2) { width: 5rem } pre { margin: 0; font: inherit }
-td, th { text-align: left; padding: .3rem .8rem .3rem 0;
-vertical-align: top; border-bottom: 1px solid #ccc } td.n { white-space: nowrap } pre { white-space: pre-wrap }
-img { max-width: 100% } h2 { margin-top: 2rem }
+table { width: 100%; table-layout: fixed } th:nth-child(1) { width: 11rem } th:nth-child(2) { width: 5rem }
+pre { margin: 0; font: inherit } td.n { white-space: nowrap } pre { white-space: pre-wrap }
 """
 
 
@@ -191,10 +188,7 @@ def _page(report: Report, learner: str, name: str) -> str:
             continue
         body.append(f"<p>{_html(notebook.path.name)}: {_of(notebook.points, notebook.possible)} points.</p>")
         body += [_exercise(exercise) for exercise in notebook.exercises]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_html(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
-    )
+    return html_page(_html(title), "".join(body), _STYLE)
 
 
 def _exercise(exercise: ExerciseGrade) -> str:

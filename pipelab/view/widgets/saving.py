@@ -22,15 +22,15 @@ def unknown(kind: str, kinds: Iterable[str]) -> ConfigurationError:
     return ConfigurationError(f"'{kind}' cannot be saved; save {', '.join(first)} and {last}")
 
 
-def unused(name: str, folder: Path | None = None) -> Path:
+def unused(name: str, folder: Path | None = None, same: bytes | None = None) -> Path:
     """``name`` in ``folder`` (default: the notebook's), with a number before its suffix where it is taken.
 
-    Of ``name`` only what belongs into a file's name is used.
+    Of ``name`` only what belongs into a file's name is used. A file that holds ``same`` already does not take it.
     """
     name = re.sub(r"[^\w.+=-]+", "-", name).lstrip(".-") or "saved"
     path = (Path.cwd() if folder is None else folder) / name
     number = 2
-    while path.exists():
+    while path.exists() and path.read_bytes() != same:
         path = path.with_name(f"{Path(name).stem}-{number}{Path(name).suffix}")
         number += 1
     return path

@@ -24,11 +24,12 @@ SAID = [
         "teaching/board",
         "teaching/claims",
         "teaching/course",
+        "teaching/design",
         "teaching/explorer",
         "teaching/grading",
     ),
     *("schedules", "schedules/generators", "simulation", "flow", "timeline", "view", "view/widgets"),
-    *(f"teaching/{name}.py" for name in ("guesses", "trial", "experiment", "runs", "machine", "running_widget")),
+    *(f"teaching/{name}.py" for name in ("guesses", "experiment", "runs", "machine", "running_widget")),
     "__main__.py",
 ]
 """What learners read of the package: strings and docstrings of these modules."""

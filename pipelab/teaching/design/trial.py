@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from pipelab.errors import ConfigurationError
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import Pipeline, gradient_error, unsplit_gradients
+from pipelab.schedules.action import Slot
 from pipelab.schedules.checker import Violation, check_schedule
 from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.simulation.costs import Costs
+from pipelab.teaching.design.paper import shown
+from pipelab.teaching.design.tables import as_table
 from pipelab.timeline import Timeline
 from pipelab.view.picture import Picture
 from pipelab.view.table import places_of, plot_table
 from pipelab.view.timeline import plot_timeline
 
-__all__ = ["Trial", "as_table", "try_schedule"]
+__all__ = ["Trial", "try_schedule"]
 
 EXACT = 1e-9  # float64: the true error is around 1e-15, a wrong gradient is off by far more
 
@@ -46,16 +48,21 @@ class Trial:
         return not self.violations
 
     @property
+    def order(self) -> tuple[tuple[Slot, ...], ...]:
+        """What each device runs, in order."""
+        return (self.table.schedule() if isinstance(self.table, TimeTable) else self.table).programs
+
+    @property
     def right(self) -> bool:
         """Whether it trained, with the unsplit model's gradients."""
         return self.gradient_error is not None and self.gradient_error < EXACT
 
     def __str__(self) -> str:
         if self.violations or self.timeline is None or self.gradient_error is None:
-            shown = [f"  {violation}" for violation in self.violations[:5]]
-            rest = len(self.violations) - len(shown)
-            shown += [f"  ... and {rest} more"] if rest else []
-            return "\n".join(["The checker refuses this schedule, so nothing was run:", *shown])
+            told = [f"  {violation}" for violation in self.violations[:5]]
+            rest = len(self.violations) - len(told)
+            told += [f"  ... and {rest} more"] if rest else []
+            return "\n".join(["The checker refuses this schedule, so nothing was run:", *told])
         proof = "equal to those of the unsplit model" if self.right else "NOT equal to those of the unsplit model"
         held = ", ".join(f"{peak:g}" for peak in self.timeline.peak_microbatches)
         losses = " -> ".join(f"{loss:.3f}" for loss in self.losses)
@@ -78,38 +85,7 @@ class Trial:
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
-        from html import escape
-
-        bundle = self.picture()._repr_mimebundle_(include, exclude)
-        if "text/html" in bundle:
-            bundle["text/html"] = f"<pre>{escape(str(self))}</pre>{bundle['text/html']}"
-        bundle.pop("image/png", None)
-        bundle["text/plain"] = str(self)
-        return bundle
-
-
-def as_table(
-    schedule: object, devices: int | None = None, microbatches: int | None = None, *, name: str = "yours"
-) -> Schedule | TimeTable:
-    """A learner's schedule as a table: a Schedule, a TimeTable, CSV text, rows of actions, or a generator.
-
-    A generator is a function of (devices, microbatches) that returns rows, one per device; it needs both numbers.
-    Raises ConfigurationError or ScheduleParseError, which say what is expected.
-    """
-    if isinstance(schedule, Schedule | TimeTable):
-        return schedule
-    if isinstance(schedule, str):
-        return Schedule.from_csv(schedule, name=name)
-    if callable(schedule):
-        called = getattr(schedule, "__name__", "your function")
-        if devices is None or microbatches is None:
-            raise ConfigurationError(f"{called} needs p and m; add, for example, devices=4, microbatches=8")
-        rows: Any = schedule(devices, microbatches)
-        if rows is None:
-            raise ConfigurationError(f"{called}({devices}, {microbatches}) returned None; it must return the rows")
-        return as_table(rows, name=called)
-    rows = schedule
-    return Schedule.from_rows(rows, name=name)
+        return shown(str(self), self.picture(), include, exclude)
 
 
 def try_schedule(
@@ -126,12 +102,12 @@ def try_schedule(
 ) -> Trial:
     """Check a schedule and, if it is sound, really train the 48-layer model with it, in one call.
 
-    ``schedule``: see :func:`as_table`. One step in float64 compares the gradients with those of the unsplit model. Then
-    the model trains for ``steps`` steps of ``batch`` sequences (default: 64, or the next number above it that makes
-    micro-batches of one size). The timeline is read from ``clock``; ``costs`` are for
-    the unit clock. ``progress`` is called with a few words before each of the ``steps`` + 1 pieces of work. A schedule
-    that the checker refuses is not run, and the Trial says why. Raises ConfigurationError for an argument that is not a
-    schedule.
+    ``schedule`` is a Schedule, a TimeTable, CSV text, rows of actions, or a generator. One step in float64 compares the
+    gradients with those of the unsplit model. Then the model trains for ``steps`` steps of ``batch`` sequences
+    (default: 64, or the next number above it that makes micro-batches of one size). The timeline is read from
+    ``clock``; ``costs`` are for the unit clock. ``progress`` is called with a few words before each of the ``steps`` +
+    1 pieces of work. A schedule that the checker refuses is not run, and the Trial says why. Raises ConfigurationError
+    for an argument that is not a schedule.
 
     >>> try_schedule([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]).right
     True
