@@ -21,7 +21,7 @@ COMMANDS = {
     "tune": "find the schedule and m that train fastest within memory",
     "shapes": "find how to share a model among the devices of a cluster: dp, pp and tp",
     "grade": "grade notebooks: points per exercise, and why",
-    "course": "build the course's notebooks from their sources, or fill work/",
+    "course": "build the course's notebooks from their sources, fill work/, or check the sources",
     "doctor": "show what this machine has, and how the course uses it",
 }
 """Each command, and what it does."""

@@ -22,6 +22,7 @@ from pipelab.teaching.exercises.definition import Exercise
 __all__ = [
     "FOLDERS",
     "KERNEL",
+    "cell_id",
     "check_source",
     "exercise_minutes",
     "exercises_page",
@@ -212,8 +213,17 @@ def _nbgrader(grade_id: str, *, solution: bool, points: int = 0) -> dict[str, ob
     }
 
 
+def cell_id(lesson: Lesson, cell: Cell) -> str:
+    """The id of a cell on the page of its lesson."""
+    return _id(lesson, _seed("lesson", cell))
+
+
+def _seed(kind: str, cell: Cell) -> str:
+    return f"{kind}-{cell.role}-{cell.text}"
+
+
 def _plain(lesson: Lesson, kind: str, cell: Cell) -> NotebookNode:
-    seed = f"{kind}-{cell.role}-{cell.text}"
+    seed = _seed(kind, cell)
     made = (_markdown if cell.kind == "markdown" else _code)(lesson, seed, cell.text.strip())
     if cell.role:
         made.metadata["pipelab"] = {"role": cell.role}

@@ -51,6 +51,8 @@ class Cell:
     exercise: str = ""
     options: Mapping[str, Any] | None = None
     """What else its header says: ``difficulty``, ``minutes``, ``tags``, ``jupyter``."""
+    line: int = 0
+    """Line of the source on which its text begins."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Lesson:
     goals: tuple[str, ...]
     cells: tuple[Cell, ...]
     digest: str
+    path: Path
 
     def page(self, page: str) -> tuple[Cell, ...]:
         """The cells of one page."""
@@ -115,10 +118,12 @@ def read_lesson(path: Path) -> Lesson:
         raise ConfigurationError(f"{path}: its name says lesson {number}, its header number: {head['number']}")
     cells: list[Cell] = []
     page = "lesson"
-    for cell in notebook.cells:
+    lines = [number for number, line in enumerate(text.splitlines(), 2) if line.startswith("# %%")]
+    for cell, line in zip(notebook.cells, lines, strict=True):
         options = dict(cell.metadata)
         page = options.pop("page", page)
-        made = Cell(cell.cell_type, cell.source, page, options.pop("role", ""), options.pop("exercise", ""), options)
+        role, exercise = options.pop("role", ""), options.pop("exercise", "")
+        made = Cell(cell.cell_type, cell.source, page, role, exercise, options, line)
         if made.role not in ROLES or page not in ("lesson", "exercises"):
             raise ConfigurationError(
                 f"{path}: a cell has role={made.role!r} on page={page!r}; roles are {', '.join(ROLES[1:])}; pages "
@@ -135,6 +140,7 @@ def read_lesson(path: Path) -> Lesson:
         goals=tuple(head["goals"]),
         cells=tuple(cells),
         digest=hashlib.sha256(text.encode()).hexdigest()[:16],
+        path=path,
     )
 
 

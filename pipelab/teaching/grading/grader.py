@@ -167,7 +167,7 @@ def _notebooks_in(folder: Path) -> Iterable[Path]:
         top = (folder / inside[0]).parent.resolve() / inside[0]
         if not path.is_file() or not path.resolve().is_relative_to(top):  # no link to another's
             continue
-        if any(part.startswith(".") for part in inside) or _kind(path) in ("lesson", "index"):
+        if any(part.startswith(".") for part in inside) or _kind(path) in ("lesson", "index", "glossary"):
             continue
         # What nbgrader releases is made of the solutions page and still says so: only a clone's folder tells.
         if len(inside) == 1 or path.parent.name != "solutions" or _kind(path) != "solutions":
