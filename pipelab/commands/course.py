@@ -9,11 +9,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError
+from pipelab.teaching.course.beside.faults import Fault
 from pipelab.teaching.course.build import FOLDERS, exercises_page, lesson_page, write_notebook
-from pipelab.teaching.course.documents import data_faults, documents, read_data_of
 from pipelab.teaching.course.execute import executed, kept
-from pipelab.teaching.course.faults import Fault
 from pipelab.teaching.course.index import write_index
+from pipelab.teaching.course.pages.documents import data_faults, documents, read_data_of
 from pipelab.teaching.course.rules.exercises import exercise_faults
 from pipelab.teaching.course.rules.lesson import lesson_faults
 from pipelab.teaching.course.source import Lesson, course_folder, read_course

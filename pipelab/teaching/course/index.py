@@ -14,11 +14,11 @@ from typing import Any
 
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from pipelab.teaching.course.about import Page
+from pipelab.teaching.course.beside.about import Page
+from pipelab.teaching.course.beside.glossary import glossary_page
 from pipelab.teaching.course.build import FOLDERS, KERNEL, exercise_minutes, write_notebook
-from pipelab.teaching.course.documents import CAN, MAP, Data, read_data_of
-from pipelab.teaching.course.glossary import glossary_page
-from pipelab.teaching.course.picture import ALT, course_map
+from pipelab.teaching.course.pages.documents import CAN, MAP, Data, read_data_of
+from pipelab.teaching.course.pages.picture import ALT, course_map
 from pipelab.teaching.course.source import Lesson
 from pipelab.teaching.course.work import INDEX, SUFFIX
 from pipelab.teaching.exercises import exercise as find_exercise

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelab.teaching.course.beside.faults import Fault
 from pipelab.teaching.course.build import stub
-from pipelab.teaching.course.faults import Fault
+from pipelab.teaching.course.pages.wrong import Wrong, wrong_answers
 from pipelab.teaching.course.rules.exercises import run_answer, solution
 from pipelab.teaching.course.source import Lesson
-from pipelab.teaching.course.wrong import Wrong, wrong_answers
 from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Finding
 from pipelab.teaching.grading.check import try_parts

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelab.teaching.course.build import exercise_minutes
-from pipelab.teaching.course.documents import documents
+from pipelab.teaching.course.pages.documents import documents
 from pipelab.teaching.course.source import read_course
 from pipelab.teaching.grading.outputs import COLUMNS, TOTALS
 

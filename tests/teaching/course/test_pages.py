@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pipelab.teaching.course.about import read_about
+from pipelab.teaching.course.beside.about import read_about
 from pipelab.teaching.course.build import FOLDERS, exercises_page, lesson_page
 from pipelab.teaching.course.execute import kept
 from pipelab.teaching.course.rules.exercises import exercise_faults

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelab.teaching.course.beside.faults import Fault
 from pipelab.teaching.course.build import exercises_page
-from pipelab.teaching.course.faults import Fault
+from pipelab.teaching.course.pages.wrong import FOLDER, wrong_answers
 from pipelab.teaching.course.source import Cell, Lesson
-from pipelab.teaching.course.wrong import FOLDER, wrong_answers
 from pipelab.teaching.exercises import exercise as find_exercise
 
 __all__ = ["LEAST", "exercise_faults", "leaks", "run_answer", "solution", "written"]

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 
-from pipelab.teaching.course.about import About
+from pipelab.teaching.course.beside.about import About
+from pipelab.teaching.course.beside.faults import Fault
+from pipelab.teaching.course.beside.glossary import bold_terms
 from pipelab.teaching.course.build import FOLDERS, exercises_page, lesson_page
-from pipelab.teaching.course.faults import Fault
-from pipelab.teaching.course.glossary import bold_terms
 from pipelab.teaching.course.rules.prose import MEAN, lengths, prose_faults, sentences, strings
 from pipelab.teaching.course.source import Cell, Lesson
 

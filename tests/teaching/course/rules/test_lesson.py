@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelab.teaching.course.about import read_about
+from pipelab.teaching.course.beside.about import read_about
 from pipelab.teaching.course.rules.lesson import lesson_faults
 from pipelab.teaching.course.source import read_course
 from tests.teaching.course.small import ABOUT, small_course

@@ -35,6 +35,8 @@ SAID = [
         "tuning/shapes",
         "teaching/board",
         "teaching/course",
+        "teaching/course/beside",
+        "teaching/course/pages",
         *("teaching/course/rules/lesson.py", "teaching/course/rules/exercises.py"),
         "teaching/explorer",
         "teaching/grading",

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelab.teaching.course.about import Page
+from pipelab.teaching.course.beside.about import Page
 from pipelab.teaching.course.build import FOLDERS, exercise_minutes
+from pipelab.teaching.course.pages.wrong import told, wrong_answers
 from pipelab.teaching.course.source import Lesson
-from pipelab.teaching.course.wrong import told, wrong_answers
 from pipelab.teaching.exercises import exercise as find_exercise
 
 __all__ = ["questions", "summary_page"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from pipelab.teaching.course.coverage import read_coverage
-from pipelab.teaching.course.picture import course_map, direct
+from pipelab.teaching.course.beside.coverage import read_coverage
+from pipelab.teaching.course.pages.picture import course_map, direct
 from pipelab.teaching.course.source import read_course
-
-from .small import HEAD, LESSON, small_course
+from tests.teaching.course.small import HEAD, LESSON, small_course
 
 
 def course(tmp_path):

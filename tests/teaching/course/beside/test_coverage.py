@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.coverage import coverage_faults, read_coverage
+from pipelab.teaching.course.beside.coverage import coverage_faults, read_coverage
 from pipelab.teaching.course.source import read_course
+from tests.teaching.course.small import COVERAGE, small_course
 
-from .small import COVERAGE, small_course
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LISTED = ROOT.parent / "shared" / "sources" / "README.md"
 """Where the project's own notes on the texts are at hand."""
 NAMES = {"004": "example", "003": "survey", "002": "telling", "001": "intro", "000": "elsewhere"}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelab.teaching.course.about import read_about
+from pipelab.teaching.course.beside.about import read_about
+from pipelab.teaching.course.pages.summaries import questions, summary_page
+from pipelab.teaching.course.pages.wrong import told, wrong_answers
 from pipelab.teaching.course.source import read_course
-from pipelab.teaching.course.summaries import questions, summary_page
-from pipelab.teaching.course.wrong import told, wrong_answers
+from tests.teaching.course.small import small_course
 
-from .small import small_course
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_it_has_goals_minutes_questions_the_moment_and_what_is_said_by_hand(tmp_path):

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from pipelab.teaching.course.beside.coverage import Coverage
 from pipelab.teaching.course.build import exercise_minutes
-from pipelab.teaching.course.coverage import Coverage
 from pipelab.teaching.course.source import Lesson
 
 __all__ = ["ALT", "course_map", "direct"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.faults import Fault, line_of, read_data
+from pipelab.teaching.course.beside.faults import Fault, line_of, read_data
 from pipelab.teaching.course.rules.prose import MEAN, lengths, prose_faults, sentences
 from pipelab.teaching.course.source import Lesson
 

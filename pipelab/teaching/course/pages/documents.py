@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.about import ABOUT, About, about_faults, read_about
+from pipelab.teaching.course.beside.about import ABOUT, About, about_faults, read_about
+from pipelab.teaching.course.beside.coverage import Coverage, Topic, coverage_faults, read_coverage
+from pipelab.teaching.course.beside.faults import Fault
+from pipelab.teaching.course.beside.glossary import Glossary, glossary_faults, glossary_page, read_glossary
+from pipelab.teaching.course.beside.places import find_place
 from pipelab.teaching.course.build import FOLDERS, exercise_minutes
-from pipelab.teaching.course.coverage import Coverage, Topic, coverage_faults, read_coverage
-from pipelab.teaching.course.faults import Fault
-from pipelab.teaching.course.glossary import Glossary, glossary_faults, glossary_page, read_glossary
-from pipelab.teaching.course.picture import ALT, course_map
-from pipelab.teaching.course.places import find_place
+from pipelab.teaching.course.pages.picture import ALT, course_map
+from pipelab.teaching.course.pages.summaries import summary_page
 from pipelab.teaching.course.source import Lesson
-from pipelab.teaching.course.summaries import summary_page
 from pipelab.teaching.exercises import exercise as find_exercise
 
 __all__ = ["CAN", "MAP", "Data", "data_faults", "documents", "read_data_of"]

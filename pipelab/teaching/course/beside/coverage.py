@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.faults import Fault, line_of, read_data
-from pipelab.teaching.course.places import find_place
+from pipelab.teaching.course.beside.faults import Fault, line_of, read_data
+from pipelab.teaching.course.beside.places import find_place
 from pipelab.teaching.course.source import Lesson
 
 __all__ = ["COVERAGE", "Coverage", "Topic", "coverage_faults", "read_coverage"]

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipelab.errors import ConfigurationError
+from pipelab.teaching.course.beside.glossary import glossary_faults, glossary_page, read_glossary
 from pipelab.teaching.course.build import lesson_page
-from pipelab.teaching.course.glossary import glossary_faults, glossary_page, read_glossary
 from pipelab.teaching.course.source import read_course
+from tests.teaching.course.small import GLOSSARY, small_course
 
-from .small import GLOSSARY, small_course
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LESSONS = read_course(ROOT / "course")
 
 

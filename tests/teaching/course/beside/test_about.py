@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.course.about import about_faults, read_about
+from pipelab.teaching.course.beside.about import about_faults, read_about
 from pipelab.teaching.course.source import read_course
+from tests.teaching.course.small import ABOUT, small_course
 
-from .small import ABOUT, small_course
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_the_entries_of_the_course_are_complete_and_plain():
