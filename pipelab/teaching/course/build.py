@@ -15,8 +15,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.course.source import Cell, Lesson
-from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Exercise
 
 __all__ = [
@@ -181,6 +181,8 @@ def _answer(lesson: Lesson, cell: Cell, solved: bool) -> NotebookNode:
 
 
 def _after_answer(lesson: Lesson, name: str, hints: Sequence[Cell], solved: bool) -> list[NotebookNode]:
+    if not hints:  # an examination has no help, and no check before it is graded
+        return []
     exercise = find_exercise(name)
     kind = "solutions" if solved else "exercises"
     check = _code(lesson, f"{kind}-check-{name}", check_source(exercise))

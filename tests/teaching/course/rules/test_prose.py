@@ -37,6 +37,7 @@ SAID = [
         "teaching/course",
         "teaching/course/beside",
         "teaching/course/pages",
+        "teaching/course/exam",
         *("teaching/course/rules/lesson.py", "teaching/course/rules/exercises.py"),
         "teaching/explorer",
         "teaching/grading",
