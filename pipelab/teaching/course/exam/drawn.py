@@ -32,7 +32,7 @@ class Drawn:
 
 
 def exam_name(seed: int) -> str:
-    """What the examination of a seed is called, as a lesson is."""
+    """The name of a seed's examination, as a lesson has one."""
     return f"exam_{seed}"
 
 
