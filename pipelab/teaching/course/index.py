@@ -79,7 +79,8 @@ def _known(path: Path, kind: str) -> dict[str, float] | None:
 def _page(lessons: Sequence[Lesson], points: Points, data: Data | None) -> str:
     can = {lesson.name: "" for lesson in lessons} | {name: page.can for name, page in _pages(data).items()}
     rows = "\n".join(_row(lesson, can[lesson.name], points) for lesson in lessons)
-    around = f"{CAN}\n\n{_list(data.about.can)}\n\n[Words of the course]({WORDS})\n\n" if data else ""
+    more = f"[Words of the course]({WORDS}) · `make exam` draws a mock examination"
+    around = f"{CAN}\n\n{_list(data.about.can)}\n\n{more}\n\n" if data else ""
     picture = f"![{ALT}]({MAP})\n\n" if data else ""
     minutes = sum(lesson.minutes + exercise_minutes(lesson) for lesson in lessons)
     every = [name for lesson in lessons for name in lesson.exercises]

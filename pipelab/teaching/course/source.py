@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,11 @@ def read_course(folder: Path | None = None) -> tuple[Lesson, ...]:
 
 def read_lesson(path: Path) -> Lesson:
     """Read one source. Raises ConfigurationError naming the file and what is wrong in it."""
-    text = path.read_text(encoding="utf-8")
+    return _read(path, path.read_text(encoding="utf-8"))
+
+
+@cache  # a source takes a fifth of a second
+def _read(path: Path, text: str) -> Lesson:
     notebook = jupytext.reads(text, fmt="py:percent")
     head: dict[str, Any] = dict(notebook.metadata.get("pipelab", {}))
     lacking = [key for key in NEEDED if key not in head]
@@ -119,6 +124,8 @@ def read_lesson(path: Path) -> Lesson:
     cells: list[Cell] = []
     page = "lesson"
     lines = [number for number, line in enumerate(text.splitlines(), 2) if line.startswith("# %%")]
+    if len(lines) != len(notebook.cells):
+        raise ConfigurationError(f"{path}: text stands above its first cell; begin it with a line # %% [markdown]")
     for cell, line in zip(notebook.cells, lines, strict=True):
         options = dict(cell.metadata)
         page = options.pop("page", page)
