@@ -23,7 +23,7 @@ CELLS, MINUTES, GOALS, SETUP = 20, (5, 70), 3, 5
 _HYPE = r"\b(simply|obviously|just|powerful|revolutionary|cutting-edge|state-of-the-art|seamless|amazing|exciting)\b"
 _PLAIN = r"\b(has|have|had) just\b|\bjust (been|as|now|in|deep|enough|one|the|asked|under|below|before|after)\b"
 _EMOJI = "[\U0001f300-\U0001faff\u2600-\u27bf\u2b50]"
-_PLACES = r"(?:layers?|devices?|stages?|lessons?) \d+b?(?:(?: to | and |-)\d+b?)?"
+_PLACES = r"(?:layers?|devices?|stages?|lessons?) \d+[b-d]?(?:(?: to | and |-)\d+[b-d]?)?"
 _NAMED = rf"1F1B|ZB-H[12]|float\d+|fp\d+|bf16|int\d+|GPT-3(?: 175B)?|\d+-bit|{_PLACES}|\b[pmvtFB] ?="
 
 
@@ -104,17 +104,20 @@ def tries(lesson: Lesson, lessons: Sequence[Lesson]) -> Found:
 
 
 def guesses(lesson: Lesson, lessons: Sequence[Lesson]) -> Found:
-    """Every guess has a name of its own, and a later cell answers it once."""
+    """Every guess has a name of its own, and a later cell answers it once. Verdicts ask and settle in the same way."""
     asked: dict[str, tuple[int, Cell]] = {}
     revealed: Counter[str] = Counter()
     for number, cell in enumerate(lesson.page("lesson")):
         if cell.kind != "code":
             continue
-        for name in re.findall(r"\bpredict\(\s*\"([^\"]+)\"", cell.text):
+        questions = re.findall(r"\bpredict\(\s*\"([^\"]+)\"", cell.text)
+        for names in re.findall(r"\bverdicts\.ask\(([^)]*)\)", cell.text):
+            questions += re.findall(r"\"([^\"]+)\"", names)
+        for name in questions:
             if name in asked:
                 yield cell, f"predict: '{name}' is asked twice; use another name"
             asked[name] = number, cell
-        for name in re.findall(r"\breveal\(\s*\"([^\"]+)\"", cell.text):
+        for name in re.findall(r"\b(?:reveal|verdicts\.settle)\(\s*\"([^\"]+)\"", cell.text):
             revealed[name] += 1
             if name not in asked or asked[name][0] >= number:
                 yield cell, f"reveal: '{name}' is not asked in an earlier cell; put predict in a cell of its own before"
