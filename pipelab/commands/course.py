@@ -62,13 +62,13 @@ def build_course(
             path = sources.parent / FOLDERS[page] / f"{lesson.name}.ipynb"
             if _build(lesson, lessons, page, path, again):
                 changed.append(path)
+                say(f"built {path.parent.name}/{path.name}")
     for path, text in documents(lessons).items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             changed.append(path)
-    for path in changed:
-        say(f"built {path.parent.name}/{path.name}")
+            say(f"built {path.relative_to(sources.parent)}")
     if not changed:
         say("nothing to build: every page is up to date")
     return changed

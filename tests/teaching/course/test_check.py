@@ -8,7 +8,9 @@ import pytest
 
 from pipelab.__main__ import main
 
-from .small import GLOSSARY, small_course
+from .small import GLOSSARY, HEAD, small_course
+
+WORDS = "# %% [markdown]\n# ## Words\n#\n# Nothing to run.\n"
 
 
 def check(capsys, *arguments):
@@ -57,3 +59,13 @@ def test_a_page_without_its_marks_is_told(tmp_path, capsys, page):
     (tmp_path / page).write_text("")
     assert main(["course", "check", "--course", str(course), "--quick"]) == 2
     assert "has no lines <!-- " in capsys.readouterr().err
+
+
+def test_building_pages_says_which_entry_leads_nowhere(tmp_path, capsys):
+    course = small_course(tmp_path, glossary=GLOSSARY.replace("apples = 3", "pears = 3"), lesson="")
+    (course / "00_small.py").write_text(HEAD.format(number=0, title="Small", builds_on=[]) + WORDS)
+    assert main(["course", "build", "--course", str(course)]) == 2
+    said = capsys.readouterr()
+    assert "built notebooks/00_small.ipynb" in said.out
+    assert "glossary.toml:4: 'basket': lesson 0 has no heading 'How many apples?'" in said.err
+    assert "pipelab course check lists them" in said.err

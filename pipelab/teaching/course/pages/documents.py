@@ -44,10 +44,15 @@ def read_data_of(lessons: Sequence[Lesson]) -> Data | None:
 
 
 def documents(lessons: Sequence[Lesson]) -> dict[Path, str]:
-    """Each such page and its text. Of README and of the timing sheet only the part between two marks is written."""
+    """Each such page and its text. Of README and of the timing sheet only the part between two marks is written.
+
+    Raises ConfigurationError where a file beside the sources leads nowhere.
+    """
     data, root = read_data_of(lessons), lessons[0].path.parent.parent
     if data is None:
         return {}
+    if faults := _amiss(lessons, data):
+        raise ConfigurationError(f"{faults[0]} ({len(faults)} in all: pipelab course check lists them)")
     docs = root / "docs"
     pages = {
         docs / MAP: course_map(lessons, data.coverage),
@@ -64,13 +69,15 @@ def documents(lessons: Sequence[Lesson]) -> dict[Path, str]:
 
 def data_faults(lessons: Sequence[Lesson], data: Data) -> list[Fault]:
     """What is wrong in the files beside the sources, and which pages are not what these build."""
-    root = lessons[0].path.parent.parent
+    if faults := _amiss(lessons, data):  # without these no page can be built
+        return faults
+    stale = [path for path, text in documents(lessons).items() if not path.exists() or path.read_text() != text]
+    return [Fault(path, 1, "this is not what the sources build; make course") for path in stale]
+
+
+def _amiss(lessons: Sequence[Lesson], data: Data) -> list[Fault]:
     faults = about_faults(data.about, lessons) + glossary_faults(data.glossary, lessons)
-    faults += coverage_faults(data.coverage, lessons, root)
-    if not faults:  # a page cannot be built with a place that is not there
-        stale = [path for path, text in documents(lessons).items() if not path.exists() or path.read_text() != text]
-        faults = [Fault(path, 1, "this is not what the sources build; make course") for path in stale]
-    return faults
+    return faults + coverage_faults(data.coverage, lessons, lessons[0].path.parent.parent)
 
 
 def _put(path: Path, mark: str, text: str) -> str:
