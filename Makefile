@@ -14,11 +14,12 @@ NBVAL := $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 ALL = $(shell ls -r notebooks/*.ipynb)
 LESSONS = $(shell ls -r notebooks/*.ipynb | awk 'NR % 6 == 1')
 
-.PHONY: help install lab course grade lint test test-browser test-full demo bench faults clean
+.PHONY: help install lab course grade exam lint test test-browser test-full demo bench faults clean
 
 help:
 	@echo "make lab        environment, then JupyterLab on the course, in work/ (ARGS= is passed on to it)"
 	@echo "make grade      your points so far, and what to read next; also on work/index.ipynb"
+	@echo "make exam       a mock examination in work/, with numbers of its own; ARGS='--seed 17' for a certain one"
 	@echo "make test       environment, then the quick tests and some lessons: ten minutes on two cores"
 	@echo "make test-browser  the course in a real JupyterLab: needs a Chromium; screenshots in out/screenshots"
 	@echo "make demo       the worked example through all schedules: about a minute, and a bar says how much is left"
@@ -49,6 +50,9 @@ lab: $(READY)
 grade: $(READY)
 	@test -d work/exercises || $(BIN)/pipelab course work
 	@$(BIN)/pipelab grade work --index work $(ARGS) || test $$? -eq 1
+
+exam: $(READY)
+	@$(BIN)/pipelab exam $(ARGS)
 
 course: $(READY)
 	$(BIN)/pipelab course build $(ARGS)

@@ -22,7 +22,8 @@ COMMANDS = {
     "shapes": "find how to share a model among the devices of a cluster: dp, pp and tp",
     "leaderboard": "your own schedules beside the catalogue's, on hidden settings; enters CSV files",
     "grade": "grade notebooks: points per exercise, and why",
-    "course": "build the course's notebooks from their sources, or fill work/",
+    "exam": "draw a mock examination, or its key",
+    "course": "build the course's notebooks from their sources, fill work/, or check the sources",
     "doctor": "show what this machine has, and how the course uses it",
 }
 """Each command, and what it does."""
@@ -42,6 +43,7 @@ examples:
   pipelab tune --memory-limit 60MB              find the fastest schedule and m within the limit: predict, then measure
   pipelab shapes llama3-405b                    the best dp, pp and tp for a published run, and why others lose
   pipelab grade exercises/02_gpipe.ipynb        points for each exercise, and what to read next
+  pipelab exam --seed 17                        a mock examination in work/, with numbers of its own
   pipelab doctor                                show what this machine has, and how the course uses it
 
 p devices hold the stages of the model. A batch is cut into m micro-batches. 3F0 is an action: stage, op, micro-batch.

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from .lab import open_notebook, outputs, run_all, run_cell, wait_idle, wait_open
+from .lab import expect, open_notebook, outputs, run_all, run_cell, wait_idle, wait_open
 
 
 def test_make_lab_opens_lesson_0_and_a_guess_is_kept(page, work):
@@ -51,3 +51,17 @@ def test_the_index_of_work_leads_to_the_lessons(page):
     page.locator(
         ".jp-RenderedMarkdown:visible", has_text="Does a device have to hold the whole batch?"
     ).first.wait_for()
+
+
+def test_a_word_of_the_glossary_leads_to_the_cell_that_shows_it(page):
+    open_notebook(page, "index.ipynb")
+    picture = page.locator('.jp-RenderedMarkdown:visible img[alt^="Map of the course"]').first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500, "the map is shown"
+    page.get_by_role("link", name="Words of the course").first.click()
+    entry = page.locator(".jp-RenderedMarkdown:visible p", has_text="bubble ratio: ").first
+    entry.wait_for()
+    entry.get_by_role("link").click()
+    cell = page.locator(".jp-CodeCell:visible", has_text="sixteen = run(tables[16]).timeline").first
+    cell.wait_for()
+    expect(cell).to_be_in_viewport()

@@ -15,13 +15,14 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.course.source import Cell, Lesson
-from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Exercise
 
 __all__ = [
     "FOLDERS",
     "KERNEL",
+    "cell_id",
     "check_source",
     "exercise_minutes",
     "exercises_page",
@@ -180,6 +181,8 @@ def _answer(lesson: Lesson, cell: Cell, solved: bool) -> NotebookNode:
 
 
 def _after_answer(lesson: Lesson, name: str, hints: Sequence[Cell], solved: bool) -> list[NotebookNode]:
+    if not hints:  # an examination has no help, and no check before it is graded
+        return []
     exercise = find_exercise(name)
     kind = "solutions" if solved else "exercises"
     check = _code(lesson, f"{kind}-check-{name}", check_source(exercise))
@@ -212,8 +215,17 @@ def _nbgrader(grade_id: str, *, solution: bool, points: int = 0) -> dict[str, ob
     }
 
 
+def cell_id(lesson: Lesson, cell: Cell) -> str:
+    """The id of a cell on the page of its lesson."""
+    return _id(lesson, _seed("lesson", cell))
+
+
+def _seed(kind: str, cell: Cell) -> str:
+    return f"{kind}-{cell.role}-{cell.text}"
+
+
 def _plain(lesson: Lesson, kind: str, cell: Cell) -> NotebookNode:
-    seed = f"{kind}-{cell.role}-{cell.text}"
+    seed = _seed(kind, cell)
     made = (_markdown if cell.kind == "markdown" else _code)(lesson, seed, cell.text.strip())
     if cell.role:
         made.metadata["pipelab"] = {"role": cell.role}

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class Cell:
     exercise: str = ""
     options: Mapping[str, Any] | None = None
     """What else its header says: ``difficulty``, ``minutes``, ``tags``, ``jupyter``."""
+    line: int = 0
+    """Line of the source on which its text begins."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Lesson:
     goals: tuple[str, ...]
     cells: tuple[Cell, ...]
     digest: str
+    path: Path
 
     def page(self, page: str) -> tuple[Cell, ...]:
         """The cells of one page."""
@@ -104,7 +108,11 @@ def read_course(folder: Path | None = None) -> tuple[Lesson, ...]:
 
 def read_lesson(path: Path) -> Lesson:
     """Read one source. Raises ConfigurationError naming the file and what is wrong in it."""
-    text = path.read_text(encoding="utf-8")
+    return _read(path, path.read_text(encoding="utf-8"))
+
+
+@cache  # a source takes a fifth of a second
+def _read(path: Path, text: str) -> Lesson:
     notebook = jupytext.reads(text, fmt="py:percent")
     head: dict[str, Any] = dict(notebook.metadata.get("pipelab", {}))
     lacking = [key for key in NEEDED if key not in head]
@@ -115,10 +123,14 @@ def read_lesson(path: Path) -> Lesson:
         raise ConfigurationError(f"{path}: its name says lesson {number}, its header number: {head['number']}")
     cells: list[Cell] = []
     page = "lesson"
-    for cell in notebook.cells:
+    lines = [number for number, line in enumerate(text.splitlines(), 2) if line.startswith("# %%")]
+    if len(lines) != len(notebook.cells):
+        raise ConfigurationError(f"{path}: text stands above its first cell; begin it with a line # %% [markdown]")
+    for cell, line in zip(notebook.cells, lines, strict=True):
         options = dict(cell.metadata)
         page = options.pop("page", page)
-        made = Cell(cell.cell_type, cell.source, page, options.pop("role", ""), options.pop("exercise", ""), options)
+        role, exercise = options.pop("role", ""), options.pop("exercise", "")
+        made = Cell(cell.cell_type, cell.source, page, role, exercise, options, line)
         if made.role not in ROLES or page not in ("lesson", "exercises"):
             raise ConfigurationError(
                 f"{path}: a cell has role={made.role!r} on page={page!r}; roles are {', '.join(ROLES[1:])}; pages "
@@ -135,6 +147,7 @@ def read_lesson(path: Path) -> Lesson:
         goals=tuple(head["goals"]),
         cells=tuple(cells),
         digest=hashlib.sha256(text.encode()).hexdigest()[:16],
+        path=path,
     )
 
 

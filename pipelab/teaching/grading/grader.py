@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError
 from pipelab.teaching.course.build import FOLDERS
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.course.source import course_folder, read_course
 from pipelab.teaching.course.work import SUFFIX
-from pipelab.teaching.exercises import exercise as find_exercise
 from pipelab.teaching.exercises.definition import Exercise
 from pipelab.teaching.grading.grades import ExerciseGrade, NotebookGrade, PartGrade, Report
 from pipelab.teaching.grading.sandbox import PACKAGE, Outcome, Slice, copy_package, run_slice
@@ -71,7 +71,6 @@ def grade(
         run = _Run(
             package,
             _digest(package, compiled=True),
-            {template.lesson.name: template.setup for template in templates},
             drawn,
             seconds,
             pictures,
@@ -167,7 +166,7 @@ def _notebooks_in(folder: Path) -> Iterable[Path]:
         top = (folder / inside[0]).parent.resolve() / inside[0]
         if not path.is_file() or not path.resolve().is_relative_to(top):  # no link to another's
             continue
-        if any(part.startswith(".") for part in inside) or _kind(path) in ("lesson", "index"):
+        if any(part.startswith(".") for part in inside) or _kind(path) in ("lesson", "index", "glossary"):
             continue
         # What nbgrader releases is made of the solutions page and still says so: only a clone's folder tells.
         if len(inside) == 1 or path.parent.name != "solutions" or _kind(path) != "solutions":
@@ -190,7 +189,8 @@ def _learner(path: Path, folder: Path, lessons: Sequence[str]) -> str:
 
 
 def _rest_of_name(path: Path, lessons: Sequence[str]) -> str:
-    for lesson in lessons:
+    exam = re.search(r"exam_\d+", path.stem)
+    for lesson in (*lessons, *([exam[0]] if exam else [])):
         if lesson in path.stem:
             rest = re.sub(r"\s*\(\d+\)$", "", path.stem.replace(lesson, ""))  # "(1)": what a browser adds to a copy
             return rest.removeprefix(SUFFIX).removesuffix(SUFFIX).strip(" _-.")
@@ -209,11 +209,10 @@ def _take(found: Found, templates: Sequence[Template]) -> Submission | str:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all exercises of one grading have in common. ``setups``: lesson -> its page's setup cells."""
+    """What all exercises of one grading have in common."""
 
     package: Path
     digest: str
-    setups: Mapping[str, tuple[str, ...]]
     seed: int
     seconds: float
     pictures: bool
@@ -227,7 +226,7 @@ class _Run:
         """Run one exercise's slice, and have it judged."""
         exercise = find_exercise(answer.exercise)
         cases = tuple((case.part, dict(case.given)) for case in exercise.cases(self.seed))
-        setup = (*self.setups[submission.lesson.name], *submission.setup)
+        setup = (*submission.trusted, *submission.setup)
         cells, notes, seconds = answer.cells, answer.notes, 0.0
         for _ in range(LEANS):
             slice_ = Slice(exercise.name, setup, cells, cases)

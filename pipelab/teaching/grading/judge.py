@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pipelab.teaching.exercises import exercise as find_exercise
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.exercises.definition import Case, Exercise, Finding
 
 __all__ = ["judge"]

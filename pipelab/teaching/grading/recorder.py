@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelab.schedules.reserved import close
-from pipelab.teaching.exercises import exercise as find_exercise
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.exercises import exercises
 from pipelab.teaching.exercises.definition import Case
 from pipelab.teaching.grading.asking import ask_case

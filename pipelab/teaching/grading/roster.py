@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.exercises import exercise as find_exercise
+from pipelab.teaching.course.exam.drawn import find_exercise
 from pipelab.teaching.grading.grades import ExerciseGrade, NotebookGrade, Report
 
 __all__ = ["Override", "apply_overrides", "apply_roster", "check_overrides", "read_overrides", "read_roster"]

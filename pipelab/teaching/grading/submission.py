@@ -16,8 +16,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from pipelab.teaching.course.build import check_source, exercises_page
+from pipelab.teaching.course.exam.drawn import find_exercise, seed_of
+from pipelab.teaching.course.exam.paper import paper
 from pipelab.teaching.course.source import Lesson
-from pipelab.teaching.exercises import exercise as find_exercise
 
 __all__ = ["Answer", "Submission", "Template", "UnreadableError", "read_submission"]
 
@@ -49,6 +50,11 @@ class Template:
             if cell.cell_type == "code" and _pipelab(cell).get("role") == "setup"
         )
 
+    @property
+    def checked(self) -> bool:
+        """Whether the page has check cells: an examination has none."""
+        return any(_pipelab(cell).get("role") == "check" for cell in self.page.cells)
+
     def stubs(self, exercise: str) -> tuple[str, ...]:
         """Sources of the exercise's cells as they are given out."""
         return tuple(
@@ -78,6 +84,8 @@ class Submission:
 
     path: Path
     lesson: Lesson
+    trusted: tuple[str, ...]
+    """The setup cells of the page, as the course has them."""
     setup: tuple[str, ...]
     """What it adds at its top: helpers and imports of its own."""
     answers: Mapping[str, Answer]
@@ -108,7 +116,7 @@ def read_submission(path: Path, templates: Sequence[Template]) -> Submission:
     own = [_source(cell) for cell in top if not any(_is_check(cell, name) for name in template.lesson.exercises)]
     extra = tuple(text for text in own if not _is_stub(text, template.setup) and not _defines(text, names))
     every = [_source(c) for c in codes if not any(_is_check(c, name) for name in template.lesson.exercises)]
-    return Submission(path, template.lesson, extra, answers, frozenset(untouched), tuple(every))
+    return Submission(path, template.lesson, template.setup, extra, answers, frozenset(untouched), tuple(every))
 
 
 def _read(path: Path) -> NotebookNode:
@@ -152,6 +160,9 @@ def _template(notebook: NotebookNode, path: Path, templates: Sequence[Template])
                 raise UnreadableError(f"this is the lesson, not its exercises: grade exercises/{claimed}.ipynb")
             return template
     names = [_pipelab(cell).get("exercise") for cell in notebook.cells]
+    seed = next((found for found in map(seed_of, (claimed, *names, path.stem)) if found is not None), None)
+    if seed is not None:
+        return Template.of(paper(seed))
     sources = [_source(cell) for cell in notebook.cells if cell.get("cell_type") == "code"]
 
     def score(template: Template) -> int:
@@ -194,9 +205,9 @@ def _answer(name: str, region: Sequence[Any], codes: Sequence[Any], template: Te
             notes.append("its answer was found by name elsewhere in the notebook")
         elif not any(map(_does_something, cells)):
             cells = []
-    if not checks:
+    if not checks and template.checked:
         notes.append("its check cell was missing and was put back")
-    elif not any(_same([text], [check]) for text in checks):
+    elif checks and not any(_same([text], [check]) for text in checks):
         notes.append("its check cell was changed; the course's own was used")
     filled = [text for text in cells if not _is_stub(text, stubs)]
     if any(_defines(text, exercise.answers) for text in filled):

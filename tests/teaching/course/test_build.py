@@ -156,6 +156,7 @@ def test_a_stub_keeps_what_is_around_the_solution():
         ),
         (' difficulty="easy"', "", "needs difficulty= one of easy, medium, hard"),
         ('page="exercises"', 'page="extra"', "pages lesson and exercises"),
+        ("# ---\n\n# %%", "# ---\n\nx = 1\n\n# %%", "text stands above its first cell"),
     ],
 )
 def test_a_slip_in_a_source_is_told(root, old, new, says):

@@ -8,33 +8,21 @@ from pathlib import Path
 import pytest
 
 from pipelab.teaching.course.build import exercise_minutes
+from pipelab.teaching.course.pages.documents import documents
 from pipelab.teaching.course.source import read_course
-from pipelab.teaching.exercises import exercise
 from pipelab.teaching.grading.outputs import COLUMNS, TOTALS
 
 ROOT = Path(__file__).parents[3]
 LESSONS = read_course(ROOT / "course")
 
 
-def timing():
-    """The timing sheet, as the sources give it."""
-    for lesson in LESSONS:
-        first = f"{lesson.number} {lesson.title} | {lesson.minutes}"
-        for name in lesson.exercises:
-            (lead,) = lesson.cells_of(name, "lead")
-            made = exercise(name)
-            facts = f"{lead.options['difficulty']} | {lead.options['minutes']} | {made.points}"
-            yield f"| {first} | {made.title} | `{name}` | {facts} |"
-            first = " | "
-        minutes = sum(lesson.cells_of(name, "lead")[0].options["minutes"] for name in lesson.exercises)
-        points = sum(exercise(name).points for name in lesson.exercises)
-        yield f"| | | *together* | | | {minutes} | {points} |"
-
-
-def test_the_timing_sheet_is_the_sources():
-    text = (ROOT / "docs" / "instructors.md").read_text()
-    sheet = text[text.index("<!-- timing") : text.index("<!-- end -->")].splitlines()[3:]
-    assert [line.split() for line in sheet] == [line.split() for line in timing()], "\n" + "\n".join(timing())
+def test_what_follows_from_the_sources_is_what_they_build():
+    """README's table, the map, the topics, the glossary, the timing sheet and a page per lesson for instructors."""
+    built = documents(LESSONS)
+    assert len(built) == 5 + len(LESSONS)
+    assert {path.name for path, text in built.items() if not path.exists() or path.read_text() != text} == set()
+    kept = {path.name for path in (ROOT / "docs" / "lessons").iterdir()}
+    assert kept == {f"{lesson.name}.md" for lesson in LESSONS}
 
 
 def test_the_columns_that_are_promised_are_written():
@@ -44,7 +32,8 @@ def test_the_columns_that_are_promised_are_written():
     assert tuple(re.findall(r"`(\w+)`", rows["totals"])) == TOTALS
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+DOCS = (path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md")))
+PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
 
 
 @pytest.mark.parametrize("page", PAGES)

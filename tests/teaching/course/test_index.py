@@ -38,8 +38,9 @@ def following(work):
 def test_before_a_grade_it_lists_the_lessons_and_says_how_to_get_one(tmp_path):
     assert write_index(tmp_path, LESSONS)
     for lesson in LESSONS:
-        title, exercises, minutes, points, done = row(tmp_path, lesson.number)
+        title, can, exercises, minutes, points, done = row(tmp_path, lesson.number)
         assert lesson.title in title
+        assert can
         announced = [cell.options["minutes"] for cell in lesson.cells if cell.role == "lead"]
         assert exercises.startswith(f"[{len(announced)} exercise")
         assert minutes == f"{lesson.minutes + sum(announced)} ({lesson.minutes} + {sum(announced)})"
@@ -56,23 +57,29 @@ def test_its_links_lead_somewhere_in_work_and_work_leads_back(tmp_path):
     write_index(tmp_path, LESSONS, ALL | {"gpipe": 0})
     links = re.findall(r"\]\(([^)]+)\)", shown(tmp_path))
     assert len(links) > 2 * len(LESSONS)
+    assert {"course.svg", "glossary.ipynb"} < set(links)
     assert all((tmp_path / link).exists() for link in links)
+    (words,) = nbformat.read(tmp_path / "glossary.ipynb", 4).cells
+    cells = re.findall(r"\]\((notebooks/[^)]+)#cell-id=(\w+)\)", words.source)
+    assert len(cells) > 50
+    for path, cell in cells:
+        assert cell in {one.id for one in nbformat.read(tmp_path / path, 4).cells}, path
     for page in [*tmp_path.glob("notebooks/*.ipynb"), *tmp_path.glob("exercises/*.ipynb")]:
         assert "(../index.ipynb)" in nbformat.read(page, 4).cells[0].source
 
 
 def test_a_grade_shows_points_and_the_next_step(tmp_path):
     write_index(tmp_path, LESSONS, {"utilisation": 2, "must_fit": 3, "cut_graph": 1, "naive_table": 0})
-    assert row(tmp_path, 0)[3:] == ["2 of 2", "**all**"]
-    assert row(tmp_path, 1)[3:] == ["3 of 3", "**all**"]
-    assert row(tmp_path, "1b")[3:] == ["1 of 6", "0 of 2"]
+    assert row(tmp_path, 0)[4:] == ["2 of 2", "**all**"]
+    assert row(tmp_path, 1)[4:] == ["3 of 3", "**all**"]
+    assert row(tmp_path, "1b")[4:] == ["1 of 6", "0 of 2"]
     assert "last `make grade`" in shown(tmp_path)
     assert following(tmp_path) == (
         "**Next:** *Cut the graph*, one of the [exercises of lesson 1b](exercises/01b_by_hand_exercises.ipynb); "
         "1 of 3 points so far."
     )
     write_index(tmp_path, LESSONS, {"cut_graph": 3, "naive_table": 3})
-    assert row(tmp_path, 0)[3:] == ["2 of 2", "**all**"], "what was graded before is kept"
+    assert row(tmp_path, 0)[4:] == ["2 of 2", "**all**"], "what was graded before is kept"
     assert following(tmp_path).startswith("**Next:** [lesson 2 ")
     write_index(tmp_path, LESSONS, ALL)
     assert following(tmp_path) == "**Next:** nothing. You have all the points."
@@ -84,6 +91,12 @@ def test_what_is_no_index_stays(tmp_path, text):
     (tmp_path / "index.ipynb").write_text(text)
     assert not write_index(tmp_path, LESSONS)
     assert (tmp_path / "index.ipynb").read_text() == text
+
+
+def test_a_file_of_the_glossarys_name_stays(tmp_path):
+    (tmp_path / "glossary.ipynb").write_text("mine")
+    assert write_index(tmp_path, LESSONS)
+    assert (tmp_path / "glossary.ipynb").read_text() == "mine"
 
 
 def test_it_is_not_graded(tmp_path):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-__all__ = ["AVOID", "LONGEST", "MEAN", "avoided", "length", "sentences", "strings"]
+__all__ = ["AVOID", "LONGEST", "MEAN", "avoided", "length", "lengths", "prose_faults", "sentences", "strings"]
 
 LONGEST = 32
 """Words of a sentence, at most."""
@@ -59,6 +59,20 @@ def avoided(text: str) -> list[str]:
     ]
 
 
+def prose_faults(found: Iterable[str]) -> list[str]:
+    """Sentences that are too long, and phrases with commoner words."""
+    found = list(found)
+    long = [
+        f"{length(one)} words, more than {LONGEST}; make two sentences: {one}" for one in found if length(one) > LONGEST
+    ]
+    return long + [fault for one in found for fault in avoided(one)]
+
+
+def lengths(found: Iterable[str]) -> list[int]:
+    """Of sentences proper: a table's cell or a heading of a few words would hide the long ones."""
+    return [length(one) for one in found if length(one) > 3]
+
+
 def length(sentence: str) -> int:
     """Words in a sentence; a formula or a piece of code counts as one."""
     return len([word for word in sentence.split() if re.search(r"\w", word)])
@@ -104,14 +118,14 @@ def _split(block: str) -> list[str]:
     return [part.strip() for part in parts if re.search(r"\w", part)]
 
 
-def strings(source: str) -> list[str]:
-    """The texts of a Python source: docstrings and other strings of five words or more, what is put in as one word."""
-    found = []
+def strings(source: str, hole: str = "x") -> list[str]:
+    """The texts of a Python source: docstrings, and strings of five words or more; ``hole`` is what is put in."""
+    found: list[str] = []
     inside: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
             inside |= {id(part) for part in ast.walk(node) if part is not node}
-            text = "".join(part.value if isinstance(part, ast.Constant) else "x" for part in node.values)
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else hole for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
             text = node.value
         else:

@@ -1,0 +1,1 @@
+"""Pages that follow from the sources and are no notebooks: README's table, the map, summaries for instructors."""
