@@ -99,17 +99,17 @@ class DataParallel:
                         f"the replicas of this pipeline disagree about {topic}: {value} in replica 0, {its[topic]} in "
                         f"replica {replica}; every rank must do the same"
                     )
-        told = [part for *_, part in self._of_replicas(everyone)]
+        told = [part for *_, part in self._one_each(everyone)]
         return Share(sum(size for size, _ in told[: self.shape.replica]), sum(terms for _, terms in told))
 
     def total(self, loss: float | None) -> float | None:
         """The loss of the whole batch, from each replica's part of it."""
-        told = [part for part in self._of_replicas(self.column.exchange(loss)) if part is not None]
+        told = [part for part in self._one_each(self.column.exchange(loss)) if part is not None]
         return sum(told) if told else None
 
     def whole(self, given: Any) -> Any:
         """The whole batch's tensors, from each replica's; None where this process has none."""
-        parts = self._of_replicas(self.column.exchange(given))
+        parts = self._one_each(self.column.exchange(given))
         return None if given is None else join_batches(parts)
 
     def first_says(self, work: Callable[[Peers], T]) -> T:
@@ -117,7 +117,11 @@ class DataParallel:
         found: list[T] = self.column.agree(lambda: None if self.column.rank else work(self.peers.inner))
         return found[0]
 
-    def _of_replicas(self, told: Sequence[T]) -> list[T]:
+    def of_replicas(self, tell: Callable[[], T]) -> list[T]:
+        """What the processes of this column have to tell, one entry a replica."""
+        return self._one_each(self.column.agree(tell))
+
+    def _one_each(self, told: Sequence[T]) -> list[T]:
         """One entry a replica: slices of one replica have the same batch."""
         return list(told[:: self.shape.sizes["tp"]])
 

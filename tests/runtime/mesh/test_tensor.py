@@ -20,7 +20,8 @@ def results(folder, *cases, ranks=2):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return results(tmp_path_factory.mktemp("two"), "tensor", "own_plan", "bytes_held", "traffic", "refused")
+    cases = ("tensor", "own_plan", "bytes_held", "traffic", "refused", "watched")
+    return results(tmp_path_factory.mktemp("two"), *cases)
 
 
 def test_gradients_losses_weights_and_evaluation_are_the_unsplit_models(two):
@@ -89,6 +90,12 @@ def test_bytes_of_a_step_are_those_of_the_formula(two):
 def test_what_cannot_be_split_is_refused(two, number, text):
     for rank in two:
         assert "ConfigurationError" in rank["refused"][number] and text in rank["refused"][number]
+
+
+def test_a_monitor_hears_of_a_step_once_and_split_layers_do_not_move(two):
+    assert [rank["watched"]["heard"] for rank in two] == [[0], []]
+    for rank in two:
+        assert "ConfigurationError: layers that are split over processes (tp, shard) cannot" in rank["watched"]["moves"]
 
 
 @pytest.mark.slow

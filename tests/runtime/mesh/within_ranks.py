@@ -9,13 +9,14 @@ from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
-from pipelab import Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
+from pipelab import Adaptive, Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.shards import local, parts_of
 from pipelab.runtime import unsplit_gradients
@@ -226,6 +227,15 @@ def planned():
                 report = pipeline.step(*text_batch(0, b * m, tokens))
                 found[f"{dp} {pp} {tp} {sharding}"] = report.memory[pipeline.rank].total / told.total
     return found
+
+
+def watched():
+    """Which steps a monitor hears of, and what is said of moving layers that are split."""
+    mesh, heard = make_mesh(tp=2, pp=dist.get_world_size() // 2), []
+    monitor = SimpleNamespace(observe=lambda report, seconds: heard.append(report.step))
+    with opened(mesh, MODEL(), m=2, monitor=monitor) as pipeline:
+        pipeline.step(*batch())
+        return {"heard": heard, "moves": said(lambda: Adaptive(pipeline))}
 
 
 def at_once(named):
