@@ -68,17 +68,20 @@ class DataParallel:
         self._lock = threading.Lock()
         self._broken = self._open = False
         self._order: list[tuple[int, int]] = []
+        self._buffers: dict[tuple[int, int], list[Tensor]] = {}
+        """Copies of those that a checkpoint has, as all replicas had them last."""
         self._replicas: Replicas
 
     def belong(self, replicas: Replicas) -> None:
         """Sum the gradients of ``replicas``, which start from what the first replica of the pipeline holds."""
         self._replicas = replicas
-        for (r, _), module in replicas.modules.items():
+        for (r, s), module in replicas.modules.items():
             for tensor in (*module.parameters(), *module.buffers()):
                 if self.shape.sizes["tp"] > 1 and not is_split(tensor):
-                    _take(tensor, self.shape.ranks("tp")[0], self.shape.group("tp"))
+                    _take([tensor], self.shape.ranks("tp")[0], self.shape.group("tp"))
                 if self.shape.sizes["dp"] > 1 and not _is_shared_out(tensor):
-                    _take(local(tensor), self.shape.ranks("dp")[0], self._groups[r])
+                    _take([local(tensor)], self.shape.ranks("dp")[0], self._groups[r])
+            self._buffers[r, s] = [buffer.clone() for buffer in _buffers(module)]
 
     # ---- the batch -----------------------------------------------------------------------------------------------
 
@@ -173,6 +176,7 @@ class DataParallel:
         moved = [(key, bucket) for key, bucket in self._buckets.items() if bucket.works]
         found = [Reduction(s, r, bucket.size, bucket.begun, bucket.ended) for (r, s), bucket in moved]
         self._give_back()
+        self._even_buffers()
         return found
 
     def give_up(self, error: BaseException) -> None:
@@ -217,7 +221,7 @@ class DataParallel:
         bucket = _Bucket(owned, begun=time.perf_counter())
         for dtype in sorted({p.dtype for p in owned}, key=str):
             same = [p for p in owned if p.dtype == dtype]
-            there = torch.tensor([float(p.grad is not None) for p in same], dtype=dtype, device=same[0].device)
+            there = torch.tensor([_mark(p.grad) for p in same], dtype=dtype, device=same[0].device)
             grads = [local(torch.zeros_like(p) if p.grad is None else _dense(p.grad)).reshape(-1) for p in same]
             bucket.pieces.append(torch.cat([there, *(grad.detach() for grad in grads)]))
         with self._lost():
@@ -228,17 +232,45 @@ class DataParallel:
         with self._lock:
             self._buckets[key] = bucket
 
+    def _even_buffers(self) -> None:
+        """What the step has changed in a buffer of any replica, as running statistics: the first replica's for all."""
+        now = {key: _buffers(module) for key, module in sorted(self._replicas.modules.items())}
+        if self.shape.sizes["dp"] == 1 or not any(now.values()):
+            return
+        mine = [not torch.equal(a, b) for key in now for a, b in zip(now[key], self._buffers[key], strict=True)]
+        changed = iter([any(each) for each in zip(*self.column.exchange(mine), strict=True)])
+        for key, buffers in now.items():
+            pairs = [pair for pair in zip(buffers, self._buffers[key], strict=True) if next(changed)]
+            if pairs:
+                with self._lost():
+                    _take([buffer for buffer, _ in pairs], self.shape.ranks("dp")[0], self._groups[key[0]])
+            for buffer, kept in pairs:
+                kept.copy_(buffer)
+
     def _give_back(self) -> None:
         """Sums into the parameters; where no replica has a gradient, there is none."""
-        for bucket in self._buckets.values():
+        for (r, _), bucket in sorted(self._buckets.items()):
             pieces = iter(bucket.pieces)
             for dtype in sorted({p.dtype for p in bucket.parameters}, key=str):
                 same, piece = [p for p in bucket.parameters if p.dtype == dtype], next(pieces)
                 there = piece[: len(same)].tolist()
                 sums = piece[len(same) :].split([local(p).numel() for p in same])
                 for parameter, found, total in zip(same, there, sums, strict=True):
-                    parameter.grad = with_part(parameter, total.view_as(local(parameter))) if found else None
+                    grad = with_part(parameter, total.view_as(local(parameter)))
+                    if 0 < found < 1:
+                        grad = self._by_rows(grad, parameter.grad, self._groups[r])
+                    parameter.grad = grad if found else None
         self._buckets, self._open = {}, False
+
+    def _by_rows(self, total: Tensor, own: Tensor | None, group: Any) -> Tensor:
+        """``total`` as a sparse tensor of those rows that a replica has a gradient of, zero or not."""
+        touched = torch.zeros(len(total), device=total.device)
+        if own is not None:
+            touched[own._indices()[0]] = 1
+        with self._lost():
+            dist.all_reduce(touched, group=group)
+        rows = touched.nonzero().T
+        return torch.sparse_coo_tensor(rows, total[rows[0]], total.shape, is_coalesced=True)
 
     @contextmanager
     def _lost(self) -> Iterator[None]:
@@ -255,17 +287,33 @@ class DataParallel:
             ) from None
 
 
-def _take(tensor: Tensor, source: int, group: Any) -> None:
-    """Its value in process ``source``; as bytes, for there are numbers that are not sent."""
-    sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+def _take(tensors: Sequence[Tensor], source: int, group: Any) -> None:
+    """Their values in process ``source``; as bytes, for there are numbers that are not sent."""
+    sent = torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
     dist.broadcast(sent, source, group=group)
     with torch.no_grad():
-        tensor.copy_(sent.view(tensor.dtype).view_as(tensor))
+        for tensor, part in zip(tensors, sent.split([tensor.nbytes for tensor in tensors]), strict=True):
+            tensor.copy_(part.clone().view(tensor.dtype).view_as(tensor))
+
+
+def _buffers(module: nn.Module) -> list[Tensor]:
+    """Those that a checkpoint has."""
+    if next(module.buffers(), None) is None:
+        return []
+    state = module.state_dict(keep_vars=True).values()
+    return [local(tensor) for tensor in state if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)]
 
 
 def _is_shared_out(tensor: Tensor) -> bool:
     """Whether replicas have a part of it each, which FSDP2 sums."""
     return is_split(tensor) and "dp" in tensor.device_mesh.mesh_dim_names  # type: ignore[attr-defined]
+
+
+def _mark(grad: Tensor | None) -> float:
+    """Whether there is one, in a word that is summed with it: below 1 in the end where all of them are rows."""
+    if grad is None:
+        return 0.0
+    return 2.0**-12 if grad.layout == torch.sparse_coo and grad.sparse_dim() == 1 else 1.0
 
 
 def _dense(grad: Tensor) -> Tensor:
