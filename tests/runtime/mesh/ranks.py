@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipelab import Pipeline, build_schedule, make_mesh
+from pipelab import Pipeline, TrafficCounter, build_schedule, make_mesh
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import unsplit_gradients
 from pipelab.runtime.processes.join import enter_world
@@ -258,6 +258,9 @@ def threads():
             report = pipeline.step(*share(mesh, *batch(step)))
         found["weights"] = apart(pipeline, trained(3)[1])
         found["stages"] = sorted(one.stage for one in report.reductions)
+        with TrafficCounter(mesh) as counter:
+            sums = pipeline.step(*share(mesh, *batch(3))).reductions
+        found["sums"] = [sum(one.size for one in sums), *(one.sent for one in counter.found.values())]
     before = len(os.listdir("/dev/fd"))
     for _ in range(3):
         with opened(mesh, model(), launch="threads", m=2) as pipeline, opened(mesh, model(), launch="threads") as other:

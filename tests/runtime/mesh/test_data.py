@@ -105,6 +105,8 @@ def test_what_cannot_be_replicated_is_refused(same):
 def test_each_process_a_replica_of_threads(tmp_path):
     for found in of(results(tmp_path, "threads", ranks=2), "threads"):
         assert found.pop("stages") == [0, 1]
+        size, sent = found.pop("sums")  # what is counted in all threads
+        assert size == sent > 0
         assert found.pop("left open") < 20  # of two pipelines at once, and not for each that there has been
         assert max(found.values()) < 1e-10
 
