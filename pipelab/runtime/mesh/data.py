@@ -6,10 +6,11 @@ on. Losses are weighted by the terms of the whole batch, so it is a sum and no m
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError
 from pipelab.models.shards import is_split, local, with_part
 from pipelab.runtime.mesh.across import Across
-from pipelab.runtime.mesh.shape import Shape
+from pipelab.runtime.mesh.shape import START_AGAIN, Shape
 from pipelab.runtime.mesh.sharded import Sharded
 from pipelab.runtime.mesh.tensor import add_partial
 from pipelab.runtime.messages import Reduction
@@ -33,6 +34,8 @@ __all__ = ["DataParallel"]
 
 T = TypeVar("T")
 
+_LOOKS, _LEFT = 0.5, 5.0
+"""Seconds between two looks whether another process has failed; and how many this one then has to come to its end."""
 _WAIT = timedelta(minutes=30)
 """How long a sum may take once all replicas have come to the same step."""
 
@@ -67,6 +70,7 @@ class DataParallel:
         self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._lock = threading.Lock()
         self._broken = self._open = False
+        self._walk, self._looks, self._failed = 0, 0.0, False
         self._order: list[tuple[int, int]] = []
         self._buffers: dict[tuple[int, int], list[Tensor]] = {}
         """Copies of those that a checkpoint has, as all replicas had them last."""
@@ -132,6 +136,7 @@ class DataParallel:
 
     def prepare(self, order: Sequence[tuple[int, int]] | None) -> None:
         """A step begins, in all replicas; ``order`` is that of the stages' last backwards (None: an evaluation)."""
+        self._walk, self._failed = self._walk + 1, False
         if order is not None:
             self._prepare(order)
         for stage in self.sharded.values():
@@ -151,7 +156,7 @@ class DataParallel:
     def _prepare(self, order: Sequence[tuple[int, int]]) -> None:
         if self._broken:
             raise PipelabError(
-                "an earlier step has lost a replica, or failed halfway with weights gathered; make a new Pipeline"
+                "an earlier step has lost a replica, or failed halfway within a layer; make a new Pipeline"
             )
         self._buckets, self._open = {}, True
         late = [key for key in sorted(self._replicas.modules) if key not in order or self._waits(key)]
@@ -179,29 +184,65 @@ class DataParallel:
         self._even_buffers()
         return found
 
+    @property
+    def _within(self) -> bool:
+        """Whether processes that hold a stage together wait for each other within it."""
+        return self.shape.sizes["tp"] > 1 or bool(self.sharded)
+
+    @property
+    def _failing(self) -> str:
+        """What is said in the store when this walk has failed: to all replicas, if they share weights out."""
+        return f"failed {self._walk} {0 if self.sharded else self.shape.replica}"
+
+    def fail(self) -> None:
+        """This process's walk has failed: tell those who may wait for its part of a layer, where nothing wakes them."""
+        if self._within:
+            with suppress(RuntimeError):  # the store may be gone, too
+                self.column.store.set(self._failing, b"")
+
+    def left(self) -> float:
+        """How many seconds a walk may still take: few, once another process that holds the same stage has failed."""
+        now = time.monotonic()
+        if self._within and not self._failed and now >= self._looks:
+            self._looks = now + _LOOKS
+            with suppress(RuntimeError):
+                self._failed = self.column.store.check([self._failing])
+        return _LEFT if self._failed else math.inf
+
     def give_up(self, error: BaseException) -> None:
         """After a step that failed in all replicas: nothing may be left on its way."""
+        lost = isinstance(error, LostProcessError) or bool(getattr(error, "stuck", None))
+        if not lost and self._left_waiting(error):
+            error.add_note(f"A process was left waiting within a layer; {START_AGAIN}.")
+            self._broken = True
+            self.shape.give_up()
         if not self._open:
             return
-        if self.sharded or isinstance(error, LostProcessError) or getattr(error, "stuck", None):
+        if self._broken or self.sharded or lost:
             self._broken, self._open = True, False
             return
         try:
-            self._settle()
+            self._settle(failed=True)
         except Exception:  # noqa: BLE001 (the step's own error is raised)
             self._broken = True
         self._buckets, self._open = {}, False
+
+    def _left_waiting(self, error: BaseException) -> bool:
+        """Whether ``error``, if all have heard of it, has left a thread anywhere in the middle of a layer."""
+        if not (self._within and getattr(error, "_known_to_all", False)):
+            return False
+        return any(self.column.exchange(any(self.peers.exchange(bool(self._replicas.busy)))))
 
     def rest(self) -> None:
         """A walk is over, well or not: of what is shared out, each replica keeps its part."""
         for stage in self.sharded.values():
             stage.rest()
 
-    def _settle(self) -> None:
+    def _settle(self, *, failed: bool = False) -> None:
         """Begin what has not begun, in the same order in all replicas, and wait for all of it."""
         for key in self._order:
             if key not in self._buckets:
-                self._begin(key)
+                self._begin(key, failed=failed)
         with self._lost():
             for bucket in self._buckets.values():
                 for work in bucket.works:
@@ -212,9 +253,10 @@ class DataParallel:
         """Whether gradients of other devices are added first."""
         return self._replicas.needs_others(key[1])
 
-    def _begin(self, key: tuple[int, int]) -> None:
+    def _begin(self, key: tuple[int, int], *, failed: bool = False) -> None:
         owned = [p for _, p in self._replicas.owned(key[1], self._replicas.modules[key]) if p.requires_grad]
-        add_partial(owned)
+        if not failed:  # else processes may have gradients of different micro-batches
+            add_partial(owned)
         if self.shape.sizes["dp"] == 1:
             return
         owned = [p for p in owned if not _is_shared_out(p)]
@@ -256,10 +298,10 @@ class DataParallel:
                 there = piece[: len(same)].tolist()
                 sums = piece[len(same) :].split([local(p).numel() for p in same])
                 for parameter, found, total in zip(same, there, sums, strict=True):
-                    grad = with_part(parameter, total.view_as(local(parameter)))
-                    if 0 < found < 1:
+                    grad = with_part(parameter, total.view_as(local(parameter))) if found else None
+                    if grad is not None and found < 1:
                         grad = self._by_rows(grad, parameter.grad, self._groups[r])
-                    parameter.grad = grad if found else None
+                    parameter.grad = grad
         self._buckets, self._open = {}, False
 
     def _by_rows(self, total: Tensor, own: Tensor | None, group: Any) -> Tensor:
