@@ -119,8 +119,12 @@ for name, link in links.items():
 # than twice its computing. A stage's message is small beside a stage's work on both links.
 #
 # So the order of the axes follows from the bytes. tp is innermost, because ranks that follow one another are in one
-# node. It is at most as large as a node. Next comes pp, across nodes. The outermost is dp: it sends much at once, but
-# only once a step, and can hide that behind the last backwards. `make_mesh(dp=2, pp=4, tp=8)` numbers ranks so.
+# node. It is at most as large as a node. Then there are two ways:
+#
+# - pp next, and dp outermost: `make_mesh(dp=2, pp=4, tp=8)` numbers ranks so, and Llama 3 was trained so. dp sends much
+#   at once, but only once a step. If it hides that behind the last backwards, it may be far away.
+# - dp next, and pp outermost: Megatron-LM does so by default, and so does `plan_parallelism`. A stage's message is
+#   small. So pp may be far away, and the sum of gradients gets the nearer links. This pays where nothing hides the sum.
 #
 # ## A claim on trial: "with tp 4, a device needs a fourth of the memory"
 #
@@ -197,7 +201,7 @@ print(plan_parallelism(facts, Cluster.of("h100", nodes=8), batch=512, sharding=(
 # ## What to remember
 #
 # - Columns first, then rows: two all-reduces a layer forward, and two backward. Nothing hides them.
-# - tp stays within a node, pp crosses nodes, and dp is outermost.
+# - tp stays within a node. pp and dp cross nodes, in one order or the other.
 # - Sharding saves states, not activations. It sends as much as replicas do, or more with each micro-batch.
 
 # %%

@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # it loads torch.distributed
 __all__ = ["Engine"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Engine(Saving):
@@ -115,6 +116,16 @@ class Engine(Saving):
     def replica(self) -> int:
         """Which replica of the pipeline this is a part of."""
         return 0 if self._data is None else self._data.shape.replica
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks where one does for all replicas, and all parts of a layer."""
+        return super().leads and (self._data is None or self._data.column.rank == 0)
+
+    def of_replicas(self, tell: Callable[[], U]) -> list[U]:
+        """What those who hold the same stages have to tell, one entry a replica."""
+        data = self._data
+        return super().of_replicas(tell) if data is None else self.peers.agree_own(lambda: data.of_replicas(tell))
 
     def first_says(self, work: Callable[[Peers], T]) -> T:
         """What ``work`` comes to in the processes of the first replica, told to all."""

@@ -80,7 +80,7 @@ class Pipeline:
     ``speeds``: how fast each device is, relative to what is measured (2: twice as fast; default: all 1). Clocks divide
     the costs of a device by its speed; under the wall clock the fastest is as measured, and the others really wait.
     ``monitor``: a ``Monitor``, or anything that takes the report of each step (``observe``). Where it raises, the step
-    is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 tells its own.
+    is made all the same; it is told in a warning, and not asked again. Under torchrun rank 0 of all tells its own.
     ``mesh``: a DeviceMesh of processes that torchrun started (see ``make_mesh``), with axes "dp", "pp" and "tp". Each
     replica takes its share of the batch, of any size; gradients, loss and clipping are those of all shares together.
     With threads each process is a replica, and the mesh has a "dp" axis alone. Over "tp" layers are split by
@@ -266,7 +266,7 @@ class Pipeline:
         (also of the original exception's type) if a stage raises, OutOfMemoryError if a device is not allowed enough.
         """
         run = partial(self._engine.step, inputs, targets)
-        return run() if self.rank or self.replica else self._watch.step(run)
+        return self._watch.step(run) if self._engine.leads else run()
 
     def drain(self) -> StepReport | None:
         """Finish the micro-batches that are on their way; None if there are none, as after a schedule that flushes.

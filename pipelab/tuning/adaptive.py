@@ -15,6 +15,7 @@ from torch import nn
 
 from pipelab.errors import ConfigurationError, ScheduleError, whole_number
 from pipelab.models.cut import cut_layers, sections_of
+from pipelab.models.shards import is_split
 from pipelab.quantities import Limits, format_bytes, format_time, parse_limits
 from pipelab.runtime.pipeline import Pipeline
 from pipelab.runtime.report import StepReport
@@ -24,7 +25,6 @@ from pipelab.schedules.schedule import Schedule
 from pipelab.timeline import Timeline
 from pipelab.tuning.measure import profile_layers
 from pipelab.tuning.monitor.monitor import Monitor
-from pipelab.tuning.monitor.summary import Observed
 from pipelab.tuning.planning.layers import Layers
 from pipelab.tuning.planning.plan import CutPlan, plan_cuts
 from pipelab.tuning.profile import CostProfile
@@ -83,6 +83,17 @@ class Decision:
         return told
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A step of one replica. By device: what its slots cost, and the bytes that it held."""
+
+    step: int
+    batch: int
+    busy: Sequence[float]
+    held: Sequence[int]
+    makespan: float
+
+
 class Adaptive:
     """Call its ``step`` in place of the Pipeline's. After ``every`` steps it looks at how long each device took.
 
@@ -98,7 +109,8 @@ class Adaptive:
     profiled after the first ``every`` steps, without recomputation.
 
     Training stays what it is: see ``Pipeline.reschedule``. Nothing changes within a step. Under torchrun all ranks make
-    the same Adaptive and call ``step``; rank 0 decides for all, by its own ``layers`` and ``memory_limit``.
+    the same Adaptive and call ``step``; rank 0 decides for all, by its own ``layers`` and ``memory_limit``. All
+    replicas of a mesh have the same cuts, so of each device the slowest replica counts, and the fullest.
 
     Raises ConfigurationError for a Pipeline whose layers cannot move or whose times are not measured.
     """
@@ -166,7 +178,7 @@ class Adaptive:
         Raises ConfigurationError before the second step with these cuts.
         """
         self._follow_others()
-        took, decision = self.pipeline._engine.decide(self._decide)
+        took, decision = self.pipeline._engine.decide(self._seen, self._decide)
         if took is not None:
             last = self.history[-1]
             self.history[-1] = replace(last, after=replace(last.after, measured=took))
@@ -182,7 +194,7 @@ class Adaptive:
             else:
                 self._start(self._wanted)
         self.history.append(decision)
-        if self._told is not None and self.pipeline.rank == 0:
+        if self._told is not None and self.pipeline._engine.leads:
             self._told(str(decision))
         return decision
 
@@ -223,9 +235,17 @@ class Adaptive:
         profile = self._layers.cut((0, *self._cuts, self._size), table.devices, speeds)
         return profile, profile.predict(table.for_batch(batch), batch, **self._link)
 
-    def _decide(self) -> tuple[float | None, Decision | None]:
+    def _seen(self) -> list[_Seen]:
+        """The steps that this replica has watched."""
+        reports = [(one.report, one.busy) for one in self.monitor.observed]
+        return [
+            _Seen(one.step, one.batch, busy, [held.total for held in one.memory], one.timeline.makespan)
+            for one, busy in reports
+        ]
+
+    def _decide(self, replicas: Sequence[Sequence[_Seen]]) -> tuple[float | None, Decision | None]:
         """(What a step takes since the last move, where that is news; what to do and why, None if nothing changed)."""
-        steps = self.monitor.observed
+        steps = [one for replica in replicas for one in replica]
         if not steps:
             raise ConfigurationError(
                 "no step was watched with these cuts; call step() twice before, the first warms up"
@@ -233,24 +253,24 @@ class Adaptive:
         if self._layers is None:
             self._layers = self._profiled()
         than, self._than = self._than, "before"
-        changes, batch = self._follow(steps), max(one.report.batch for one in steps)
+        changes, batch = self._follow(replicas), max(one.batch for one in steps)
         limits = parse_limits(self.pipeline.settings.limits if self._limit is None else self._limit, len(self._slow))
-        held = [max(one.report.memory[r].total for one in steps) for r in range(len(limits))]
+        held = [max(one.held[r] for one in steps) for r in range(len(limits))]
         full = [r for r, limit in enumerate(limits) if held[r] > ROOM * limit]
         last = self.history[-1] if self.history else None
         waits = last is not None and last.moved and last.after.measured is None
         before, self._looked = self._looked, (limits, full)
         if not (waits or changes or self._looked != before):
             return None, None
-        measured = median(one.report.timeline.makespan for one in steps)
+        measured = max(median(one.makespan for one in replica) for replica in replicas)
         took = measured if waits else None
-        why = [f"device {r} takes {times:.1f} times as long per layer as {than}" for r, times in changes.items()]
+        why = [f"{device} takes {times:.1f} times as long per layer as {than}" for device, times in changes.items()]
         why += [f"device {r} holds {format_bytes(held[r])} of the {format_bytes(limits[r])} allowed" for r in full]
         profile, now = self._predict(batch, self._slow)
         setup = self._setup(self.pipeline.schedule, self._cuts, now.makespan, measured)
         known = [one.total for one in profile.memory(now)]
         free = [ROOM * b * one / have if one and have else b for b, have, one in zip(limits, held, known, strict=True)]
-        step, found = steps[-1].report.step, self._plan(batch, min(one.report.batch for one in steps), free)
+        step, found = steps[-1].step, self._plan(batch, min(one.batch for one in steps), free)
         if isinstance(found, str):
             return took, Decision(step, ", ".join([*why, found]), setup, setup) if why else None
         table, plan = found
@@ -265,16 +285,20 @@ class Adaptive:
         bounds = (0, *cuts, self._size)
         return Setup(table, cuts, tuple(b - a for a, b in pairwise(bounds)), predicted, measured)
 
-    def _follow(self, steps: Sequence[Observed]) -> dict[int, float]:
+    def _follow(self, replicas: Sequence[Sequence[_Seen]]) -> dict[str, float]:
         """By device, how many times as long as known it takes now, beside the others; and that is known from here."""
-        size = len(self._slow)
-        alone = {batch: self._predict(batch, [1.0] * size)[1].busy for batch in {one.report.batch for one in steps}}
-        now = [median_low(one.busy[r] / (alone[one.report.batch][r] or 1e-9) for one in steps) for r in range(size)]
-        times = [new / old for new, old in zip(now, self._slow, strict=True)]
+        size, batches = len(self._slow), {one.batch for replica in replicas for one in replica}
+        alone = {batch: self._predict(batch, [1.0] * size)[1].busy for batch in batches}
+        each = [
+            [median_low(one.busy[r] / (alone[one.batch][r] or 1e-9) for one in replica) for replica in replicas]
+            for r in range(size)
+        ]
+        times = [max(new) / old for new, old in zip(each, self._slow, strict=True)]
         common = median_low(times)  # the machine's, or the profile's: it moves no layer
         changes = {r: one / common for r, one in enumerate(times) if abs(one / common - 1) > NOTICED}
         self._slow = [old * common * changes.get(r, 1.0) for r, old in enumerate(self._slow)]
-        return changes
+        where = [f" of replica {new.index(max(new))}" if len(replicas) > 1 else "" for new in each]
+        return {f"device {r}{where[r]}": one for r, one in changes.items()}
 
     def _plan(self, batch: int, least: int, free: Sequence[float]) -> tuple[Schedule, CutPlan] | str:
         """The table and the cuts that are best among those that fit, or why none does."""
@@ -333,6 +357,11 @@ def _movable(pipeline: Any) -> nn.Module:
         raise ConfigurationError(
             "layers can move only where the Pipeline itself cuts the model: pass it an nn.Sequential, or a module with "
             "pipeline_sections(), in place of stages"
+        )
+    if any(is_split(p) for _, p in pipeline.named_parameters()):
+        raise ConfigurationError(
+            "layers that are split over processes (tp, shard) cannot move; make the mesh with dp and pp alone, or give "
+            "Pipeline(monitor=Monitor()), which says who is slow"
         )
     if "U" in table.ops or any(len(homes) > 1 for homes in table.placement):
         kind = "updates weights on the way" if "U" in table.ops else "has stages on two devices"

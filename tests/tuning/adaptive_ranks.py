@@ -5,18 +5,20 @@ import os
 import sys
 from pathlib import Path
 
-from pipelab import Adaptive, build_schedule
+from pipelab import Adaptive, build_schedule, make_mesh
 from tests.runtime.small import Work
 from tests.tuning.test_adaptive import batch, layers, made
 
 if __name__ == "__main__":
-    told = []
-    with made(layers(Work, 0.0005), build_schedule("1f1b", 2, 4), launch="processes") as pipeline:
+    told, replicas = [], int(sys.argv[2])
+    mesh = make_mesh(dp=replicas, pp=2) if replicas > 1 else None
+    with made(layers(Work, 0.0005), build_schedule("1f1b", 2, 4), launch="processes", mesh=mesh) as pipeline:
         adaptive = Adaptive(pipeline, every=2, told=told.append)
         losses = []
         for step in range(8):
-            losses.append(adaptive.step(*batch(step)).loss)
-            pipeline.speeds = [1, 0.2]
+            share = (tensor.tensor_split(replicas)[pipeline.replica] for tensor in batch(step))
+            losses.append(adaptive.step(*share).loss)
+            pipeline.speeds = [1, 0.2] if pipeline.replica == replicas - 1 else None
     sizes = [adaptive.history[0].before.sizes, *(one.after.sizes for one in adaptive.history)]
     took = [one.after.measured for one in adaptive.history]
     found = {"sizes": sizes, "took": took, "told": len(told), "losses": losses}

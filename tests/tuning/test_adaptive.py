@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -259,15 +260,33 @@ def test_processes_move_layers_too(monkeypatch):
 
 
 @pytest.mark.slow
-def test_under_torchrun_rank_0_decides_for_all(tmp_path):
-    ((code, _, err),) = agents([Path(__file__).with_name("adaptive_ranks.py"), tmp_path], ranks=2)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_under_torchrun_rank_0_decides_for_all(tmp_path, replicas):
+    """Of two replicas the second one has a slow device."""
+    ranks = 2 * replicas
+    ((code, _, err),) = agents([Path(__file__).with_name("adaptive_ranks.py"), tmp_path, replicas], ranks=ranks)
     assert code == 0, err[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    assert first["sizes"] == second["sizes"]
-    assert first["took"] == second["took"] and first["took"][0] > 0, "what rank 0 has measured, the others know too"
+    first, *others = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(ranks))
+    assert first["took"][0] > 0, "what rank 0 has measured, the others know too"
     assert first["sizes"][0] == [6, 6] and first["sizes"][-1][1] < 6
-    assert first["told"] == len(first["sizes"]) - 1 and second["told"] == 0
-    assert first["losses"] == second["losses"] == pytest.approx(unsplit(layers(Work, 0.0005), 8), abs=1e-10)
+    assert first["told"] == len(first["sizes"]) - 1
+    assert first["losses"] == pytest.approx(unsplit(layers(Work, 0.0005), 8), abs=1e-10)
+    assert others == [first | {"told": 0}] * (ranks - 1)
+
+
+def test_of_each_device_the_slowest_replica_counts():
+    adaptive = Adaptive(made(), profiled(), every=3, told=None)
+
+    def both(tell):
+        own = tell()
+        return [own, [replace(one, busy=[cost * (1 + (r == 1)) for r, cost in enumerate(one.busy)]) for one in own]]
+
+    adaptive.pipeline._engine.of_replicas = both
+    for step in range(4):
+        adaptive.step(*batch(step))
+    (moved,) = adaptive.history
+    assert moved.why == "device 1 of replica 1 takes 2.0 times as long per layer as profiled"
+    assert moved.after.sizes == (5, 2, 5)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def export_safetensors(folder: str | os.PathLike[str], file: str | os.PathLike[s
     """
     from safetensors.torch import save_file
 
-    from pipelab.runtime.checkpoint.folder import find_checkpoint, sync
+    from pipelab.runtime.checkpoint.folder import find_checkpoint, read_description, sync
     from pipelab.runtime.checkpoint.tensors import TensorReader
 
     path, target = find_checkpoint(Path(folder)), Path(file)
@@ -27,6 +27,7 @@ def export_safetensors(folder: str | os.PathLike[str], file: str | os.PathLike[s
         raise ConfigurationError(
             f"{target} must be a file in a folder that is there; try {target / 'model.safetensors'}"
         )
+    read_description(path)  # of a format whose weights mean the same
     reader = TensorReader(path)
     tensors = reader.read([name for name in reader.shapes if name.startswith("model.")])
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")

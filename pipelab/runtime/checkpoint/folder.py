@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 DESCRIPTION = "pipelab.json"
-FORMAT = 1
+FORMAT = 2
+"""Of what is written. In format 1 rows of ``qkv`` of TransformerLM lay in another order: all of q, then all of k."""
 _NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
 
 
@@ -83,9 +84,15 @@ def read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, error) from None
     if number != FORMAT:
+        hint = "update pipelab"
+        if number == 1:
+            hint = (
+                "rows of qkv in TransformerLM lie in another order since, so train it anew; the weights of any other "
+                "model are read by torch.distributed.checkpoint.load and taken by load_state_dict"
+            )
         raise ConfigurationError(
             f"{path} is of format {number!r}, written by pipelab {found.get('pipelab')}; this one reads format "
-            f"{FORMAT}: update pipelab"
+            f"{FORMAT}: {hint}"
         )
     description: dict[str, Any] = found
     return description

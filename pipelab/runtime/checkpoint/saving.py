@@ -22,6 +22,7 @@ from pipelab.schedules.updates import under_way
 __all__ = ["Saving"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _UNEVEN = (
     "Stages may differ in how many updates they have made, and nothing is under way any more. Load a checkpoint, "
@@ -170,10 +171,23 @@ class Saving(TensorsByName):
                 raise ConfigurationError(f"the ranks of this pipeline disagree about speeds: {told}")
             self.settings.set_speeds(told[0])
 
-    def decide(self, work: Callable[[], T]) -> T:
-        """What ``work`` comes to in the first process, told to all; what it raises there raises in all."""
+    def decide(self, tell: Callable[[], U], work: Callable[[list[U]], T]) -> T:
+        """What ``work`` comes to in the first process, told to all; what it raises there raises in all.
+
+        It is given what the first process of each replica has to ``tell``.
+        """
         with self._working():
-            return self.first_says(lambda peers: peers.agree(lambda: work() if peers.own[0] == 0 else None)[0])  # type: ignore[return-value]
+            told: Any = self.of_replicas(lambda: tell() if self.peers.own[0] == 0 else None)
+            return self.first_says(lambda peers: peers.agree(lambda: work(told) if peers.own[0] == 0 else None)[0])  # type: ignore[return-value]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks where one does for all."""
+        return self.peers.own[0] == 0
+
+    def of_replicas(self, tell: Callable[[], U]) -> list[U]:
+        """What those who hold the same stages have to tell, one entry a replica."""
+        return [tell()]
 
     def first_says(self, work: Callable[[Peers], T]) -> T:
         """What ``work`` comes to in the processes of the first replica, of several, told to all."""

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import torch
 
+from pipelab.errors import PipelabError
 from pipelab.runtime.device.clocks import sleep_until
 from pipelab.runtime.device.payload import Payload
 from pipelab.schedules.wire import Channel
 from pipelab.simulation.links import INSTANT, Links
 
-__all__ = ["Aborted", "Post", "Receive", "Send", "Settle", "StepWire", "Wire", "WireEnd"]
+__all__ = ["Aborted", "Post", "Receive", "Send", "Settle", "StepWire", "Stopped", "Wire", "WireEnd"]
 
 Send = Callable[[Payload], float]
 """Send a message and come back at once, with the time of sending."""
@@ -34,6 +35,10 @@ Settle = Callable[[], bool]
 
 class Aborted(Exception):
     """Another device failed; this one stops."""
+
+
+class Stopped(Aborted, PipelabError):
+    """A whole pipeline has stopped, and knows no more than that something failed elsewhere."""
 
 
 class WireEnd(Protocol):

@@ -14,7 +14,7 @@ import torch
 
 from pipelab.runtime.device.channels import Aborted
 
-__all__ = ["Outcome", "Overdue", "one_intra_op_thread", "run_threads", "take_turns"]
+__all__ = ["DEVICE", "Outcome", "Overdue", "one_intra_op_thread", "run_threads", "take_turns"]
 
 
 @dataclass(slots=True)
@@ -38,6 +38,8 @@ class Overdue(Exception):
         self.error = error
 
 
+DEVICE = "pipelab device"
+"""What names of its threads begin with."""
 _ENDED = object()
 LOOKS_EVERY = 0.1
 """Seconds of waiting after which someone looks whether it will ever end."""
@@ -88,8 +90,8 @@ def take_turns(walks: Sequence[Iterator[None]]) -> None:
             walk.close()  # type: ignore[attr-defined]
 
 
-def _wait(ended: Sequence[threading.Event], limit: float, look: Callable[[], None] = lambda: None) -> bool:
-    """Wait for all, for ``limit`` seconds at most; whether all have ended.
+def _wait(ended: Sequence[threading.Event], limit: float, look: Callable[[], float] = lambda: math.inf) -> bool:
+    """Wait for all, for ``limit`` seconds at most, or as long as ``look`` says; whether all have ended.
 
     Counted is what this thread has seen go by: a program that was stopped for an hour has not used it up.
     """
@@ -97,9 +99,10 @@ def _wait(ended: Sequence[threading.Event], limit: float, look: Callable[[], Non
     for one in ended:
         while not one.wait(min(LOOKS_EVERY, left)):
             left -= LOOKS_EVERY
+            if left > 0:
+                left = min(left, look())
             if left <= 0:
                 return False
-            look()
     return True
 
 
@@ -114,10 +117,12 @@ def run_threads(
     *,
     one_core_each: bool = True,
     limit: float = math.inf,
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[], float] = lambda: math.inf,
     waits: bool = True,
 ) -> list[Outcome]:
-    """Run each piece of ``work`` in a thread of its own and wait for all; ``look`` is called every ``LOOKS_EVERY``.
+    """Run each piece of ``work`` in a thread of its own and wait for all.
+
+    ``look`` is called every ``LOOKS_EVERY``, and says how many seconds it is worth to wait on, at most.
 
     If one raises, or ``look`` does, ``abort`` is called to wake the others, and once all have ended the first error is
     raised. The same happens on KeyboardInterrupt; then they are waited for as long again, or (not ``waits``: what is
@@ -141,7 +146,7 @@ def run_threads(
 
     with one_intra_op_thread(one_core_each):
         threads = [
-            threading.Thread(target=body, args=(number,), name=f"pipelab device {number}", daemon=True)
+            threading.Thread(target=body, args=(number,), name=f"{DEVICE} {number}", daemon=True)
             for number in range(len(work))
         ]
         try:

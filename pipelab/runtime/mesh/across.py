@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipelab.errors import LostProcessError
+from pipelab.runtime.device.channels import Aborted
 from pipelab.runtime.faults.limit import TimeLimit
 from pipelab.runtime.faults.where import OUTSIDE
 from pipelab.runtime.peers import Move, Numbers, Peers
@@ -77,7 +78,8 @@ class Across:
             try:
                 return work()
             except BaseException as error:
-                own.append(error)
+                if not isinstance(error, Aborted):
+                    own.append(error)
                 raise
 
         try:
@@ -94,7 +96,7 @@ class Across:
             ) from None
         except Exception as error:
             if not own:
-                error.add_note("It was in another replica.")
+                error.add_note("It was in another process that holds the same stage.")
             raise
         return found
 

@@ -6,10 +6,11 @@ on. Losses are weighted by the terms of the whole batch, so it is a sum and no m
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError
 from pipelab.models.shards import is_split, local, with_part
 from pipelab.runtime.mesh.across import Across
-from pipelab.runtime.mesh.shape import Shape
+from pipelab.runtime.mesh.shape import START_AGAIN, Shape
 from pipelab.runtime.mesh.sharded import Sharded
 from pipelab.runtime.mesh.tensor import add_partial
 from pipelab.runtime.messages import Reduction
@@ -33,6 +34,8 @@ __all__ = ["DataParallel"]
 
 T = TypeVar("T")
 
+_LOOKS, _LEFT = 0.5, 5.0
+"""Seconds between two looks whether another process has failed; and how many this one then has to come to its end."""
 _WAIT = timedelta(minutes=30)
 """How long a sum may take once all replicas have come to the same step."""
 
@@ -67,18 +70,22 @@ class DataParallel:
         self._buckets: dict[tuple[int, int], _Bucket] = {}
         self._lock = threading.Lock()
         self._broken = self._open = False
+        self._walk, self._looks, self._failed = 0, 0.0, False
         self._order: list[tuple[int, int]] = []
+        self._buffers: dict[tuple[int, int], list[Tensor]] = {}
+        """Copies of those that a checkpoint has, as all replicas had them last."""
         self._replicas: Replicas
 
     def belong(self, replicas: Replicas) -> None:
         """Sum the gradients of ``replicas``, which start from what the first replica of the pipeline holds."""
         self._replicas = replicas
-        for (r, _), module in replicas.modules.items():
+        for (r, s), module in replicas.modules.items():
             for tensor in (*module.parameters(), *module.buffers()):
                 if self.shape.sizes["tp"] > 1 and not is_split(tensor):
-                    _take(tensor, self.shape.ranks("tp")[0], self.shape.group("tp"))
+                    _take([tensor], self.shape.ranks("tp")[0], self.shape.group("tp"))
                 if self.shape.sizes["dp"] > 1 and not _is_shared_out(tensor):
-                    _take(local(tensor), self.shape.ranks("dp")[0], self._groups[r])
+                    _take([local(tensor)], self.shape.ranks("dp")[0], self._groups[r])
+            self._buffers[r, s] = [buffer.clone() for buffer in _buffers(module)]
 
     # ---- the batch -----------------------------------------------------------------------------------------------
 
@@ -99,17 +106,17 @@ class DataParallel:
                         f"the replicas of this pipeline disagree about {topic}: {value} in replica 0, {its[topic]} in "
                         f"replica {replica}; every rank must do the same"
                     )
-        told = [part for *_, part in self._of_replicas(everyone)]
+        told = [part for *_, part in self._one_each(everyone)]
         return Share(sum(size for size, _ in told[: self.shape.replica]), sum(terms for _, terms in told))
 
     def total(self, loss: float | None) -> float | None:
         """The loss of the whole batch, from each replica's part of it."""
-        told = [part for part in self._of_replicas(self.column.exchange(loss)) if part is not None]
+        told = [part for part in self._one_each(self.column.exchange(loss)) if part is not None]
         return sum(told) if told else None
 
     def whole(self, given: Any) -> Any:
         """The whole batch's tensors, from each replica's; None where this process has none."""
-        parts = self._of_replicas(self.column.exchange(given))
+        parts = self._one_each(self.column.exchange(given))
         return None if given is None else join_batches(parts)
 
     def first_says(self, work: Callable[[Peers], T]) -> T:
@@ -117,7 +124,11 @@ class DataParallel:
         found: list[T] = self.column.agree(lambda: None if self.column.rank else work(self.peers.inner))
         return found[0]
 
-    def _of_replicas(self, told: Sequence[T]) -> list[T]:
+    def of_replicas(self, tell: Callable[[], T]) -> list[T]:
+        """What the processes of this column have to tell, one entry a replica."""
+        return self._one_each(self.column.agree(tell))
+
+    def _one_each(self, told: Sequence[T]) -> list[T]:
         """One entry a replica: slices of one replica have the same batch."""
         return list(told[:: self.shape.sizes["tp"]])
 
@@ -125,6 +136,7 @@ class DataParallel:
 
     def prepare(self, order: Sequence[tuple[int, int]] | None) -> None:
         """A step begins, in all replicas; ``order`` is that of the stages' last backwards (None: an evaluation)."""
+        self._walk, self._failed = self._walk + 1, False
         if order is not None:
             self._prepare(order)
         for stage in self.sharded.values():
@@ -144,7 +156,7 @@ class DataParallel:
     def _prepare(self, order: Sequence[tuple[int, int]]) -> None:
         if self._broken:
             raise PipelabError(
-                "an earlier step has lost a replica, or failed halfway with weights gathered; make a new Pipeline"
+                "an earlier step has lost a replica, or failed halfway within a layer; make a new Pipeline"
             )
         self._buckets, self._open = {}, True
         late = [key for key in sorted(self._replicas.modules) if key not in order or self._waits(key)]
@@ -169,31 +181,68 @@ class DataParallel:
         moved = [(key, bucket) for key, bucket in self._buckets.items() if bucket.works]
         found = [Reduction(s, r, bucket.size, bucket.begun, bucket.ended) for (r, s), bucket in moved]
         self._give_back()
+        self._even_buffers()
         return found
+
+    @property
+    def _within(self) -> bool:
+        """Whether processes that hold a stage together wait for each other within it."""
+        return self.shape.sizes["tp"] > 1 or bool(self.sharded)
+
+    @property
+    def _failing(self) -> str:
+        """What is said in the store when this walk has failed: to all replicas, if they share weights out."""
+        return f"failed {self._walk} {0 if self.sharded else self.shape.replica}"
+
+    def fail(self) -> None:
+        """This process's walk has failed: tell those who may wait for its part of a layer, where nothing wakes them."""
+        if self._within:
+            with suppress(RuntimeError):  # the store may be gone, too
+                self.column.store.set(self._failing, b"")
+
+    def left(self) -> float:
+        """How many seconds a walk may still take: few, once another process that holds the same stage has failed."""
+        now = time.monotonic()
+        if self._within and not self._failed and now >= self._looks:
+            self._looks = now + _LOOKS
+            with suppress(RuntimeError):
+                self._failed = self.column.store.check([self._failing])
+        return _LEFT if self._failed else math.inf
 
     def give_up(self, error: BaseException) -> None:
         """After a step that failed in all replicas: nothing may be left on its way."""
+        lost = isinstance(error, LostProcessError) or bool(getattr(error, "stuck", None))
+        if not lost and self._left_waiting(error):
+            error.add_note(f"A process was left waiting within a layer; {START_AGAIN}.")
+            self._broken = True
+            self.shape.give_up()
         if not self._open:
             return
-        if self.sharded or isinstance(error, LostProcessError) or getattr(error, "stuck", None):
+        if self._broken or self.sharded or lost:
             self._broken, self._open = True, False
             return
         try:
-            self._settle()
+            self._settle(failed=True)
         except Exception:  # noqa: BLE001 (the step's own error is raised)
             self._broken = True
         self._buckets, self._open = {}, False
+
+    def _left_waiting(self, error: BaseException) -> bool:
+        """Whether ``error``, if all have heard of it, has left a thread anywhere in the middle of a layer."""
+        if not (self._within and getattr(error, "_known_to_all", False)):
+            return False
+        return any(self.column.exchange(any(self.peers.exchange(bool(self._replicas.busy)))))
 
     def rest(self) -> None:
         """A walk is over, well or not: of what is shared out, each replica keeps its part."""
         for stage in self.sharded.values():
             stage.rest()
 
-    def _settle(self) -> None:
+    def _settle(self, *, failed: bool = False) -> None:
         """Begin what has not begun, in the same order in all replicas, and wait for all of it."""
         for key in self._order:
             if key not in self._buckets:
-                self._begin(key)
+                self._begin(key, failed=failed)
         with self._lost():
             for bucket in self._buckets.values():
                 for work in bucket.works:
@@ -204,16 +253,17 @@ class DataParallel:
         """Whether gradients of other devices are added first."""
         return self._replicas.needs_others(key[1])
 
-    def _begin(self, key: tuple[int, int]) -> None:
+    def _begin(self, key: tuple[int, int], *, failed: bool = False) -> None:
         owned = [p for _, p in self._replicas.owned(key[1], self._replicas.modules[key]) if p.requires_grad]
-        add_partial(owned)
+        if not failed:  # else processes may have gradients of different micro-batches
+            add_partial(owned)
         if self.shape.sizes["dp"] == 1:
             return
         owned = [p for p in owned if not _is_shared_out(p)]
         bucket = _Bucket(owned, begun=time.perf_counter())
         for dtype in sorted({p.dtype for p in owned}, key=str):
             same = [p for p in owned if p.dtype == dtype]
-            there = torch.tensor([float(p.grad is not None) for p in same], dtype=dtype, device=same[0].device)
+            there = torch.tensor([_mark(p.grad) for p in same], dtype=dtype, device=same[0].device)
             grads = [local(torch.zeros_like(p) if p.grad is None else _dense(p.grad)).reshape(-1) for p in same]
             bucket.pieces.append(torch.cat([there, *(grad.detach() for grad in grads)]))
         with self._lost():
@@ -224,17 +274,45 @@ class DataParallel:
         with self._lock:
             self._buckets[key] = bucket
 
+    def _even_buffers(self) -> None:
+        """What the step has changed in a buffer of any replica, as running statistics: the first replica's for all."""
+        now = {key: _buffers(module) for key, module in sorted(self._replicas.modules.items())}
+        if self.shape.sizes["dp"] == 1 or not any(now.values()):
+            return
+        mine = [not torch.equal(a, b) for key in now for a, b in zip(now[key], self._buffers[key], strict=True)]
+        changed = iter([any(each) for each in zip(*self.column.exchange(mine), strict=True)])
+        for key, buffers in now.items():
+            pairs = [pair for pair in zip(buffers, self._buffers[key], strict=True) if next(changed)]
+            if pairs:
+                with self._lost():
+                    _take([buffer for buffer, _ in pairs], self.shape.ranks("dp")[0], self._groups[key[0]])
+            for buffer, kept in pairs:
+                kept.copy_(buffer)
+
     def _give_back(self) -> None:
         """Sums into the parameters; where no replica has a gradient, there is none."""
-        for bucket in self._buckets.values():
+        for (r, _), bucket in sorted(self._buckets.items()):
             pieces = iter(bucket.pieces)
             for dtype in sorted({p.dtype for p in bucket.parameters}, key=str):
                 same, piece = [p for p in bucket.parameters if p.dtype == dtype], next(pieces)
                 there = piece[: len(same)].tolist()
                 sums = piece[len(same) :].split([local(p).numel() for p in same])
                 for parameter, found, total in zip(same, there, sums, strict=True):
-                    parameter.grad = with_part(parameter, total.view_as(local(parameter))) if found else None
+                    grad = with_part(parameter, total.view_as(local(parameter))) if found else None
+                    if grad is not None and found < 1:
+                        grad = self._by_rows(grad, parameter.grad, self._groups[r])
+                    parameter.grad = grad
         self._buckets, self._open = {}, False
+
+    def _by_rows(self, total: Tensor, own: Tensor | None, group: Any) -> Tensor:
+        """``total`` as a sparse tensor of those rows that a replica has a gradient of, zero or not."""
+        touched = torch.zeros(len(total), device=total.device)
+        if own is not None:
+            touched[own._indices()[0]] = 1
+        with self._lost():
+            dist.all_reduce(touched, group=group)
+        rows = touched.nonzero().T
+        return torch.sparse_coo_tensor(rows, total[rows[0]], total.shape, is_coalesced=True)
 
     @contextmanager
     def _lost(self) -> Iterator[None]:
@@ -251,17 +329,33 @@ class DataParallel:
             ) from None
 
 
-def _take(tensor: Tensor, source: int, group: Any) -> None:
-    """Its value in process ``source``; as bytes, for there are numbers that are not sent."""
-    sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+def _take(tensors: Sequence[Tensor], source: int, group: Any) -> None:
+    """Their values in process ``source``; as bytes, for there are numbers that are not sent."""
+    sent = torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
     dist.broadcast(sent, source, group=group)
     with torch.no_grad():
-        tensor.copy_(sent.view(tensor.dtype).view_as(tensor))
+        for tensor, part in zip(tensors, sent.split([tensor.nbytes for tensor in tensors]), strict=True):
+            tensor.copy_(part.clone().view(tensor.dtype).view_as(tensor))
+
+
+def _buffers(module: nn.Module) -> list[Tensor]:
+    """Those that a checkpoint has."""
+    if next(module.buffers(), None) is None:
+        return []
+    state = module.state_dict(keep_vars=True).values()
+    return [local(tensor) for tensor in state if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)]
 
 
 def _is_shared_out(tensor: Tensor) -> bool:
     """Whether replicas have a part of it each, which FSDP2 sums."""
     return is_split(tensor) and "dp" in tensor.device_mesh.mesh_dim_names  # type: ignore[attr-defined]
+
+
+def _mark(grad: Tensor | None) -> float:
+    """Whether there is one, in a word that is summed with it: below 1 in the end where all of them are rows."""
+    if grad is None:
+        return 0.0
+    return 2.0**-12 if grad.layout == torch.sparse_coo and grad.sparse_dim() == 1 else 1.0
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -12,10 +12,15 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from pipelab.errors import ConfigurationError
 
-__all__ = ["AXES", "Shape", "shape_of"]
+__all__ = ["AXES", "START_AGAIN", "Shape", "shape_of"]
 
 AXES = ("dp", "pp", "tp")
 """Data, pipeline and tensor parallel, the outermost first: ranks that differ in tp alone are next to each other."""
+
+
+START_AGAIN = "start the processes again, and go on from the last checkpoint"
+_given_up: set[str] = set()
+"""Groups in which a process was left waiting, by name: two meshes may have one in common."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Shape:
         """The torch.distributed group of ranks that differ from this one in ``axis`` alone."""
         return self.mesh.get_group(axis)
 
+    def give_up(self) -> None:
+        """A process is left waiting in a group of layers: no pipeline can be made in it any more."""
+        _given_up.update(self.group(axis).group_name for axis in self.mesh.mesh_dim_names or () if axis != "pp")
+
     def ranks(self, axis: str) -> list[int]:
         """The ranks of :meth:`group`."""
         return _ranks(self.mesh, (axis,), self.place)
@@ -59,6 +68,8 @@ def shape_of(mesh: Any) -> Shape:
             f"mesh must have axes named 'dp', 'pp' and 'tp', any of them absent, got one {told}; make one with "
             "pipelab.make_mesh(dp=2, pp=2)"
         )
+    if any(mesh.get_group(axis).group_name in _given_up for axis in names):
+        raise ConfigurationError(f"a step has failed and left a process waiting in a group of this mesh; {START_AGAIN}")
     place = mesh.get_coordinate()
     if place is None:
         raise ConfigurationError(f"this process has no place in the mesh of ranks {mesh.mesh.flatten().tolist()}")

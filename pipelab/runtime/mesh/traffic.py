@@ -4,7 +4,7 @@ What each process sends, in the ring algorithms that keep every link busy (n pro
 
     all-gather, reduce-scatter    (n - 1) / n * S
     all-reduce                  2 (n - 1) / n * S      a reduce-scatter and an all-gather
-    broadcast                     S                    from the one that has it
+    broadcast                     (n - 1) / n * S      on average: all but the last one pass it on
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _KINDS = {
     "_allgather_base_": "all-gather",
     "reduce_scatter_tensor": "reduce-scatter",
     "_reduce_scatter_base_": "reduce-scatter",
+    "broadcast_": "broadcast",
 }
 """Of torch's operators: functional ones, which DTensors use, and those of a group, which FSDP2 uses."""
 
@@ -57,14 +58,19 @@ Collectives = Mapping[str, Traffic]
 class TrafficCounter(TorchDispatchMode):
     """Counts the collectives over the axes of ``mesh`` that are issued inside it: ``found[axis, kind]``.
 
-    ``with TrafficCounter(mesh) as counter: pipeline.step(...)`` counts a step of this process: what tensor parallelism,
-    FSDP2 and the sum over replicas move. Messages between stages are in the report.
+    ``with TrafficCounter(mesh) as counter: pipeline.step(...)`` counts a step of this process, in all its threads: what
+    tensor parallelism, FSDP2 and the sum over replicas move. It looks at each of torch's operators, which takes time,
+    so no report has these figures. It has those that cost nothing: messages between stages (``deliveries``), and what
+    is summed over replicas (``reductions``).
     """
 
     def __init__(self, mesh: Any) -> None:
         super().__init__()
-        names = mesh.mesh_dim_names or ()
-        self._axes = {mesh.get_group(axis).group_name: (axis, mesh[axis].size()) for axis in names}
+        self._axes: dict[Any, tuple[str, int]] = {}
+        for axis in mesh.mesh_dim_names or ():  # by their ranks, too: devices in threads have a group each
+            group = mesh.get_group(axis)
+            for key in (group.group_name, tuple(dist.get_process_group_ranks(group))):
+                self._axes[key] = axis, mesh[axis].size()
         self.found: dict[tuple[str, str], Traffic] = defaultdict(Traffic)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,8 +80,8 @@ class TrafficCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self, name: str, given: list[Any]) -> None:
-        groups = [one if isinstance(one, str) else _group_name(one) for one in given]
-        at = next((self._axes[group] for group in groups if group in self._axes), None)
+        keys = [key for one in given for key in ([one] if isinstance(one, str) else _keys(one))]
+        at = next((self._axes[key] for key in keys if key in self._axes), None)
         if name not in _KINDS or at is None:
             return
         axis, processes = at
@@ -84,14 +90,15 @@ class TrafficCounter(TorchDispatchMode):
         self.found[axis, _KINDS[name]] += Traffic.of(_KINDS[name], size, processes)
 
 
-def _group_name(given: Any) -> str:
-    """The name of a group that an operator was given in a box."""
+def _keys(given: Any) -> list[Any]:
+    """The name and the ranks of a group that an operator was given in a box."""
     if not isinstance(given, torch.ScriptObject):
-        return ""
+        return []
     try:
-        return str(dist.ProcessGroup.unbox(given).group_name)
+        group = dist.ProcessGroup.unbox(given)
     except RuntimeError:  # what a reduction does is in such a box, too
-        return ""
+        return []
+    return [group.group_name, tuple(dist.get_process_group_ranks(group))]
 
 
 def tensor_traffic(

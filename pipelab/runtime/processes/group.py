@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, LostProcessError, PipelabError, ScheduleError, TimeLimitError
-from pipelab.runtime.device.channels import Aborted
+from pipelab.runtime.device.channels import Aborted, Stopped
 from pipelab.runtime.device.program import FAILED, ProgramTable
 from pipelab.runtime.faults.deadlock import is_stuck
 from pipelab.runtime.faults.limit import TimeLimit
@@ -84,11 +84,11 @@ class Group:
         self._far = Far(dist.PrefixStore(f"{prefix}/whereabouts", store), rank)
         told = [json.loads(said) for said in roll_call(store, f"{prefix}/here", rank, size, json.dumps(own).encode())]
         self.own: tuple[int, ...] = (rank,)
-        self._store = dist.PrefixStore(prefix, store)
+        self.store = dist.PrefixStore(prefix, store)
         self.hosts = [host for host, *_ in told]
         self.places = tuple(torch.device(name) for _, _, name, _, _ in told)
         here = [r for r in range(size) if told[r][1] == told[rank][1]]
-        self._home = Home(dist.PrefixStore(f"home{here[0]}", self._store), here, rank, CONNECT)
+        self._home = Home(dist.PrefixStore(f"home{here[0]}", self.store), here, rank, CONNECT)
         self._board = board or self._home.pass_on(partial(Board, size))
         self._board.claim(rank)
         self._borrowed = board is not None
@@ -99,7 +99,7 @@ class Group:
         weakref.finalize(self, self._far.close)
         self._rounds: Home | GlooRounds | None = self._home
         if len(here) < size:
-            self._rounds = GlooRounds(dist.PrefixStore("control", self._store), rank, size, CONNECT)
+            self._rounds = GlooRounds(dist.PrefixStore("control", self.store), rank, size, CONNECT)
         self._gpus, self._token = [gpu for _, _, _, gpu, _ in told], told[0][4]
         own_gpu_each = None not in self._gpus and len(set(self._gpus)) == size
         self.backend = "nccl" if own_gpu_each and dist.is_nccl_available() else "gloo"
@@ -229,7 +229,7 @@ class Group:
                 carried: CarriedError = pickle.loads(data)
                 return own if own is not None and r == self.rank else carried.rebuild(r)
         r = next(r for r, (outcome, _) in enumerate(everyone) if outcome == _STOPPED)
-        return PipelabError(f"the step was stopped on rank {r}: {everyone[r][1].decode()}")
+        return Stopped(f"the step was stopped on rank {r}: {everyone[r][1].decode()}")
 
     def abandon(self, error: BaseException) -> bool:
         """If the others do not know of ``error``: end their waits, and this group; whether that was so.
@@ -305,7 +305,7 @@ class Group:
             self._lines.connect(channels)
 
     def _new_lines(self, generation: int) -> Lines:
-        store = dist.PrefixStore(f"lines{generation}", self._store)
+        store = dist.PrefixStore(f"lines{generation}", self.store)
         place = self.places[self.rank]
         return Lines(store, self.rank, self.size, self.backend, place, self._home, generation, CONNECT)
 

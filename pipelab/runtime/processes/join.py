@@ -6,6 +6,8 @@ import atexit
 import os
 import socket
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,12 +18,15 @@ import torch
 import torch.distributed as dist
 
 from pipelab.errors import ConfigurationError, PipelabError
+from pipelab.runtime.device.threads import DEVICE
 from pipelab.runtime.processes.group import CONNECT, ROLL_CALL, Group, roll_call
 from pipelab.runtime.processes.wires.board import Board
 from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
 __all__ = ["LOOPBACK", "enter_world", "in_group", "join", "make_group", "require_size", "world"]
 
+_LAST = 20.0
+"""Seconds that threads which a step has left behind have to come out of gloo."""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -154,12 +159,24 @@ _open: weakref.WeakSet[Group] = weakref.WeakSet()
 
 
 def _leave_world() -> None:
-    """At Python's end: no thread may be in gloo then."""
+    """At Python's end: no thread may be in gloo then, not even one that a step has left behind there."""
     for group in list(_open):
         with suppress(Exception):
             group.close()
     with suppress(Exception):
         dist.destroy_process_group()
+    late = time.monotonic() + _LAST  # the others end, too, which ends its wait
+    for thread in threading.enumerate():
+        while thread.name.startswith(DEVICE) and _in_collective(thread) and time.monotonic() < late:
+            thread.join(0.1)
+
+
+def _in_collective(thread: threading.Thread) -> bool:
+    """Whether it is in ``torch.distributed``."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and "torch.distributed" not in frame.f_globals.get("__name__", ""):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _check_interfaces() -> None:

@@ -265,7 +265,12 @@ class Stepper:
                 except ConfigurationError:
                     wire.abort()  # the other devices wait for this one
                     raise
-            return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=share.first)
+            try:
+                return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=share.first)
+            except BaseException as error:
+                if self._data is not None and not getattr(error, "stuck", None):  # others have the same time limit
+                    self._data.fail()
+                raise
 
         try:
             if self._data is not None:
@@ -297,8 +302,11 @@ class Stepper:
         if key not in self._walks:
             made = (schedule, self.settings, self._replicas, self.updates, self.memory)
             early = self.validation.step if training and self.validation.early else None
-            around = (self._data.before_last, self._data.send) if training and self._data is not None else ()
-            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early, around=around)
+            more: dict[str, Any] = {}
+            if self._data is not None:
+                around = (self._data.before_last, self._data.send) if training else ()
+                more = {"around": around, "left": self._data.left}
+            self._walks[key] = Walk(*made, training=training, flight=flight, drain=drain, early=early, **more)
         return self._walks[key]
 
     def _versions_of(self, r: int, s: int, behind: int) -> Versions:

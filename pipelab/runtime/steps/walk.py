@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelab.errors import TimeLimitError
 from pipelab.quantities import ModelStates
 from pipelab.runtime.device.caller_settings import CallerSettings
-from pipelab.runtime.device.channels import StepWire
+from pipelab.runtime.device.channels import Aborted, StepWire
 from pipelab.runtime.device.clocks import NoMeter, SlotMeter, make_meter
 from pipelab.runtime.device.log import DeviceLog
 from pipelab.runtime.device.memory import AllocatorPeak, MemoryMeter
@@ -57,7 +57,8 @@ class Walk:
     """Runs the devices of this process through ``schedule``; ``memory`` are their meters.
 
     ``early(r)`` is what device r does when its own part is over, while others go on; ``around`` are what it does
-    before and after the last backward of stage s, called with (r, s).
+    before and after the last backward of stage s, called with (r, s). ``left()``: how many seconds it may still take,
+    if something has failed elsewhere of which no message tells.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Walk:
         drain: bool = False,
         early: Callable[[int], None] | None = None,
         around: Sequence[Callable[[tuple[int, int]], None]] = (),
+        left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         if flight is None:
             settings.require_sound(schedule)
         self._flight, self._drains, self._early = flight, drain or schedule.updating is None, early
+        self._left = left
         self.settings, self.training, self.memory = settings, training, memory
         self._replicas, self._updates = replicas, updates
         self._own, self._places, self._last = replicas.peers.own, replicas.places, schedule.stages - 1
@@ -145,8 +148,8 @@ class Walk:
         held = any(self.settings.times(r) > 1 for r in self._own)
         return self._may_take_turns and (self._by_device or self._small) and not held
 
-    def _look(self) -> None:
-        """Raise DeadlockError if the devices can never go on."""
+    def _look(self) -> float:
+        """How many seconds it may still take. Raises DeadlockError if the devices can never go on."""
         now = list(self._replicas.peers.look())
         if now == self._seen and now != self._judged:  # who moves is not stuck
             self._judged = now
@@ -154,6 +157,7 @@ class Walk:
             if found is not None:
                 raise found
         self._seen, self._reached = now, _reached(now, self._reached or now)
+        return self._left()
 
     def _told_to_stop(self, before: Sequence[int]) -> Sequence[int]:
         """The whereabouts, once the devices of other processes have had a moment to stop after ``before``."""
@@ -238,6 +242,8 @@ class Walk:
             self._replicas.busy = list(found.args[0].values())
             if found.error is not None:
                 raise found.error from None
+            if self._left() < math.inf:
+                raise Aborted("another process that holds the same stage has failed") from None
             held = set(own) if turns and found.args[0] else {own[k] for k in found.args[0]}
             raise self._time_limit_error(limit, seen, held) from None
         except BaseException:

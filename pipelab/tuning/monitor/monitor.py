@@ -26,7 +26,7 @@ class Monitor:
     ``tokens``: how many a sequence has, for tokens per second.
 
     A monitor fails no step: what cannot be written is told in a warning, and left out from then on. Under torchrun the
-    one of rank 0 sees all devices, and the others stay empty. An evaluation is no step.
+    one of rank 0 sees all devices (of a mesh, those of replica 0), and the others stay empty. An evaluation is no step.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import pytest
 
 from pipelab import ConfigurationError, PipelabError, newest_checkpoint
 from pipelab.runtime.checkpoint import folder as folders
+from pipelab.runtime.checkpoint.export import export_safetensors
 from tests.runtime.checkpoint.small import model, momentum, opened, state, trained
 
 
@@ -210,8 +211,12 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
         refused(other, "there is no checkpoint in .*other")
         refused(other / "step-00000001", "has no pipelab.json: it was not written by Pipeline.save, or not whole")
         told = json.loads((path / "pipelab.json").read_text())
-        (path / "pipelab.json").write_text(json.dumps(told | {"format": 2, "pipelab": "7.1"}))
-        refused(path, "is of format 2, written by pipelab 7.1; this one reads format 1: update pipelab")
+        (path / "pipelab.json").write_text(json.dumps(told | {"format": 3, "pipelab": "7.1"}))
+        refused(path, "is of format 3, written by pipelab 7.1; this one reads format 2: update pipelab")
+        (path / "pipelab.json").write_text(json.dumps(told | {"format": 1}))
+        refused(path, "is of format 1, .* rows of qkv in TransformerLM lie in another order since, so train it anew")
+        with pytest.raises(ConfigurationError, match="is of format 1"):
+            export_safetensors(path, tmp_path / "weights.safetensors")
         for text in ("{", "[]", "{}"):
             (path / "pipelab.json").write_text(text)
             refused(path, "step-00000000 is damaged")

@@ -59,8 +59,8 @@ def _changed(change):
 
 NO_GENERATOR = {"cpu": {"$tensor": "model.0.bias"}, "cuda": []}
 DAMAGED = {
-    "nothing in it": lambda path: (path / "pipelab.json").write_text('{"format": 1}'),
-    "too deep": lambda path: (path / "pipelab.json").write_text('{"format": 1, "data": ' + "[" * 10**5),
+    "nothing in it": lambda path: (path / "pipelab.json").write_text('{"format": 2}'),
+    "too deep": lambda path: (path / "pipelab.json").write_text('{"format": 2, "data": ' + "[" * 10**5),
     "no number": _changed(lambda told: told.update(step_number="x")),
     "no pairs": _changed(lambda told: told.update(data={"$pairs": 3})),
     "no optimizer": _changed(lambda told: told.update(optimizer=[1])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipelab import Pipeline, build_schedule, make_mesh
+from pipelab import Pipeline, TrafficCounter, build_schedule, make_mesh
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.runtime import unsplit_gradients
 from pipelab.runtime.processes.join import enter_world
@@ -176,6 +177,59 @@ def failing():
     return told
 
 
+class Notes(nn.Module):
+    """Notes down in a buffer that it has seen a share of seven."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seven", torch.zeros(2, dtype=torch.int64))
+
+    def forward(self, x):
+        self.seven[1] += len(x) == 7
+        return x
+
+
+def buffers():
+    """After each step those of the first replica, also where only the other's have changed."""
+    mesh = make_mesh(dp=2, pp=dist.get_world_size() // 2)
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(4, 4), Notes(), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)).double()
+    first, x = copy.deepcopy(made), torch.randn(12, 4, generator=torch.Generator().manual_seed(0)).double()
+    first(x[:5])
+    with opened(mesh, made, m=1, loss=nn.MSELoss(), cuts=[3], optimizer=adam) as pipeline:
+        pipeline.step(*share(mesh, x, x))
+        right = first.state_dict()
+        apart = [float((b - right[name]).abs().max()) for name, b in pipeline.state_dict().items() if "run" in name]
+        pipeline.step(*share(mesh, x, x))
+        told = {name: b.tolist() for name, b in pipeline.state_dict().items()}
+        return {"apart": max(apart), "told": told, "loss": pipeline.evaluate(*share(mesh, x, x)).loss}
+
+
+def lazily(named):
+    params = [p for _, p in named]
+    return (torch.optim.SparseAdam if len(params[0]) == 9 else torch.optim.Adam)(params, lr=0.01)
+
+
+def sparse():
+    """Rows of an embedding, as SparseAdam takes them: some are in one replica alone, some in none."""
+    mesh = make_mesh(dp=2, pp=dist.get_world_size() // 2)
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 4)).double()
+    whole, y = copy.deepcopy(made), torch.randn(12, 4, generator=torch.Generator().manual_seed(0)).double()
+    optimizers = [lazily(part.named_parameters()) for part in whole]
+    with opened(mesh, made, m=2, loss=nn.MSELoss(), optimizer=lazily) as pipeline:
+        for step in range(3):
+            x = (torch.arange(12) + 3 * step) % (6 + step)
+            pipeline.step(*share(mesh, x, y))
+            whole.zero_grad()
+            nn.functional.mse_loss(whole(x), y).backward()
+            for one in optimizers:
+                one.step()
+        grads = [p.grad for _, p in pipeline.named_parameters()]
+        rows = [grad._indices()[0].tolist() for grad in grads if grad.layout == torch.sparse_coo]
+        return {"apart": apart(pipeline, dict(whole.named_parameters())), "rows": rows}
+
+
 def terms():
     """A replica none of whose targets counts; ties; a stage that builds itself."""
     mesh, loss = make_mesh(dp=2, pp=dist.get_world_size() // 2), nn.CrossEntropyLoss(ignore_index=-1)
@@ -204,6 +258,9 @@ def threads():
             report = pipeline.step(*share(mesh, *batch(step)))
         found["weights"] = apart(pipeline, trained(3)[1])
         found["stages"] = sorted(one.stage for one in report.reductions)
+        with TrafficCounter(mesh) as counter:
+            sums = pipeline.step(*share(mesh, *batch(3))).reductions
+        found["sums"] = [sum(one.size for one in sums), *(one.sent for one in counter.found.values())]
     before = len(os.listdir("/dev/fd"))
     for _ in range(3):
         with opened(mesh, model(), launch="threads", m=2) as pipeline, opened(mesh, model(), launch="threads") as other:

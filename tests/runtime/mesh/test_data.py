@@ -19,7 +19,7 @@ def results(folder, *cases, ranks=4):
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    return results(tmp_path_factory.mktemp("four"), "parity", "weights", "terms")
+    return results(tmp_path_factory.mktemp("four"), "parity", "weights", "terms", "buffers", "sparse")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,22 @@ def test_a_replica_without_a_loss_term_and_ties(four):
         assert "no loss terms" in none
 
 
+def test_buffers_are_the_first_replicas(four):
+    found = of(four, "buffers")
+    assert max(one["apart"] for one in found) < 1e-12
+    for one, other in ((0, 2), (1, 3)):  # the same stage
+        assert found[one]["told"] == found[other]["told"]
+    assert len({one["loss"] for one in found}) == 1
+    assert found[2]["told"]["1.seven"] == [0, 0]
+    assert found[3]["told"]["4.num_batches_tracked"] == 2
+
+
+def test_rows_that_have_a_gradient_stay_rows(four):
+    for rank, found in enumerate(of(four, "sparse")):
+        assert found["apart"] < 1e-12
+        assert found["rows"] == ([] if rank % 2 else [list(range(8))])
+
+
 def test_what_cannot_be_replicated_is_refused(same):
     said = ("mesh of 6 processes", "pp=4, or a schedule for 2", "'dp' axis alone", "flushes", "post_validation")
     differs = ("clip_norm is 0.1 on rank 0", "optimizer is True on rank 0")
@@ -89,6 +105,8 @@ def test_what_cannot_be_replicated_is_refused(same):
 def test_each_process_a_replica_of_threads(tmp_path):
     for found in of(results(tmp_path, "threads", ranks=2), "threads"):
         assert found.pop("stages") == [0, 1]
+        size, sent = found.pop("sums")  # what is counted in all threads
+        assert size == sent > 0
         assert found.pop("left open") < 20  # of two pipelines at once, and not for each that there has been
         assert max(found.values()) < 1e-10
 

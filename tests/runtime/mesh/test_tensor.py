@@ -20,7 +20,8 @@ def results(folder, *cases, ranks=2):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return results(tmp_path_factory.mktemp("two"), "tensor", "own_plan", "bytes_held", "traffic", "refused")
+    cases = ("tensor", "own_plan", "bytes_held", "traffic", "refused", "watched")
+    return results(tmp_path_factory.mktemp("two"), *cases)
 
 
 def test_gradients_losses_weights_and_evaluation_are_the_unsplit_models(two):
@@ -89,6 +90,33 @@ def test_bytes_of_a_step_are_those_of_the_formula(two):
 def test_what_cannot_be_split_is_refused(two, number, text):
     for rank in two:
         assert "ConfigurationError" in rank["refused"][number] and text in rank["refused"][number]
+
+
+@pytest.mark.parametrize(
+    "case", ["fails_tp", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fails_shard", "hangs"))]
+)
+def test_who_waits_within_a_layer_hears_of_what_has_failed_elsewhere_and_ends_in_peace(tmp_path, case):
+    ((code, _, err),) = agents([RANKS, tmp_path, case], ranks=2)
+    assert code == 0, err[-3000:]
+    assert "terminate called" not in err
+    for rank in range(2):
+        told = json.loads((tmp_path / f"{rank}.json").read_text())[case]
+        if case == "hangs":
+            assert told.startswith("TimeLimitError")
+            continue
+        *alike, alone, took, after, same = told
+        if alike:
+            assert "ZeroDivisionError on device 0" in alike[0] and alike[1] < 1e-12
+        assert alone.startswith("StageError: ZeroDivisionError on device 0, stage 0, action 0F0"), alone
+        assert took < 20
+        assert "make a new Pipeline" in after
+        assert "left a process waiting in a group of this mesh; start the processes again" in same
+
+
+def test_a_monitor_hears_of_a_step_once_and_split_layers_do_not_move(two):
+    assert [rank["watched"]["heard"] for rank in two] == [[0], []]
+    for rank in two:
+        assert "ConfigurationError: layers that are split over processes (tp, shard) cannot" in rank["watched"]["moves"]
 
 
 @pytest.mark.slow

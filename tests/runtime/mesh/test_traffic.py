@@ -22,12 +22,14 @@ def test_each_kind_is_counted_on_its_axis(mesh):
     part, whole = torch.zeros(8), torch.zeros(16)
     with TrafficCounter(mesh) as counter:
         dist.all_reduce(whole, group=mesh.get_group("tp"))
+        dist.broadcast(whole, 0, group=mesh.get_group("tp"))
         for _ in range(2):
             dist.all_gather_into_tensor(whole, part, group=mesh.get_group("dp"))
         dist.reduce_scatter_tensor(part, whole, group=mesh.get_group("dp"))
         whole.add_(1)
     assert counter.found == {
         ("tp", "all-reduce"): Traffic(1, 64.0),
+        ("tp", "broadcast"): Traffic(1, 32.0),
         ("dp", "all-gather"): Traffic(2, 64.0),
         ("dp", "reduce-scatter"): Traffic(1, 32.0),
     }

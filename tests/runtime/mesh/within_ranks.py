@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
-from pipelab import Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
+from pipelab import Adaptive, Cluster, ModelFacts, Pipeline, build_schedule, make_mesh
 from pipelab.models import TransformerLM, next_byte_loss, text_batch
 from pipelab.models.shards import local, parts_of
 from pipelab.runtime import unsplit_gradients
+from pipelab.runtime.mesh import data
 from pipelab.runtime.mesh.tensor import parallelize, sequence_parallel
 from pipelab.runtime.mesh.traffic import TrafficCounter
 from pipelab.runtime.processes.join import enter_world
@@ -130,8 +133,7 @@ class Branch(nn.Module):
 def own_plan():
     mesh = make_mesh(tp=2, pp=dist.get_world_size() // 2)
     x = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    plan = {"*.0": ColwiseParallel(), "*.2": RowwiseParallel()}
-    with opened(mesh, Net(), m=2, loss=nn.MSELoss(), tensor_plan=plan) as pipeline:
+    with opened(mesh, Net(), m=2, loss=nn.MSELoss(), tensor_plan=SPLIT) as pipeline:
         found = pipeline.verify(x, x)
         held = sum(local(p).numel() for _, p in pipeline.named_parameters())
         share = held / sum(p.numel() for _, p in pipeline.named_parameters())
@@ -226,6 +228,67 @@ def planned():
                 report = pipeline.step(*text_batch(0, b * m, tokens))
                 found[f"{dp} {pp} {tp} {sharding}"] = report.memory[pipeline.rank].total / told.total
     return found
+
+
+SPLIT = {"*.0": ColwiseParallel(), "*.2": RowwiseParallel()}
+
+
+def failing(how):
+    """A layer fails on all ranks, and then on one alone, while the other waits within it."""
+    data._LEFT, fails, made, told = 1.0, [], Net(), []
+    made[1].register_forward_pre_hook(lambda *_: 1 / 0 if fails else None)
+    sizes, more = ({"tp": 2}, {"tensor_plan": SPLIT}) if how == "tp" else ({"dp": 2}, {"shard": "regather"})
+    mesh, x = make_mesh(**sizes), torch.ones(12, 4, dtype=torch.float64)
+    with opened(mesh, made, m=2, loss=nn.MSELoss(), **more) as pipeline:
+        pipeline.step(x, x)
+        if how == "tp":
+            fails.append(1)
+            told.append(said(lambda: pipeline.step(x, x)))
+            fails.clear()
+            told.append(pipeline.verify(x, x))
+        fails += [1] * dist.get_rank()
+        begun = time.monotonic()
+        told += [said(lambda: pipeline.step(x, x)), time.monotonic() - begun]
+        fails.clear()
+        told.append(said(lambda: pipeline.step(x, x)))
+    return [*told, said(lambda: opened(make_mesh(**sizes), Net(), m=2, loss=nn.MSELoss(), **more))]
+
+
+def fails_tp():
+    return failing("tp")
+
+
+def fails_shard():
+    return failing("shard")
+
+
+def hangs():
+    """A layer comes to no end on one rank, while the other waits within it; and then both processes end."""
+    mesh, made, x = make_mesh(tp=2), Net(), torch.ones(12, 4, dtype=torch.float64)
+    made[1].register_forward_pre_hook(lambda *_: time.sleep(100 * dist.get_rank()))
+    with opened(mesh, made, m=2, loss=nn.MSELoss(), tensor_plan=SPLIT, time_limit=2) as pipeline:
+        found = said(lambda: pipeline.step(x, x))
+    if dist.get_rank():
+        time.sleep(2)
+    else:
+        globals()["late"] = Late()
+    return found
+
+
+class Late:
+    """Keeps the interpreter's end from coming to an end."""
+
+    def __del__(self, wait=time.sleep):
+        wait(5)
+
+
+def watched():
+    """Which steps a monitor hears of, and what is said of moving layers that are split."""
+    mesh, heard = make_mesh(tp=2, pp=dist.get_world_size() // 2), []
+    monitor = SimpleNamespace(observe=lambda report, seconds: heard.append(report.step))
+    with opened(mesh, MODEL(), m=2, monitor=monitor) as pipeline:
+        pipeline.step(*batch())
+        return {"heard": heard, "moves": said(lambda: Adaptive(pipeline))}
 
 
 def at_once(named):
