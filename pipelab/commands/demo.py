@@ -16,8 +16,8 @@ from pipelab.models import dropout_key, next_byte_loss, text_batch
 from pipelab.quantities import format_time
 from pipelab.runtime import Pipeline
 from pipelab.schedules import build_schedule
-from pipelab.teaching.experiment import Setting
-from pipelab.teaching.family import FILLED, FLUSHING, WITHOUT_FLUSH, family_table, measure_family
+from pipelab.teaching.running.experiment import Setting
+from pipelab.teaching.running.family import FILLED, FLUSHING, WITHOUT_FLUSH, family_table, measure_family
 from pipelab.tuning import Adaptive
 from pipelab.tuning.monitor.picture import plot_recovery
 from pipelab.view import plot_schedules

@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
     """Predict, run, compare and show."""
     from pipelab.models import cut_layers
     from pipelab.runtime.setup.devices import choose_devices
-    from pipelab.teaching.experiment import Setting, prepare, run_experiment
     from pipelab.teaching.explorer.measure import remark
+    from pipelab.teaching.running.experiment import Setting, prepare, run_experiment
 
     rank = _rank_in_group(options)
     if options.steps < 1:

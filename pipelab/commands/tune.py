@@ -240,7 +240,7 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             )
         return model, first_sequences(inputs, options.batch), first_sequences(targets, options.batch), loss
     from pipelab.models import next_byte_loss
-    from pipelab.teaching.experiment import Setting
+    from pipelab.teaching.running.experiment import Setting
 
     sizes = {name: getattr(options, name) for name in ("layers", "width", "heads", "tokens", "seed")}
     setting = Setting(batch=64 if options.batch is None else options.batch, **sizes)

@@ -70,9 +70,9 @@ _HOMES = {
     "pipelab.teaching.exercises.lesson_04.depths": ["with_depths"],
     "pipelab.teaching.exercises.lesson_05.forecasts": ["forecasts"],
     "pipelab.teaching.exercises.lesson_08.monitored": ["recorded_run"],
-    "pipelab.teaching.experiment": ["Setting"],
+    "pipelab.teaching.running.experiment": ["Setting"],
     "pipelab.teaching.explorer.lifetimes": ["plot_lives"],
-    "pipelab.teaching.family": ["family_table", "measure_family"],
+    "pipelab.teaching.running.family": ["family_table", "measure_family"],
     "pipelab.teaching.flows.hospitals": [
         "Federated",
         "Split",

@@ -8,8 +8,8 @@ import pytest
 
 from pipelab.__main__ import main
 from pipelab.commands.demo import STEPS, adapt, demo
-from pipelab.teaching.experiment import Setting
-from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH
+from pipelab.teaching.running.experiment import Setting
+from pipelab.teaching.running.family import FLUSHING, WITHOUT_FLUSH
 
 SMALL = Setting(layers=8, width=8, heads=2, tokens=8, batch=8, dtype="float64", steps=2)
 

@@ -15,7 +15,7 @@ from pipelab.schedules.schedule import Schedule, TimeTable
 from pipelab.schedules.text import write_csv
 from pipelab.simulation.simulate import simulate
 from pipelab.teaching.board.breaking import Consequence, drop, early_spots, follow, start_early, swap
-from pipelab.teaching.running_widget import RunningWidget
+from pipelab.teaching.running.running_widget import RunningWidget
 from pipelab.view import words
 from pipelab.view.picture import Picture
 from pipelab.view.table import places_of, plot_table

@@ -20,7 +20,7 @@ from pipelab.teaching.board.puzzles import PUZZLES, Puzzle, puzzle
 from pipelab.teaching.board.rules import Limit, Rules
 from pipelab.teaching.board.score import score
 from pipelab.teaching.board.words import listed, sentence, shares
-from pipelab.teaching.running_widget import RunningWidget
+from pipelab.teaching.running.running_widget import RunningWidget
 from pipelab.view import palette
 from pipelab.view.picture import Picture
 from pipelab.view.table import plot_table

@@ -110,7 +110,7 @@ def measure(settings: Settings, progress: Callable[[str], None]) -> Measured:
 
     from pipelab.models import TransformerLM, next_byte_loss, text_batch
     from pipelab.runtime import Pipeline
-    from pipelab.teaching.experiment import typical_costs
+    from pipelab.teaching.running.experiment import typical_costs
     from pipelab.teaching.without_flush.training import plain_sgd, weight_error
 
     model = TransformerLM(layers=LAYERS)

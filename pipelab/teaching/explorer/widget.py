@@ -26,7 +26,7 @@ from pipelab.teaching.explorer.settings import (
     normalised,
     require_names,
 )
-from pipelab.teaching.running_widget import RunningWidget
+from pipelab.teaching.running.running_widget import RunningWidget
 from pipelab.timeline import Timeline
 from pipelab.view import words
 from pipelab.view.picture import Picture

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipelab.errors import ConfigurationError, PipelabError, whole_number
 from pipelab.quantities import format_bytes, format_time, render_table
-from pipelab.teaching.experiment import Setting
+from pipelab.teaching.running.experiment import Setting
 
 __all__ = ["MeshDevice", "MeshRun", "mesh_table", "run_meshes"]
 

@@ -27,7 +27,7 @@ from pipelab.runtime.mesh.shape import AXES
 from pipelab.runtime.mesh.traffic import TrafficCounter
 from pipelab.runtime.processes.mesh import make_mesh
 from pipelab.schedules import build_schedule
-from pipelab.teaching.experiment import Setting
+from pipelab.teaching.running.experiment import Setting
 
 __all__ = ["measure"]
 

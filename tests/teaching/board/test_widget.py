@@ -7,7 +7,7 @@ import pytest
 
 from pipelab import ConfigurationError, build_schedule, draw_schedule, puzzles
 from pipelab.teaching.board import PUZZLES, Board, IllegalMove, puzzle
-from pipelab.teaching.runs import Run
+from pipelab.teaching.running.runs import Run
 from tests.teaching.board.boards import act
 from tests.teaching.board.test_puzzles import SOLUTIONS
 

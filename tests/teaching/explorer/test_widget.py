@@ -10,7 +10,7 @@ from pipelab import ConfigurationError, Schedule, explore
 from pipelab.teaching.explorer import Settings
 from pipelab.teaching.explorer import widget as module
 from pipelab.teaching.explorer.measure import Measured
-from pipelab.teaching.runs import Run
+from pipelab.teaching.running.runs import Run
 from tests.view.scenes import boxes
 
 LONG = 20

@@ -8,11 +8,7 @@ import pytest
 
 from pipelab import ConfigurationError, build_schedule, simulate
 from pipelab.schedules.updates import over
-<<<<<<<< HEAD:tests/teaching/explorer/test_lifetimes.py
 from pipelab.teaching.without_flush.lifetimes import Life, lives, most_at_once, plot_lives
-========
-from pipelab.teaching.without_flush.lifetimes import Life, lives, most_at_once, plot_lives
->>>>>>>> claims:tests/teaching/without_flush/test_lifetimes.py
 
 
 def timeline(name="pipedream", p=4, m=4, steps=3):

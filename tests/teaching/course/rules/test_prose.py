@@ -45,7 +45,7 @@ SAID = [
         "teaching/grading",
     ),
     *("schedules", "schedules/generators", "simulation", "flow", "timeline", "view", "view/widgets"),
-    *(f"teaching/{name}.py" for name in ("guesses", "experiment", "runs", "machine", "running_widget")),
+    *(f"teaching/{name}" for name in ("running", "guesses.py", "machine.py")),
     "__main__.py",
 ]
 """What learners read of the package: strings and docstrings of these modules."""

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from pipelab import ConfigurationError, ScheduleError
-from pipelab.teaching.runs import Progress, Run, Stopped
+from pipelab.teaching.running.runs import Progress, Run, Stopped
 
 LONG = 20  # seconds that no test should take
 

@@ -8,7 +8,7 @@ from typing import Any
 import traitlets
 
 from pipelab.errors import ConfigurationError
-from pipelab.teaching.runs import Run
+from pipelab.teaching.running.runs import Run
 from pipelab.view.widgets.widget import PipelabWidget
 
 __all__ = ["RunningWidget"]

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from pipelab import ConfigurationError
-from pipelab.teaching.running_widget import RunningWidget
-from pipelab.teaching.runs import Run
+from pipelab.teaching.running.running_widget import RunningWidget
+from pipelab.teaching.running.runs import Run
 
 LONG = 20
 

@@ -10,7 +10,7 @@ from pipelab.quantities import format_bytes, format_time, render_table
 from pipelab.schedules import actions_of, build_schedule
 from pipelab.schedules.updates import over
 from pipelab.simulation import Costs, simulate
-from pipelab.teaching.experiment import Experiment, Setting, prepare, run_experiment
+from pipelab.teaching.running.experiment import Experiment, Setting, prepare, run_experiment
 from pipelab.timeline import Timeline
 from pipelab.timeline.account import long_run_bubble
 from pipelab.timeline.versions import staleness

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelab.teaching.experiment import Setting
-from pipelab.teaching.family import FLUSHING, WITHOUT_FLUSH, family_table, measure_family
+from pipelab.teaching.running.experiment import Setting
+from pipelab.teaching.running.family import FLUSHING, WITHOUT_FLUSH, family_table, measure_family
 
 SMALL = Setting(layers=8, width=8, heads=2, tokens=8, batch=16, dtype="float64", steps=2)
 

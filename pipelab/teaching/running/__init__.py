@@ -1,0 +1,1 @@
+"""Runs of the worked example: one setting, a family of schedules, and a widget that runs them in a thread."""
