@@ -404,8 +404,9 @@ class Chart {
       context.font = "9px system-ui, sans-serif";
       context.fillStyle = this.inks.quiet;
       context.textAlign = "right";
-      const told = scene.blocks.looks.some((look) => look[3]) ? listed : `stages ${listed}`;
-      if (context.measureText(told).width < this.plan.left - taken - 13) context.fillText(told, this.plan.left - 5, middle);
+      const named = scene.blocks.looks.some((look) => look[3]);
+      if (!named) context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
+      else if (context.measureText(listed).width < this.plan.left - taken - 13) context.fillText(listed, this.plan.left - 5, middle);
     }
     if (row.lanes && row.lanes.height >= 16) {
       context.font = "8px system-ui, sans-serif";
