@@ -62,7 +62,10 @@ def scene(
         "circles": timeline.words.circles,
         "row": timeline.words.row,
         "devices": [timeline.words.device(r) for r in range(schedule.devices)],
-        "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
+        "stages": [
+            [timeline.words.stages[s] if timeline.words.stages else s for s in schedule.stages_on(r)]
+            for r in range(schedule.devices)
+        ],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
         "blocks": _blocks(timeline, at, versions) | (detail(timeline, longest) if whole else {}),
