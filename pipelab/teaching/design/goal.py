@@ -61,7 +61,7 @@ class Goal:
         if not hasattr(self.costs, "slot_cost"):
             hint = "pass profile.costs(batch)" if hasattr(self.costs, "costs") else "try Costs(forward=1, backward=2)"
             raise ConfigurationError(f"costs must be Costs, got {type(self.costs).__name__}; {hint}")
-        assert self.problems  # found now, or what is wrong is said now
+        _ = self.problems  # checks the rest
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
@@ -97,9 +97,9 @@ class Goal:
     @cached_property
     def catalogue(self) -> tuple[Rating, ...]:
         """Every schedule of the catalogue that the goal allows: those that fit first, of them the fastest first."""
-        found = []
+        found, priced = [], {problem.stages // self.devices for problem in self.problems}
         for recipe in recipes().values():
-            for v in range(1, self.chunks + 1):
+            for v in sorted(priced):
                 one_chunk = recipe.chunks is None and v < recipe.default_chunks  # has another name
                 if recipe.updating or one_chunk or recipe.chunks not in (None, v):
                     continue
@@ -154,12 +154,8 @@ class Goal:
         if table.chunks > self.chunks:
             return f"'{table.name}' puts {table.chunks} stages on a device, and the goal allows {self.chunks}"
         if "U" in table.ops or table.forward_only:
-            return (
-                f"'{table.name}' has {'updates (U)' if 'U' in table.ops else 'no backwards'}; a goal is one whole step"
-            )
-        priced = sorted({problem.stages for problem in self.problems})
-        if table.stages not in priced:
-            return f"'{table.name}' has {table.stages} stages, and the costs are for {' or '.join(map(str, priced))}"
+            strange = "updates (U)" if "U" in table.ops else "no backwards"
+            return f"'{table.name}' has {strange}; a goal is one whole step without updates"
         return None
 
     def _rated(self, table: Schedule) -> Rating:

@@ -81,8 +81,8 @@ class Leaderboard:
         Where the name is taken by another schedule, this one gets a number. Raises ConfigurationError or ScheduleError
         for what cannot be on this leaderboard.
         """
-        if not name.strip():
-            raise ConfigurationError("a schedule needs a name on the leaderboard; try name='mine'")
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"a schedule needs a name on the leaderboard, got {name!r}; try name='mine'")
         table = hidden_goals()[0].rate(schedule, name).schedule
         return keep(table.to_csv(), f"{name}.csv", self.folder)
 

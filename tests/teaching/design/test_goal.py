@@ -113,8 +113,16 @@ def test_a_goal_that_nothing_could_keep_is_refused(given, says):
 def test_costs_by_stage_allow_the_placements_that_they_are_for():
     uneven = Goal(2, 4, 2, Costs(forward=(1, 2, 3, 4), backward=(2, 4, 6, 8)))
     assert {one.schedule.stages for one in uneven.catalogue} == {4}
-    with pytest.raises(ConfigurationError, match="2 stages, and the costs are for 4"):
+    with pytest.raises(ConfigurationError, match="given for 4 stages, but schedule 'yours' has 2"):
         uneven.rate(build_schedule("1f1b", 2, 4))
+
+
+def test_stages_may_lie_unevenly():
+    """Five stages on four devices: device 0 has the first and the last."""
+    rows = [["0F0", "4F0", "4B0", "0B0"], ["1F0", "1B0"], ["2F0", "2B0"], ["3F0", "3B0"]]
+    mine = Goal(4, 1, 2).rate(rows)
+    assert mine.held[0] == 2 * mine.held[1]
+    assert 0 < mine.bound <= mine.makespan
 
 
 def test_measured_costs_count_memory_in_bytes():

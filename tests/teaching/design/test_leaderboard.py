@@ -93,6 +93,8 @@ def test_a_name_is_no_path(board):
     assert board.enter(H1, "../../up and away").parent == board.folder
     with pytest.raises(ConfigurationError, match="needs a name"):
         board.enter(H1, " ")
+    with pytest.raises(ConfigurationError, match="got None"):
+        board.enter(H1, None)
 
 
 def test_who_is_beaten_in_time_and_memory():
