@@ -173,9 +173,10 @@ for b in sizes:
 #
 # <details><summary>What you should see, and why</summary>
 #
-# The correlated draw costs about the square of the number of shares. So the CPU's slope grows four times, and the GPU's
-# less than twice. With large batches the CPU is the bottleneck now. The formula for the best batch supposed a slow GPU.
-# `predict` needs no such condition, and moves to smaller batches, since filling costs more.
+# The correlated draw has a part that grows with the square of the number of shares. So the CPU's slope grows more than
+# twice, and the GPU's hardly at all: it values as many options as before, in twice as many operations. With large
+# batches the CPU is the bottleneck now. The formula for the best batch supposed a slow GPU. `predict` needs no such
+# condition.
 #
 # </details>
 #
@@ -277,12 +278,13 @@ def latencies(timeline, b, every):
     return [ends[i // b] - i * every for i in range(len(texts))]
 
 
-curves, found = {}, {}
+curves, rates, found = {}, {}, {}
 for b, costs in {1: single, full: batched}.items():
     name = f"batches of {b}" if b > 1 else "a stream"
     every = {load: 100 / load / pace for load in loads}
     timelines = {load: inference(b).predict(texts, costs, every=every[load]) for load in loads}
     curves[name] = [1e3 * median(latencies(timelines[load], b, every[load])) for load in loads]
+    rates[name] = [len(texts) / timelines[load].end for load in loads]
     for load in (30, 200):
         run = inference(b).run(texts, every=every[load], progress=False)
         found[b, load] = 1e3 * median(run.latencies)
@@ -292,6 +294,8 @@ for b, costs in {1: single, full: batched}.items():
 axes = {"across": "requests that come, per cent of the pace of single requests", "up": "milliseconds (median)"}
 note = f"Predicted from stages that were measured alone: {len(texts)} requests, evenly spaced, two cores."
 display(plot_curves(loads, curves, **axes, title="Latency in a stream, and in batches", note=note))
+axes["up"] = "requests that come out in a second"
+display(plot_curves(loads, rates, **axes, title="Throughput of a stream, and of batches", note=note))
 low = loads.index(30)
 foreseen = curves[f"batches of {full}"][low] / curves["a stream"][low]
 reveal("11b-stream", prediction=foreseen, measurement=found[full, 30] / found[1, 30])
