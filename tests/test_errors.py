@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelab import ConfigurationError, PipelabError, ScheduleError, ScheduleParseError, StageError
+from pipelab import ConfigurationError, FlowError, PipelabError, ScheduleError, ScheduleParseError, StageError
 from pipelab.errors import whole_number
 from pipelab.schedules import Schedule, build_schedule, check_schedule
 
@@ -22,7 +22,7 @@ class Counts:
         return int(self.value)
 
 
-@pytest.mark.parametrize("error", [ConfigurationError, ScheduleError, ScheduleParseError, StageError])
+@pytest.mark.parametrize("error", [ConfigurationError, FlowError, ScheduleError, ScheduleParseError, StageError])
 def test_everything_raised_on_purpose_can_be_caught_at_once(error):
     assert issubclass(error, PipelabError)
 

@@ -92,7 +92,9 @@ class Dispatch:
 
     def blocked(self) -> list[int]:
         """The jobs for which all is there but room."""
-        return [job for job, waits in enumerate(self._waits) if not waits and not self._offered[job]]
+        return [
+            job for job, waits in enumerate(self._waits) if not waits and not self._offered[job] and not self._room(job)
+        ]
 
     def _free(self, job: int, by: int) -> None:
         s = self.plan.stage[job]
@@ -102,12 +104,16 @@ class Dispatch:
         if room is not None and place < self.plan.counts[s]:
             self._offer(self.plan.placed[s][place])
 
+    def _room(self, job: int) -> bool:
+        s = self.plan.stage[job]
+        room = self.plan.buffers[s]
+        return room is None or self.plan.place[job] < room + len(self.freed[s])
+
     def _offer(self, job: int) -> None:
         plan, s = self.plan, self.plan.stage[job]
         if self._waits[job] or self._offered[job]:
             return
-        room = plan.buffers[s]
-        if room is not None and plan.place[job] >= room + len(self.freed[s]):
+        if not self._room(job):
             return
         if plan.layout.stages[s].ordered and plan.index[job] != self._count[s]:
             return
@@ -133,7 +139,7 @@ def require_room(plan: Plan) -> None:
     job = min(trial.blocked(), key=lambda one: (plan.place[one], one))
     s = plan.stage[job]
     made = plan.placed[s][: len(trial.freed[s]) + (plan.buffers[s] or 0)]
-    kept = [one for one in made if one != job and trial._users[one]][:3]
+    kept = [one for one in made if trial._offered[one] and trial._users[one]]
     stuck = f"; {plan.name(kept[0])} is kept for {_waiting(plan, trial, kept[0])}" if kept else ""
     raise ConfigurationError(
         f"the flow comes to a standstill: {plan.name(job)} finds no room, for {plan.buffers[s]} results of "
@@ -144,5 +150,5 @@ def require_room(plan: Plan) -> None:
 def _waiting(plan: Plan, trial: Dispatch, job: int) -> str:
     """Who still waits to take a result, and cannot."""
     taker = next(one for one in plan.takers[job] if trial._waits[one] or not trial._offered[one])
-    missing = next((plan.name(one) for one in plan.needs[taker] if one not in (job,) and not trial._offered[one]), "")
+    missing = next((plan.name(one) for one in plan.needs[taker] if not trial._offered[one]), "")
     return plan.name(taker) + (f", which also needs {missing}" if missing else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 from pipelab.errors import ConfigurationError
 from pipelab.flow.costs import FlowCosts
@@ -48,14 +48,14 @@ class Flow:
         return FlowCosts.medians(plan, measure(plan, given, progress=progress))
 
     def predict(
-        self, items: Iterable[Any] | int, costs: FlowCosts | Mapping[Any, float], *, every: float = 0.0
+        self, items: Iterable[Any] | SupportsIndex, costs: FlowCosts | Mapping[Any, float], *, every: float = 0.0
     ) -> Timeline:
         """When it would run. ``items`` or their number; ``costs`` as profiled, or seconds by stage: {"map": 0.01}.
 
         All items are there at the start, or (``every``) item i comes i * ``every`` seconds later. Raises
         ConfigurationError for a flow that would stand still, and for costs that are missing.
         """
-        plan = self._plan(operator.index(items) if hasattr(items, "__index__") else len(list(items)))
+        plan = self._plan(operator.index(items) if isinstance(items, SupportsIndex) else len(list(items)))
         known = FlowCosts.of(costs)
         found = predict(plan, known.of_jobs(plan), _interval(every))
         return found.timeline(self.name, clock="predicted", unit=known.unit, note=self._note)

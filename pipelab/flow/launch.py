@@ -123,9 +123,9 @@ class _Processes:
         except (EOFError, OSError) as error:
             raise self._lost(row) from error
         if len(found) == 3:
-            error, name, trace = found
-            error.add_note(f"\nIn the process of {self._layout.rows[row][1]}:\n{trace}")
-            raise error if type(error).__name__ == name else RuntimeError(f"{name}: {error}") from error
+            carried, name, trace = found
+            carried.add_note(f"\nIn the process of {self._layout.rows[row][1]}:\n{trace}")
+            raise carried if type(carried).__name__ == name else RuntimeError(f"{name}: {carried}") from carried
         return found
 
     def _lost(self, row: int) -> LostProcessError:

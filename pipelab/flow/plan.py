@@ -132,7 +132,7 @@ class Plan:
                 raise ConfigurationError(
                     f"{self.name(job)} needs ('{name}', {index}), and there is no such stage; {known}"
                 )
-            if not isinstance(index, int) or not 0 <= index < self.counts[s]:
+            if not hasattr(index, "__index__") or not 0 <= index < self.counts[s]:
                 raise ConfigurationError(
                     f"{self.name(job)} needs ('{name}', {index!r}), and '{name}' has jobs 0 to {self.counts[s] - 1}; "
                     "leave it out there"
@@ -161,7 +161,7 @@ class Plan:
         return found
 
     def _serial(self) -> list[int]:
-        """What the last results need comes first, in their order. Raises ConfigurationError for a circle."""
+        """In the order in which the last results need them. Raises ConfigurationError for a circle."""
         roots = [job for s in self.sinks for job in range(self.first[s], self.first[s] + self.counts[s])]
         roots.sort(key=lambda job: (self.span[job][1], job))
         found: list[int] = []

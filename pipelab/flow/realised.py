@@ -71,7 +71,7 @@ class FlowSchedule(Schedule):
         return FlowGraph(self)
 
     @cached_property
-    def words(self) -> FlowWords:  # type: ignore[override]
+    def words(self) -> FlowWords:
         """What its things are called."""
         return FlowWords(self.realised.plan, self.realised.every)
 

@@ -124,7 +124,7 @@ class FlowReport:
                 for gap in self.timeline.gaps(row):
                     stage = "" if gap.blocker is None else layout.stages[gap.blocker.stage].name
                     cause = gap.cause if gap.cause in _WHY else "wait"
-                    why = _WHY[cause if stage or cause == "drain" else "nobody"].format(stage)
+                    why = _WHY[cause if stage or cause in ("drain", "source") else "nobody"].format(stage)
                     waits[why] = waits.get(why, 0.0) + gap.end - gap.start
             listed = sorted(waits.items(), key=lambda pair: -pair[1])
             idle = ", ".join(f"{format_time(time, self.timeline.unit)} {why}" for why, time in listed if time > 0)
@@ -157,6 +157,7 @@ class FlowReport:
 
 _WHY = {
     "fill": "until the first results of {} come",
+    "source": "for items to come",
     "drain": "after its last job",
     "space": "for lack of room, until {} ends",
     "wait": "for {}",

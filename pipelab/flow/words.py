@@ -1,4 +1,4 @@
-"""What the things of a flow are called: workers, jobs and stages by their names."""
+"""The words of a flow: workers, jobs and stages by their names."""
 
 from __future__ import annotations
 

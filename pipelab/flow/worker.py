@@ -16,7 +16,7 @@ __all__ = ["main", "timed"]
 
 
 def timed(clock: Callable[[], float], work: Callable[..., Any], given: Sequence[Any]) -> tuple[Any, float]:
-    """What ``work`` makes of what it is given, and how long it took by ``clock``."""
+    """The result of ``work``, and how long it took by ``clock``."""
     begin = clock()
     result = work(*given)
     return result, clock() - begin

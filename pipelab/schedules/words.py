@@ -1,4 +1,4 @@
-"""What the things of a schedule are called, in sentences and in pictures."""
+"""The words for the things of a schedule, in sentences and in pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Words:
     """What clocks are called, where that differs."""
     filling = "the pipeline is still filling"
     circles = "messages, activations above, gradients below"
-    """What flies between devices when a timeline is played."""
+    """The things that fly between devices when a timeline is played."""
 
     def device(self, device: int) -> str:
         """ "device 2"."""

@@ -25,8 +25,16 @@ class Reasons:
     updates: tuple[Span, ...]
     clock: str
     unit: str
-    start: float
-    end: float
+
+    @property
+    def start(self) -> float:
+        """The first start."""
+        raise NotImplementedError
+
+    @property
+    def end(self) -> float:
+        """The last end."""
+        raise NotImplementedError
 
     def on_device(self, device: int) -> tuple[Span, ...]:
         """The spans of one device, in order."""
@@ -72,7 +80,10 @@ class Reasons:
                 yield source.end, edge
 
     def critical_path(self) -> tuple[Span, ...]:
-        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last."""
+        """The chain of spans that fixed the makespan: each began when the one before it let it, the last ended last.
+
+        In a flow it begins where something had to come first, from outside.
+        """
         if not self.spans:
             return ()
         span = max(self.spans, key=lambda s: (s.end, -s.device))
@@ -82,7 +93,8 @@ class Reasons:
             candidates = [(before.end, 1, before)] if before is not None else []
             for arrived, edge in self.inputs(span):
                 candidates.append((arrived, 0, self.span_at[edge.source.slot]))
-            if not candidates:
+            comes = self.words.comes(actions_of(span.slot)[0])
+            if not candidates or (comes is not None and comes > max(end for end, *_ in candidates)):
                 return tuple(reversed(path))
             span = max(candidates, key=lambda c: (c[0], c[1]))[2]
             path.append(span)
@@ -123,7 +135,7 @@ class Reasons:
         first = actions_of(span.slot)[0]
         if (comes := words.comes(first)) is not None and comes > latest:
             sentence = f"{here} waits for {words.given(first)}: it comes only at {self.time_words(comes - self.start)}"
-            return Gap(*gap, "wait", None, None, sentence)
+            return Gap(*gap, "source", None, None, sentence)
         if latest <= free:
             late = "it was placed here" if self.clock == "drawn" else "the machine was busy elsewhere"
             return Gap(*gap, "wait", None, None, f"{here} had all it needed for {what}, but {late}")
@@ -142,8 +154,8 @@ class Reasons:
             sentence = f"{who}: it is on its way, the link takes until {self.time_words(inputs[-1][0] - self.start)}"
             return Gap(*gap, "link", edge.supplier, source.device, sentence)
         if edge.kind != GRADIENT and span.position == 0:
-            here = part_in(self.schedule)
-            cut = here is not None and here.begin[span.device] > 0
+            part = part_in(self.schedule)
+            cut = part is not None and part.begin[span.device] > 0
             filling = "what it runs before belongs to the step before" if cut else words.filling
             return Gap(*gap, "fill", edge.supplier, source.device, f"{who}: {filling}")
         return Gap(*gap, "wait", edge.supplier, source.device, f"{who}, {self._doing(source, free)}")

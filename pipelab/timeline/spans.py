@@ -44,8 +44,8 @@ class Message:
 class Gap:
     """Idle time of a device and why.
 
-    ``cause`` is "fill", "wait", "link", "update", "drain", or in a flow "space": no room for a result. ``blocker`` (of
-    ``blocker_device``) is what it waited for.
+    ``cause`` is "fill", "wait", "link", "update" or "drain"; in a flow also "space" (no room for a result) and "source"
+    (an item had not come yet). ``blocker`` (of ``blocker_device``) is what it waited for.
     """
 
     device: int

@@ -24,8 +24,8 @@ _CLOSE = 1e-9  # of the makespan: times nearer than that are the same
 class Supply:
     """One thing that a span took: ``supplier``, made by the span at index ``source``, there from ``arrived`` on.
 
-    ``kind`` is "activation", "gradient" or "local" (kept on the same device), in a flow also
-    "space" (its end made room) or "turn" (others had to begin before); a message left its device at ``sent``.
+    ``kind`` is "activation", "gradient" or "local" (kept on the same device); a message left its device at ``sent``. In
+    a flow it may be "space" (its end made room) or "turn" (others had to begin before).
     """
 
     supplier: Action

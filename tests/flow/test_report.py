@@ -34,6 +34,7 @@ def test_throughput_tends_to_the_slowest_stage_and_latency_is_no_shorter_than_it
 def test_items_that_come_slowly_enough_have_the_latency_of_one_alone():
     told = report({"read": 1, "map": 3, "write": 1}, items=10, every=3)
     assert set(told.latencies) == {5}
+    assert told.explain().splitlines()[1] == "READ idles: 18.000 s for items to come, 4.000 s after its last job."
 
 
 def test_it_says_who_waits_for_whom_and_for_how_long():

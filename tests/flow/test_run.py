@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from pipelab import ConfigurationError
@@ -126,6 +127,32 @@ def test_a_profile_runs_each_job_alone_and_knows_kinds_and_batches():
     assert seen == list(range(8))
     assert set(costs.seconds) == {("a", "I"), ("a", "P"), ("b", "")}
     assert costs.takes["b", ""] == 3
+
+
+def test_a_thread_plays_a_gpu_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu = Resource("gpu", kind="gpu")
+    report = Flow(Stage("a", str, gpu)).run(range(3), progress=False)
+    assert report.timeline.clock_name.endswith("a thread plays gpu")
+    assert Flow(Stage("a", str, gpu)).predict(3, report.costs).note == "a thread plays gpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_does_the_work_and_is_waited_for():
+    def multiply(i):
+        x = torch.full((2048, 2048), float(i), device="cuda")
+        for _ in range(20):
+            x = x @ x / 2048
+        return x
+
+    flow = Flow(
+        Stage("a", multiply, Resource("gpu", kind="gpu")), Stage("b", lambda x: x.sum().item(), Resource("core"))
+    )
+    report = flow.run(range(4), progress=False)
+    assert report.results[0] == 0
+    assert report.timeline.note == ""
+    assert report.costs["a"] > 10 * report.costs["b"]
 
 
 def test_results_of_several_last_stages_come_by_name():

@@ -205,6 +205,7 @@ def unpack(data: bytes, kind: np.dtype[np.void] = RECORD) -> Records:
 
 def write_block(block: Block, folder: Path) -> Block:
     """Store a block in a file of its own."""
+    folder.mkdir(exist_ok=True)
     path = folder / f"records-{block.first:09}-{block.last:09}"
     path.write_bytes(block.data)
     return Block(block.first, block.last, path=path)

@@ -275,5 +275,5 @@ def _cells(numbers: Numbers, matrix: Numbers) -> Numbers:
     """``matrix @ cell @ matrix.T`` for each cell of 8 x 8."""
     height, width = numbers.shape
     down = matrix @ numbers.reshape(height // CELL, CELL, width)
-    across: Numbers = down.reshape(-1, CELL) @ matrix.T
-    return across.reshape(height, width)
+    across = down.reshape(-1, CELL) @ matrix.T
+    return across.reshape(height, width).astype(np.float32, copy=False)

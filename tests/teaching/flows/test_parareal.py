@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelab.flow import Flow, Resource, Stage
 from pipelab.teaching.flows.parareal import Diffusion, Parareal
 
 
@@ -71,3 +72,15 @@ def test_jobs_need_earlier_items_only():
     solver = Parareal(Diffusion(points=20), slices=5, iterations=3, fine_steps=10, coarse_steps=1)
     for i in range(len(solver.tasks)):
         assert all(j < i for _, j in (*solver.fine_needs(i), *solver.sweep_needs(i)))
+
+
+def test_as_a_flow_with_any_number_of_workers_it_gives_the_same():
+    solver = Parareal(Diffusion(points=20), slices=4, iterations=2, fine_steps=10, coarse_steps=1)
+    for workers in (1, 3):
+        pool = Resource("core", workers)
+        flow = Flow(
+            Stage("fine", solver.fine, pool, needs=solver.fine_needs, kind=solver.kind, buffer=None),
+            Stage("sweep", solver.sweep, pool, needs=solver.sweep_needs, kind=solver.kind, buffer=None),
+        )
+        ends = solver.ends(flow.run(solver.tasks, progress=False).results)
+        assert all(map(torch.equal, ends, solver.ends(run(solver))))
