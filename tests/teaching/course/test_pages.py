@@ -254,6 +254,7 @@ INTRODUCED = {
     8: [r"load balance", r"plan_cuts", r"greedy"],
     9: [r"(blocking|batched) sends?", r"node boundary"],
     10: [r"all-reduce", r"reduce-scatter", r"zero-3", r"device_?mesh"],
+    11: [r"value at risk", r"split learning", r"federated"],
 }
 
 
