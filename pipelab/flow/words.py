@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from pipelab.flow.plan import Plan
-from pipelab.schedules.action import Action, Slot, actions_of
-from pipelab.schedules.words import Words
+from pipelab.schedules.action import Action, Slot, Words, actions_of
 
 __all__ = ["FlowWords"]
 

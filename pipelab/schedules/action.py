@@ -3,18 +3,20 @@
 ``3F0`` is the forward of micro-batch 0 through stage 3. A slot is one entry of a device's program: an action, or a
 tuple of actions that run as one (fused). A fused forward and backward is written as PyTorch writes it,
 ``(4F1;3B0)OVERLAP_F_B``; other fused tuples have no suffix: ``(4F1;3I0)``. :class:`Updating` says what the U of a table
-without a flush mean.
+without a flush mean, :class:`Words` what things are called in sentences and pictures.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from pipelab.errors import ConfigurationError, shown, whole_number
 
-__all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "Updating", "actions_of", "format_slot", "parse_slot"]
+__all__ = ["BACKWARD_OPS", "OPS", "Action", "Slot", "Updating", "Words", "actions_of", "format_slot", "parse_slot"]
 
 OPS: Final = {
     "F": "forward",
@@ -123,3 +125,56 @@ def _explain(text: str) -> str:
     if re.fullmatch(r"\d+[A-Z]+", mended):
         return f"'{text}' has no micro-batch; {shape}"
     return f"'{text}' is not an action; {shape}"
+
+
+class Words:
+    """A pipeline's own words: devices, micro-batches, stages by number. What else is drawn as one overrides them."""
+
+    counting = "A number alone is a micro-batch. Counting starts at 0."
+    row, rows = "device", "devices"
+    """What has a row of its own."""
+    held = ("micro-batches", "in flight")
+    """What a device holds: the things, and how they are held."""
+    letters: tuple[str, ...] = ()
+    """By stage, what stands on its blocks. Empty: the op does, and colours go by it."""
+    stages: tuple[str, ...] = ()
+    """The names of stages that have one."""
+    size = ""
+    """How large it is, in words; empty: p, m and v say it."""
+    clocks: Mapping[str, str] = MappingProxyType({})
+    """What clocks are called, where that differs."""
+    filling = "the pipeline is still filling"
+    circles = "messages, activations above, gradients below"
+    """The things that fly between devices when a timeline is played."""
+
+    def device(self, device: int) -> str:
+        """ "device 2"."""
+        return f"device {device}"
+
+    def action(self, action: Action) -> str:
+        """In a sentence: "3F0"."""
+        return str(action)
+
+    def slot(self, slot: Slot) -> str:
+        """The short form: "3F0"."""
+        return format_slot(slot)
+
+    def in_full(self, action: Action) -> str:
+        """ "forward of micro-batch 0, stage 3"."""
+        return f"{OPS[action.op].replace('full ', '')} of micro-batch {action.microbatch}, stage {action.stage}"
+
+    def given(self, action: Action) -> str:
+        """What an action takes that needs no other."""
+        return "its part of the batch"
+
+    def comes(self, action: Action) -> float | None:
+        """When that comes; None if it is there from the start."""
+        return None
+
+    def group(self, slot: Slot) -> str:
+        """What slots are alike: the op."""
+        return "+".join(action.op for action in actions_of(slot))
+
+    def first(self, slot: Slot) -> str:
+        """What a device does that runs a slot before its first backward."""
+        return f"which still runs forwards ({self.slot(slot)})"

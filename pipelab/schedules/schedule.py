@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelab.errors import ConfigurationError, ScheduleError
-from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, Updating, actions_of, format_slot
+from pipelab.schedules.action import BACKWARD_OPS, Action, Slot, Updating, Words, actions_of, format_slot
 from pipelab.schedules.dependencies import SlotGraph, earliest_slots
 from pipelab.schedules.text import draw_grid, read_csv, read_grid, read_rows, write_csv
-from pipelab.schedules.words import Words
 
 if TYPE_CHECKING:
     from pipelab.schedules.compiled import Compiled

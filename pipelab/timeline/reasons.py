@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from pipelab.quantities import format_time
-from pipelab.schedules.action import Action, actions_of
+from pipelab.schedules.action import Action, Words, actions_of
 from pipelab.schedules.dependencies import GRADIENT, SPACE, Edge, SlotGraph
 from pipelab.schedules.schedule import Schedule
 from pipelab.schedules.updates import part_in
-from pipelab.schedules.words import Words
 from pipelab.timeline.spans import Gap, Message, Span
 
 __all__ = ["Reasons"]

@@ -117,7 +117,9 @@ BARS = """(root, colour) => {
   }
   return [...rows];
 }"""
-ACTIVATION, GRADIENT = ([int(palette.MESSAGES[kind][k : k + 2], 16) for k in (1, 3, 5)] for kind in palette.MESSAGES)
+ACTIVATION, GRADIENT = (
+    [int(palette.MESSAGES[kind][k : k + 2], 16) for k in (1, 3, 5)] for kind in ("activation", "gradient")
+)
 
 
 def test_lanes_show_what_each_device_sends_and_receives(notebook_with):

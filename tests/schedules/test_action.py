@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 
 from pipelab.errors import ConfigurationError
-from pipelab.schedules import Action, Schedule, Updating, actions_of, format_slot, parse_slot
+from pipelab.schedules import Action, Schedule, Updating, actions_of, build_schedule, format_slot, parse_slot
 from tests.strategies import actions, slots
 
 
@@ -102,3 +102,13 @@ def test_a_rule_that_there_is_not_is_refused(given, says):
 def test_what_is_no_rule_is_refused_by_the_table():
     with pytest.raises(ConfigurationError, match="updating is an Updating, got 'newest'"):
         Schedule.from_csv("0F0,0B0,0U0", updating="newest")
+
+
+def test_a_pipeline_speaks_of_devices_micro_batches_and_ops():
+    words = build_schedule("1f1b", devices=4, microbatches=4).words
+    action = Action(3, "B", 1)
+    assert words.device(2) == "device 2"
+    assert (words.action(action), words.slot((Action(4, "F", 1), action))) == ("3B1", "(4F1;3B1)OVERLAP_F_B")
+    assert words.in_full(action) == "backward of micro-batch 1, stage 3"
+    assert words.group((Action(4, "F", 1), action)) == "F+B"
+    assert words.comes(action) is None

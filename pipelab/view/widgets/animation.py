@@ -184,14 +184,14 @@ class _Devices:
             return
         several = max(map(len, self._scene["stages"])) > 1
         parts = [
-            (*self._blocks["looks"][look], f"{stage if several and not self._blocks['looks'][look][3] else ''}", i)
+            (*self._blocks["looks"][look][:3], f"{stage if several and not self._blocks['looks'][look][3:] else ''}", i)
             for look, stage, i in self._blocks["parts"][running]
         ]
         _, colour, ink, *_ = parts[0]
         done = left + 4 + (self._box - 8) * (time - start[running]) / (end[running] - start[running])
         self._rectangle(left + 4, right - 4, top + 15, top + 34, "white", colour, 2)
         self._rectangle(left + 4, done, top + 15, top + 34, colour, colour)
-        label = "+".join(f"{stage}{op}{i}" for op, _, _, _, stage, i in parts)
+        label = "+".join(f"{stage}{op}{i}" for op, _, _, stage, i in parts)
         if self._blocks["versions"] is not None and self._box > 60:
             label += f" v{self._blocks['versions'][running][0]}".replace("-", "−")
         self._write(middle, top + 24.5, label, 10.5, "mm", ink if done > middle else palette.INK)
@@ -216,7 +216,7 @@ class _Devices:
             if not sent <= time < max(landed, start[taker]):
                 continue
             look, _, microbatch = self._blocks["parts"][source][part]
-            op, colour, ink, named = self._blocks["looks"][look]
+            op, colour, ink, *named = self._blocks["looks"][look]
             up = op in "FR" or bool(named)
             a, b = (self._left[device[k]] + self._box / 2 for k in (source, taker))
             x = a + (b - a) * min((time - sent) / (landed - sent), 1.0)

@@ -62,7 +62,10 @@ def scene(
         "circles": timeline.words.circles,
         "row": timeline.words.row,
         "devices": [timeline.words.device(r) for r in range(schedule.devices)],
-        "stages": [list(schedule.stages_on(r)) for r in range(schedule.devices)],
+        "stages": [
+            [timeline.words.stages[s] if timeline.words.stages else s for s in schedule.stages_on(r)]
+            for r in range(schedule.devices)
+        ],
         "end": _short(timeline.makespan * factor),
         "extent": _short(end * factor),
         "blocks": _blocks(timeline, at, versions) | (detail(timeline, longest) if whole else {}),
@@ -176,25 +179,26 @@ def _short(value: float) -> float:
 def _blocks(timeline: Timeline, at: Any, versions: Versions | None) -> dict[str, Any]:
     """Slots as columns. ``parts``: [look, stage, micro-batch] of each action of a slot.
 
-    A look is [letter, colour, ink, name]: of an op, without a name, or of a stage that has one.
+    A look is [op, colour, ink]; of a stage that has a name, [letter, colour, ink, name].
 
     Where weights change on the way, ``versions`` has those that the actions of each slot use.
     """
     schedule = timeline.schedule
-    looks: dict[tuple[str, str, str], int] = {}
+    looks: dict[tuple[str, ...], int] = {}
     names = schedule.words.stages
     chunk_of = {stage: k for r in range(schedule.devices) for k, stage in enumerate(schedule.stages_on(r))}
 
     @cache
-    def look(action: Action) -> tuple[str, str, str]:
-        return *palette.look(schedule, action, chunk_of.get(action.stage, 0)), names[action.stage] if names else ""
+    def look(action: Action) -> tuple[str, ...]:
+        letter, colour = palette.look(schedule, action, chunk_of.get(action.stage, 0))
+        return letter, colour, palette.text_colour(colour), *([names[action.stage]] if names else [])
 
     parts = [
         [[looks.setdefault(look(a), len(looks)), a.stage, a.microbatch] for a in actions_of(span.slot)]
         for span in timeline.spans
     ]
     return {
-        "looks": [[letter, colour, palette.text_colour(colour), name] for letter, colour, name in looks],
+        "looks": [list(look) for look in looks],
         "device": [span.device for span in timeline.spans],
         "start": [at(span.start) for span in timeline.spans],
         "end": [at(span.end) for span in timeline.spans],

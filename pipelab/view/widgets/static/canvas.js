@@ -277,7 +277,7 @@ class Chart {
       const times = start.map((from, k) => end[k] - from).sort((a, b) => a - b);
       const most = (which) => parts.flat().reduce((found, part) => Math.max(found, part[which]), 0);
       scene.narrow = times[Math.floor(times.length / 10)] || 0;
-      const widest = (which) => scene.blocks.looks.reduce((found, look) => (look[which].length > found.length ? look[which] : found), "");
+      const widest = (which) => scene.blocks.looks.reduce((found, look) => ((look[which] || "").length > found.length ? look[which] : found), "");
       scene.named = Boolean(widest(3));
       scene.longest = [scene.named ? `${widest(3)} ${most(2)}` : `${most(1)}W${most(2)}`, `${scene.named ? widest(0) : "W"}${most(2)}`];
     }
@@ -399,11 +399,14 @@ class Chart {
     const stages = scene.stages[row.device];
     const listed = stages.length <= 4 ? stages.join(", ") : `${stages[0]}, … ${stages[stages.length - 1]}`;
     context.fillText(scene.devices[row.device], 0, middle);
+    const taken = context.measureText(scene.devices[row.device]).width;
     if (this.plan.chunked && stages.length && row.height >= 12) {
       context.font = "9px system-ui, sans-serif";
       context.fillStyle = this.inks.quiet;
       context.textAlign = "right";
-      context.fillText(scene.blocks.looks.some((look) => look[3]) ? listed : `stages ${listed}`, this.plan.left - 5, middle);
+      const named = scene.blocks.looks.some((look) => look[3]);
+      if (!named) context.fillText(`stages ${listed}`, this.plan.left - 5, middle);
+      else if (context.measureText(listed).width < this.plan.left - taken - 13) context.fillText(listed, this.plan.left - 5, middle);
     }
     if (row.lanes && row.lanes.height >= 16) {
       context.font = "8px system-ui, sans-serif";

@@ -11,7 +11,8 @@ class OrderTable {
   constructor(pick) {
     this.pick = pick;
     this.body = h("div", { class: "pl-scroll-x" });
-    this.root = h("details", { class: "pl-order" }, h("summary", {}, "The schedule's table: what each device runs, in order"), this.body);
+    this.summary = h("summary", {});
+    this.root = h("details", { class: "pl-order" }, this.summary, this.body);
     this.root.addEventListener("toggle", () => this.fill());
     this.cells = [];
   }
@@ -19,6 +20,7 @@ class OrderTable {
   /** One table for scenes that run the same table. */
   show(scenes, names, pairs) {
     this.scenes = scenes;
+    this.summary.textContent = `The schedule's table: what each ${scenes[0].row} runs, in order`;
     this.names = names;
     this.pairs = pairs;
     if (this.touched === undefined) {
