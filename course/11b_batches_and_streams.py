@@ -173,9 +173,10 @@ for b in sizes:
 #
 # <details><summary>What you should see, and why</summary>
 #
-# The correlated draw costs about the square of the number of shares. So the CPU's slope grows four times, and the GPU's
-# less than twice. With large batches the CPU is the bottleneck now. The formula for the best batch supposed a slow GPU.
-# `predict` needs no such condition, and moves to smaller batches, since filling costs more.
+# The correlated draw has a part that grows with the square of the number of shares. So the CPU's slope grows more than
+# twice, and the GPU's hardly at all: it values as many options as before, in twice as many operations. With large
+# batches the CPU is the bottleneck now. The formula for the best batch supposed a slow GPU. `predict` needs no such
+# condition.
 #
 # </details>
 #
@@ -190,15 +191,15 @@ model = TransformerLM(layers=12, width=256, tokens=16)
 served, texts = Served(model, cut=5), requests(32, length=16)
 
 
-def inference(b=1):
-    """Requests are taken in batches of b."""
-    first, second = Resource("core 0"), Resource("core 1")
+def inference(b=1, cores=2):
+    """Requests are taken in batches of b. With one core, all stages share it."""
+    first, second = Resource("core 0"), Resource(f"core {cores - 1}")
     tokenise = served.tokenise if b > 1 else lambda text: served.tokenise([text])
     return Flow(
         Stage("tokenise", tokenise, first, batch=b),
         Stage("encode", served.encode, "core 0"),
-        Stage("infer", served.infer, second),
-        Stage("decode", served.decode, "core 1"),
+        Stage("infer", served.infer, second if cores > 1 else "core 0"),
+        Stage("decode", served.decode, second.name),
         name=f"inference, batches of {b}" if b > 1 else "inference",
     )
 
@@ -211,15 +212,15 @@ predict("11b-latency", question, unit="times as short")
 
 
 # %%
-alone, loaded = inference().run(texts[:1], progress=False), inference().run(texts, progress=False)
+one_core, alone = (inference(cores=cores).run(texts[:1], progress=False).latency(0) for cores in (1, 2))
+loaded = inference().run(texts, progress=False)
 whole = [served.decode(model(served.tokenise([text]))[:, -1].detach()) for text in texts]
 print("the same answers as the model in one piece:", loaded.results == whole)
-print(f"one request alone: latency {1e3 * alone.latency(0):.1f} ms, all its stages {1e3 * sum(parts):.1f} ms")
+print(f"one request alone: latency {1e3 * alone:.1f} ms on two cores, {1e3 * one_core:.1f} ms on one")
 print(f"{len(texts)} at once: {loaded.throughput:.0f} a second, median latency {1e3 * median(loaded.latencies):.0f} ms")
-print(f"one after another: {1 / sum(parts):.0f} a second")
 ahead = inference().predict(texts, single)
 print(beside(ahead, loaded))
-display(reveal("11b-latency", prediction=1.0, measurement=sum(parts) / alone.latency(0)))
+display(reveal("11b-latency", prediction=1.0, measurement=one_core / alone))
 question = "With 32 requests, how many times as fast is the pipeline as one request after another?"
 predict("11b-speedup", question, unit="times as fast")
 
@@ -242,18 +243,19 @@ equal = [n * 2 / (n + 2 - 1) for n in numbers]
 unequal = [n * sum(parts) / (sum(parts) + (n - 1) * max(parts)) for n in numbers]
 speed_ups = []
 for n in numbers:
-    run = loaded if n == len(texts) else inference().run(texts[:n], progress=False)
-    speed_ups.append(n * sum(parts) / run.makespan)
+    serial, parallel = (inference(cores=cores).run(texts[:n], progress=False) for cores in (1, 2))
+    speed_ups.append(serial.makespan / parallel.makespan)
+    print(f"n = {n}: {1e3 * serial.makespan:.0f} ms one after another, {1e3 * parallel.makespan:.0f} ms as a pipeline")
 curves = {"equal stages": equal, "unequal stages": unequal, "measured": speed_ups}
 axes = {"across": "requests n", "up": "T_s / T_p", "log": True}
-note = "T_s: CPU time of all jobs, each alone. T_p: the clock on the wall. Two cores."
+note = "Measured: T_s on one core, T_p on two, both by the clock on the wall."
 display(plot_curves(numbers, curves, **axes, title="Speed-up of two stages", note=note))
 display(plot_timeline(inference().run(texts[:8], progress=False).timeline))
 reveal("11b-speedup", prediction=unequal[-1], measurement=speed_ups[-1])
 
 # %% [markdown]
 # The balance of the two parts sets the limit, and filling takes its part of small n. A measured speed-up below the
-# formula says that both cores together are slower than each alone: they share memory, caches and the interpreter.
+# formula says that both cores together are slower than one alone: they share memory, caches and the interpreter.
 #
 # ## A stream, or batches?
 #
@@ -277,12 +279,13 @@ def latencies(timeline, b, every):
     return [ends[i // b] - i * every for i in range(len(texts))]
 
 
-curves, found = {}, {}
+curves, rates, found = {}, {}, {}
 for b, costs in {1: single, full: batched}.items():
     name = f"batches of {b}" if b > 1 else "a stream"
     every = {load: 100 / load / pace for load in loads}
     timelines = {load: inference(b).predict(texts, costs, every=every[load]) for load in loads}
     curves[name] = [1e3 * median(latencies(timelines[load], b, every[load])) for load in loads]
+    rates[name] = [len(texts) / timelines[load].end for load in loads]
     for load in (30, 200):
         run = inference(b).run(texts, every=every[load], progress=False)
         found[b, load] = 1e3 * median(run.latencies)
@@ -292,6 +295,8 @@ for b, costs in {1: single, full: batched}.items():
 axes = {"across": "requests that come, per cent of the pace of single requests", "up": "milliseconds (median)"}
 note = f"Predicted from stages that were measured alone: {len(texts)} requests, evenly spaced, two cores."
 display(plot_curves(loads, curves, **axes, title="Latency in a stream, and in batches", note=note))
+axes["up"] = "requests that come out in a second"
+display(plot_curves(loads, rates, **axes, title="Throughput of a stream, and of batches", note=note))
 low = loads.index(30)
 foreseen = curves[f"batches of {full}"][low] / curves["a stream"][low]
 reveal("11b-stream", prediction=foreseen, measurement=found[full, 30] / found[1, 30])

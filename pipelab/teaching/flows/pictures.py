@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def plot_pictures(rows: Mapping[str, Tensor], *, title: str, note: str = "") -> 
     width, height = _NAME + most * _EACH, 0.6 + _EACH * len(rows)
     alt = f"{title}. Rows of {most} small pictures, from top to bottom: {', '.join(rows)}. {note}".strip()
     picture = Picture(width, height, alt)
-    words = {"va": "center", "family": FONT, "parse_math": False}
+    words: dict[str, Any] = {"va": "center", "family": FONT, "parse_math": False}
     picture.text(0.1 / width, 1 - 0.17 / height, title, fontsize=10.5, weight="bold", color=INK, **words)
     picture.text(0.1 / width, 0.12 / height, note, fontsize=7.5, color=CAPTION, **words)
     for row, (name, shown) in enumerate(rows.items()):

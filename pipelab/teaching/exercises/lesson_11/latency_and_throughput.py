@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -32,7 +32,10 @@ def _drawn(random: Random) -> list[Case]:
         for _ in range(5):
             times = [random.randint(1, 40) / 4 for _ in range(random.randint(1, 6))]
             every = max(times) * random.choice((0, 0.25, 0.5, 1, 1.5))
-            more = {"speed_up": [random.randint(2, 60)], "stream_latency": [random.randint(1, 30), every]}
+            more: dict[str, list[float]] = {
+                "speed_up": [random.randint(2, 60)],
+                "stream_latency": [random.randint(1, 30), every],
+            }
             cases.append(_case(function, times, *more.get(function, [])))
     return cases
 
@@ -72,7 +75,12 @@ def _judge(case: Case, data: Any) -> Finding | None:
     wanted = truth(function, times, *more)
     if close(given, wanted):
         return None
-    known = {"latency": _latency, "rate": _rate, "speed_up": _speed_up, "stream_latency": _stream}
+    known: dict[str, Callable[..., Known]] = {
+        "latency": _latency,
+        "rate": _rate,
+        "speed_up": _speed_up,
+        "stream_latency": _stream,
+    }
     why = the_only((close(given, value), why) for value, why in known[function](times, *more))
     return Finding(f"{case.words}: {function} returned {given:.6g} instead of {wanted:.6g}. {why}".rstrip())
 

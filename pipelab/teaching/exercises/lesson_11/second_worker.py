@@ -44,7 +44,7 @@ def _drawn(random: Random) -> list[Case]:
         seconds = [random.randint(1, 12) / 4 for _ in range(count)]
         workers = [random.randint(1, 3) for _ in range(count)]
         prices = [random.randint(1, 8) / 8 for _ in range(count)]
-        slowest = max(range(count), key=lambda s, seconds=seconds, workers=workers: seconds[s] / workers[s])
+        slowest = _slowest(seconds, workers)
         stage = random.choice((slowest, slowest, random.randrange(count)))
         worth = random.randint(1, 16) / 2
         cases += [_rate_case(seconds, workers), _gain_case(seconds, workers, stage, prices, worth)]
@@ -53,6 +53,10 @@ def _drawn(random: Random) -> list[Case]:
             _best_case([seconds[0], *seconds[:-1]] if tied else seconds, prices, worth, random.randint(3, 6)),
         )
     return cases
+
+
+def _slowest(seconds: Sequence[float], workers: Sequence[int]) -> int:
+    return min(range(len(seconds)), key=lambda s: workers[s] / seconds[s])
 
 
 def _ask(call: Call, case: Case) -> Any:
@@ -194,7 +198,7 @@ def _steps(seconds: Sequence[float], given: list[int], wanted: list[int]) -> lis
     """From ``given`` towards ``wanted``, a worker for the slowest stage each time."""
     steps, now = [], given
     while rate(seconds, now) < rate(seconds, wanted):
-        slowest = min(range(len(now)), key=lambda s, now=now: now[s] / seconds[s])
+        slowest = _slowest(seconds, now)
         now = [count + (s == slowest) for s, count in enumerate(now)]
         steps.append(now)
     return steps
