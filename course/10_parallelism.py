@@ -114,8 +114,8 @@ print(f"{parameters} parameters, a width of {width}, sequences of {inputs.shape[
 predict("10-cross", "At how many sequences in the batch do both send the same?", unit="sequences")
 
 # %%
-tried = [{**kind, "batch": batch} for batch in (32, 128, 512) for kind in ({"dp": 2}, {"pp": 2})]
-crossing = run_meshes(tried, layers=4, steps=1, progress=False)
+tried = [{**kind, "batch": batch} for batch in (32, 128, 256) for kind in ({"dp": 2}, {"pp": 2})]
+crossing = run_meshes(tried, layers=4, proof=2, steps=1, progress=False)
 for run in crossing:
     print(f"{run.name:<16} {max(run.sent.values()) / 1e6:.2f} MB a step, loss {run.loss:.3f}")
 each = crossing[1].sent["pp"] / tried[1]["batch"]
