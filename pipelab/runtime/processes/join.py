@@ -25,7 +25,7 @@ from pipelab.runtime.setup.devices import DeviceChoice, choose_devices
 
 __all__ = ["LOOPBACK", "enter_world", "in_group", "join", "make_group", "require_size", "world"]
 
-_LAST = 10.0
+_LAST = 20.0
 """Seconds that threads which a step has left behind have to come out of gloo."""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
@@ -159,16 +159,16 @@ _open: weakref.WeakSet[Group] = weakref.WeakSet()
 
 
 def _leave_world() -> None:
-    """At Python's end: no thread may be in gloo then, where it waits for a process that is about to end, too."""
-    late = time.monotonic() + _LAST
-    for thread in threading.enumerate():
-        while thread.name.startswith(DEVICE) and _in_collective(thread) and time.monotonic() < late:
-            thread.join(0.1)
+    """At Python's end: no thread may be in gloo then, not even one that a step has left behind there."""
     for group in list(_open):
         with suppress(Exception):
             group.close()
     with suppress(Exception):
         dist.destroy_process_group()
+    late = time.monotonic() + _LAST  # the others end, too, which ends its wait
+    for thread in threading.enumerate():
+        while thread.name.startswith(DEVICE) and _in_collective(thread) and time.monotonic() < late:
+            thread.join(0.1)
 
 
 def _in_collective(thread: threading.Thread) -> bool:

@@ -267,8 +267,8 @@ class Stepper:
                     raise
             try:
                 return walk.run(wire, cut.number, sizes, payloads, weighed, turns=turns, first=share.first)
-            except BaseException:
-                if self._data is not None:
+            except BaseException as error:
+                if self._data is not None and not getattr(error, "stuck", None):  # others have the same time limit
                     self._data.fail()
                 raise
 
