@@ -3,7 +3,9 @@
 ``3F0`` is the forward of micro-batch 0 through stage 3. A slot is one entry of a device's program: an action, or a
 tuple of actions that run as one (fused). A fused forward and backward is written as PyTorch writes it,
 ``(4F1;3B0)OVERLAP_F_B``; other fused tuples have no suffix: ``(4F1;3I0)``. :class:`Updating` says what the U of a table
-without a flush mean, :class:`Words` what things are called in sentences and pictures.
+without a flush mean.
+
+Sentences and pictures get their words from :class:`Words`.
 """
 
 from __future__ import annotations
