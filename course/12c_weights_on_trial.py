@@ -278,7 +278,8 @@ true = unsplit_gradients(small, next_byte_loss, inputs, targets).gradients
 errors = {m: averaged(m) for m in (12, 15, 20)}
 wrong = sum(error > 1e-9 for error in errors.values())
 print({m: f"{error:.0e}" for m, error in errors.items()})
-Verdicts().settle("12c-mean", wrong=wrong, even=max(errors.values()), uneven=max(errors.values()), weighed=0)
+weighed = max(averaged(m, weigh=True) for m in errors)
+Verdicts().settle("12c-mean", wrong=wrong, even=max(errors.values()), uneven=0, weighed=weighed)  # none is uneven
 
 # %% [markdown]
 # 12, 15 and 20 divide 60. So the verdict is "true", and the condition was the right one. (Divisors hide the mistake,

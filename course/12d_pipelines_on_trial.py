@@ -31,12 +31,12 @@ verdicts = Verdicts()
 # The survey has a rule for cutting a model into stages, one for devices that differ, and a listing for messages.
 
 # %%
-verdicts.ask("12d-greedy", "12d-unlike", "12d-irecv")
-
-# %%
 from itertools import combinations, pairwise
 
+verdicts.ask("12d-greedy", "12d-unlike", "12d-irecv")
 
+
+# %%
 def rule(costs, p):
     """Fill a stage until it has a p-th of all work, then begin the next one. What is left goes to the last one."""
     stages, current = [], []

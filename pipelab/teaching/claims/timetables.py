@@ -58,7 +58,7 @@ CLAIMS = (
         "12-remark",
         "At t = 5 the gradient of the first micro-batch is on device 2, which goes back with it.",
         "004",
-        run="The text's own timetable, and that of 1F1B: when does device 2 run this backward?",
+        run="The text's own timetable, and that of 1F1B; the time at which device 2 runs this backward.",
         question="At which t does it do so in the printed timetable?",
         asked="printed",
         figures={
