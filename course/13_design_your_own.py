@@ -56,7 +56,8 @@ print(f"no order that fits takes less than {goal.bound:g}")
 #
 # The first way to a design is by hand. Eight micro-batches are too many for that. So here is a smaller goal: three
 # devices, four micro-batches, and F, I and W take 1 each. Someone has drawn a table for it. In a browser you can take
-# actions away with a click, and place them elsewhere. Move some W's, until the table takes less.
+# actions away with a click, and place them elsewhere. Move some W's, until the table takes less. (If you run the cell
+# again, the first table is back.)
 
 # %%
 small = Goal(devices=3, microbatches=4, costs=Costs(forward=1, backward=2))
@@ -269,7 +270,7 @@ leaderboard
 # %%
 story = tell_story(goal, mine.schedule, name="patient", trial=proof, seconds=2)
 print(story)
-print("saved as", story.save().name)
+print("saved in the folder", story.save().parent.name)
 
 # %% [markdown]
 # ## What to remember

@@ -24,8 +24,7 @@ def _sizes(*sizes: tuple[int, int]) -> list[dict[str, Any]]:
 def _drawn(random: Random) -> list[Case]:
     many = [(p, random.randint(p + 1, 3 * p + 4)) for p in (random.randint(2, 8) for _ in range(4))]
     few = [(p, random.randint(2, p - 1)) for p in (random.randint(3, 9) for _ in range(3))]
-    trained_with = _sizes((random.choice((2, 3, 4, 6)), random.choice((8, 12))))
-    return [*cases_of(_sizes(*many, *few, (8, 24)), PARTS), *cases_of(trained_with, ["gradients"])]
+    return cases_of(_sizes(*many, *few, (8, 24)), PARTS)
 
 
 @reserved
