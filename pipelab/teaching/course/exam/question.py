@@ -41,7 +41,7 @@ class Question:
     slips: Callable[[Given], Sequence[Slip]] = field(default=lambda given: ())
     digits: int | None = None
     options: Callable[[Given], Sequence[str]] = field(default=lambda given: ())
-    good: Callable[[Given, float], bool] = field(default=lambda given, answer: False)
+    good: Callable[[Given, Any], bool] = field(default=lambda given, answer: False)
 
     def form(self, given: Given) -> str:
         """What the answer should be, in words."""
@@ -74,7 +74,7 @@ class Question:
     def _judge(self, case: Case, data: Any, function: str) -> Finding | None:
         given, truth = case.given, self.truth(case.given)
         answer = self._read(case, data, function)
-        if self._same(answer, truth) or (not isinstance(answer, str) and self.good(given, answer)):
+        if self._same(answer, truth) or self.good(given, answer):
             return None
         slip = next((why for value, why in self.slips(given) if self._same(answer, value)), "")
         said = f"{case.words}: {function} is {self.shown(answer)}, it should be {self.shown(truth)}."

@@ -52,10 +52,12 @@ def course_map(lessons: Sequence[Lesson], coverage: Coverage | None) -> str:
     if sources:
         parts.append(_text(_DOTS - 30, 22, "topics of each text"))
     parts += [_text(_DOTS + _DOT * k, 42, source, "middle") for k, source in enumerate(sources)]
-    for number, named in direct(lessons).items():
-        for other in (one for one in named if one in place):
+    builds = {number: [one for one in named if one in place] for number, named in direct(lessons).items()}
+    furthest = max((place[number] - place[one] for number, named in builds.items() for one in named), default=_ROW)
+    for number, named in builds.items():
+        for other in named:
             y, z = place[other], place[number]
-            bend = min(18 + (z - y) * 0.42, _ARCS - 12)
+            bend = 20 + (4 / 3 * _ARCS - 40) * ((z - y) / furthest) ** 0.7  # a curve reaches 3/4 of it
             curve = f"M{_ARCS} {y} C{_ARCS - bend:.0f} {y} {_ARCS - bend:.0f} {z} {_ARCS} {z}"
             parts.append(f'<path d="{curve}" fill="none" stroke="{_LINE}" stroke-width="1.4"/>')
     for lesson in lessons:

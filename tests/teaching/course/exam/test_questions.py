@@ -10,6 +10,7 @@ import pytest
 from pipelab.schedules.reserved import reserve
 from pipelab.teaching.course.exam.drawn import QUESTIONS
 from pipelab.teaching.course.exam.question import PART
+from pipelab.teaching.course.rules.prose import prose_faults, sentences
 from pipelab.teaching.exercises.definition import Case
 
 NAMED = {question.name: question for question in QUESTIONS}
@@ -69,8 +70,9 @@ def test_it_is_drawn_without_the_catalogue_which_is_closed_beside_the_learners_c
 @each
 def test_its_words_name_all_that_is_needed(question):
     for given in settings(question, 3):
-        words = question.ask(given) + question.form(given)
+        words = f"{question.ask(given)} {question.form(given)}."
         assert words.count("?") == 1
+        assert prose_faults(sentences(f"{words} {question.why(given)}")) == []
         for name, value in given.items():
             if (
                 isinstance(value, int)
@@ -147,3 +149,17 @@ def test_near_the_best_m_the_curve_is_flat_and_a_neighbour_is_as_good():
             if abs(m - best) < 0.6:
                 assert verdict(question, given, m) is None, (given, best, m)
         assert verdict(question, given, 10 * given["batch"]) is not None
+
+
+def test_of_two_choices_that_take_the_same_time_both_are_right():
+    question, given = NAMED["fits"], {"p": 4, "batch": 32, "limit": 16, "alpha": 3, "beta": 1}
+    times = {m: (m + 3) * (3 + 32 / m) for m in (4, 8, 16)}  # device 0 holds p/m of the batch
+    assert times[4] == 77 == times[8]
+    assert times[16] > 77
+    right = [one for one in question.options(given) if verdict(question, given, one) is None]
+    assert right == ["1f1b, m = 8"], "m = 4 holds the whole batch"
+    given["limit"] = 32
+    assert [one for one in question.options(given) if verdict(question, given, one) is None] == [
+        "1f1b, m = 4",
+        "1f1b, m = 8",
+    ]
