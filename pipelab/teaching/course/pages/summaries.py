@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipelab.teaching.claims.registry import CLAIMS
 from pipelab.teaching.course.beside.about import Page
 from pipelab.teaching.course.build import FOLDERS, exercise_minutes
 from pipelab.teaching.course.pages.wrong import told, wrong_answers
@@ -30,6 +31,8 @@ def questions(lesson: Lesson) -> Iterator[str]:
             for call in ast.walk(node):
                 if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "predict":
                     yield _words(call.args[1], known)
+                elif isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "ask":  # of verdicts
+                    yield from (CLAIMS[name.value].question for name in call.args if isinstance(name, ast.Constant))
 
 
 def _words(node: ast.expr, known: dict[str, str]) -> str:
