@@ -18,7 +18,9 @@ ROOM = 1e-9
 
 def _given(p: int, batch: int, fixed: float, each: float) -> dict[str, Any]:
     words = f"p = {p}, a batch of {batch}, fixed = {fixed:g}, each = {each:g}"
-    return {"_p": p, "_batch": batch, "_fixed": fixed, "_each": each, "_words": words}
+    sizes = [size for size in range(1, batch + 1) if batch % size == 0]
+    tables = [build_schedule("1f1b", p, batch // size).to_csv() for size in sizes]
+    return {"_batch": batch, "_sizes": sizes, "_tables": tables, "_fixed": fixed, "_each": each, "_words": words}
 
 
 def _drawn(random: Random) -> list[Case]:
@@ -29,12 +31,8 @@ def _drawn(random: Random) -> list[Case]:
     return both_parts(found)
 
 
-def _sizes(case: Case) -> list[int]:
-    return [size for size in range(1, case["_batch"] + 1) if case["_batch"] % size == 0]
-
-
 def _schedules(case: Case) -> dict[int, Schedule]:
-    return {size: build_schedule("1f1b", case["_p"], case["_batch"] // size) for size in _sizes(case)}
+    return dict(zip(case["_sizes"], map(Schedule.from_csv, case["_tables"]), strict=True))
 
 
 def _ask(call: Call, case: Case) -> Any:
@@ -56,11 +54,11 @@ def truth(case: Case) -> list[float]:
 
 
 def _holds(case: Case, figures: Sequence[float]) -> bool:
-    return figures[_sizes(case).index(math.isqrt(case["_batch"]))] <= min(figures) * (1 + ROOM)
+    return figures[case["_sizes"].index(math.isqrt(case["_batch"]))] <= min(figures) * (1 + ROOM)
 
 
 def _known(case: Case, wanted: list[float]) -> Known:
-    sizes = _sizes(case)
+    sizes = case["_sizes"]
     alike = [simulate(one, Costs(forward=1, backward=2)).makespan for one in _schedules(case).values()]
     per_item = [case["_fixed"] + case["_each"]]
     return [

@@ -20,8 +20,7 @@ POINT = 0.01
 def _given(p: int, first: tuple[str, int], second: tuple[str, int], forward: list[float], times: int) -> dict[str, Any]:
     words = f"p = {p}, {first[0]} with m = {first[1]} against {second[0]} with m = {second[1]}, forwards of {forward}"
     return {
-        "_p": p,
-        "_pair": [list(first), list(second)],
+        "_tables": [_build(p, *first).to_csv(), _build(p, *second).to_csv()],
         "_forward": forward,
         "_backward": [times * f for f in forward],
         "_words": f"{words}, backwards {times} times as long",
@@ -33,7 +32,7 @@ def _build(p: int, name: str, m: int) -> Schedule:
 
 
 def _pair(case: Case) -> list[Schedule]:
-    return [_build(case["_p"], name, m) for name, m in case["_pair"]]
+    return [Schedule.from_csv(text) for text in case["_tables"]]
 
 
 def _drawn(random: Random) -> list[Case]:

@@ -16,14 +16,8 @@ from pipelab.teaching.exercises.lesson_12.evidence import PARTS, Known, both_par
 
 def _given(name: str, p: int, m: int, v: int = 1, depths: Sequence[int] = ()) -> dict[str, Any]:
     told = f", v = {v}" if v > 1 else f" with warm-ups {list(depths)}" if depths else ""
-    return {
-        "_name": name,
-        "p": p,
-        "m": m,
-        "_v": v,
-        "_depths": list(depths),
-        "_words": f"{name}, p = {p}, m = {m}{told}",
-    }
+    table = with_warmups(depths, m) if depths else build_schedule(name, p, m, v)
+    return {"p": p, "m": m, "_v": v, "_table": table.to_csv(), "_words": f"{name}, p = {p}, m = {m}{told}"}
 
 
 def _drawn(random: Random) -> list[Case]:
@@ -41,9 +35,7 @@ def _drawn(random: Random) -> list[Case]:
 
 
 def _schedule(case: Case) -> Schedule:
-    if case["_depths"]:
-        return with_warmups(case["_depths"], case["m"])
-    return build_schedule(case["_name"], case["p"], case["m"], case["_v"])
+    return Schedule.from_csv(case["_table"])
 
 
 def _ask(call: Call, case: Case) -> Any:

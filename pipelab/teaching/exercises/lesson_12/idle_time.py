@@ -17,8 +17,8 @@ from pipelab.timeline import Timeline
 def _given(p: int, runs: list[list[int]], fixed: float, each: float) -> dict[str, Any]:
     told = ", ".join(f"m = {m} of {size} sequences" for m, size in runs)
     return {
-        "_p": p,
-        "_runs": runs,
+        "_tables": [build_schedule("1f1b", p, m).to_csv() for m, _ in runs],
+        "_sizes": [size for _, size in runs],
         "_fixed": fixed,
         "_each": each,
         "_words": f"p = {p}, {told}, fixed = {fixed:g}, each = {each:g}",
@@ -37,16 +37,15 @@ def _drawn(random: Random) -> list[Case]:
 
 
 def _schedules(case: Case) -> list[Schedule]:
-    return [build_schedule("1f1b", case["_p"], m) for m, _ in case["_runs"]]
+    return [Schedule.from_csv(text) for text in case["_tables"]]
 
 
 def _ask(call: Call, case: Case) -> Any:
-    sizes = [size for _, size in case["_runs"]]
-    return call("idle_time", _schedules(case), sizes, case["_fixed"], case["_each"])
+    return call("idle_time", _schedules(case), list(case["_sizes"]), case["_fixed"], case["_each"])
 
 
 def _timelines(case: Case, fixed: float = 1, times: float = 2) -> list[Timeline]:
-    takes = [fixed * case["_fixed"] + case["_each"] * size for _, size in case["_runs"]]
+    takes = [fixed * case["_fixed"] + case["_each"] * size for size in case["_sizes"]]
     return [
         simulate(one, Costs(forward=time, backward=times * time))
         for one, time in zip(_schedules(case), takes, strict=True)
@@ -68,7 +67,8 @@ def _holds(case: Case, figures: Sequence[float]) -> bool:
 
 
 def _known(case: Case, wanted: list[float]) -> Known:
-    p, found = case["_p"], _timelines(case)
+    found = _timelines(case)
+    p = found[0].schedule.devices
     return [
         ([idle / p for idle in wanted], "That is the idle time of one device. Add up all of them."),
         ([one.bubble_fraction for one in found], "These are fractions of the total time. The claim is about the time."),

@@ -18,7 +18,7 @@ LEAST, MOST = 0.30, 0.37
 
 def _given(name: str, p: int, m: int, forward: float, backward: float) -> dict[str, Any]:
     return {
-        "_name": name,
+        "_tables": [build_schedule(name, p, m, recompute=again).to_csv() for again in (False, True)],
         "p": p,
         "m": m,
         "_costs": [forward, backward],
@@ -36,7 +36,7 @@ def _drawn(random: Random) -> list[Case]:
 
 
 def _pair(case: Case) -> list[Schedule]:
-    return [build_schedule(case["_name"], case["p"], case["m"], recompute=again) for again in (False, True)]
+    return [Schedule.from_csv(text) for text in case["_tables"]]
 
 
 def _ask(call: Call, case: Case) -> Any:

@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from pipelab.schedules.reserved import reserve
 from pipelab.teaching.exercises.lesson_12 import (
     EXERCISES,
     best_size,
@@ -75,3 +76,12 @@ def test_a_verdict_that_is_no_truth_value_and_too_few_figures_get_a_sentence(mod
 @each
 def test_the_reference_refuses_while_a_learners_function_runs(module):
     assert_reserved(lambda: module.truth(module.EXERCISE.visible[0]))
+
+
+@each
+def test_the_asking_side_knows_no_truth(module):
+    """While a notebook is graded the catalogue is closed in the whole kernel, not in the learner's calls alone."""
+    (name,) = module.EXERCISE.answers
+    with reserve("graded"):
+        for case in module.EXERCISE.cases(seed=None):
+            assert module.EXERCISE.ask(lambda called, *args: (called, len(args)), case)[0] == name
