@@ -30,7 +30,7 @@ def unused(name: str, folder: Path | None = None, same: bytes | None = None) -> 
     name = re.sub(r"[^\w.+=-]+", "-", name).lstrip(".-") or "saved"
     path = (Path.cwd() if folder is None else folder) / name
     number = 2
-    while path.exists() and not (path.is_file() and path.read_bytes() == same):
+    while path.exists() and not (same is not None and path.is_file() and path.read_bytes() == same):
         path = path.with_name(f"{Path(name).stem}-{number}{Path(name).suffix}")
         number += 1
     return path

@@ -34,3 +34,9 @@ def test_a_dot_within_the_name_stays_where_it_is(tmp_path):
 def test_without_a_folder_it_is_the_notebooks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert unused("a.csv").parent == tmp_path
+
+
+def test_a_file_that_holds_the_same_already_does_not_take_the_name(tmp_path):
+    (tmp_path / "a.csv").write_text("one")
+    assert unused("a.csv", tmp_path, b"one") == tmp_path / "a.csv"
+    assert unused("a.csv", tmp_path, b"two") == tmp_path / "a-2.csv"

@@ -62,7 +62,8 @@ def judged(
     said = (
         f"{case.words}: your table is sound and fits, and takes {rating.makespan:g}. A plain table takes "
         f"{asked.plain:g}, a good one {asked.good:g}, and no order less than {goal.bound:g}. "
-        f"You are {max(way, 0):.0%} of the way, and this part asks for {level:.0%}. {why(rating) or idle_longest(rating)}"
+        f"You are {max(way, 0):.0%} of the way, and this part asks for {level:.0%}. "
+        f"{why(rating) or idle_longest(rating)}"
     )
     return Finding(said, picture), None
 
