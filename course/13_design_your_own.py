@@ -138,9 +138,9 @@ for before, span in pairwise(path):
         print(f"has been there since t = {arrived:g}")
 
 # %% [markdown]
-# A free device takes a W as soon as it has one. If an I arrives a moment later, that I has to wait, and with it all
-# devices before this one. A better device would be patient: "If an I or an F comes soon, I wait for it." How soon is
-# soon? `patience` is a knob for that.
+# A free device takes a W as soon as it has one. If an I or an F arrives a moment later, it has to wait, and so do the
+# devices that need it. A better device would be patient: "If an I or an F comes soon, I wait for it." How soon is soon?
+# `patience` is a knob for that.
 
 # %%
 predict("13-patience", "Which patience gives the shortest step? (A message takes 4, a W takes 8.)", unit="units")
