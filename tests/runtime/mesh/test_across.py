@@ -8,7 +8,7 @@ from tests.runtime.mesh.test_data import RANKS
 from tests.runtime.processes.test_torchrun import agents
 
 
-@pytest.mark.parametrize("case", ["killed", "hangs"])
+@pytest.mark.parametrize("case", ["killed", pytest.param("hangs", marks=pytest.mark.slow)])
 def test_who_loses_a_replica_is_told(tmp_path, case):
     agents([RANKS, tmp_path, case], ranks=4, timeout=90)
     told = [json.loads((tmp_path / f"{rank}.json").read_text())[case] for rank in range(3)]

@@ -5,7 +5,8 @@ import pytest
 from tests.runtime.mesh.test_tensor import results
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow  # in make test: each axis alone, in test_data.py, test_sharded.py and test_tensor.py
+@pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_gradients_twenty_steps_and_bytes(tmp_path, ranks):
     for rank in results(tmp_path, "cube", "planned", ranks=ranks):
         for shape, errors in rank["cube"].items():
