@@ -9,8 +9,8 @@ import pytest
 from pipelab import ConfigurationError, Schedule, ScheduleError, break_schedule, build_schedule
 from pipelab.models import TransformerLM
 from pipelab.schedules import format_slot
-from pipelab.teaching import trial
 from pipelab.teaching.board import early_spots
+from pipelab.teaching.design import trial
 from tests import tables
 
 

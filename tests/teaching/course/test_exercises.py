@@ -27,6 +27,11 @@ def lesson_of(name):
     return next(lesson for lesson in lessons() if lesson.name == exercises()[name].lesson)
 
 
+def solved(name):
+    """What the solution's cell leaves behind."""
+    return run_answer(lesson_of(name), name, solution(lesson_of(name), name))
+
+
 def tried(name, text):
     return try_parts(exercises()[name], run_answer(lesson_of(name), name, text), seed=1)
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from pipelab.teaching.exercises.lesson_11.order_frames import EXERCISE, _drawn, fewest, group, held, out_after
-from tests.teaching.course.test_exercises import run, solution
+from tests.teaching.course.test_exercises import solved
 from tests.teaching.exercises.trying import assert_reserved
 
 SMALL = [
@@ -53,7 +53,7 @@ def test_what_is_held_and_put_out_is_what_a_decoder_does():
 
 
 def test_the_solutions_order_holds_fewest_frames_in_all_that_is_drawn():
-    coding_order = run("order_frames", solution("order_frames"))["coding_order"]
+    coding_order = solved("order_frames")["coding_order"]
     for seed in range(20):
         for case in _drawn(Random(seed)):
             references = case["_references"]

@@ -9,7 +9,7 @@ import pytest
 from pipelab import build_schedule, check_schedule, simulate
 from pipelab.teaching.exercises.lesson_13 import half_the_memory, reach_1f1b, slow_link
 from pipelab.teaching.grading.check import try_parts
-from tests.teaching.course.test_exercises import run, solution
+from tests.teaching.course.test_exercises import solved
 from tests.teaching.exercises.trying import assert_reserved, findings
 
 MODULES = {module.EXERCISE.name: module for module in (reach_1f1b, half_the_memory, slow_link)}
@@ -34,7 +34,7 @@ def test_a_good_table_is_between_the_bound_and_the_plain_one(name):
 @pytest.mark.parametrize("name", ["half_the_memory", "slow_link"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_solution_gets_there_whatever_is_drawn(name, seed):
-    answers = run(name, solution(name))
+    answers = solved(name)
     assert [finding for finding in try_parts(MODULES[name].EXERCISE, answers, seed=seed + 10).values() if finding] == []
 
 
