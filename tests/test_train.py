@@ -153,7 +153,8 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("ranks", [2, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (4, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_it_runs_on_a_mesh_and_goes_on_at_another_shape(ranks, text, tmp_path):
     """Losses are those of one pipeline of threads; the batch of step 11 is odd, and the first process alone speaks."""
     few, short = SMALL.replace("4 --devices 2 --steps 60", "2 --steps 13"), tmp_path / "text"

@@ -32,7 +32,9 @@ def questions(lesson: Lesson) -> Iterator[str]:
                 if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "predict":
                     yield _words(call.args[1], known)
                 elif isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "ask":  # of verdicts
-                    yield from (CLAIMS[name.value].question for name in call.args if isinstance(name, ast.Constant))
+                    yield from (
+                        CLAIMS[str(name.value)].question for name in call.args if isinstance(name, ast.Constant)
+                    )
 
 
 def _words(node: ast.expr, known: dict[str, str]) -> str:
