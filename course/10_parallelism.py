@@ -267,7 +267,8 @@ print(f"average of two replicas: error {gradient_error(average, whole):.1%} of t
 #
 # - Replicas hold everything, send all gradients once a step, and have no bubble.
 # - Stages hold their part, send activations all the time, and have a bubble.
-# - Both send the same where parameters times 2 (n - 1)/n meet the tokens of a batch times the width.
+# - Two replicas and two stages send the same where parameters are as many as the tokens of a batch times the width.
+#   With more stages, one in the middle sends twice as much. With n replicas, each sends 2 (n - 1)/n of the gradients.
 # - A rank is a place in the mesh. Groups are the lines along its dimensions.
 #
 # Lesson 10b cuts inside layers, and puts the kinds together.

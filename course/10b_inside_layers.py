@@ -136,11 +136,11 @@ for kind in data.fullest.held:
     print(f"{kind:<12} {part:.0%} of what a replica holds")
 
 # %% [markdown]
-# False. Matrices are cut, but norms, embedding and head are whole on each rank. So are the activations that they take.
-# In this small model the embedding and the head weigh much. In a deep one, weights come near to a fourth, but
+# False. Matrices are cut, but norms, embedding and head are whole on each rank. So are the activations that they
+# take. In this small model the embedding and the head weigh much. In a deep one, weights come near to a fourth, but
 # activations do not. **Sequence parallelism** cuts the norms' activations too, along the sequence (Korthikanti et al.
-# 2022, arXiv 2205.05198). It is `tensor_plan=sequence_parallel` here, and sends no more bytes: a reduce-scatter and an
-# all-gather in place of each all-reduce.
+# 2022, arXiv 2205.05198). It is `tensor_plan=sequence_parallel` here, and sends hardly more bytes: a reduce-scatter
+# and an all-gather in place of each all-reduce.
 #
 # **Try it:** `print(mesh_table(run_meshes([{"tp": 2}, {"pp": 2}], layers=8, steps=1)))`. Which of the two holds
 # fewer activations on its fullest device?
@@ -173,8 +173,10 @@ plot_parallelism({name: max(run.sent.values()) for name, run in ways.items()}, n
 # *regather* it is half as much again. Unlike tensor parallelism, it still computes whole layers, and what is fetched
 # can be fetched early.
 #
-# Here each replica has one micro-batch. With m of them, *regather* fetches everything m times, and a pipeline lives on
-# many micro-batches. With *keep* one fetches once, but then whole weights stay on the device through the step. Llama 3
+# Here each replica has one micro-batch. With m of them, *regather* fetches everything 2m times, and a pipeline lives
+# on many micro-batches. With *keep* one fetches once, but then whole weights stay on the device through the step.
+# They are counted with the activations here. So *keep* saves gradients and optimizer state, and weights only between
+# steps. Llama 3
 # was trained so, with pipelines (Grattafiori et al. 2024, arXiv 2407.21783).
 #
 # ## Which shape?
@@ -195,8 +197,10 @@ facts = ModelFacts.llama(80, 8192, 64, 8, 28672)  # layers, width, heads, key-va
 print(plan_parallelism(facts, Cluster.of("h100", nodes=8), batch=512, sharding=("none", "optimizer")))
 
 # %% [markdown]
-# Read first why the neighbours lose. One does not fit, one has a larger bubble, one waits for its links. The best few
-# differ by less than the cost model can tell. So try them on the real cluster.
+# The column *bubble* is all idle time: fill and drain, messages, and waits for the fullest stage, which has the head.
+# The line below the table has fill and drain alone. Read first why the neighbours lose. Some do not fit, some wait
+# longer for messages, some compute more. The best few differ by less than the cost model can tell. So try them on the
+# real cluster.
 #
 # ## What to remember
 #

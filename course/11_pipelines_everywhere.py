@@ -27,8 +27,9 @@
 # ## Video: which order of frames leaves least bubble?
 #
 # A video coder stores most frames as a difference. First it looks in other frames for each block of a picture: the
-# **motion** stage. What is left is transformed to waves, and these are rounded: transform and **quantisation**. There
-# are three kinds of frames:
+# **motion** stage. What is left is transformed to waves. Then these are rounded and packed: **quantisation**. Each
+# kind of frame has a budget of bytes, and this stage tries several steps of rounding to find the finest that fits. So
+# it takes long. There are three kinds of frames:
 #
 # - an **I frame** is coded by itself;
 # - a **P frame** is predicted from a frame before it;
@@ -238,7 +239,7 @@ plot_curves(range(13), told, **axes, title="Predicted from what nobody has", not
 # A sequencer cuts many copies of a genome into short pieces and reads each of them, with errors: **reads**. They must
 # be put back to their places on a known reference, and sorted by place. A mapper looks up short words of a read in an
 # index of the reference, and then compares the whole read at each candidate. The next cell makes a genome of the size
-# of the smallest known bacterium's, and maps the first reads.
+# of one of the smallest known for a bacterium that lives by itself, and maps the first reads.
 
 # %%
 genome = make_genome(length=580_000, reads=96_000)
@@ -351,10 +352,10 @@ reveal(
 
 # %% [markdown]
 # Compressed, the disk has about a third of the bytes, and the cores have more to do: unpack, and pack again. (Sorted
-# records are packed best, because neighbours overlap.) So the bottleneck moves from the disk to the cores. Compare the
-# curves: what compression costs with one mapper, and what it
-# gains with eight. A second disk moves the bottleneck as well, and costs nothing on the cores. So before you add
-# workers, ask which resource is the bottleneck, and after each change ask again.
+# records are packed best, because neighbours overlap.) So the bottleneck moves from the disk to the cores. Compare
+# the curves: compression gains little with one mapper, and much with eight. A second disk moves the bottleneck as
+# well, and costs nothing on the cores. So before you add workers, ask which resource is the bottleneck, and after
+# each change ask again.
 #
 # The last question is whether the output is right. `read_region` opens those blocks only that hold the region.
 
@@ -511,9 +512,9 @@ from pipelab.teaching import NotWritten, check
 # - `name`, and `on`: the name of the resource on which the stage runs;
 # - `ms`: milliseconds of work for each item, and `kilobytes`: what it moves for each item. One of the two is 0.
 #
-# `resources` maps a name to a dictionary with `workers` and `bandwidth`. The bandwidth is in kB/ms, or None if the
-# resource moves no bytes. A stage on a resource with a bandwidth takes `kilobytes / bandwidth` milliseconds. Workers of
-# a resource share its items. There are many items, and enough room between the stages.
+# `resources` maps a name to a dictionary with `workers` and `bandwidth`. The bandwidth is that of each worker, in
+# kB/ms, or None if the resource moves no bytes. A stage on a resource with a bandwidth takes `kilobytes / bandwidth`
+# milliseconds. Workers of a resource share its items. There are many items, and enough room between the stages.
 #
 # - `bottleneck` returns the name of the resource that decides the pace.
 # - `throughput` returns items per *second*.

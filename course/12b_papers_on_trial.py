@@ -77,7 +77,7 @@ verdicts.settle("12b-wall", **one_batch, **one_size)
 # %% [markdown]
 # The text mixes two settings. It counts 2 GB for each micro-batch whatever m is, so micro-batches keep their size. Some
 # lines later, m = 32 means two sequences in each, so the batch is fixed. And its schedule is 1F1B. There more
-# micro-batches never need more memory, and in one batch they need less.
+# micro-batches need no more memory from m = p on, and in one batch they need less.
 #
 # The survey says that GPT-3 needs about 350 GB. Its configuration check counts 2 bytes for each parameter, "parameters
 # and gradients", and lets the model pass on eight devices. How many bytes are there in real training?
@@ -139,11 +139,12 @@ def idle(m, v):
     return timeline.makespan - timeline.busy[0]
 
 
-verdicts.settle("12b-divides", one=idle(8, 1), two=idle(8, 2), four=idle(8, 4), odd=idle(6, 4))
+verdicts.settle("12b-divides", one=idle(8, 1), two=idle(8, 2), four=idle(8, 4), odd=idle(6, 4), few=idle(3, 4))
 
 # %% [markdown]
-# True. In the paper p must divide m. Here groups of p or more micro-batches pass the chunks in turn. So six work too,
-# in one group. The paper also names the price: messages.
+# True from m = p on. With fewer micro-batches a device has to wait between its chunks. In the paper p must divide m.
+# Here groups of p or more micro-batches, all of one size, pass the chunks in turn. So six work too, in one group. The
+# paper also names the price: messages.
 
 
 # %%

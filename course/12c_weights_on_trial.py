@@ -15,8 +15,9 @@
 # ## When do weights change, and which ones does a gradient belong to?
 #
 # A wrong timetable stops. A wrong gradient trains on, without a word. So claims about weights need another kind of
-# evidence: the unsplit model, in float64. There a right gradient is off by about 1e-16, and a wrong one by far more.
-# All runs on this page are real. They use a small transformer with 8 layers.
+# evidence: the unsplit model, in float64. There a right gradient is off by 1e-14 or less, and a wrong one by far more.
+# Most runs on this page are real, with a small transformer of 8 layers. Two claims are about order only. They are read
+# from the tables.
 
 # %% role="setup"
 import copy
@@ -172,8 +173,9 @@ most = max(max(report.weight_versions) for report in reports)
 verdicts.settle("12c-two", most=most, error=gradient_error(net.state_dict(), new), faults=faults)
 
 # %% [markdown]
-# Leaving `with` finishes what was under way. The trained weights are those of the formula. With fewer micro-batches
-# than devices, three batches would be under way at once, and two versions would not be enough.
+# Leaving `with` finishes what was under way. The trained weights are those of the formula. The last figure is no run:
+# the package refuses such tables, and the paper asks for m ≥ p too. With fewer micro-batches than devices, three
+# batches would be under way at once, and two versions would not be enough.
 #
 # Next, two captions of the popular telling.
 

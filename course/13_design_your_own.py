@@ -143,7 +143,7 @@ for before, span in pairwise(path):
 # `patience` is a knob for that.
 
 # %%
-predict("13-patience", "Which patience gives the shortest step? (A message takes 4, a W takes 8.)", unit="units")
+predict("13-patience", "What is the smallest patience that gives the shortest step? (A message takes 4.)", unit="units")
 
 # %%
 patiences = range(13)
@@ -153,10 +153,11 @@ best = min(tried, key=lambda patience: tried[patience].makespan)
 mine, plain = tried[best], goal.rate(build_schedule("1f1b", 4, 8), name="1F1B")
 display(reveal("13-patience", measurement=best))
 lines = {"the rule": makespans, "1F1B": [plain.makespan] * len(makespans), "bound": [goal.bound] * len(makespans)}
-plot_curves(patiences, lines, across="patience", up="makespan", title="A rule with a knob", note="Predicted.")
+note = "Predicted from the goal's costs."
+plot_curves(patiences, lines, across="patience, units", up="makespan, units", title="A rule with a knob", note=note)
 
 # %% [markdown]
-# (Several values may be equally good. The smallest of them counts here.) Too little patience delays I's. Too much of it
+# Several values are equally good. Too little patience delays I's. Too much of it
 # leaves devices idle with work in their hands. Here is the best of them:
 
 # %%
@@ -349,7 +350,8 @@ def design(p: int, m: int) -> list[list[str]]:
 # %% [markdown] role="lead" exercise="half_the_memory" difficulty="medium" minutes=35
 # Now a device holds two stages, in a V: stages r and 2p - 1 - r are on device r. F, I and W of a stage take 1 each, and
 # a whole B takes 2. Messages take no time. `limit` counts pairs of a stage and a micro-batch: device r may hold so many
-# of them at any time. The check sets it to what V-Half holds, about half of what 1F1B holds. The way begins at 1F1B
+# of them at any time. The check sets it to what V-Half holds. With many devices that is about half
+# of what 1F1B holds, and with four it is three quarters. The way begins at 1F1B
 # with shallower warm-ups, which holds as little, and ends at V-Half.
 
 

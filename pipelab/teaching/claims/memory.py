@@ -104,8 +104,11 @@ CLAIMS = (
             "two": "v = 2: {:g} units",
             "four": "v = 4: {:g} units",
             "odd": "v = 4, where p does not divide m: {:g} units",
+            "few": "v = 4, with m below p: {:g} units",
         },
-        holds=lambda f: isclose(f.one, 2 * f.two) and isclose(f.one, 4 * f.four) and isclose(f.one, 4 * f.odd),
+        holds=lambda f: isclose(f.one, 2 * f.two) and all(isclose(f.one, 4 * x) for x in (f.four, f.odd, f.few)),
+        condition="m is at least p",
+        under=lambda f: isclose(f.one, 2 * f.two) and isclose(f.one, 4 * f.four) and isclose(f.one, 4 * f.odd),
     ),
     Claim(
         "12b-messages",

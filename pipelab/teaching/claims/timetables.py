@@ -125,10 +125,10 @@ CLAIMS = (
             "few_right": "1F1B takes {:g}",
             "many": "m = 4p: {:g} units",
             "many_right": "1F1B takes {:g}",
+            "held": "m = p: the last device holds {:g}",
+            "held_right": "under 1F1B {:g}",
         },
-        holds=lambda f: f.few == f.few_right and f.many == f.many_right,
-        condition="m = p",
-        under=lambda f: f.few == f.few_right,
+        holds=lambda f: (f.few, f.many, f.held) == (f.few_right, f.many_right, f.held_right),
     ),
     Claim(
         "12-listing",
@@ -159,8 +159,6 @@ CLAIMS = (
             "dealt": "chunks dealt round-robin: {:g} units",
         },
         holds=lambda f: f.neighbours < f.plain,
-        condition="chunks are dealt round-robin, not to neighbours",
-        under=lambda f: f.dealt < f.plain,
     ),
     Claim(
         "12-sorted",

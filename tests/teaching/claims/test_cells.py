@@ -32,7 +32,7 @@ DAMAGED = {
         ),
     ),
     "12-constant": ("true if", "true", ("idle(16, 4 / 16)", "idle(16, 1)")),
-    "12-warm-up": ("true if", "true", ("[3, 3, 3, 3]", "[3, 2, 1, 0]")),
+    "12-warm-up": ("false", "true", ("[3, 3, 3, 3]", "[3, 2, 1, 0]")),
     "12-listing": (
         "false",
         "true",
@@ -40,7 +40,7 @@ DAMAGED = {
         ("w + k - p + 1", "k"),
         ("m - (p - 1) + k) for k in range(p - 1)", "m - w + k) for k in range(w)"),
     ),
-    "12-neighbours": ("true if", "true", ("= in_pieces(plain, 2)", '= build_schedule("interleaved", 4, 4, 2)')),
+    "12-neighbours": ("false", "true", ("= in_pieces(plain, 2)", '= build_schedule("interleaved", 4, 4, 2)')),
     "12-sorted": ("false", "true", ("backward = forward + n", "backward = 2 * m * n - 1 - forward")),
     "12b-held": ("true", "false", ('"1f1b", p, m', '"gpipe", p, m')),
     "12b-tight": ("false", "true", ("microbatches=16)", 'microbatches=16, recompute=name == "gpipe")')),
@@ -52,7 +52,7 @@ DAMAGED = {
     ),
     "12b-recompute": ("true if", "true", ("backward=1)", "backward=2)")),
     "12b-divides": (
-        "true",
+        "true if",
         "false",
         ("return timeline.makespan - timeline.busy[0]", "return timeline.bubble_fraction"),
     ),
