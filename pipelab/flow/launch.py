@@ -125,7 +125,9 @@ class _Processes:
         if len(found) == 3:
             carried, name, trace = found
             carried.add_note(f"\nIn the process of {self._layout.rows[row][1]}:\n{trace}")
-            raise carried if type(carried).__name__ == name else RuntimeError(f"{name}: {carried}") from carried
+            if type(carried).__name__ == name:
+                raise carried
+            raise RuntimeError(f"{name}: {carried}") from carried
         return found
 
     def _lost(self, row: int) -> LostProcessError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,16 +24,29 @@ def one_core_each() -> Iterator[None]:
     Else two workers would share their cores with each other's threads, and a thread's CPU time would miss the work that
     other threads do for it.
     """
-    told = _numpy_threads()
-    before = 0 if told is None else told[0]()
     with one_intra_op_thread(True):
+        _hold(1)
         try:
-            if told is not None:
-                told[1](1)
             yield
         finally:
-            if told is not None:
-                told[1](before)
+            _hold(-1)
+
+
+_lock = threading.Lock()
+_holding = [0, 0]
+"""How many flows run now, and how many threads numpy used before the first of them."""
+
+
+def _hold(more: int) -> None:
+    """A flow begins (1) or ends (-1): the first one holds numpy to one thread, the last one lets it go."""
+    told = _numpy_threads()
+    with _lock:
+        if told is not None and more > 0 and not _holding[0]:
+            _holding[1] = told[0]()
+            told[1](1)
+        _holding[0] += more
+        if told is not None and not _holding[0]:
+            told[1](_holding[1])
 
 
 def _numpy_threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:

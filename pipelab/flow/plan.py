@@ -11,15 +11,17 @@ Jobs are numbers, stage by stage. All checks are here, and come before anything 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from pipelab.errors import ConfigurationError, whole_number
 from pipelab.flow.declare import ALL, DOUBLE
 from pipelab.flow.layout import Layout, nearest
 
 __all__ = ["Plan"]
+
+T = TypeVar("T")
 
 
 class Plan:
@@ -50,6 +52,7 @@ class Plan:
         self.place, self.placed = self._places()
         self.enough = self._enough()
         self.buffers = [self._buffer(s) for s in range(len(stages))]
+        self.kind = self._kinds()
 
     def __len__(self) -> int:
         return len(self.stage)
@@ -70,11 +73,10 @@ class Plan:
         """The resource that it runs on."""
         return self.layout.on[self.stage[job]]
 
-    @cached_property
-    def kind(self) -> list[str]:
+    def _kinds(self) -> list[str]:
         """Of each job; "" where its stage knows no kinds."""
         kinds = [self.layout.stages[s].kind for s in self.stage]
-        return ["" if kind is None else str(kind(i)) for kind, i in zip(kinds, self.index, strict=True)]
+        return ["" if kind is None else self._asked(kind, job, "kind", str) for job, kind in enumerate(kinds)]
 
     def taken(self, job: int) -> range:
         """Which results, of each stage that it comes after, or which items, a job takes."""
@@ -125,7 +127,7 @@ class Plan:
 
     def _further(self, job: int) -> Iterator[int]:
         stage = self.layout.stages[self.stage[job]]
-        for name, index in stage.needs(self.index[job]) if stage.needs is not None else ():
+        for name, index in self._asked(stage.needs, job, "needs", list) if stage.needs is not None else ():
             s = self.layout.number(name)
             if s is None:
                 known = nearest(name, [one.name for one in self.layout.stages])
@@ -137,7 +139,15 @@ class Plan:
                     f"{self.name(job)} needs ('{name}', {index!r}), and '{name}' has jobs 0 to {self.counts[s] - 1}; "
                     "leave it out there"
                 )
-            yield self.job(s, index)
+            yield self.job(s, operator.index(index))
+
+    def _asked(self, work: Callable[[int], Any], job: int, what: str, kind: Callable[[Any], T]) -> T:
+        """What a function of a stage says of a job. Raises ConfigurationError where it fails."""
+        try:
+            return kind(work(self.index[job]))
+        except Exception as error:
+            asked = f"{what}({self.index[job]}) of stage '{self.whose(job)[0]}'"
+            raise ConfigurationError(f"{asked} failed: {type(error).__name__}: {error}") from error
 
     def _all_needs(self, job: int) -> tuple[int, ...]:
         """Those by ``needs`` first: they are made first where both are asked for."""

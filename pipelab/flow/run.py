@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -184,9 +184,12 @@ def _done(plan: Plan, job: int, work: Callable[[], tuple[Any, float]]) -> tuple[
     """The outcome of a job. Raises FlowError that names it."""
     result, seconds = _named(plan, job, work)
     split = plan.layout.stages[plan.stage[job]].split
-    if split > 1 and (not hasattr(result, "__len__") or len(result) != split):
-        made = f"{len(result)} parts" if hasattr(result, "__len__") else f"a {type(result).__name__}"
-        raise FlowError.at(*plan.whose(job), f"it made {made}, and split={split} asks for a list of {split}")
+    if split > 1:
+        ordered = hasattr(result, "__getitem__") and not isinstance(result, Mapping)
+        parts = _named(plan, job, partial(len, result)) if ordered else None
+        if parts != split:
+            made = f"a {type(result).__name__}" if parts is None else f"{parts} parts"
+            raise FlowError.at(*plan.whose(job), f"it made {made}, and split={split} asks for a list of {split}")
     return result, seconds
 
 
@@ -201,5 +204,5 @@ def _size(plan: Plan, job: int, given: Sequence[Any]) -> float:
 def _named(plan: Plan, job: int, work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FlowError.at(*plan.whose(job), f"{type(error).__name__}: {error}") from error

@@ -42,8 +42,6 @@ def _answer(line: Connection, work: Callable[[], tuple[Any, float]], *, tell: bo
     try:
         result, seconds = work()
         data = cloudpickle.dumps((result if tell else None, seconds))
-    except EOFError:
-        raise
     except BaseException as error:  # noqa: BLE001 (it is raised again in the caller's process)
         trace = "".join(traceback.format_exception(error))
         try:

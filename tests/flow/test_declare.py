@@ -104,3 +104,12 @@ def test_a_batch_costs_in_proportion_to_what_it_takes():
     timeline = Flow(stage(batch=3)).predict(7, costs)
     assert [span.duration for span in timeline.spans] == [3, 3, 1]
     assert [span.duration for span in Flow(stage(batch="all")).predict(6, costs).spans] == [6]
+
+
+@pytest.mark.parametrize("said", [{"kind": lambda i: "IPB"[i]}, {"needs": lambda i: [("a", i // 0)]}, {"needs": abs}])
+def test_a_function_of_the_index_that_fails_is_named_before_anything_runs(said):
+    ran = []
+    flow = Flow(Stage("a", ran.append, Resource("core")), Stage("b", print, "core", **said))
+    with pytest.raises(ConfigurationError, match=r"of stage 'b' failed: \w+Error"):
+        flow.profile(range(5), progress=False)
+    assert ran == []

@@ -96,3 +96,13 @@ def test_an_interrupt_ends_the_processes_whatever_they_do():
             break
         time.sleep(0.05)
     assert not alive(pid)
+
+
+def test_an_error_of_reading_is_no_dead_process_and_has_no_circle_of_causes():
+    def work(item):
+        raise EOFError("the file is cut off")
+
+    with pytest.raises(FlowError, match="EOFError: the file is cut off") as caught:
+        run(work)
+    assert isinstance(caught.value.__cause__, EOFError)
+    assert caught.value.__cause__.__cause__ is None

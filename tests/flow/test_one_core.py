@@ -29,3 +29,14 @@ def test_inside_each_library_has_one_thread_and_afterwards_as_many_as_before():
 def test_jobs_run_so():
     flow = Flow(Stage("a", counts, Resource("core", 2)))
     assert flow.run(range(3), progress=False).results == [(1, 1)] * 3
+
+
+def test_two_flows_at_once_leave_all_as_it_was():
+    before = counts()
+    first, second = one_core_each(), one_core_each()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert counts()[1:] == (1,) * len(counts()[1:])
+    second.__exit__(None, None, None)
+    assert counts() == before

@@ -1,5 +1,6 @@
 """Runs, with threads: right results whatever the order, real clocks, and an end at once when something fails."""
 
+import sys
 import threading
 import time
 
@@ -159,3 +160,15 @@ def test_results_of_several_last_stages_come_by_name():
     core = Resource("core", 2)
     flow = Flow(Stage("a", str, core), Stage("b", len, core), Stage("c", list, core, after="a"))
     assert flow.run([1, 23], progress=False).results == {"b": [1, 2], "c": [["1"], ["2", "3"]]}
+
+
+def test_a_job_that_ends_the_program_ends_the_flow_only():
+    with pytest.raises(FlowError, match="'a' 0 failed: SystemExit: 0"):
+        Flow(Stage("a", lambda item: sys.exit(0), Resource("core"))).run(range(2), progress=False)
+
+
+@pytest.mark.parametrize("made", [{0: 1, 1: 2}, {1, 2}, np.array(3), torch.tensor(3)])
+def test_what_is_no_list_of_parts_is_named(made):
+    flow = Flow(Stage("cut", lambda item: made, Resource("core"), split=2), Stage("b", abs, "core"))
+    with pytest.raises(FlowError, match="'cut' 0 failed"):
+        flow.run(range(1), progress=False)

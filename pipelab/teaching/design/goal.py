@@ -62,6 +62,8 @@ class Goal:
             hint = "pass profile.costs(batch)" if hasattr(self.costs, "costs") else "try Costs(forward=1, backward=2)"
             raise ConfigurationError(f"costs must be Costs, got {type(self.costs).__name__}; {hint}")
         _ = self.problems  # checks the rest
+        if isinstance(self.costs, Costs) and not (self.costs.forward or self.costs.backward):
+            raise ConfigurationError("with these costs nothing takes any time; try Costs(forward=1, backward=2)")
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:

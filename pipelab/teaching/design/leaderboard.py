@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable
 from functools import cache
 from html import escape
@@ -81,8 +82,8 @@ class Leaderboard:
         Where the name is taken by another schedule, this one gets a number. Raises ConfigurationError or ScheduleError
         for what cannot be on this leaderboard.
         """
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigurationError(f"a schedule needs a name on the leaderboard, got {name!r}; try name='mine'")
+        if not isinstance(name, str) or not re.search(r"\w", name) or len(name) > 100:
+            raise ConfigurationError(f"a schedule needs a name on the leaderboard, got {str(name)[:20]!r}; try 'mine'")
         table = hidden_goals()[0].rate(schedule, name).schedule
         return keep(table.to_csv(), f"{name}.csv", self.folder)
 
@@ -107,7 +108,8 @@ class Leaderboard:
         """All schedules, a row for each with a cell for each of ``HEADS``, and what stands below."""
         standings, problems = self.read()
         rows = [_row(number, one, standings) for number, one in enumerate(standings, 1)]
-        said = f"Mean of {len(hidden_goals())} hidden settings; no order takes less than {100 * self.bound:.1f} %."
+        least = f"no order takes less than {100 * self.bound:.1f} % with each stage on one device"
+        said = f"Mean of {len(hidden_goals())} hidden settings; {least}, dealt in turn or in a V."
         if not any(one.own for one in standings):
             problems.insert(0, "None of yours yet: enter(schedule, name) adds one.")
         return standings, rows, [said, *problems]

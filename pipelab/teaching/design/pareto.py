@@ -21,7 +21,8 @@ _LINE = 0.17  # inches between two labels
 TITLE = "Time against memory"
 NOTE = (
     "Predicted on hidden settings. Filled: yours. Hollow: the catalogue. "
-    "The line joins those that no other beats in both time and memory. Dashed: the bound on time."
+    "The line joins those that no other beats in both time and memory. Dashed: the bound on time, "
+    "with each stage on one device."
 )
 
 

@@ -160,7 +160,9 @@ def _template(notebook: NotebookNode, path: Path, templates: Sequence[Template])
                 raise UnreadableError(f"this is the lesson, not its exercises: grade exercises/{claimed}.ipynb")
             return template
     names = [_pipelab(cell).get("exercise") for cell in notebook.cells]
-    seed = next((found for found in map(seed_of, (claimed, *names, path.stem)) if found is not None), None)
+    said_so = re.search(r"exam_\d{1,9}(?!\d)", path.stem)
+    candidates = (claimed, *names, said_so[0] if said_so else None)
+    seed = next((found for found in map(seed_of, candidates) if found is not None), None)
     if seed is not None:
         return Template.of(paper(seed))
     sources = [_source(cell) for cell in notebook.cells if cell.get("cell_type") == "code"]

@@ -159,3 +159,8 @@ def test_while_a_learners_function_runs_nothing_is_told():
             with pytest.raises(Exception, match="does not answer here"):
                 ask()
         assert Goal(1, 1).rate(mine).makespan == 3, "a learner may measure their own"
+
+
+def test_costs_of_nothing_are_refused():
+    with pytest.raises(ConfigurationError, match="nothing takes any time"):
+        Goal(2, 2, costs=Costs(0, 0))

@@ -91,8 +91,9 @@ def test_what_cannot_stand_there_is_refused_and_not_kept(board, given, error, sa
 
 def test_a_name_is_no_path(board):
     assert board.enter(H1, "../../up and away").parent == board.folder
-    with pytest.raises(ConfigurationError, match="needs a name"):
-        board.enter(H1, " ")
+    for name in (" ", "!?", "a" * 300):
+        with pytest.raises(ConfigurationError, match="needs a name"):
+            board.enter(H1, name)
     with pytest.raises(ConfigurationError, match="got None"):
         board.enter(H1, None)
 

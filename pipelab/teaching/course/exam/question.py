@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from pipelab.teaching.exercises.definition import Case, Exercise, Finding, Refused
+from pipelab.schedules.reserved import reserve_also, reserved
+from pipelab.teaching.exercises.definition import Call, Case, Exercise, Finding, Refused
 from pipelab.teaching.exercises.judging import kind_of, read_number, read_whole
 
 __all__ = ["PART", "Answer", "Given", "Question", "Slip"]
@@ -43,6 +44,10 @@ class Question:
     options: Callable[[Given], Sequence[str]] = field(default=lambda given: ())
     good: Callable[[Given, Any], bool] = field(default=lambda given, answer: False)
 
+    def __post_init__(self) -> None:
+        for name in ("truth", "why", "slips"):  # they know the answer
+            object.__setattr__(self, name, reserved(getattr(self, name)))
+
     def form(self, given: Given) -> str:
         """What the answer should be, in words."""
         if options := self.options(given):
@@ -67,7 +72,7 @@ class Question:
             answers=(function,),
             parts={PART: self.points},
             visible=[Case(PART, dict(given))],
-            ask=lambda call, case: call(function),
+            ask=lambda call, case: _ask(call, function),
             judge=lambda case, data: self._judge(case, data, function),
         )
 
@@ -92,3 +97,8 @@ class Question:
         if isinstance(answer, str) or isinstance(other, str):
             return answer == other
         return abs(answer - other) <= 0.501 * 10.0 ** -(self.digits or 0) if self.digits else round(other) == answer
+
+
+def _ask(call: Call, function: str) -> Any:
+    with reserve_also("simulate", "check_schedule"):
+        return call(function)

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from pipelab.schedules.reserved import reserve
+from pipelab import build_schedule, check_schedule
+from pipelab.schedules.reserved import ReservedError, reserve
 from pipelab.teaching.course.exam.drawn import QUESTIONS
 from pipelab.teaching.course.exam.question import PART
 from pipelab.teaching.course.rules.prose import prose_faults, sentences
@@ -163,3 +164,21 @@ def test_of_two_choices_that_take_the_same_time_both_are_right():
         "1f1b, m = 4",
         "1f1b, m = 8",
     ]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda one: one.name)
+def test_what_knows_the_answer_does_not_tell_it_while_a_learners_function_runs(question):
+    given = question.draw(Random(1))
+    exercise = question.exercise("exam_1_1", "exam_1", 1, given)
+    rows = build_schedule("1f1b", 2, 2)
+
+    def asked(name, *_):
+        for work in (question.truth, question.why, question.slips):
+            with pytest.raises(ReservedError):
+                work(given)
+        with pytest.raises(ReservedError):
+            check_schedule(rows)
+        return 0
+
+    with reserve("this is an examination"):
+        exercise.ask(asked, exercise.visible[0])
