@@ -94,7 +94,7 @@ def test_a_name_is_no_path(board):
     for name in (" ", "!?", "a" * 300):
         with pytest.raises(ConfigurationError, match="needs a name"):
             board.enter(H1, name)
-    with pytest.raises(ConfigurationError, match="got None"):
+    with pytest.raises(ConfigurationError, match="got 'None'"):
         board.enter(H1, None)
 
 
