@@ -43,7 +43,7 @@ class Flow:
         """
         from pipelab.flow.run import measure  # with torch, which a prediction does without
 
-        given = list(items)
+        given = _listed(items)
         plan = self._plan(len(given))
         return FlowCosts.medians(plan, measure(plan, given, progress=progress))
 
@@ -84,7 +84,7 @@ class Flow:
             raise ConfigurationError(f"clock must be 'wall' or 'device', got {clock!r}")
         from pipelab.flow.launch import run
 
-        given = list(items)
+        given = _listed(items)
         plan, interval = self._plan(len(given)), _interval(every)
         realised, measured, results = run(plan, given, launch, interval, progress=progress)
         return FlowReport(self.name, realised, tuple(measured), results, clock, self._note)
@@ -104,6 +104,12 @@ class Flow:
 
             held += [f"a thread plays {resource.name}" for resource in gpus if played(resource)]
         return ", ".join(held)
+
+
+def _listed(items: Iterable[Any]) -> list[Any]:
+    if not isinstance(items, Iterable):
+        raise ConfigurationError(f"items must be a list of what the first stage takes, got {items!r}; try range(4)")
+    return list(items)
 
 
 def _interval(every: object) -> float:

@@ -172,3 +172,9 @@ def test_what_is_no_list_of_parts_is_named(made):
     flow = Flow(Stage("cut", lambda item: made, Resource("core"), split=2), Stage("b", abs, "core"))
     with pytest.raises(FlowError, match="'cut' 0 failed"):
         flow.run(range(1), progress=False)
+
+
+@pytest.mark.parametrize("ask", ["run", "profile"])
+def test_a_number_is_no_items(ask):
+    with pytest.raises(ConfigurationError, match=r"got 4; try range\(4\)"):
+        getattr(Flow(Stage("a", abs, Resource("core"))), ask)(4)

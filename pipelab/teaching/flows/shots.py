@@ -42,7 +42,7 @@ def plot_shots(
     for k, (name, pixels) in enumerate(shots.items()):
         left = _GAP + k * (each + _GAP)
         axes = picture.add_axes((left / _WIDTH, _FOOT / height, each / _WIDTH, tall / height), label=name)
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, wide, high, 0))
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, wide, high, 0), interpolation="nearest")
         axes.set(xlim=(0, wide), ylim=(high, 0))
         axes.set_axis_off()
         axes.set_title(name, fontsize=8.5, loc="left", pad=3, color=INK, fontfamily=FONT)
